@@ -1,0 +1,45 @@
+"""Errors that say what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OfframpError(Exception):
+    """Base of every error a user can cause and can mend."""
+
+
+class DataError(OfframpError, ValueError):
+    """The data cannot be read as what was asked for."""
+
+
+class ModelError(OfframpError, ValueError):
+    """The model, checkpoint or exit layout is not usable as asked."""
+
+
+class CriterionError(OfframpError, ValueError):
+    """The exit criterion does not fit the model or the task."""
+
+
+class CalibrationError(OfframpError, ValueError):
+    """A threshold or temperature cannot be fitted, or would be reported on the data it was fitted on."""
+
+
+class ConfigError(OfframpError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class MissingExtraError(OfframpError, ImportError):
+    """An optional dependency is needed; the message gives the install line."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is needed for this; install it with: pip install 'offramp[{extra}]'")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message for a name that is not known: the near miss first, then all there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}"

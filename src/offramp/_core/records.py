@@ -1,0 +1,218 @@
+"""One run, one record: what was run, on what, and what came out, as one JSON file.
+
+Tables and figures are made from records alone. A record names no host, no user and no absolute path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from offramp._core import environment
+from offramp._core.errors import DataError, OfframpError
+from offramp._core.plain import command_without_folders, plain
+
+RECORD = "offramp-run"  # marks our files among a run folder's other JSON
+SCHEMA = 1
+FILE_NAME = "record.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that is kept of one run, as plain JSON values.
+
+    Attributes:
+        command: what was run, as one would type it.
+        config: every option of the run.
+        metrics: what came out, by name.
+        seed: the run's seed.
+        tables: results with rows, by name.
+        started: UTC start in ISO 8601.
+        seconds: wall time from `started` to the writing of the record, in seconds.
+        versions: of Python, offramp, torch, transformers, numpy and onnxruntime, as far as installed.
+        git: commit of the checkout that offramp runs from, and `dirty`; None for an installed copy.
+        hardware: CPU model, usable cores, RAM in GiB, GPU where one was used.
+        platform: operating system, kernel and C library.
+    """
+
+    command: str
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    seed: int
+    tables: dict[str, Any]
+    started: str
+    seconds: float
+    versions: dict[str, str]
+    git: dict[str, Any] | None
+    hardware: dict[str, Any]
+    platform: str
+    record: str = RECORD
+    schema: int = SCHEMA
+
+
+def write_record(
+    folder_or_path: str | Path,
+    *,
+    command: str,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    seed: int,
+    tables: Mapping[str, Any] | None = None,
+    started: datetime | None = None,
+) -> Path:
+    """Write the record of a run that has just ended.
+
+    Args:
+        folder_or_path: the run's folder, which then holds `record.json`, or a path that ends in `.json`.
+        command: what was run, as one would type it.
+        config: every option of the run; values may be numpy's, paths, dataclasses.
+        metrics: what came out, by name.
+        seed: the run's seed.
+        tables: results with rows, by name: a list of dicts, or a dict of columns.
+        started: `datetime.now(UTC)` from before the run; None where the run took no time worth noting.
+
+    Returns:
+        The file written: whole or not at all.
+
+    Raises:
+        OfframpError: the file cannot be written.
+    """
+    now = datetime.now(UTC)
+    start = (started or now).astimezone(UTC)
+    record = RunRecord(
+        command=command_without_folders(command),
+        config=_plain_mapping(config),
+        metrics=_plain_mapping(metrics),
+        seed=int(seed),
+        tables=_plain_mapping(tables or {}),
+        started=start.isoformat(timespec="seconds"),
+        seconds=round((now - start).total_seconds(), 3),
+        versions=environment.versions(),
+        git=environment.git_state(),
+        hardware=environment.hardware(),
+        platform=environment.system(),
+    )
+    path = Path(folder_or_path)
+    path = path if path.suffix == ".json" else path / FILE_NAME
+    write_text(path, json.dumps(asdict(record), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def _plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    content = plain(mapping)
+    assert isinstance(content, dict), type(mapping)
+    return content
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all, making its folder where it is missing.
+
+    Raises:
+        OfframpError: the folder or file cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    draft = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}.tmp"
+    )  # same folder: os.replace is atomic there
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(draft, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise OfframpError(
+            f"cannot write {path} ({error.strerror or error}): "
+            "free some space, or choose a folder you may write to"
+        ) from error
+    finally:
+        _discard(draft)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: there is nothing to remove, and the write has said why
+        return
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read one record.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or is no record that this version reads.
+    """
+    content = _read_json(Path(path))
+    if not _is_record(content):
+        raise DataError(
+            f"{path} is JSON, but no run record of offramp: give a file that an offramp command wrote"
+        )
+    return _checked(content, Path(path))
+
+
+def read_records(root: str | Path) -> list[dict[str, Any]]:
+    """Read every record below a folder; other JSON files are passed over.
+
+    Args:
+        root: a folder, searched at any depth, or one record.
+
+    Returns:
+        The records in order of their paths, each with its `path` relative to `root`.
+
+    Raises:
+        DataError: `root` does not exist.
+
+    Warns:
+        UserWarning: files that cannot be read, each with the reason; they are left out.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(f"no records at {root}: it does not exist; give the folder that holds the runs")
+    if root.is_file():
+        return [{**read_record(root), "path": root.name}]
+    found, broken = [], []
+    for path in sorted(root.rglob("*.json")):
+        try:
+            content = _read_json(path)
+            if _is_record(content):
+                found.append({**_checked(content, path), "path": path.relative_to(root).as_posix()})
+        except DataError as error:
+            broken.append(str(error))
+    if broken:
+        warnings.warn(f"left out {len(broken)} unreadable file(s): " + "; ".join(broken), stacklevel=2)
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"no record at {path}: give a file that an offramp command wrote") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror or error}): check its permissions") from error
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+        raise DataError(f"{path} is not valid JSON ({error}): delete it and run its command again") from error
+
+
+def _is_record(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("record") == RECORD
+
+
+def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    if content.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} has record schema {content.get('schema')!r}, this offramp reads {SCHEMA}: "
+            "read it with the version that wrote it"
+        )
+    missing = sorted(set(RunRecord.__dataclass_fields__) - set(content))
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}: delete it and run its command again")
+    return content

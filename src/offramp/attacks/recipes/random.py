@@ -1,0 +1,52 @@
+"""Random edits: the floor that an attack has to beat under the same budget of words and queries.
+
+The search, the constraints and the number of tries are those of SAME. What is taken away is all knowledge
+of the model's inside: no gradient, no loss; words, replacements and characters are drawn, and the search
+sees the exit layer alone. So it also works for regression, and shows what many tries alone achieve.
+"""
+
+from __future__ import annotations
+
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.importance import Shuffled
+from offramp.attacks.objectives import DepthAlone
+from offramp.attacks.recipe import Move, Options, Recipe
+from offramp.attacks.search import BeamSearch
+from offramp.attacks.transformations import CharacterChange, RandomWord
+from offramp.attacks.victim import Victim
+from offramp.attacks.vocabulary import Vocabulary
+
+
+def random_word(victim: Victim, options: Options) -> Recipe:
+    """Random words become random words of the model's vocabulary (those that SAME may use)."""
+    return _random("random-word", (_word_move(victim),), options)
+
+
+def random_char(victim: Victim, options: Options) -> Recipe:
+    """One character of a random word changes: the same kinds of change as in SAME."""
+    return _random("random-char", (_character_move(),), options)
+
+
+def random_mixed(victim: Victim, options: Options) -> Recipe:
+    """Both, half of the tries each."""
+    return _random("random", (_word_move(victim), _character_move()), options)
+
+
+def _word_move(victim: Victim) -> Move:
+    rows = min(table.num_embeddings for table in victim.model.embedding_tables())
+    return Move(Shuffled(), RandomWord(Vocabulary.of(victim.model.tokenizer, rows)))
+
+
+def _character_move() -> Move:
+    return Move(Shuffled(), CharacterChange())
+
+
+def _random(name: str, moves: tuple[Move, ...], options: Options) -> Recipe:
+    return Recipe(
+        name=name,
+        objective=DepthAlone(),
+        moves=moves,
+        constraints=Constraints(options.words),  # as SAME
+        search=BeamSearch(options.beam, options.rounds),  # as SAME, but equals stay in random order
+        top_n=options.top_n,  # as SAME: the same number of queries a round
+    )

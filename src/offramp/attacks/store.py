@@ -1,0 +1,120 @@
+"""An attack's folder: finished groups as small files, so that a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.plain import plain
+from offramp._core.records import write_text
+from offramp.attacks.result import AttackResult, schema, write_parquet
+from offramp.engine.policy import Policy
+
+MANIFEST, PARTS, RESULT = "manifest.json", "parts", "attack.parquet"
+
+
+class Store:
+    """Where finished rows go: into memory, and into a folder where one is given.
+
+    Args:
+        folder: the attack's folder, made where missing; None keeps everything in memory.
+        manifest: all that decides the result: recipe, seed, options, policy, and fingerprints of weights
+            and data.
+        resume: go on with what the folder holds.
+
+    Raises:
+        ConfigError: the folder holds another attack, or finished rows while `resume` is False.
+        DataError: the folder's manifest cannot be read.
+    """
+
+    def __init__(self, folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> None:
+        self.folder, self.manifest = folder, _as_json(manifest)
+        self.rows: dict[int, dict[str, Any]] = {}
+        if folder is None:
+            return
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        if (folder / MANIFEST).exists():
+            self._compare(_read_manifest(folder / MANIFEST))
+            self._load()
+            if self.rows and not resume:
+                raise ConfigError(
+                    f"{folder} holds {len(self.rows)} finished examples of this attack: go on with "
+                    "resume=True (--resume), or give another folder"
+                )
+        else:
+            write_text(folder / MANIFEST, json.dumps(self.manifest, indent=2) + "\n")
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the rows of a finished group; on disk they are there whole or not at all."""
+        self.rows |= {row["id"]: dict(row) for row in rows}
+        if self.folder is not None:
+            table = pa.Table.from_pylist(list(rows), schema(self.manifest["kind"]))
+            write_parquet(table, self.folder / PARTS / f"{rows[0]['id']}.parquet")
+
+    def finish(self, order: Sequence[int], metadata: Mapping[str, Any]) -> AttackResult:
+        """The result in the order of the ids; in a folder it replaces the parts."""
+        result = AttackResult.of([self.rows[id] for id in order], {**self.manifest, **_as_json(metadata)})
+        if self.folder is not None:
+            result.save(self.folder / RESULT)
+            shutil.rmtree(self.folder / PARTS)
+        return result
+
+    def _load(self) -> None:
+        assert self.folder is not None
+        for path in (*self.folder.glob(RESULT), *(self.folder / PARTS).glob("*.parquet")):
+            self.rows |= {row["id"]: row for row in pq.read_table(path).to_pylist()}
+
+    def _compare(self, stored: Mapping[str, Any]) -> None:
+        now = self.manifest
+        other = [key for key in now if now[key] != stored.get(key)]
+        if other:
+            shown = ", ".join(
+                f"{key} ({stored.get(key)!r:.60} there, {now[key]!r:.60} here)" for key in other
+            )
+            raise ConfigError(f"{self.folder} holds an attack with another {shown}: give another folder")
+
+
+def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content as a JSON file would give it back."""
+    described = plain(content)
+    assert isinstance(described, dict)
+    return dict(described)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return content
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete the folder and attack again") from error
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """All that decides a policy's exits, as JSON."""
+    criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
+    return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def texts_fingerprint(rows: Sequence[tuple[int, tuple[str, ...]]]) -> str:
+    """16 hexadecimal digits of ids and texts in their order."""
+    return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""A text under attack: words with character spans over one or two segments, some of them replaced. No torch.
+
+A *word* is a maximal run of letters and digits of any script (what `str.isalnum` accepts, with combining
+accents), in which single apostrophes and hyphens may stand between two of them: `don't`,
+`state-of-the-art`, `naïve`, `映画`. Everything else (spaces, punctuation, emoji, underscores, control
+characters) lies between words and never changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+from offramp._core.errors import DataError
+
+_RUN = r"[^\W_](?:[^\W_]|[\u0300-\u036f])*"
+WORD = re.compile(rf"{_RUN}(?:['’\-\u2010\u2011]{_RUN})*")
+
+
+class Span(NamedTuple):
+    """Where a word stands: characters `start` to `end` (excluded) of segment 0 (text) or 1 (text_pair)."""
+
+    segment: int
+    start: int
+    end: int
+
+
+def is_word(string: str) -> bool:
+    """Whether the string is exactly one word."""
+    return WORD.fullmatch(string) is not None
+
+
+@dataclass(frozen=True)
+class AttackedText:
+    """An original text, or pair of texts, and the words that were replaced in it. Immutable and hashable.
+
+    Make one with `AttackedText.of(text, text_pair)`. The number of words never changes, since a word is
+    only ever replaced by one word; every character outside the replaced words stays as it was.
+
+    Attributes:
+        original: `(text,)` or `(text, text_pair)` before any change.
+        changes: pairs (word index, new word), sorted by index; only words that differ from the original.
+        origin: spans of the words in the original.
+    """
+
+    original: tuple[str, ...]
+    changes: tuple[tuple[int, str], ...] = ()
+    origin: tuple[Span, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(cls, text: str, text_pair: str | None = None) -> AttackedText:
+        """The unchanged text of an example; `text_pair` is None where there is one segment."""
+        original = (text,) if text_pair is None else (text, text_pair)
+        spans = (Span(s, *m.span()) for s, string in enumerate(original) for m in WORD.finditer(string))
+        return cls(original, origin=tuple(spans))
+
+    def replace(self, index: int, word: str) -> AttackedText:
+        """The same text with word `index` replaced.
+
+        Args:
+            index: which word, counted from 0 through both segments.
+            word: the new word; the original word undoes an earlier change.
+
+        Raises:
+            DataError: no such word, or the replacement is not exactly one word.
+        """
+        if not 0 <= index < self.num_words:
+            raise DataError(
+                f"the text has words 0..{self.num_words - 1}, got index {index}: give one of them"
+            )
+        if not is_word(word):
+            raise DataError(
+                f"a word is replaced by exactly one word, got {word!r}: give letters or digits only"
+            )
+        changes = dict(self.changes)
+        changes.pop(index, None)
+        if word != self.original_word(index):
+            changes[index] = word
+        return replace(self, changes=tuple(sorted(changes.items())))
+
+    @property
+    def num_words(self) -> int:
+        """Number of words in both segments."""
+        return len(self.origin)
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """Indices of the words that differ from the original, increasing."""
+        return tuple(index for index, _ in self.changes)
+
+    @property
+    def text(self) -> str:
+        """The first segment as it is now."""
+        return self.segments[0]
+
+    @property
+    def text_pair(self) -> str | None:
+        """The second segment as it is now, or None."""
+        return self.segments[1] if len(self.original) > 1 else None
+
+    def original_word(self, index: int) -> str:
+        """Word `index` before any change."""
+        segment, start, end = self.origin[index]
+        return self.original[segment][start:end]
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """All words as they are now."""
+        changes = dict(self.changes)
+        return tuple(changes.get(i) or self.original_word(i) for i in range(self.num_words))
+
+    @cached_property
+    def segments(self) -> tuple[str, ...]:
+        """`(text,)` or `(text, text_pair)` as it is now."""
+        pieces: list[list[str]] = [[] for _ in self.original]
+        done = [0] * len(self.original)
+        for index, word in self.changes:
+            segment, start, end = self.origin[index]
+            pieces[segment] += [self.original[segment][done[segment] : start], word]
+            done[segment] = end
+        rests = (string[end:] for string, end in zip(self.original, done, strict=True))
+        return tuple("".join([*piece, rest]) for piece, rest in zip(pieces, rests, strict=True))
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Spans of the words in the text as it is now."""
+        changes, spans = dict(self.changes), []
+        for segment, words in groupby(enumerate(self.origin), key=lambda item: item[1].segment):
+            shift = 0
+            for index, (_, start, end) in words:
+                length = len(changes[index]) if index in changes else end - start
+                spans.append(Span(segment, start + shift, start + shift + length))
+                shift += length - (end - start)
+        return tuple(spans)
+
+
+def word_tokens(
+    text: AttackedText, offsets: Sequence[tuple[int, int]], sequence_ids: Sequence[int | None]
+) -> list[tuple[int, ...]]:
+    """Which tokens each word became.
+
+    Args:
+        text: the text as it was given to the tokenizer.
+        offsets: `(tokens,)` first and last (excluded) character of each token within its segment.
+        sequence_ids: `(tokens,)` segment of each token, None for special tokens.
+
+    Returns:
+        One tuple of token positions a word, in order; empty where truncation cut the word away.
+    """
+    owned: list[list[int]] = [[] for _ in text.spans]
+    by_segment: list[list[int]] = [[] for _ in text.original]
+    for index, span in enumerate(text.spans):
+        by_segment[span.segment].append(index)
+    at = [0] * len(text.original)  # both sides are sorted: one walk through each segment
+    for token, ((start, end), segment) in enumerate(zip(offsets, sequence_ids, strict=True)):
+        if segment is None or start == end:
+            continue
+        words = by_segment[segment]
+        while at[segment] < len(words) and text.spans[words[at[segment]]].end <= start:
+            at[segment] += 1
+        for index in words[at[segment] :]:
+            if text.spans[index].start >= end:
+                break
+            owned[index].append(token)
+    return [tuple(tokens) for tokens in owned]

@@ -1,0 +1,20 @@
+"""Encoders of the `transformers` library, unmodified, driven layer by layer."""
+
+from offramp.backbones.backbone import Backbone, BackboneState
+from offramp.backbones.loading import load_backbone, truncated_config
+from offramp.backbones.packaged import PACKAGED
+from offramp.backbones.parity import check_parity
+from offramp.backbones.specs import SPECS, BackboneSpec, Context, spec_of
+
+__all__ = [
+    "PACKAGED",
+    "SPECS",
+    "Backbone",
+    "BackboneSpec",
+    "BackboneState",
+    "Context",
+    "check_parity",
+    "load_backbone",
+    "spec_of",
+    "truncated_config",
+]

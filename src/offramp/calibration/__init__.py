@@ -1,0 +1,17 @@
+"""Fitting temperatures and thresholds on a calibration split."""
+
+from offramp.calibration.reliability import Reliability, ece, exit_ece, reliability
+from offramp.calibration.temperatures import fit_temperatures
+from offramp.calibration.thresholds import Sweep, refuse_if_calibrated, sweep, tune
+
+__all__ = [
+    "Reliability",
+    "Sweep",
+    "ece",
+    "exit_ece",
+    "fit_temperatures",
+    "refuse_if_calibrated",
+    "reliability",
+    "sweep",
+    "tune",
+]

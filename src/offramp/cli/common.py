@@ -1,0 +1,117 @@
+"""What several commands share: data options, model folders, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from offramp._core.errors import ConfigError
+from offramp._core.plain import plain
+
+if TYPE_CHECKING:
+    from offramp.data.text_data import TextData
+
+# Progress and tables are for people; with --json, stdout carries one JSON object and nothing else.
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How to read the data; needed for your own files only, where the usual column names are not found.
+
+    Args:
+        text: column of the text.
+        text_pair: column of the second text, for pairs.
+        label: column of the label.
+        kind: classification or regression; by default labels with decimals are regression.
+        task: GLUE task of a folder whose name and columns do not tell.
+        train_size: use so many training examples, chosen by `data_seed`, each class with its share.
+        data_seed: chooses the rows of splits that are cut, and of `train_size`.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    kind: Literal["classification", "regression"] | None = None
+    task: str | None = None
+    train_size: int | None = None
+    data_seed: int = 0
+
+    def load(self, source: str) -> TextData:
+        """The data, with the training split cut to `train_size`."""
+        from offramp.data import load_data
+
+        data = load_data(
+            source,
+            task=self.task,
+            text=self.text,
+            text_pair=self.text_pair,
+            label=self.label,
+            kind=self.kind,
+            seed=self.data_seed,
+        )
+        return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
+
+
+def pick_split(data: TextData, split: str, examples: int | None = None, seed: int = 0) -> Any:
+    """A split, or `examples` of its rows chosen by `seed`."""
+    rows = data[split]
+    if examples is None or examples >= len(rows):
+        return rows
+    if examples < 1:
+        raise ConfigError(f"examples must be at least 1, got {examples}")
+    from offramp._core.seeding import generator
+
+    chosen = generator(seed, "examples").permutation(len(rows))[:examples]
+    return rows.select(sorted(chosen.tolist()))
+
+
+def limit_threads(threads: int | None) -> None:
+    """Torch's CPU threads; by default as many as the process may use."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}")
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def note(text: str) -> None:
+    """A line for people."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table for people."""
+    rows = list(rows)
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in rows[0]:
+        table.add_column(str(name).replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(format_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def format_cell(value: Any) -> str:
+    """A value as a table cell: three decimals for floats, a dash for what is missing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def emit(json_output: bool, result: Mapping[str, Any]) -> None:
+    """The result as one JSON object on stdout, where `--json` was given."""
+    if json_output:
+        json.dump(plain(result), sys.stdout, indent=2)
+        sys.stdout.write("\n")

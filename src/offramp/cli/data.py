@@ -1,0 +1,73 @@
+"""`offramp data`: what there is, and what a data set looks like once read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from offramp.cli.common import DataOptions, emit, note, show
+
+
+def data(
+    source: str | None = None,
+    *,
+    examples: int = 3,
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    json: bool = False,
+) -> None:
+    """Show a data set: its splits, labels and some examples. Without a name, list the packaged sets.
+
+    Args:
+        source: a packaged set, a GLUE task or folder, a CSV / TSV / JSON Lines / Parquet file, a folder that
+            `datasets` saved, or a hub name.
+        examples: how many training examples to show.
+        reading: how to read the source.
+        json: print one JSON object on stdout.
+    """
+    if source is None:
+        _list_packaged(json)
+        return
+    found = reading.load(source)
+    splits = [{"split": name, "examples": len(rows), **_shares(found, rows)} for name, rows in found.items()]
+    show(f"{found.name} ({found.kind}, metrics {', '.join(found.metrics)})", splits)
+    first = [found["train"][i] for i in range(min(examples, len(found["train"])))]
+    for row in first:
+        note(str({k: (v if not isinstance(v, str) or len(v) < 200 else v[:200] + " …") for k, v in row.items()}))
+    emit(
+        json,
+        {
+            "name": found.name,
+            "kind": found.kind,
+            "labels": found.labels,
+            "metrics": found.metrics,
+            "pair": found.pair,
+            "splits": splits,
+            "examples": first,
+        },
+    )
+
+
+def _shares(found: Any, rows: Any) -> dict[str, str]:
+    """How often each label occurs, or the range of the scores."""
+    import numpy as np
+
+    if "label" not in rows.column_names or not len(rows):
+        return {"labels": "none"}
+    values = np.asarray(rows["label"])
+    if found.kind == "regression":
+        return {"labels": f"{values.min():g} to {values.max():g}, mean {values.mean():.2f}"}
+    counts = np.bincount(values.astype(int), minlength=found.num_labels)
+    shown = [f"{name} {count}" for name, count in zip(found.labels, counts, strict=True)]
+    return {"labels": ", ".join(shown[:6]) + (f", … ({len(shown)} classes)" if len(shown) > 6 else "")}
+
+
+def _list_packaged(json: bool) -> None:
+    from offramp.data.packaged import PACKAGED
+    from offramp.data.tasks import GLUE
+
+    names = [{"name": name, "kind": "packaged"} for name in PACKAGED] + [
+        {"name": name, "kind": "GLUE task: a folder, or the hub when online"} for name in GLUE
+    ]
+    show("Data sets by name", names)
+    emit(json, {"names": [row["name"] for row in names]})

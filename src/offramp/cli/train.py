@@ -1,0 +1,106 @@
+"""`offramp train`: fine-tune an encoder so that it can leave early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+from offramp.training.options import TrainingOptions
+
+
+def train(
+    data: str,
+    *,
+    output: Path,
+    backbone: str = "minilm-l6",
+    exits: list[int] | None = None,
+    strategy: str = "sweet",
+    seed: int = 0,
+    pooling: Literal["mean", "first", "pooler"] | None = None,
+    gates: bool = False,
+    max_length: int | None = None,
+    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Train a multi-exit classifier. A run that was stopped goes on when the same command is given again.
+
+    For example `offramp train movies --strategy sweet --exits 1 2 4 6 --output runs/sweet`.
+
+    Args:
+        data: a packaged set, a GLUE task or folder, your own file, or a hub name; see `offramp data`.
+        output: folder for the model and its record.
+        backbone: a packaged encoder (minilm-l6, mpnet-base, minilm-l3), a folder, or a hub name.
+        exits: layers to leave after, counted from 1; by default a sixth, a third, two thirds, and the last.
+        strategy: joint (Early-Exit), sweet (each exit has its own layers) or multi_model (separate classifiers).
+        seed: for everything random in training.
+        pooling: how an exit reads the tokens; by default the encoder's.
+        gates: give each exit a learned gate, for the criterion `learned`.
+        max_length: longest input in tokens; by default 256.
+        training: how to fine-tune.
+        reading: how to read the data.
+        threads: CPU threads.
+        json: print one JSON object on stdout.
+    """
+    limit_threads(threads)
+    found = reading.load(data)
+    model = make_model(
+        found, backbone=backbone, exits=exits, strategy=strategy, pooling=pooling, gates=gates, max_length=max_length,
+        seed=seed,
+    )
+    from offramp.training.run import train as fit
+
+    model = fit(model, found, strategy=strategy, seed=seed, output_dir=output, options=training)
+    rows = score_exits(model, found)
+    show(f"{found.metrics[0]} on validation, by exit", rows)
+    note(f"model: {output / 'model'}")
+    emit(json, {"model": str(output / "model"), "metric": found.metrics[0], "exits": rows})
+
+
+def make_model(
+    data: Any,
+    *,
+    backbone: str,
+    exits: list[int] | None,
+    strategy: str,
+    pooling: str | None = None,
+    gates: bool = False,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> Any:
+    """A fresh model of the class that the strategy trains."""
+    from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
+    from offramp.training.strategies import make_strategy
+
+    make_strategy(strategy)  # an unknown name is told before anything is downloaded
+    cascade = strategy == "multi_model"
+    cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
+    return cls.from_backbone(
+        backbone,
+        exits,
+        labels=data.labels,
+        kind=data.kind,
+        pooling=pooling,
+        gates=gates,
+        max_length=max_length,
+        seed=seed,
+    )
+
+
+def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[str, Any]]:
+    """The main metric of each exit on a split."""
+    from offramp.inference.tracing import trace
+    from offramp.metrics import score
+
+    found = trace(model, data[split], progress=True)
+    labels = found.require_labels()
+    predictions = found.predictions()
+    cost = found.costs.mean(axis=0) / found.full_cost.mean()
+    return [
+        {"exit_layer": layer, data.metrics[0]: score(data.metrics[0], labels, predictions[:, k]), "cost": float(cost[k])}
+        for k, layer in enumerate(found.exit_layers)
+    ]

@@ -1,0 +1,73 @@
+"""What it costs to leave at each exit: FLOPs as an exact polynomial in the number of tokens.
+
+A transformer's FLOPs on one text of n tokens are `a + b·n + c·n²`: heads and relative-position tables, linear
+layers, attention scores. The coefficients are counted on the real modules by torch's own FLOP counter, so a new
+architecture needs no formula of its own, and stored with the model, so that costs need no torch afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ModelError
+
+PROBE_LENGTHS = (8, 16, 32, 64)  # four lengths for three coefficients: the fourth proves that the form holds
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """FLOPs by text length.
+
+    Attributes:
+        exits: `(exits, 3)` coefficients of 1, n, n² for leaving at each exit: everything run until then.
+        full: `(3,)` the same for the full-depth model with its last head alone.
+    """
+
+    exits: NDArray[np.float64]
+    full: NDArray[np.float64]
+
+    def __call__(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """FLOPs of leaving at each exit `(examples, exits)` and of the full model `(examples,)`."""
+        powers = np.asarray(lengths, dtype=np.float64)[:, None] ** np.arange(3)
+        return powers @ self.exits.T, powers @ self.full
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for a config or a manifest."""
+        return {"exits": self.exits.tolist(), "full": self.full.tolist()}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> CostModel:
+        """The inverse of `to_dict`."""
+        return cls(np.asarray(stored["exits"], dtype=np.float64), np.asarray(stored["full"], dtype=np.float64))
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """FLOPs of one call (a multiply-add counts as two), attention included."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter knows no formula for the CPU's fused attention: the math backend shows it the matrix products.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def fit_polynomial(measure: Callable[[int], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Coefficients `(parts, 3)` of 1, n, n² from FLOPs `(parts,)` counted at a few lengths."""
+    lengths = np.array(PROBE_LENGTHS, dtype=np.float64)
+    counts = np.stack([measure(n) for n in PROBE_LENGTHS])
+    powers = lengths[:, None] ** np.arange(3)
+    coefficients, *_ = np.linalg.lstsq(powers, counts, rcond=None)
+    error = np.abs(powers @ coefficients - counts).max() / counts.max()
+    if error > 0.01:
+        raise ModelError(
+            f"the FLOPs of this architecture are no quadratic in the text length (off by {error:.0%}): "
+            "it cannot be costed, please report it"
+        )
+    return np.round(coefficients.T, 3)

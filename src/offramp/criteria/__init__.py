@@ -1,0 +1,19 @@
+"""Exit criteria: when may an example leave?"""
+
+from offramp.criteria.base import Criterion, Memory, first_exit, scores
+from offramp.criteria.families import CRITERIA, make_criterion, with_threshold
+from offramp.criteria.grid import best_so_far, threshold_grid
+from offramp.criteria.learned import fit_gate_ranges
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Memory",
+    "best_so_far",
+    "first_exit",
+    "fit_gate_ranges",
+    "make_criterion",
+    "scores",
+    "threshold_grid",
+    "with_threshold",
+]

@@ -1,0 +1,63 @@
+"""All exit rules by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from offramp._core.errors import CriterionError, unknown_name
+from offramp.criteria.base import Criterion, is_number
+from offramp.criteria.learned import Learned
+from offramp.criteria.patience import Patience, PatienceConfidence, Vote
+from offramp.criteria.probability import Confidence, Energy, Entropy, Margin, NormalizedEntropy
+from offramp.criteria.reference import Fixed, Oracle
+
+CRITERIA: dict[str, type[Criterion]] = {
+    "confidence": Confidence,
+    "entropy": Entropy,
+    "normalized_entropy": NormalizedEntropy,
+    "margin": Margin,
+    "patience": Patience,
+    "patience_confidence": PatienceConfidence,
+    "vote": Vote,
+    "learned": Learned,
+    "energy": Energy,
+    "fixed": Fixed,
+    "oracle": Oracle,
+}
+
+
+def make_criterion(name: str, threshold: float | None = None, **options: object) -> Criterion:
+    """Make an exit rule by name.
+
+    Args:
+        name: a key of `CRITERIA`.
+        threshold: where to leave; None takes the rule's default.
+        options: the rule's own options, say `tolerance` of patience; lists (from JSON) become tuples.
+
+    Returns:
+        The rule.
+
+    Raises:
+        CriterionError: for an unknown name or option, and for a value out of range.
+    """
+    if name not in CRITERIA:
+        raise CriterionError(unknown_name("criterion", name, CRITERIA))
+    rule = CRITERIA[name]
+    known = [f.name for f in fields(rule) if f.name != "threshold"]
+    for option in options:
+        if option not in known:
+            raise CriterionError(unknown_name(f"option of {name!r}", option, known))
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return rule(plain(rule, rule.default_threshold if threshold is None else threshold), **kept)
+
+
+def plain(rule: type[Criterion], threshold: float) -> float:
+    """The threshold as an int or float, which JSON can hold; the rule refuses what is no number."""
+    if not is_number(threshold):
+        return threshold
+    return int(threshold) if rule.whole and threshold % 1 == 0 else float(threshold)
+
+
+def with_threshold(criterion: Criterion, threshold: float) -> Criterion:
+    """The same rule with the same options and another threshold, say one of `threshold_grid`."""
+    return replace(criterion, threshold=plain(type(criterion), threshold))

@@ -1,0 +1,58 @@
+"""Rules to compare with: always one exit, and the best that any rule could do. Neither can be tuned."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import CriterionError
+from offramp._core.trace import Evidence, Kind
+from offramp.criteria.base import FARTHEST, Criterion, Memory
+from offramp.criteria.evidence import answer, finite_logits
+
+
+class Fixed(Criterion):
+    """Always leave at exit k, the number of the exit counted from 1 (not its layer). Default 1.
+
+    k is the threshold: `make_criterion("fixed", 3)` leaves at the third exit.
+    """
+
+    name = "fixed"
+    regression = True
+    tunable = False
+    whole = True
+    default_threshold = 1
+    threshold_range = (1, FARTHEST)
+
+    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+        """The exit's number, counted from 1."""
+        return np.full(len(finite_logits(evidence)), float(evidence.exit + 1)), memory
+
+    def check(self, exits: int, kind: Kind, gates: bool) -> None:
+        """As every rule, and exit k must be there."""
+        super().check(exits, kind, gates)
+        if self.threshold > exits:
+            raise CriterionError(
+                f"'fixed' expected an exit number from 1 to {exits}, got {self.threshold:g}: "
+                "exits are counted from 1, layers are not meant"
+            )
+
+
+class Oracle(Criterion):
+    """Leave at the first exit that is right, else at the last: the upper bound, for evaluation only.
+
+    It looks at the labels, so no deployed model can follow it. The threshold is 1 and cannot be chosen.
+    """
+
+    name = "oracle"
+    tunable = False
+    default_threshold = 1.0
+    threshold_range = (1.0, 1.0)
+
+    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+        """1 where the exit is right, else 0."""
+        if evidence.label is None:
+            raise CriterionError(
+                "'oracle' needs the true labels, got none: use a labelled split, or another rule"
+            )
+        return (answer(evidence) == evidence.label).astype(np.float64), memory

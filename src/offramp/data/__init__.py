@@ -1,0 +1,8 @@
+"""Labelled text from folders, files, data sets on disk or on the hub, and registry packages."""
+
+from offramp.data.load import load_data
+from offramp.data.packaged import PACKAGED
+from offramp.data.tasks import GLUE, Task
+from offramp.data.text_data import TextData, fingerprint, overlap
+
+__all__ = ["GLUE", "PACKAGED", "Task", "TextData", "fingerprint", "load_data", "overlap"]

@@ -1,0 +1,90 @@
+"""Data sets of the `datasets` library: saved to disk, or on the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from offramp._core.errors import DataError, MissingExtraError
+from offramp.data.files import SPLIT_NAMES
+from offramp.data.rows import Table
+
+_LOG = logging.getLogger(__name__)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def read_saved(folder: Path) -> dict[str, Table]:
+    """Split name to table; one nameless data set is "train".
+
+    Raises:
+        DataError: the folder is not whole.
+    """
+    datasets = _library()
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library raises what its readers raise
+        raise DataError(f"{folder}: not a whole data set saved by `save_to_disk` ({error})") from error
+    return _tables(loaded, str(folder))
+
+
+def read_hub(name: str, config: str | None) -> dict[str, Table]:
+    """Split name to table, from the hub or the cache of the `datasets` library.
+
+    Args:
+        name: "owner/name".
+        config: the data set's configuration, such as a GLUE task; None for the only one.
+
+    Raises:
+        DataError: offline, no such data set, or it needs a configuration.
+    """
+    datasets = _library()
+    try:
+        loaded = datasets.load_dataset(name, config)
+    except Exception as error:  # offline, missing, gated, broken: as many types as causes
+        where = f"{name}:{config}" if config else name
+        raise DataError(
+            f"cannot load {where} from the hub ({type(error).__name__}: {str(error)[:300]}). Offline, give a "
+            "folder or a file instead; a configuration is chosen as 'owner/name:configuration'"
+        ) from error
+    return _tables(loaded, name)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "torch") from error
+    return datasets
+
+
+def _tables(loaded: Any, where: str) -> dict[str, Table]:
+    if not isinstance(loaded, Mapping):
+        return {"train": _table(loaded, where)}
+    tables: dict[str, Table] = {}
+    for name, dataset in loaded.items():
+        split = SPLIT_NAMES.get(str(name).lower())
+        if split is None:
+            _LOG.info("%s: split %s is not used", where, name)
+        else:
+            tables.setdefault(split, _table(dataset, f"{where}, {name}"))
+    if not tables:
+        raise DataError(
+            f"{where}: expected a split called train or validation, got {', '.join(map(str, loaded))}"
+        )
+    return tables
+
+
+def _table(dataset: Any, where: str) -> Table:
+    classes = {
+        name: tuple(feature.names)
+        for name, feature in dataset.features.items()
+        if isinstance(feature, _library().ClassLabel)
+    }
+    arrow = dataset.with_format("arrow")[:]
+    return Table({name: arrow[name].to_pylist() for name in arrow.column_names}, where, classes)

@@ -1,0 +1,156 @@
+"""From labels as the source says them to class indices, or to numbers for regression."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError, unknown_name
+from offramp._core.trace import Kind
+from offramp.data.rows import NUMBER, Rows, Source, is_missing
+from offramp.data.tasks import Task
+
+_LOG = logging.getLogger(__name__)
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """How labels are read.
+
+    Attributes:
+        kind: classification or regression.
+        names: class names; empty for regression.
+        index: canonical label to class.
+        bounds: lowest and highest regression label, or None.
+    """
+
+    kind: Kind
+    names: tuple[str, ...] = ()
+    index: dict[str, int] | None = None
+    bounds: tuple[float, float] | None = None
+
+
+def canonical(value: Any) -> str:
+    """One spelling for a label, whatever type the source gave it: 1, 1.0 and "1" are the same class."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    return text.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
+
+
+def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
+    """The scheme that the task or the source states, or else what the training labels look like.
+
+    Raises:
+        DataError: no label at all, one class only, nearly as many classes as rows, or `kind` does not fit.
+    """
+    if source.task is not None:
+        return _task_scheme(source.task, kind)
+    if source.classes and kind != "regression":
+        return LabelScheme(
+            "classification", source.classes, {name: i for i, name in enumerate(source.classes)}
+        )
+    found = {canonical(value) for value in set(train.label) if not is_missing(value)}
+    if not found:
+        raise DataError(f"{train.where}: no row has a label")
+    if kind == "regression" or (kind is None and _looks_real(found)):
+        return LabelScheme("regression")
+    if len(found) > 100 and len(found) > len(train.label) / 2:
+        raise DataError(
+            f"{train.where}: {len(found)} different labels in {len(train.label)} rows are not classes: "
+            "choose another label column, or kind='regression' for numbers"
+        )
+    names = tuple(sorted(found, key=_class_order))
+    return LabelScheme("classification", names, {name: i for i, name in enumerate(names)})
+
+
+def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Labels as numbers, and which rows have one.
+
+    Args:
+        rows: one split.
+        scheme: how to read its labels.
+
+    Returns:
+        `(rows,)` int64 class indices or float64 values (0 where there is none), and `(rows,)` bool.
+
+    Raises:
+        DataError: a label is no class of the scheme, no number, or out of bounds.
+    """
+    read = (
+        _number_reader(scheme, rows.where)
+        if scheme.kind == "regression"
+        else _class_reader(scheme, rows.where)
+    )
+    value_of = {value: read(value) for value in set(rows.label) if not is_missing(value)}
+    known = np.array([not is_missing(value) for value in rows.label], dtype=bool)
+    dtype = np.float64 if scheme.kind == "regression" else np.int64
+    if missing := int((~known).sum()):
+        _LOG.warning("%s: %d rows without a label dropped", rows.where, missing)
+    return np.array([value_of.get(value, 0) for value in rows.label], dtype=dtype), known
+
+
+def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str) -> None:
+    """Raise `DataError` where there is nothing to learn: no row, one class, or one value."""
+    distinct = np.unique(labels)
+    if len(distinct) > 1:
+        return
+    if len(distinct) == 0:
+        raise DataError(f"{where}: no row has a label")
+    only = repr(scheme.names[int(distinct[0])]) if scheme.names else f"the value {distinct[0]}"
+    raise DataError(
+        f"{where}: expected at least two different labels, got {only} in each of {len(labels)} rows"
+    )
+
+
+def _task_scheme(task: Task, kind: Kind | None) -> LabelScheme:
+    if kind not in (None, task.kind):
+        raise DataError(f"{task.name} is a {task.kind} task, but kind={kind!r} was asked for: leave kind out")
+    index = {name: i for i, name in enumerate(task.labels)}
+    index.update({value: i for i, value in enumerate(task.values)})
+    return LabelScheme(task.kind, task.labels, index, task.bounds)
+
+
+def _class_reader(scheme: LabelScheme, where: str) -> Any:
+    index = scheme.index or {}
+
+    def read(value: Any) -> int:
+        name = canonical(value)
+        if name not in index:
+            raise DataError(f"{where}: {unknown_name('label', name, index)}")
+        return index[name]
+
+    return read
+
+
+def _number_reader(scheme: LabelScheme, where: str) -> Any:
+    low, high = scheme.bounds or (-math.inf, math.inf)
+
+    def read(value: Any) -> float:
+        text = canonical(value)
+        if NUMBER.fullmatch(text) is None:
+            raise DataError(f"{where}: expected a number as regression label, got {text!r}")
+        if not low <= float(text) <= high:
+            raise DataError(f"{where}: label {text} is outside the range {low:g} … {high:g}")
+        return float(text)
+
+    return read
+
+
+def _looks_real(labels: Iterable[str]) -> bool:
+    """All numbers, and not all of them whole."""
+    found = list(labels)
+    return all(NUMBER.fullmatch(v) for v in found) and not all(_INTEGER.fullmatch(v) for v in found)
+
+
+def _class_order(name: str) -> tuple[int, int, str]:
+    """Whole numbers by value, then everything else by spelling."""
+    return (0, int(name), name) if _INTEGER.fullmatch(name) else (1, 0, name)

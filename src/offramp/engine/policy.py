@@ -1,0 +1,154 @@
+"""A policy: criterion, threshold and temperatures, and where they were fitted. One small JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import CriterionError
+from offramp._core.plain import plain
+from offramp._core.records import write_text
+from offramp._core.trace import Evidence, Kind, Trace
+from offramp.criteria import Criterion, first_exit, make_criterion, scores
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Where each example left, and with what answer. All arrays are `(examples,)`.
+
+    Attributes:
+        exit: exit index, 0-based.
+        layer: exit layer, counted from 1.
+        prediction: class index, or value for regression.
+        probability: calibrated probability of the prediction; NaN for regression.
+        score: the criterion's score at the exit taken.
+        cost: FLOPs spent.
+    """
+
+    exit: NDArray[np.intp]
+    layer: NDArray[np.int64]
+    prediction: NDArray[np.generic]
+    probability: NDArray[np.float64]
+    score: NDArray[np.float64]
+    cost: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.exit)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Several stretches, at least one, as one: say what a stream gave."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Softmax over the last dimension in float64, safe for any finite logit."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = shifted - shifted.max(axis=-1, keepdims=True)
+    exp = np.exp(shifted)
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to leave, for one model.
+
+    Args:
+        criterion: the exit rule with its threshold.
+        exit_layers: the exit layers of the model it was made for.
+        temperatures: one per exit; None means 1 everywhere.
+        calibrated_on: fingerprint of the calibration data, or "".
+        target: what the threshold was tuned for, and what was reached on the calibration data.
+    """
+
+    criterion: Criterion
+    exit_layers: tuple[int, ...]
+    temperatures: tuple[float, ...] | None = None
+    calibrated_on: str = ""
+    target: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.temperatures is None:
+            return
+        if len(self.temperatures) != len(self.exit_layers) or not all(
+            0 < t < np.inf for t in self.temperatures
+        ):
+            raise CriterionError(
+                f"expected one positive temperature for each of the exits {list(self.exit_layers)}, "
+                f"got {list(self.temperatures)}: tune the policy again"
+            )
+
+    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None:
+        """Raise `CriterionError` where the policy was made for another model or task."""
+        if tuple(exit_layers) != self.exit_layers:
+            raise CriterionError(
+                f"the policy is for exits {list(self.exit_layers)}, the model has {list(exit_layers)}: "
+                "tune it again"
+            )
+        self.criterion.check(len(exit_layers), kind, gates)
+
+    def scale(self, evidence: Evidence) -> Evidence:
+        """The evidence with this exit's logits divided by its temperature."""
+        if self.temperatures is None:
+            return evidence
+        # In float64: the largest float32 logits over a temperature below 1 would overflow.
+        logits = np.asarray(evidence.logits, dtype=np.float64) / self.temperatures[evidence.exit]
+        return Evidence(evidence.exit, evidence.exits, logits, evidence.gate, evidence.label)
+
+    def scaled(self, trace: Trace) -> Trace:
+        """The trace with every exit's logits divided by its temperature."""
+        if self.temperatures is None:
+            return trace
+        divisor = np.asarray(self.temperatures, dtype=np.float64)[None, :, None]
+        return replace(trace, logits=trace.logits.astype(np.float64) / divisor)
+
+    def decide(self, trace: Trace) -> Decisions:
+        """Apply the policy to a trace: the whole-array form of what the engine does layer by layer."""
+        self.check(trace.exit_layers, trace.kind, trace.gates is not None)
+        scaled = self.scaled(trace)
+        table = scores(self.criterion, scaled)
+        exit = first_exit(self.criterion, table)
+        rows = np.arange(len(trace))
+        regression = trace.kind == "regression"
+        probabilities = softmax(scaled.logits[rows, exit]).max(-1)
+        return Decisions(
+            exit=exit,
+            layer=np.asarray(trace.exit_layers, dtype=np.int64)[exit],
+            prediction=trace.predictions()[rows, exit],
+            probability=np.full(len(trace), np.nan) if regression else probabilities,
+            score=table[rows, exit],
+            cost=trace.costs[rows, exit],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as JSON; `OfframpError` where the file cannot be written."""
+        content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
+        write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file; `CriterionError` where it is missing or not one."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            options = content.pop("criterion")
+            temperatures = content.pop("temperatures")
+            return cls(
+                criterion=make_criterion(options.pop("name"), **options),
+                exit_layers=tuple(content.pop("exit_layers")),
+                temperatures=None if temperatures is None else tuple(temperatures),
+                **content,
+            )
+        except CriterionError as error:  # the rule itself says what is wrong with its options
+            raise CriterionError(f"{path}: {error}") from error
+        except FileNotFoundError as error:
+            raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # no JSON is a ValueError
+            raise CriterionError(
+                f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
+            ) from error

@@ -1,0 +1,86 @@
+"""Fair wall-clock times: warmed up, interleaved, as medians with their spread."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one callable.
+
+    Attributes:
+        seconds: `(repeats,)` wall seconds, in the order of the rounds; round r of several callables timed
+            together ran at about the same time, so they may be compared in pairs.
+    """
+
+    seconds: NDArray[np.float64]
+
+    @property
+    def p50(self) -> float:
+        """Median in seconds."""
+        return float(np.quantile(self.seconds, 0.5))
+
+    @property
+    def p95(self) -> float:
+        """95th percentile in seconds."""
+        return float(np.quantile(self.seconds, 0.95))
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.p50:.2f} ms (p95 {1e3 * self.p95:.2f} ms, {len(self.seconds)} repeats)"
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 20,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time callables against each other.
+
+    All of them run in every round, and the one to start moves on by one each round: a machine that slows down
+    half-way, or a cache that the neighbour left warm, then falls on all of them alike. The garbage collector
+    rests during the rounds, as in `timeit`.
+
+    Args:
+        calls: what to time, by name; each must have finished its work (on a GPU: synchronised) on return.
+        repeats: timed rounds.
+        warmup: rounds before them that are not timed.
+        clock: seconds from any start; wall time by default.
+
+    Returns:
+        One `Timing` a name.
+
+    Raises:
+        ConfigError: no callables, `repeats` below 1, or `warmup` below 0.
+    """
+    if not calls or repeats < 1 or warmup < 0:
+        raise ConfigError(
+            f"timing needs something to call, repeats >= 1 and warmup >= 0, "
+            f"got {len(calls)} calls, repeats={repeats}, warmup={warmup}"
+        )
+    names = list(calls)
+    seconds = {name: np.empty(repeats) for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for r in range(-warmup, repeats):
+            start = r % len(names)
+            for name in names[start:] + names[:start]:
+                before = clock()
+                calls[name]()
+                if r >= 0:
+                    seconds[name][r] = clock() - before
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: Timing(values) for name, values in seconds.items()}

@@ -1,0 +1,56 @@
+"""How good, how fast, how robust: curves, tables, intervals and comparisons from traces and attack rows."""
+
+from offramp.evaluation.areas import RANGES, area, area_statistic
+from offramp.evaluation.bootstrap import Interval, Statistic, differences, intervals
+from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
+from offramp.evaluation.compare import Comparison, compare
+from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
+from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
+from offramp.evaluation.outcomes import exit_statistic, policy_statistic, scaled
+from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
+from offramp.evaluation.robustness import (
+    Robustness,
+    efficacy,
+    efficiency_drop,
+    gain_drop,
+    robustness,
+    robustness_by,
+    robustness_table,
+)
+from offramp.evaluation.timing import time_speedups
+
+__all__ = [
+    "CONVENTIONS",
+    "RANGES",
+    "Comparison",
+    "Curve",
+    "Interval",
+    "Robustness",
+    "Statistic",
+    "area",
+    "area_statistic",
+    "attack_doubts",
+    "compare",
+    "differences",
+    "efficacy",
+    "efficiency_drop",
+    "exit_histogram",
+    "exit_statistic",
+    "from_paper",
+    "gain_drop",
+    "intervals",
+    "per_exit",
+    "policy_scores",
+    "policy_statistic",
+    "refuse_unlike",
+    "robustness",
+    "robustness_by",
+    "robustness_table",
+    "scaled",
+    "speed_accuracy",
+    "stack_curves",
+    "time_speedups",
+    "to_paper",
+    "trace_doubts",
+    "unstack_curves",
+]

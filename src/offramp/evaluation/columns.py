@@ -1,0 +1,74 @@
+"""Tables by column: the few Arrow calls that evaluation and reports need. Arrow is imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
+
+
+def table(columns: Columns) -> pa.Table:
+    """An Arrow table of named columns. None becomes a null, NaN stays NaN."""
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+
+def as_table(rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
+    """An Arrow table, whether rows come as one already or as a list of dicts."""
+    import pyarrow as pa
+
+    return rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+
+
+def from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """An Arrow table of rows that name no columns; without rows, of empty columns."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return table(dict(zip(names, columns, strict=True)))
+
+
+def floats(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A numeric column as float64; nulls become NaN."""
+    return np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def stack(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of the same columns on top of each other; integers and floats meet as floats."""
+    import pyarrow as pa
+
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def require_columns(table: pa.Table, names: Sequence[str], what: str) -> None:
+    """Raise `DataError` where a table lacks columns."""
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{what} needs the columns {', '.join(missing)}, but the table has only "
+            f"{', '.join(table.column_names) or 'none'}: write the table again with this version"
+        )
+
+
+def rows_where(table: pa.Table, name: str, value: object) -> pa.Table:
+    """The rows whose column `name` has a value."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table[name], value))
+
+
+def in_front(table: pa.Table, constants: Mapping[str, object]) -> pa.Table:
+    """The table with constant columns in front of its own."""
+    import pyarrow as pa
+
+    for place, (name, value) in enumerate(constants.items()):
+        table = table.add_column(place, name, pa.array([value] * table.num_rows))
+    return table

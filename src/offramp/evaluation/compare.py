@@ -1,0 +1,169 @@
+"""Several methods on the same data: who is better where, and whether that is more than luck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.trace import Trace
+from offramp.criteria import Criterion
+from offramp.evaluation.areas import area_statistic
+from offramp.evaluation.bootstrap import Models, Statistic, Weights, percentile_band, replicates
+from offramp.evaluation.checks import refuse_unlike
+from offramp.evaluation.columns import from_rows
+from offramp.evaluation.curves import Curve, speed_accuracy
+from offramp.evaluation.outcomes import exit_statistic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods compared over the same examples.
+
+    Attributes:
+        baseline: the method that differences are taken against.
+        metric: what the scores are.
+        scores: one row per method and place, a place being an exit (`layer 4`), the mean over all exits
+            (`mean of layers 1, 4`) or a cost range of the curve (`fast`, `slow`, `whole`): `method`, `place`,
+            `score`, `low`, `high`, and the paired difference to the baseline `difference`, `difference_low`,
+            `difference_high`, NaN for the baseline and where it lacks the exit.
+        winners: one row per place that two methods share: `place`, `best`, `second`, `lead`, `lead_low`,
+            `lead_high`, and `decided`: whether the interval of the lead excludes zero. The pair is picked
+            after seeing the scores, so among many methods the lead is flattering.
+        curves: one per model, by method.
+    """
+
+    baseline: str
+    metric: str
+    scores: pa.Table
+    winners: pa.Table
+    curves: dict[str, list[Curve]]
+
+
+def compare(
+    traces: Mapping[str, Trace | Sequence[Trace]],
+    criterion: str | Criterion | Mapping[str, str | Criterion] = "confidence",
+    *,
+    baseline: str | None = None,
+    metric: str = "accuracy",
+    points: int = 200,
+    resamples: int = 1000,
+    seed: int = 0,
+    over: Models = "averaged",
+) -> Comparison:
+    """Compare methods by the score of each exit and the areas of their speed-accuracy curves.
+
+    Args:
+        traces: by method, the trace of its model, or one per model (seed), all over the same examples in the
+            same order; scaled by temperature (`outcomes.scaled`) where temperatures were fitted.
+        criterion: the exit rule, for all or by method.
+        baseline: method to take differences against; None takes the first.
+        metric: a key of `offramp.metrics.METRICS`.
+        points: the most thresholds tried.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        over: whether intervals speak of these models or of models trained likewise: see
+            `bootstrap.replicates`.
+
+    Returns:
+        The `Comparison`; all intervals are 95 % percentile intervals of the paired bootstrap.
+
+    Raises:
+        DataError: where the traces are of different data, or carry no labels.
+        ConfigError: for a baseline that is not among the methods.
+
+    Source: SWEET (Rotem et al. 2023), tables 1 and 2 and the speed-accuracy figures.
+    """
+    groups = {name: [given] if isinstance(given, Trace) else list(given) for name, given in traces.items()}
+    base = next(iter(groups), "") if baseline is None else baseline
+    _check(groups, base)
+    rules = {name: criterion[name] if isinstance(criterion, Mapping) else criterion for name in groups}
+    measured, curves = {}, {}
+    for name, group in groups.items():
+        models = [_everything(trace, rules[name], metric, points) for trace in group]
+        exact = np.mean([model.exact() for model in models], axis=0)
+        drawn = replicates(models, resamples=resamples, seed=seed, over=over)
+        measured[name] = _Measured(models[0].names, exact, drawn)
+        curves[name] = [speed_accuracy(t, rules[name], metric=metric, points=points) for t in group]
+    return Comparison(base, metric, _scores(measured, base), _winners(measured), curves)
+
+
+def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:
+    """Raise where the methods cannot be compared."""
+    refuse_unlike({f"{name} {i}": trace for name, group in groups.items() for i, trace in enumerate(group)})
+    if baseline not in groups:
+        raise ConfigError(unknown_name("baseline", baseline, groups))
+    for name, group in groups.items():
+        if len({trace.exit_layers for trace in group}) != 1:
+            raise DataError(
+                f"the models of {name!r} have different exits: compare them under different names"
+            )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One method's numbers, and replicates `(resamples, places)` of them drawn alike for all methods."""
+
+    places: tuple[str, ...]
+    exact: NDArray[np.float64]
+    drawn: NDArray[np.float64]
+
+    def at(self, place: str) -> tuple[float, NDArray[np.float64]]:
+        """Estimate and replicates `(resamples,)` at one place."""
+        column = self.places.index(place)
+        return float(self.exact[column]), self.drawn[:, column]
+
+
+def _everything(trace: Trace, criterion: str | Criterion, metric: str, points: int) -> Statistic:
+    """The score of every exit, their mean, and every area, as one statistic."""
+    exits = exit_statistic(trace, metric)
+    areas = area_statistic(trace, criterion, metric=metric, points=points)
+
+    def values(weights: Weights) -> NDArray[np.float64]:
+        scores = exits.values(weights)
+        return np.concatenate([scores, scores.mean(axis=1, keepdims=True), areas.values(weights)], axis=1)
+
+    # Named after the layers, so that means over other exits are never set side by side.
+    mean = f"mean of layers {', '.join(map(str, trace.exit_layers))}"
+    return Statistic((*exits.names, mean, *areas.names), len(trace), trace.fingerprint, values)
+
+
+def _lead(one: _Measured, other: _Measured, place: str) -> tuple[float, float, float]:
+    """How far one method is ahead of the other at a place, with the ends of the interval."""
+    (a, drawn_a), (b, drawn_b) = one.at(place), other.at(place)
+    low, high = percentile_band((drawn_a - drawn_b)[:, None])
+    return a - b, float(low[0]), float(high[0])
+
+
+def _scores(measured: Mapping[str, _Measured], baseline: str) -> pa.Table:
+    rows = []
+    base = measured[baseline]
+    for name, method in measured.items():
+        low, high = percentile_band(method.drawn)
+        for place, score, lowest, highest in zip(method.places, method.exact, low, high, strict=True):
+            comparable = name != baseline and place in base.places
+            difference = _lead(method, base, place) if comparable else (np.nan, np.nan, np.nan)
+            rows.append((name, place, score, lowest, highest, *difference))
+    names = ("method", "place", "score", "low", "high", "difference", "difference_low", "difference_high")
+    return from_rows(names, rows)
+
+
+def _winners(measured: Mapping[str, _Measured]) -> pa.Table:
+    rows = []
+    for place in dict.fromkeys(place for method in measured.values() for place in method.places):
+        ranked = sorted(
+            (name for name, method in measured.items() if place in method.places),
+            key=lambda name: measured[name].at(place)[0],
+            reverse=True,
+        )
+        if len(ranked) > 1:
+            lead, low, high = _lead(measured[ranked[0]], measured[ranked[1]], place)
+            rows.append((place, *ranked[:2], lead, low, high, low > 0))
+    return from_rows(("place", "best", "second", "lead", "lead_low", "lead_high", "decided"), rows)

@@ -1,0 +1,199 @@
+"""Speed-accuracy curves: one run of the model, every threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.trace import Trace
+from offramp.criteria import Criterion
+from offramp.evaluation.bootstrap import percentile_band, replicates
+from offramp.evaluation.columns import floats, in_front, require_columns, rows_where, stack, table
+from offramp.evaluation.outcomes import (
+    Exits,
+    commonest_answer,
+    cost_statistic,
+    score_statistic,
+    static_exits,
+    sweep_thresholds,
+)
+from offramp.metrics import score
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
+
+COLUMNS = (
+    "point",
+    "threshold",
+    "cost",
+    "depth",
+    "layer_speedup",
+    "score",
+    "low",
+    "high",
+    "shares",
+    "time_speedup",
+)
+FRONT = ("method", "model", "criterion", "metric", "floor")  # what tells stacked curves apart
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What an exit rule makes of a model, over its thresholds.
+
+    Attributes:
+        table: one row per operating point, with the columns
+            `point` ("sweep": a threshold; "static": one exit, taken always), `threshold` (NaN for static
+            points), `cost` (mean FLOPs spent / mean FLOPs of the full model), `depth` (mean exit layer),
+            `layer_speedup` (L / depth), `score`, `low` and `high` (bootstrap interval of the score, NaN where
+            none was asked for), `shares` (list: share of examples that leave at each exit) and `time_speedup`
+            (NaN where not measured). Sweep rows come first, from the laxest threshold to the strictest.
+        criterion: the rule's name.
+        metric: what `score` is.
+        floor: the score of always giving the commonest answer, which costs nothing; areas start there.
+    """
+
+    table: pa.Table
+    criterion: str
+    metric: str
+    floor: float
+
+    @property
+    def sweep(self) -> pa.Table:
+        """The rows of the threshold sweep."""
+        return rows_where(self.table, "point", "sweep")
+
+    @property
+    def static(self) -> pa.Table:
+        """The rows of the single exits, taken always."""
+        return rows_where(self.table, "point", "static")
+
+    def with_times(self, speedups: Mapping[float, float]) -> Curve:
+        """The curve with measured `time_speedup` by threshold, each noted at the nearest threshold swept."""
+        import pyarrow as pa
+
+        thresholds = floats(self.table, "threshold")
+        noted = np.full(len(thresholds), np.nan)
+        for threshold, speedup in speedups.items():
+            noted[np.nanargmin(np.abs(thresholds - threshold))] = speedup
+        place = self.table.column_names.index("time_speedup")
+        return replace(self, table=self.table.set_column(place, "time_speedup", pa.array(noted)))
+
+    def plot(self, ax: Axes | None = None, label: str | None = None) -> Axes:
+        """Draw the sweep as a line, the interval as a band and the single exits as points; needs matplotlib.
+
+        Args:
+            ax: where to draw; None makes a new figure.
+            label: name of the line; None takes the criterion's.
+        """
+        from offramp.evaluation.drawing import draw_curve
+
+        return draw_curve(self, ax, label or self.criterion)
+
+
+def speed_accuracy(
+    trace: Trace,
+    criterion: str | Criterion,
+    *,
+    metric: str = "accuracy",
+    temperatures: Sequence[float] | None = None,
+    points: int = 200,
+    resamples: int = 0,
+    seed: int = 0,
+) -> Curve:
+    """Score against cost over the thresholds of an exit rule.
+
+    Args:
+        trace: run of the model over labelled evaluation data.
+        criterion: name of the rule, or a rule whose options are kept and whose threshold is swept.
+        metric: a key of `offramp.metrics.METRICS`.
+        temperatures: one per exit, fitted on calibration data; None means 1.
+        points: the most thresholds tried; fewer where fewer give distinct outcomes.
+        resamples: bootstrap resamples for `low` and `high` (95 %, each threshold for itself); 0 leaves them
+            NaN.
+        seed: of the bootstrap.
+
+    Returns:
+        The `Curve`.
+
+    Raises:
+        DataError: where the trace carries no labels or no examples.
+        ConfigError: for a metric that does not fit the task.
+        CriterionError: for a rule that is unknown, does not fit, or has no threshold.
+
+    Source: SWEET (Rotem et al. 2023) and Right Tool (Schwartz et al. 2020), their speed-accuracy figures.
+    """
+    sweep = sweep_thresholds(trace, criterion, temperatures, points)
+    exits = np.concatenate([sweep.exits, static_exits(trace)], axis=1)
+    columns = {
+        "point": ["sweep"] * len(sweep.thresholds) + ["static"] * trace.exits,
+        "threshold": np.concatenate([sweep.thresholds, np.full(trace.exits, np.nan)]),
+        **_speed_columns(trace, exits),
+        **_score_columns(trace, exits, metric, resamples, seed),
+        "shares": _shares(exits, trace.exits).tolist(),
+        "time_speedup": np.full(exits.shape[1], np.nan),
+    }
+    labels = trace.require_labels()
+    floor = score(metric, labels, np.full(len(trace), commonest_answer(trace)))
+    return Curve(table(columns), sweep.criterion, metric, floor)
+
+
+def stack_curves(curves: Mapping[str, Curve | Sequence[Curve]]) -> pa.Table:
+    """Curves of several methods as one table.
+
+    Args:
+        curves: a curve, or one per model (seed), by name of the method.
+
+    Returns:
+        The rows of all curves, with the columns `method`, `model` (0, 1, …), `criterion`, `metric` and
+        `floor` in front of those of `Curve.table`.
+    """
+    tables = []
+    for method, group in curves.items():
+        for model, curve in enumerate([group] if isinstance(group, Curve) else group):
+            values = (method, model, curve.criterion, curve.metric, curve.floor)
+            tables.append(in_front(curve.table, dict(zip(FRONT, values, strict=True))))
+    return stack(tables)
+
+
+def unstack_curves(stacked: pa.Table) -> dict[str, list[Curve]]:
+    """The curves of every method, one per model, out of what `stack_curves` made.
+
+    Raises:
+        DataError: where columns are missing.
+    """
+    require_columns(stacked, (*FRONT, *COLUMNS), "a table of curves")
+    curves: dict[str, list[Curve]] = {}
+    for method in dict.fromkeys(stacked["method"].to_pylist()):
+        of_method = rows_where(stacked, "method", method)
+        for model in dict.fromkeys(of_method["model"].to_pylist()):
+            rows = rows_where(of_method, "model", model)
+            criterion, metric, floor = (rows[name][0].as_py() for name in FRONT[2:])
+            curves.setdefault(method, []).append(Curve(rows.select(COLUMNS), criterion, metric, floor))
+    return curves
+
+
+def _speed_columns(trace: Trace, exits: Exits) -> dict[str, NDArray[np.float64]]:
+    depth = np.asarray(trace.exit_layers, dtype=np.float64)[exits].mean(axis=0)
+    cost = cost_statistic(trace, exits, [""] * exits.shape[1]).exact()
+    return {"cost": cost, "depth": depth, "layer_speedup": trace.depth / depth}
+
+
+def _score_columns(
+    trace: Trace, exits: Exits, metric: str, resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    statistic = score_statistic(trace, exits, metric, [""] * exits.shape[1])
+    none = np.full(exits.shape[1], np.nan)
+    drawn = replicates([statistic], resamples=resamples, seed=seed) if resamples else None
+    low, high = (none, none) if drawn is None else percentile_band(drawn)
+    return {"score": statistic.exact(), "low": low, "high": high}
+
+
+def _shares(exits: Exits, count: int) -> NDArray[np.float64]:
+    """Share of the examples that leave at each exit `(points, exits)`."""
+    return np.stack([(exits == exit).mean(axis=0) for exit in range(count)], axis=1)

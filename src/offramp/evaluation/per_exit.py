@@ -1,0 +1,93 @@
+"""What each exit is worth by itself, and how many examples leave there under a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offramp._core.trace import Trace
+from offramp.calibration import refuse_if_calibrated
+from offramp.engine.policy import Policy
+from offramp.evaluation.bootstrap import Interval, intervals
+from offramp.evaluation.columns import from_rows, table
+from offramp.evaluation.outcomes import cost_statistic, exit_statistic, policy_statistic, static_exits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def per_exit(
+    trace: Trace, *, metrics: Sequence[str] = ("accuracy",), resamples: int = 1000, seed: int = 0
+) -> pa.Table:
+    """Scores of every exit, taken always, with 95 % bootstrap intervals.
+
+    Args:
+        trace: run of the model over labelled evaluation data.
+        metrics: keys of `offramp.metrics.METRICS`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per metric and exit: `exit` (0-based), `layer` (from 1), `cost` (share of the full model's
+        FLOPs), `metric`, `score`, `low`, `high`.
+
+    Raises:
+        DataError: where the trace carries no labels.
+        ConfigError: for a metric that is unknown or does not fit the task.
+    """
+    cost = cost_statistic(trace, static_exits(trace), [""] * trace.exits).exact()
+    rows = [
+        (exit, trace.exit_layers[exit], cost[exit], metric, found.estimate, found.low, found.high)
+        for metric in metrics
+        for exit, found in enumerate(intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed))
+    ]
+    names = ("exit", "layer", "cost", "metric", "score", "low", "high")
+    return from_rows(names, rows)
+
+
+def policy_scores(
+    trace: Trace, policy: Policy, *, metric: str = "accuracy", resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """What a policy makes of a model, with 95 % bootstrap intervals.
+
+    Args:
+        trace: run of the model over labelled evaluation data.
+        policy: when to leave.
+        metric: a key of `offramp.metrics.METRICS`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Intervals by name: `score`, `full` (score of the last exit), `drop` (full - score, paired), `cost`
+        (share of the full model's FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
+
+    Raises:
+        CalibrationError: where the policy was calibrated on this very data.
+        DataError: where the trace carries no labels.
+    """
+    refuse_if_calibrated(policy, trace)
+    found = intervals(policy_statistic(trace, policy, metric), resamples=resamples, seed=seed)
+    return {interval.name: interval for interval in found}
+
+
+def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
+    """How many examples leave at each exit under a policy.
+
+    Returns:
+        One row per exit: `exit` (0-based), `layer`, `count`, `share`.
+
+    Raises:
+        CriterionError: where the policy was made for another model.
+    """
+    counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
+    layers = list(trace.exit_layers)
+    return table(
+        {
+            "exit": np.arange(trace.exits),
+            "layer": layers,
+            "count": counts,
+            "share": counts / max(len(trace), 1),
+        }
+    )

@@ -1,0 +1,238 @@
+"""What a slowdown attack takes away: every robustness number from the rows of an attack table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
+from offramp.evaluation.bootstrap import Interval, Statistic, Weights, intervals
+from offramp.evaluation.columns import as_table, in_front, require_columns, rows_where, stack, table
+from offramp.evaluation.weighted import weighted_score
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Robustness of one model under one attack.
+
+    Attributes:
+        examples: how many were attacked.
+        intervals: with 95 % bootstrap intervals, by name. For the clean and the adversarial texts (`clean_…`,
+            `adversarial_…`): `depth` (mean exit layer), `cost` (share of the full model's FLOPs),
+            `layer_speedup` (L / depth), `efficacy`, and the task's metric under its own name. Then
+            `efficiency_drop`, `gain_drop`; means per example of `words`, `words_changed`, `similarity`,
+            `forward_queries`, `gradient_queries`, `seconds`; `words_changed_share` (of all words); shares of
+            examples `success`, `reached_last`. NaN where undefined.
+        reasons: why a number is undefined, by name.
+    """
+
+    examples: int
+    intervals: dict[str, Interval]
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        """The estimate of that name."""
+        return self.intervals[name].estimate
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All estimates by name, and `examples`: what a run record holds."""
+        return {"examples": self.examples} | {name: i.estimate for name, i in self.intervals.items()}
+
+    @property
+    def table(self) -> pa.Table:
+        """One row a number: `name`, `estimate`, `low`, `high`, `reason` ("" where it is defined)."""
+        found = list(self.intervals.values())
+        return table(
+            {
+                "name": list(self.intervals),
+                "estimate": [i.estimate for i in found],
+                "low": [i.low for i in found],
+                "high": [i.high for i in found],
+                "reason": [self.reasons.get(name, "") for name in self.intervals],
+            }
+        )
+
+
+def robustness(
+    rows: pa.Table | Sequence[Mapping[str, Any]],
+    exit_layers: Sequence[int],
+    *,
+    exit_costs: Sequence[float] | None = None,
+    metric: str = "accuracy",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Robustness:
+    """Every robustness number of one attack on one model.
+
+    Args:
+        rows: the attack table, one row per example.
+        exit_layers: the attacked model's exits, from 1.
+        exit_costs: cost of leaving at each exit as a share of the full model's, for `efficacy`; None takes it
+            from the rows, and from the layers where nobody left.
+        metric: a key of `offramp.metrics.METRICS`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The numbers with their intervals; all undefined for an empty table.
+
+    Raises:
+        DataError: where columns are missing or the rows come from a model with other exits.
+    """
+    content = as_table(rows)
+    names = metric_names(metric)
+    if content.num_rows == 0:
+        nothing = {name: Interval(name, np.nan, np.nan, np.nan) for name in names}
+        return Robustness(0, nothing, dict.fromkeys(names, "no example was attacked"))
+    attack = read_attack(content, exit_layers, exit_costs)
+    found = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
+    by_name = {interval.name: interval for interval in found}
+    return Robustness(len(attack), by_name, _reasons(by_name, metric))
+
+
+def robustness_by(
+    rows: pa.Table | Sequence[Mapping[str, Any]],
+    exit_layers: Sequence[int],
+    *,
+    column: str = "recipe",
+    metric: str = "accuracy",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Robustness]:
+    """Robustness for each value of a column, say each recipe; arguments as in `robustness`."""
+    content = as_table(rows)
+    require_columns(content, [column], "robustness by group")
+    values = dict.fromkeys(content[column].to_pylist())
+    return {
+        str(value): robustness(
+            rows_where(content, column, value), exit_layers, metric=metric, resamples=resamples, seed=seed
+        )
+        for value in values
+    }
+
+
+def robustness_table(results: Mapping[str, Robustness]) -> pa.Table:
+    """The numbers of several attacks on top of each other, with the column `attack` in front."""
+    return stack([in_front(found.table, {"attack": name}) for name, found in results.items()])
+
+
+def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Floats:
+    """Share of the saved compute that an attack takes away: `1 − (1 − cost_adv) / (1 − cost_clean)`.
+
+    0: nothing is lost; 1: all of it; above 1: the attacked model costs more than the full one; below 0: the
+    attack made it faster. NaN where the clean cost is 1 or more, so that there was nothing to lose.
+    """
+    saved, kept = 1 - np.asarray(clean_cost, dtype=float), 1 - np.asarray(adversarial_cost, dtype=float)
+    return 1 - _share(kept, saved)
+
+
+def gain_drop(clean_speedup: ArrayLike, adversarial_speedup: ArrayLike) -> Floats:
+    """Share of the speed-up's gain that is lost: `1 − (speedup_adv − 1) / (speedup_clean − 1)`.
+
+    NaN where the clean speed-up is 1, so that there was nothing to lose.
+    """
+    gained, kept = (
+        np.asarray(clean_speedup, dtype=float) - 1,
+        np.asarray(adversarial_speedup, dtype=float) - 1,
+    )
+    return 1 - _share(kept, gained)
+
+
+def efficacy(shares: ArrayLike, exit_costs: ArrayLike) -> Floats:
+    """Area under (cumulative cost, cumulative share exited), from (0, 0) to (1, 1): near 1 is early and
+    cheap.
+
+    Args:
+        shares: `(..., exits)` share of the examples that leave at each exit.
+        exit_costs: `(exits,)` cost of leaving at each exit; scaled so that the last is 1.
+
+    Source: Hong et al. 2021 (DeepSloth), the early-exit capability curve; WAFFLE (Coalson 2023).
+    """
+    costs = np.asarray(exit_costs, dtype=float)
+    left = np.cumsum(np.asarray(shares, dtype=float), axis=-1)
+    start = np.zeros((*left.shape[:-1], 1))
+    return np.asarray(np.trapezoid(np.concatenate([start, left], axis=-1), np.append(0.0, costs / costs[-1])))
+
+
+def attack_statistic(attack: AttackTable, metric: str = "accuracy") -> Statistic:
+    """All numbers of `robustness` as one statistic; `bootstrap.differences` compares two attacks with it."""
+
+    def values(weights: Weights) -> Floats:
+        numbers: dict[str, Floats] = {}
+        for side in SIDES:
+            numbers |= _side_numbers(attack, side, metric, weights)
+        numbers |= _drops(numbers)
+        columns = attack.columns
+        numbers |= {name: _mean(columns[name], weights) for name in (*PER_EXAMPLE, *FLAGS)}
+        numbers["words_changed_share"] = _share(numbers["words_changed"], numbers["words"])
+        return np.stack([numbers[name] for name in metric_names(metric)], axis=1)
+
+    return Statistic(metric_names(metric), len(attack), "", values)
+
+
+def metric_names(metric: str = "accuracy") -> tuple[str, ...]:
+    """Names of all robustness numbers, in the order in which they are told."""
+    paired = [f"{side}_{what}" for what in ("depth", "cost", "layer_speedup") for side in SIDES]
+    later = [f"{side}_{what}" for what in ("efficacy", metric) for side in SIDES]
+    effort = ["words", "words_changed", "words_changed_share", *PER_EXAMPLE[2:]]
+    return (*paired, "efficiency_drop", "gain_drop", *later, *FLAGS, *effort)
+
+
+def _side_numbers(attack: AttackTable, side: Side, metric: str, weights: Weights) -> dict[str, Floats]:
+    columns, exits = attack.columns, attack.exits[side]
+    at_exit = (exits[:, None] == np.arange(len(attack.exit_layers))).astype(np.float64)
+    shares = weights @ at_exit / weights.sum(axis=1, keepdims=True)
+    depth = shares @ np.asarray(attack.exit_layers, dtype=np.float64)
+    scored = np.full(len(weights), np.nan)
+    if np.isfinite(columns["label"]).all():
+        answers = columns[f"{side}_prediction"][:, None]
+        scored = weighted_score(metric, columns["label"], answers, weights)[:, 0]
+    return {
+        f"{side}_depth": depth,
+        f"{side}_cost": (weights @ columns[f"{side}_cost"]) / (weights @ columns[f"{side}_full_cost"]),
+        f"{side}_layer_speedup": attack.exit_layers[-1] / depth,
+        f"{side}_efficacy": efficacy(shares, attack.exit_costs),
+        f"{side}_{metric}": scored,
+    }
+
+
+def _drops(numbers: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {
+        "efficiency_drop": efficiency_drop(numbers["clean_cost"], numbers["adversarial_cost"]),
+        "gain_drop": gain_drop(numbers["clean_layer_speedup"], numbers["adversarial_layer_speedup"]),
+    }
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """`part / whole`, NaN where the whole is not positive."""
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+
+
+def _mean(values: Floats, weights: Weights) -> Floats:
+    """Weighted means `(resamples,)` over the values that are there."""
+    there = np.isfinite(values)
+    return _share(weights @ np.where(there, values, 0.0), weights @ there.astype(np.float64))
+
+
+def _reasons(found: Mapping[str, Interval], metric: str) -> dict[str, str]:
+    """Why numbers are undefined."""
+    cost = found["clean_cost"].estimate
+    known = {
+        "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
+        "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
+        "words_changed_share": "no words were counted",
+        **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
+    }
+    return {
+        name: known.get(name, f"the attack reported no {name.replace('_', ' ')}")
+        for name, interval in found.items()
+        if np.isnan(interval.estimate)
+    }

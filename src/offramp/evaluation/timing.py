@@ -1,0 +1,89 @@
+"""Measured speed: adaptive time against full-depth time, same batch size, same backend, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offramp._core.errors import ConfigError
+from offramp.criteria import make_criterion, with_threshold
+from offramp.engine.batching import Encoding
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.policy import Policy
+from offramp.engine.segments import Segments
+from offramp.engine.timing import time_interleaved
+from offramp.evaluation.columns import from_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def time_speedups(
+    segments: Segments[Any],
+    policy: Policy,
+    encodings: Sequence[Encoding],
+    *,
+    thresholds: Sequence[float] | None = None,
+    full: Segments[Any] | None = None,
+    batch_size: int = 32,
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> pa.Table:
+    """Time a model under a policy at several thresholds, against the same model run to full depth.
+
+    All of them run in every round, in turns, so that a machine which slows down half-way slows down
+    everything.
+
+    Args:
+        segments: the model, cut at its exits.
+        policy: criterion and temperatures.
+        encodings: the texts, token ids without padding.
+        thresholds: a handful to try; None takes the policy's own.
+        full: what full depth means. None: `segments` with everybody at the last exit, whose heads in between
+            are still computed, a few per mille of the work. For a cascade pass its last member alone: run as
+            a whole it would pay for all the others. A model cut at its last exit only skips the other heads
+            too.
+        batch_size: for both.
+        repeats: timed rounds, after one that is not.
+        clock: seconds from any start.
+
+    Returns:
+        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all
+        texts), `time_speedup` (median over the rounds of full / adaptive time), `speedup_low`, `speedup_high`
+        (its smallest and largest value).
+
+    Raises:
+        ConfigError: where there are no texts or no thresholds to time.
+    """
+    tried = [policy.criterion.threshold] if thresholds is None else list(thresholds)
+    if not tried or not encodings:
+        raise ConfigError(f"expected texts and thresholds to time, got {len(encodings)} and {len(tried)}")
+    engines = {"full": full_depth(segments if full is None else full, batch_size)}
+    for threshold in tried:
+        rule = with_threshold(policy.criterion, threshold)
+        at = Policy(rule, policy.exit_layers, policy.temperatures)
+        engines[repr(threshold)] = CompactingEngine(segments, at, batch_size=batch_size)
+    calls = {name: _run(engine, encodings) for name, engine in engines.items()}
+    timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock)
+    whole = timings["full"].seconds
+    rows = []
+    for threshold in tried:
+        seconds = timings[repr(threshold)].seconds
+        ratios = whole / seconds  # round by round: both halves of a ratio saw the same machine
+        spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
+        rows.append((threshold, float(np.median(seconds)), float(np.median(whole)), *spread))
+    names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
+    return from_rows(names, rows)
+
+
+def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any]:
+    """An engine in which everybody runs to the last exit."""
+    last = make_criterion("fixed", len(segments.exit_layers))
+    return CompactingEngine(segments, Policy(last, segments.exit_layers), batch_size=batch_size)
+
+
+def _run(engine: CompactingEngine[Any], encodings: Sequence[Encoding]) -> Callable[[], object]:
+    return lambda: engine.run(encodings)

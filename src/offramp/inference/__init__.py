@@ -1,0 +1,1 @@
+"""Run a model: the whole trace once, or layer by layer with exits."""

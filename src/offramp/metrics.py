@@ -1,0 +1,151 @@
+"""Task metrics by name. Higher is better for every one of them.
+
+Where a metric has no value it gets one, without a warning: a correlation (Matthews, Pearson, Spearman) with a
+side that does not vary is 0, what always answering the same is worth; F1 without a true or a predicted
+positive is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.trace import Kind
+
+Labels = NDArray[np.generic]
+
+
+def accuracy(labels: Labels, predictions: Labels) -> float:
+    """Share of predictions that are right."""
+    return float(np.mean(labels == predictions))
+
+
+def f1(labels: Labels, predictions: Labels) -> float:
+    """F1 of the positive class, label 1, of a task with labels 0 and 1 (the GLUE convention)."""
+    from sklearn.metrics import f1_score
+
+    classes = np.union1d(labels, predictions)
+    if not np.isin(classes, (0, 1)).all():
+        raise ConfigError(f"'f1' expected labels 0 and 1, got {classes[:5].tolist()}: use 'macro_f1'")
+    return float(f1_score(labels, predictions, pos_label=1, zero_division=0.0))
+
+
+def macro_f1(labels: Labels, predictions: Labels) -> float:
+    """Mean of the F1 of every class that occurs among the labels or the predictions."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def matthews(labels: Labels, predictions: Labels) -> float:
+    """Matthews correlation, for any number of classes."""
+    from sklearn.metrics import matthews_corrcoef
+
+    if constant(labels) or constant(predictions):
+        return 0.0
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def pearson(labels: Labels, predictions: Labels) -> float:
+    """Pearson correlation."""
+    if constant(labels) or constant(predictions):
+        return 0.0
+    rows: NDArray[np.float64] = np.stack([labels, predictions]).astype(np.float64)
+    # The scale does not matter: scaled first, squares of tiny or huge values cannot vanish or overflow.
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    rows -= rows.mean(axis=1, keepdims=True)
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=1)
+    return float(np.clip(rows[0] @ rows[1] / norms.prod(), -1.0, 1.0))
+
+
+def spearman(labels: Labels, predictions: Labels) -> float:
+    """Spearman rank correlation; ties share their mean rank."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(labels), rankdata(predictions))
+
+
+def constant(values: Labels) -> bool:
+    """Whether all values are the same."""
+    return bool((values == values[0]).all())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and what its values mean.
+
+    Attributes:
+        function: `(labels, predictions) -> value`.
+        kind: the kind of task it is for.
+        bounds: smallest and largest value it can take.
+        higher_is_better: the direction.
+    """
+
+    function: Callable[[Labels, Labels], float]
+    kind: Kind
+    bounds: tuple[float, float]
+    higher_is_better: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(accuracy, "classification", (0.0, 1.0)),
+    "f1": Metric(f1, "classification", (0.0, 1.0)),
+    "macro_f1": Metric(macro_f1, "classification", (0.0, 1.0)),
+    "matthews": Metric(matthews, "classification", (-1.0, 1.0)),
+    "pearson": Metric(pearson, "regression", (-1.0, 1.0)),
+    "spearman": Metric(spearman, "regression", (-1.0, 1.0)),
+}
+
+
+def find_metric(name: str, kind: Kind | None = None) -> Metric:
+    """The metric of that name.
+
+    Args:
+        name: a key of `METRICS`.
+        kind: the kind of the task, checked where given.
+
+    Raises:
+        ConfigError: for an unknown name, or a metric for the other kind of task.
+    """
+    if name not in METRICS:
+        raise ConfigError(unknown_name("metric", name, METRICS))
+    metric = METRICS[name]
+    if kind is not None and metric.kind != kind:
+        fitting = ", ".join(repr(n) for n, m in METRICS.items() if m.kind == kind)
+        raise ConfigError(f"metric {name!r} is for {metric.kind}, but the task is {kind}: use {fitting}")
+    return metric
+
+
+def score(metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Value of a metric.
+
+    Args:
+        metric: a key of `METRICS`.
+        labels: `(examples,)` true class indices, or values for regression.
+        predictions: `(examples,)` predicted ones.
+
+    Returns:
+        The value, within the metric's bounds; never NaN.
+
+    Raises:
+        ConfigError: for an unknown metric.
+        DataError: where the lengths differ, there are no examples, or a value is not finite.
+    """
+    function = find_metric(metric).function
+    truth, answers = np.asarray(labels), np.asarray(predictions)
+    if truth.ndim != 1 or truth.shape != answers.shape:
+        raise DataError(
+            f"expected one prediction per label, got labels of shape {truth.shape} and predictions of shape "
+            f"{answers.shape}: pass both for the same examples"
+        )
+    if not len(truth):
+        raise DataError(f"expected examples to compute {metric!r} on, got none")
+    for what, values in (("labels", truth), ("predictions", answers)):
+        if not np.isfinite(values).all():
+            raise DataError(f"expected finite {what} for {metric!r}, got NaN or infinity")
+    return function(truth, answers)

@@ -1,0 +1,15 @@
+"""Multi-exit classifiers and the Multi-Model cascade, both as `transformers` models."""
+
+from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
+from offramp.model.config import MultiExitConfig
+from offramp.model.loading import load_model
+from offramp.model.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+
+__all__ = [
+    "MultiExitConfig",
+    "MultiExitForSequenceClassification",
+    "MultiExitOutput",
+    "MultiModelConfig",
+    "MultiModelForSequenceClassification",
+    "load_model",
+]

@@ -1,0 +1,239 @@
+"""What a multi-exit model and a Multi-Model cascade have in common: segments, heads, costs, a tokenizer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from offramp._core.errors import DataError, ModelError
+from offramp._core.library import quiet
+from offramp._core.trace import Kind
+from offramp.costs import CostModel, count_flops, fit_polynomial
+from offramp.model.config import MultiExitConfig
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class SegmentState(Protocol):
+    """A batch between two segments."""
+
+    def take(self, rows: Tensor) -> Self: ...
+    def detach(self) -> Self: ...
+
+
+@dataclass
+class MultiExitOutput(ModelOutput):
+    """Output of a multi-exit model.
+
+    Attributes:
+        loss: sum of the exits' losses, where labels were given.
+        logits: `(batch, exits, classes)` float32.
+        gates: `(batch, exits)` gate probabilities, or None.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    gates: Tensor | None = None
+
+
+def exit_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error where there is one output."""
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels)
+
+
+class SegmentedModel(PreTrainedModel):
+    """A classifier cut at its exits: `start`, then `segment` and `head` for each exit in turn."""
+
+    config_class: type[MultiExitConfig] = MultiExitConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = False
+
+    config: MultiExitConfig
+    tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
+
+    @abstractmethod
+    def start(self, inputs: Mapping[str, Any]) -> Any:
+        """The state before the first segment."""
+
+    @abstractmethod
+    def segment(self, k: int, state: Any) -> Any:
+        """Run segment `k` (0-based): the state at exit `k`."""
+
+    @abstractmethod
+    def head(self, k: int, state: Any) -> tuple[Tensor, Tensor | None]:
+        """Exit `k`'s logits `(batch, classes)` and gate logits `(batch,)` or None, float32."""
+
+    @abstractmethod
+    def embedding_tables(self) -> list[nn.Embedding]:
+        """The token-embedding tables: one, or one for each member of a cascade."""
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """Backbone layers after which the exits sit, counted from 1."""
+        return tuple(self.config.exits)
+
+    @property
+    def kind(self) -> Kind:
+        """`classification` or `regression`."""
+        return cast(Kind, self.config.kind)
+
+    @property
+    def gates(self) -> bool:
+        """Whether the exits carry learned gates."""
+        return self.config.gates
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; empty for regression."""
+        if self.kind == "regression":
+            return ()
+        names = cast(dict[int, str], self.config.id2label)
+        return tuple(names[i] for i in range(len(names)))
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.config.max_tokens
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> MultiExitOutput:
+        """Run every exit on a batch.
+
+        Args:
+            input_ids: `(batch, length)`; needed even with `inputs_embeds`, since positions come from it.
+            attention_mask: `(batch, length)`, 1 for tokens, 0 for padding; all ones by default.
+            token_type_ids: `(batch, length)`, ignored by encoders without token types.
+            inputs_embeds: one `(batch, length, dim)` tensor for each of `embedding_tables()`.
+            labels: `(batch,)` classes or regression targets.
+        """
+        if input_ids is None:
+            raise DataError("forward needs input_ids (batch, length); give them beside inputs_embeds too")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        state = self.start({k: v for k, v in inputs.items() if v is not None})
+        logits: list[Tensor] = []
+        gates: list[Tensor] = []
+        for k in range(len(self.exit_layers)):
+            state = self.segment(k, state)
+            scores, gate = self.head(k, state)
+            logits.append(scores)
+            if gate is not None:
+                gates.append(gate.sigmoid())
+        loss = None if labels is None else torch.stack([exit_loss(z, labels) for z in logits]).sum()
+        return MultiExitOutput(
+            loss=loss, logits=torch.stack(logits, dim=1), gates=torch.stack(gates, dim=1) if gates else None
+        )
+
+    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """FLOPs of leaving at each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
+        if self.config.costs is None:
+            self.config.costs = self._count_costs().to_dict()
+        return CostModel.from_dict(self.config.costs)(lengths)
+
+    def _count_costs(self) -> CostModel:
+        """Count the FLOPs of each segment and head on the real modules."""
+        training = self.training
+        self.eval()
+        try:
+            parts = fit_polynomial(self._segment_flops).reshape(len(self.exit_layers), 2, 3)
+        finally:
+            self.train(training)
+        return self._add_costs(parts)
+
+    def _segment_flops(self, length: int) -> NDArray[np.float64]:
+        """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
+        ids = torch.ones(1, length, dtype=torch.long, device=self.device)
+        state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        counts: list[int] = []
+        for k in range(len(self.exit_layers)):
+            states: list[Any] = []
+            counts.append(count_flops(lambda k=k, state=state, out=states: out.append(self.segment(k, state))))  # type: ignore[misc]
+            state = states[0]
+            counts.append(count_flops(lambda k=k, state=state: self.head(k, state)))  # type: ignore[misc]
+        return np.array(counts, dtype=np.float64)
+
+    @abstractmethod
+    def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
+        """Cumulative costs from the coefficients `(exits, 2, 3)` of segments and heads."""
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save config, weights and tokenizer."""
+        with quiet():
+            super().save_pretrained(save_directory, *args, **kwargs)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load what `save_pretrained` wrote, or a hub id; `ModelError` where tensors are missing or foreign."""
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            with quiet():
+                # Sizes that differ are let through here to be refused below, by name.
+                loaded: Any = super().from_pretrained(
+                    pretrained_model_name_or_path,
+                    *args,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **kwargs,
+                )
+        except OSError as error:
+            raise ModelError(f"no offramp model at {pretrained_model_name_or_path}: {error}") from error
+        except Exception as error:  # a corrupt safetensors file has an error type of the library's own
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(
+                f"the checkpoint at {pretrained_model_name_or_path} cannot be read "
+                f"({type(error).__name__}: {error}): it is corrupt or no offramp model; copy or train it again"
+            ) from error
+        model, info = loaded
+        _refuse_partial(pretrained_model_name_or_path, info)
+        if (Path(pretrained_model_name_or_path) / "tokenizer_config.json").exists():
+            model.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        elif not Path(pretrained_model_name_or_path).exists():  # a hub id
+            model.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        return (model, info) if wants_info else model
+
+
+def _refuse_partial(source: object, info: Mapping[str, Any]) -> None:
+    """Tensors that would be left random, or thrown away, are an error: the library would only warn."""
+    for key, problem in {
+        "missing_keys": "misses",
+        "unexpected_keys": "holds foreign",
+        "mismatched_keys": "has tensors of another shape:",
+    }.items():
+        names = sorted(str(n) for n in info.get(key, ()))
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise ModelError(f"the checkpoint at {source} {problem} {shown}: it was not saved by this model")

@@ -1,0 +1,146 @@
+"""The Multi-Model baseline: separate classifiers of growing depth, run one after another until one is confident."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offramp.backbones import BackboneState, load_backbone, truncated_config
+from offramp.costs import CostModel
+from offramp.model.base import SegmentedModel
+from offramp.model.config import MultiExitConfig, check_exits, default_exits
+from offramp.model.multi_exit import MultiExitForSequenceClassification, check_length
+
+
+class MultiModelConfig(MultiExitConfig):
+    """Configuration of `MultiModelForSequenceClassification`: one member for each of `exits`."""
+
+    model_type = "offramp-cascade"
+
+    def __init__(self, **kwargs: Any) -> None:  # the library gives a config without its own __init__ a dataclass's
+        super().__init__(**kwargs)
+
+    def member(self, k: int) -> MultiExitConfig:
+        """Config of member `k`: the first `exits[k]` layers with one exit at their end."""
+        depth = self.exits[k]
+        return MultiExitConfig(
+            backbone_config=truncated_config(self.backbone, depth),
+            exits=[depth],
+            pooling=self.pooling,
+            gates=self.gates,
+            kind=self.kind,
+            classifier_dropout=self.classifier_dropout,
+            max_tokens=self.max_tokens,
+            strategy="multi_model",
+            id2label=self.id2label,
+            label2id=self.label2id,
+        )
+
+
+@dataclass(frozen=True)
+class CascadeState:
+    """A batch on its way through the cascade: each member starts again from the inputs."""
+
+    inputs: dict[str, Any]
+    reached: BackboneState | None = None
+
+    def take(self, rows: Tensor) -> Self:
+        """Some of the rows."""
+        inputs = {
+            k: [embeds[rows] for embeds in v] if k == "inputs_embeds" else v[rows] for k, v in self.inputs.items()
+        }
+        return replace(self, inputs=inputs, reached=None if self.reached is None else self.reached.take(rows))
+
+    def detach(self) -> Self:
+        """The state cut from the graph; members share nothing, so only what was reached holds one."""
+        return replace(self, reached=None if self.reached is None else self.reached.detach())
+
+
+class MultiModelForSequenceClassification(SegmentedModel):
+    """A cascade of independent classifiers behind the interface of a multi-exit model (SWEET paper, "MM").
+
+    Member k is the first `exits[k]` layers of the encoder with one exit. Leaving at exit k costs all members up
+    to k, since each one starts from the text again.
+    """
+
+    config_class = MultiModelConfig
+    config: MultiModelConfig
+
+    def __init__(self, config: MultiModelConfig) -> None:
+        super().__init__(config)
+        check_exits(config.exits, config.backbone.num_hidden_layers)
+        self.members = nn.ModuleList(
+            MultiExitForSequenceClassification(config.member(k)) for k in range(len(config.exits))
+        )
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str,
+        exits: Sequence[int] | None = None,
+        *,
+        labels: Sequence[str] | int = 2,
+        kind: str = "classification",
+        pooling: str | None = None,
+        gates: bool = False,
+        max_length: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """A fresh cascade, each member started from the same pretrained encoder.
+
+        Arguments and errors are those of `MultiExitForSequenceClassification.from_backbone`.
+        """
+        encoder, tokenizer = load_backbone(backbone)
+        depth = encoder.config.num_hidden_layers
+        exits = check_exits(default_exits(depth) if exits is None else exits, depth)
+        max_length = check_length(max_length, encoder, tokenizer)
+        single = MultiExitForSequenceClassification.config_for(
+            encoder, exits, labels=labels, kind=kind, pooling=pooling, gates=gates, max_length=max_length
+        )
+        options = {k: v for k, v in single.to_dict().items() if k not in ("model_type", "architectures", "strategy")}
+        options["backbone_config"] = truncated_config(encoder.config, exits[-1]).to_dict()
+        config = MultiModelConfig(**options, strategy="multi_model")
+        with torch.random.fork_rng(devices=[]):
+            model = cls(config)
+        for k, layers in enumerate(exits):
+            member = MultiExitForSequenceClassification.from_encoder(
+                config.member(k), load_backbone(backbone, depth=layers)[0], seed=seed + k
+            )
+            model.member(k).load_state_dict(member.state_dict())
+        model.tokenizer = tokenizer
+        return model
+
+    def member(self, k: int) -> MultiExitForSequenceClassification:
+        """Classifier `k` (0-based), trained and run alone."""
+        return cast(MultiExitForSequenceClassification, self.members[k])
+
+    def start(self, inputs: Mapping[str, Any]) -> CascadeState:
+        """Nothing runs before the first member."""
+        return CascadeState(dict(inputs))
+
+    def segment(self, k: int, state: CascadeState) -> CascadeState:
+        """Run member `k` from scratch."""
+        inputs = dict(state.inputs)
+        if "inputs_embeds" in inputs:
+            inputs["inputs_embeds"] = [inputs["inputs_embeds"][k]]
+        member = self.member(k)
+        return replace(state, reached=member.segment(0, member.start(inputs)))
+
+    def head(self, k: int, state: CascadeState) -> tuple[Tensor, Tensor | None]:
+        """Member `k`'s logits and gate logits."""
+        return self.member(k).head(0, cast(BackboneState, state.reached))
+
+    def embedding_tables(self) -> list[nn.Embedding]:
+        """One table of token embeddings for each member."""
+        return [self.member(k).embedding_tables()[0] for k in range(len(self.members))]
+
+    def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
+        members = parts.sum(axis=1)
+        return CostModel(np.cumsum(members, axis=0), members[-1])

@@ -1,0 +1,93 @@
+"""Configuration of a multi-exit classifier: the backbone's own config, and what stands on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from offramp._core.errors import ModelError, unknown_name
+
+POOLINGS = ("pooler", "first", "mean")
+DEFAULT_MAX_LENGTH = 256
+
+
+def check_exits(exits: Sequence[int], depth: int) -> list[int]:
+    """The exit layers as a list, or `ModelError` where they are out of order or beyond the depth."""
+    layers = [int(i) for i in exits]
+    if not layers:
+        raise ModelError("a model needs at least one exit, got none: give the exit layers, say exits=[1, 2, 4, 6]")
+    if layers != sorted(set(layers)):
+        raise ModelError(f"exit layers must increase without repeats, got {layers}: try {sorted(set(layers))}")
+    if layers[0] < 1 or layers[-1] > depth:
+        raise ModelError(f"exit layers must lie in 1..{depth} (layers count from 1), got {layers}")
+    return layers
+
+
+def default_exits(depth: int) -> list[int]:
+    """The first layer, a third, two thirds and the whole depth: 1, 2, 4, 6 of six; 1, 4, 8, 12 of twelve."""
+    return sorted({1, max(1, depth // 3), max(1, 2 * depth // 3), depth})
+
+
+class MultiExitConfig(PretrainedConfig):
+    """Configuration of `MultiExitForSequenceClassification`.
+
+    Args:
+        backbone_config: the encoder's own config, as a dict or an object; its depth is the last exit layer.
+        exits: backbone layers after which an exit sits, counted from 1, increasing.
+        pooling: how an exit reads a hidden state: `mean` over the tokens, the `first` token, or a `pooler`
+            (dense + tanh on the first token) per exit.
+        gates: whether each exit carries a learned gate (SWEET paper, "LTE").
+        kind: `classification` or `regression` (one output).
+        classifier_dropout: dropout before each exit's classifier.
+        max_tokens: longest input; longer texts are cut, and the cut is counted.
+        strategy: the training strategy that made the weights, "" before training.
+        costs: coefficients of the FLOPs polynomial (see `offramp.costs`), filled in when first counted.
+    """
+
+    model_type = "offramp"
+    is_composition = True
+
+    def __init__(
+        self,
+        backbone_config: dict[str, Any] | PretrainedConfig | None = None,
+        exits: Sequence[int] = (),
+        pooling: str = "mean",
+        gates: bool = False,
+        kind: str = "classification",
+        classifier_dropout: float = 0.1,
+        max_tokens: int = DEFAULT_MAX_LENGTH,
+        strategy: str = "",
+        costs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(backbone_config, PretrainedConfig):
+            backbone_config = backbone_config.to_dict()
+        if pooling not in POOLINGS:
+            raise ModelError(unknown_name("pooling", pooling, POOLINGS))
+        self.backbone_config = backbone_config or {}
+        self.exits = list(exits)
+        self.pooling = pooling
+        self.gates = gates
+        self.kind = kind
+        self.classifier_dropout = classifier_dropout
+        self.max_tokens = max_tokens
+        self.strategy = strategy
+        self.costs = costs
+        super().__init__(**kwargs)
+        if self.backbone_config:
+            check_exits(self.exits, self.backbone.num_hidden_layers)
+
+    @property
+    def backbone(self) -> PretrainedConfig:
+        """The encoder's config as an object of its own class."""
+        stored = dict(self.backbone_config)
+        model_type = stored.pop("model_type", None)
+        if model_type is None:
+            raise ModelError("the config names no backbone (backbone_config['model_type']): this is no offramp model")
+        config = AutoConfig.for_model(model_type, **stored)
+        # "sdpa" is what the library sets where nobody asked; not every encoder has it, so the encoder chooses then.
+        if self._attn_implementation not in (None, "sdpa"):
+            config._attn_implementation = self._attn_implementation
+        return config

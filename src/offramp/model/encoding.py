@@ -1,0 +1,74 @@
+"""Texts to token ids: one place for truncation, pairs and odd characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offramp._core.errors import DataError, ModelError
+from offramp._core.text import clean_text
+from offramp.model.base import INPUTS, SegmentedModel
+
+Encoding = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokenises texts without padding, cut to the model's maximum length.
+
+    Args:
+        tokenizer: a fast `transformers` tokenizer.
+        max_length: longest input in tokens, special tokens included.
+    """
+
+    tokenizer: Any
+    max_length: int
+
+    @classmethod
+    def of(cls, model: SegmentedModel) -> TextEncoder:
+        """The encoder of a model; `ModelError` where it came without a tokenizer."""
+        if model.tokenizer is None:
+            raise ModelError("the model has no tokenizer: set model.tokenizer to the one of its backbone")
+        return cls(model.tokenizer, model.max_length)
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
+        """One dict a text: lists of ints under the model's input names."""
+        return self.encode(texts, pairs)[0]
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[list[Encoding], int]:
+        """The encodings, and how many texts were cut."""
+        if isinstance(texts, str):
+            raise DataError("expected a list of texts, got one string: put it in a list")
+        for text in (*texts, *(pairs or ())):
+            if not isinstance(text, str):
+                raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs")
+        if not len(texts):
+            return [], 0
+        batch = self.tokenizer(
+            [clean_text(t) for t in texts],
+            None if pairs is None else [clean_text(t) for t in pairs],
+            truncation=True,
+            max_length=self.max_length,
+        )
+        names = [name for name in INPUTS if name in batch]
+        encodings = [{name: batch[name][i] for name in names} for i in range(len(texts))]
+        return encodings, sum(bool(e.overflowing) for e in batch.encodings)
+
+    def dataset(self, dataset: Any) -> tuple[list[Encoding], int]:
+        """The encodings of a dataset with columns `text` and, for pairs, `text_pair`; how many were cut."""
+        if "text" not in dataset.column_names:
+            raise DataError(f"expected a column 'text', found {dataset.column_names}: load it with offramp.load_data")
+        pairs = list(dataset["text_pair"]) if "text_pair" in dataset.column_names else None
+        return self.encode(list(dataset["text"]), pairs)
+
+    @property
+    def pad_values(self) -> dict[str, int]:
+        """What each input is padded with."""
+        return {
+            "input_ids": self.tokenizer.pad_token_id or 0,
+            "attention_mask": 0,
+            "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
+        }

@@ -1,0 +1,73 @@
+"""What stands at an exit: norm (where the backbone needs one), pooling, classifier, learned gate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Pooler(nn.Module):
+    """Dense + tanh on the first token, one per exit, started from the pretrained pooler where there is one."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        """`(batch, dim)` first-token states → `(batch, dim)`."""
+        return torch.tanh(self.dense(first))
+
+    def start_from(self, pretrained: nn.Module) -> None:
+        """Copy the dense layer of a library pooler (a bare Linear in ALBERT, inside a module elsewhere)."""
+        dense = next(m for m in pretrained.modules() if isinstance(m, nn.Linear))
+        self.dense.load_state_dict(dense.state_dict())
+
+
+def first_token(hidden: Tensor, mask: Tensor) -> Tensor:
+    """State of the first token that is no padding, `(batch, dim)`: right under padding on either side."""
+    index = mask.to(torch.int64).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+
+
+def mean_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean state over the tokens that are no padding, `(batch, dim)`."""
+    weights = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class ExitHead(nn.Module):
+    """Reads a hidden state `(batch, length, dim)`; answers with logits `(batch, classes)` and a gate `(batch,)`.
+
+    Args:
+        hidden_size: width of the backbone.
+        num_labels: number of classes, 1 for regression.
+        pooling: `mean`, `first` or `pooler`.
+        gate: whether to predict "this exit is right" (SWEET paper, learned exits).
+        dropout: before the classifier.
+        norm: a final norm of the backbone's own kind, for pre-norm encoders; identity elsewhere.
+    """
+
+    def __init__(
+        self, hidden_size: int, num_labels: int, *, pooling: str, gate: bool, dropout: float, norm: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.norm = norm if norm is not None else nn.Identity()
+        self.pooler = Pooler(hidden_size) if pooling == "pooler" else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.gate = nn.Linear(hidden_size, 1) if gate else None
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """`(batch, length, dim)` and mask `(batch, length)` → `(batch, dim)`."""
+        if self.pooling == "mean":
+            # A mean of tokens that are normed one by one: pre-norm encoders carry a few huge dimensions.
+            return mean_tokens(self.norm(hidden), mask)
+        first = self.norm(first_token(hidden, mask))
+        return first if self.pooler is None else self.pooler(first)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits `(batch, classes)` and gate logits `(batch,)` or None, both in float32."""
+        pooled = self.dropout(self.pool(hidden, mask))
+        gate = None if self.gate is None else self.gate(pooled).squeeze(-1).float()
+        return self.classifier(pooled).float(), gate

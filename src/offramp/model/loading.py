@@ -1,0 +1,45 @@
+"""Load whatever offramp saved, or a hub id, without naming its class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from offramp._core.errors import ModelError
+from offramp.model.base import SegmentedModel
+from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
+from offramp.model.config import MultiExitConfig
+from offramp.model.multi_exit import MultiExitForSequenceClassification
+
+CLASSES: dict[str, type[SegmentedModel]] = {
+    MultiExitConfig.model_type: MultiExitForSequenceClassification,
+    MultiModelConfig.model_type: MultiModelForSequenceClassification,
+}
+
+for _config in (MultiExitConfig, MultiModelConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
+
+
+def load_model(source: str | Path) -> SegmentedModel:
+    """The multi-exit model or cascade at a folder or hub id, in evaluation mode, with its tokenizer.
+
+    Raises:
+        ModelError: nothing there, another kind of model, or missing / foreign / corrupt tensors.
+    """
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").exists():
+        inner = folder / "model"
+        if not (inner / "config.json").exists():
+            raise ModelError(f"{source} holds no config.json: give the folder that training wrote its model to")
+        folder = inner
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+    if config.model_type not in CLASSES:
+        raise ModelError(
+            f"{source} holds a {config.model_type!r} model, not a multi-exit one: train it first with 'offramp train'"
+        )
+    return CLASSES[config.model_type].from_pretrained(str(folder)).eval()

@@ -1,0 +1,1 @@
+"""Train multi-exit models: a strategy says which losses reach which parameters."""

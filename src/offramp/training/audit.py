@@ -1,0 +1,78 @@
+"""Which exit's loss reaches which parameter: computed from real gradients, not from a table of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from offramp._core.errors import ConfigError
+from offramp.model.base import SegmentedModel
+from offramp.training.strategies import Strategy, Sweet
+
+PROBE_TOKENS = 8
+
+
+def gradient_reach(model: SegmentedModel, strategy: Strategy) -> dict[str, tuple[int, ...]]:
+    """The shared-parameter audit: for each parameter, the exits (0-based) whose loss reaches it.
+
+    One training step on a small random batch, in which each exit's loss is scaled by zero but one, so that what
+    moves is moved by that exit. Parameters, their gradients and the model's mode are left as they were.
+    """
+    reach: dict[str, list[int]] = {name: [] for name, _ in model.named_parameters()}
+    training = model.training
+    saved = {name: p.grad for name, p in model.named_parameters()}
+    model.eval()
+    try:
+        for exit in range(len(model.exit_layers)):
+            model.zero_grad(set_to_none=True)
+            _step_of_one_exit(model, strategy, exit)
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None and bool(parameter.grad.abs().max() > 0):
+                    reach[name].append(exit)
+    finally:
+        model.train(training)
+        for name, parameter in model.named_parameters():
+            parameter.grad = saved[name]
+    return {name: tuple(exits) for name, exits in reach.items()}
+
+
+class _OneExit:
+    """The model with the heads of all other exits muted: their logits carry no gradient worth anything."""
+
+    def __init__(self, model: SegmentedModel, exit: int) -> None:
+        self.model, self.exit = model, exit
+        self.exit_layers = model.exit_layers
+        self.start: Callable[..., object] = model.start
+        self.segment: Callable[..., object] = model.segment
+
+    def head(self, k: int, state: object) -> tuple[Tensor, Tensor | None]:
+        logits, gate = self.model.head(k, state)
+        keep = float(k == self.exit)
+        return logits * keep, None if gate is None else gate * keep
+
+
+def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.embedding_tables()[0].num_embeddings
+    ids = torch.randint(1, vocabulary, (2, PROBE_TOKENS), generator=generator).to(model.device)
+    labels = torch.tensor([0, 1], device=model.device)
+    if model.kind == "regression":
+        labels = torch.tensor([1.0, -1.0], device=model.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    strategy.step(_OneExit(model, exit), inputs, labels, lambda loss: loss.backward())  # type: ignore[arg-type]
+
+
+def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
+    """Raise `ConfigError` where `sweet` cannot give each exit layers of its own."""
+    if not isinstance(strategy, Sweet):
+        return
+    shared = {name: exits for name, exits in gradient_reach(model, strategy).items() if len(exits) > 1}
+    if shared:
+        name, exits = next(iter(shared.items()))
+        raise ConfigError(
+            f"strategy 'sweet' gives each exit its own layers, but this encoder reuses layers: {len(shared)} parameters, "
+            f"{name} among them, would be updated by exits {[e + 1 for e in exits]}: "
+            "use strategy 'joint' or 'multi_model', or an encoder without shared layers"
+        )

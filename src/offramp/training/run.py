@@ -1,0 +1,219 @@
+"""Train a model with a strategy: resumable, recorded, one call."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.records import write_record
+from offramp.data import fingerprint
+from offramp.model.base import SegmentedModel
+from offramp.model.cascade import MultiModelForSequenceClassification
+from offramp.model.encoding import TextEncoder
+from offramp.training.audit import refuse_shared_layers
+from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
+from offramp.training.strategies import Strategy, make_strategy
+from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop
+
+RECORD = "train.json"
+
+
+def train(
+    model: SegmentedModel,
+    data: Mapping[str, Any],
+    *,
+    strategy: str = "sweet",
+    seed: int = 0,
+    output_dir: str | Path,
+    options: TrainingOptions | None = None,
+    **overrides: Any,
+) -> SegmentedModel:
+    """Fine-tune a model in place and save it under `output_dir/model`.
+
+    A run that was stopped goes on from its last checkpoint when called again with the same arguments; one that is
+    complete is loaded, not repeated.
+
+    Args:
+        model: a multi-exit model; for strategy `multi_model` a cascade.
+        data: splits by name; `train` is used.
+        strategy: `joint`, `sweet` or `multi_model`.
+        seed: for data order, dropout and whatever else is random.
+        output_dir: folder of the run.
+        options: how to fine-tune; `overrides` replace single fields.
+
+    Returns:
+        The trained model, in evaluation mode.
+
+    Raises:
+        ConfigError: a strategy that does not fit the model, or a folder that holds another run.
+        DataError: a training split without labels, or with labels that the model does not know.
+    """
+    settings = TrainingOptions(**{**asdict(options or TrainingOptions()), **overrides})
+    method = make_strategy(strategy, **settings.strategy_options)
+    _check_fit(model, strategy)
+    refuse_shared_layers(model, method)
+    model.config.strategy = strategy
+    folder = Path(output_dir)
+    train_set = _encoded(model, data["train"])
+    config = {
+        "strategy": strategy,
+        "backbone": model.config.backbone.model_type,
+        "layers": model.config.backbone.num_hidden_layers,
+        "exits": list(model.exit_layers),
+        "pooling": model.config.pooling,
+        "gates": model.gates,
+        "kind": model.kind,
+        "labels": list(model.labels),
+        "max_length": model.max_length,
+        "examples": len(train_set),
+        "data": fingerprint(data["train"]),
+        **asdict(settings),
+    }
+    _claim(folder, {"seed": seed, **config})
+    if (folder / RECORD).exists():
+        loaded = type(model).from_pretrained(str(folder / "model"))
+        model.load_state_dict(loaded.state_dict())
+        return model.eval()
+    started = datetime.now(UTC)
+    parts = _parts(model)
+    for name, part, offset in parts:
+        done = folder / "checkpoints" / (name or "all")
+        trainer = _trainer(part, train_set, method, settings, seed + offset, done, f"{strategy} {name}".strip(), model)
+        _fit(trainer, done, save_last=len(parts) > 1)
+    model.eval()
+    model.costs(np.array([8]))  # counted once, kept in the config
+    _save(model, folder)
+    metrics = {"train_seconds": (datetime.now(UTC) - started).total_seconds(), "train_examples": len(train_set)}
+    write_record(folder / RECORD, command="train", config=config, metrics=metrics, seed=seed, started=started)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return model
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Note what the folder is for, or raise `ConfigError` where it already is for something else."""
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete the folder or choose another one") from error
+    changed = sorted(k for k in settings if stored.get(k) != settings[k])
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with another {changed[0]} ({stored.get(changed[0])!r}, asked for "
+            f"{settings[changed[0]]!r}): choose another output folder, or delete that one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(model: SegmentedModel, folder: Path) -> None:
+    """Save the model whole or not at all."""
+    partial = folder / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    partial.rename(folder / "model")
+
+
+def _check_fit(model: SegmentedModel, strategy: str) -> None:
+    cascade = isinstance(model, MultiModelForSequenceClassification)
+    if strategy == "multi_model" and not cascade:
+        raise ConfigError(
+            "strategy 'multi_model' trains separate classifiers: make the model with "
+            "MultiModelForSequenceClassification.from_backbone"
+        )
+    if strategy != "multi_model" and cascade:
+        raise ConfigError(f"a Multi-Model cascade is trained with strategy 'multi_model', not {strategy!r}")
+
+
+def _parts(model: SegmentedModel) -> list[tuple[str, SegmentedModel, int]]:
+    """What is trained by a run of its own: name, model, seed offset."""
+    if isinstance(model, MultiModelForSequenceClassification):
+        return [(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
+    return [("", model, 0)]
+
+
+def _encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
+    if not len(dataset):
+        raise DataError("the training split is empty")
+    if "label" not in dataset.column_names:
+        raise DataError(f"the training split has no column 'label', only {dataset.column_names}")
+    labels = list(dataset["label"])
+    if model.kind == "classification":
+        classes = len(model.labels)
+        if min(labels) < 0 or max(labels) >= classes:
+            raise DataError(f"expected class labels in 0..{classes - 1}, got {sorted(set(labels))[:5]}")
+    return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels)
+
+
+def _trainer(
+    model: SegmentedModel,
+    data: EncodedDataset,
+    strategy: Strategy,
+    options: TrainingOptions,
+    seed: int,
+    folder: Path,
+    title: str,
+    whole: SegmentedModel,
+) -> MultiExitTrainer:
+    """The trainer of one model or one member of a cascade."""
+    trainer = MultiExitTrainer(
+        model=model,
+        args=_arguments(options, seed, folder, model),
+        train_dataset=data,
+        data_collator=DataCollatorWithPadding(whole.tokenizer),
+        callbacks=[ProgressBar(title)],
+        strategy=strategy,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
+    """Train, from the last checkpoint where there is one; `save_last` keeps a finished member from being repeated."""
+    stop = SafeStop(save_last=save_last)
+    trainer.add_callback(stop)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        stop.restore()
+    if stop.interrupted:
+        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
+
+
+def _arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate or default_learning_rate(model.config.backbone.hidden_size),
+        lr_scheduler_type="linear",
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        bf16=uses_bf16(options.precision),
+        use_cpu=not torch.accelerator.is_available(),
+        seed=seed,
+        data_seed=seed,
+        save_strategy="steps",
+        save_steps=10**9,  # SafeStop saves by the clock
+        save_total_limit=1,
+        logging_steps=20,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )

@@ -1,0 +1,164 @@
+"""The library's trainer, with the step handed to a strategy."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from offramp._core.errors import ConfigError
+from offramp.training.strategies import Strategy
+
+CHECKPOINT_SECONDS = 120.0
+
+
+class EncodedDataset(Dataset[dict[str, Any]]):
+    """Token ids and labels in memory: tokenised once, shared by all members of a cascade."""
+
+    def __init__(self, encodings: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
+        self.encodings, self.labels = encodings, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.encodings[row], "labels": self.labels[row]}
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Length-grouped batches whose order depends on seed and epoch alone, so that a resumed run sees the same."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self.seed * 100_003 + self.epoch)
+        return super().__iter__()
+
+
+class MultiExitTrainer(Trainer):
+    """`transformers.Trainer` whose forward and backward passes are a strategy's step.
+
+    Args:
+        strategy: which losses reach which parameters.
+        *args, **kwargs: those of `transformers.Trainer`.
+    """
+
+    def __init__(self, *args: Any, strategy: Strategy, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.strategy = strategy
+        if self.args.world_size > 1 or self.args.n_gpu > 1:
+            # Data parallelism hooks into one backward pass a step; a strategy may run several.
+            raise ConfigError("one run trains on one device: start a run a device, or set CUDA_VISIBLE_DEVICES")
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One strategy step on one batch; gradients are averaged over accumulated batches."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels")
+        scale = self.current_gradient_accumulation_steps
+
+        def backward(loss: Tensor) -> None:
+            self.accelerator.backward(loss / scale)
+
+        with self.accelerator.autocast():
+            loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward)
+        return loss / scale
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(batch, lengths, self.args.seed)
+
+
+class SafeStop(TrainerCallback):
+    """Saves a checkpoint every few minutes and on Ctrl-C; a second Ctrl-C stops at once."""
+
+    def __init__(self, seconds: float = CHECKPOINT_SECONDS, *, save_last: bool = False) -> None:
+        self.seconds, self.save_last = seconds, save_last
+        self.interrupted = False
+        self.saved = time.monotonic()
+        self.previous: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take over Ctrl-C, where that is possible (only in the main thread)."""
+        self.saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        self.restore()
+
+    def restore(self) -> None:
+        """Give Ctrl-C back."""
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+            self.previous = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for a checkpoint where it is time, and for the end after Ctrl-C."""
+        last = self.save_last and state.global_step >= state.max_steps
+        if self.interrupted or last or time.monotonic() - self.saved > self.seconds:
+            control.should_save = True
+            self.saved = time.monotonic()
+        if self.interrupted:
+            control.should_training_stop = True
+
+
+class ProgressBar(TrainerCallback):
+    """One line that moves: steps, loss, time left. On a pipe, a plain line now and then."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )
+        self.task: Any = None
+        self.printed = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start at the step the run resumes from."""
+        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, loss="-")
+        if self.bar.console.is_terminal:
+            self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move on."""
+        self.bar.update(self.task, completed=state.global_step)
+        due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
+        if not self.bar.console.is_terminal and due:
+            self.printed = time.monotonic()
+            print(f"{self.title}: step {state.global_step}/{state.max_steps}", flush=True)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest loss."""
+        if "loss" in (kwargs.get("logs") or {}):
+            self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the line standing."""
+        self.bar.stop()

@@ -1,0 +1,163 @@
+"""Victims of three tokenizer families, with heads sharp enough that texts leave at different exits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AlbertConfig, AlbertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+
+from offramp.attacks.victim import Victim
+from offramp.criteria import make_criterion
+from offramp.engine.policy import Policy
+from offramp.inference.tracing import trace
+from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SENTENCES = (
+    "The film was a truly funny and warm story with great acting",
+    "A dull, boring mess: the plot never moves, and the cast isn't good",
+    "An unforgettable, heart-warming masterpiece about ordinary people",
+    "Who directed this slow and charmless movie? Nobody knows.",
+    "good movie good story good acting good script bad music",
+    "The screenplay wastes an extraordinarily talented cast on nonsense",
+    "funny",
+    "",
+)
+
+
+def _wrap(core: Tokenizer, **options: Any) -> Any:
+    first, last = core.token_to_id("<s>"), core.token_to_id("</s>")
+    core.post_processor = processors.Sequence(
+        [
+            *options.pop("before", []),
+            processors.TemplateProcessing(
+                single="<s> $A </s>",
+                pair="<s> $A </s> </s> $B </s>",
+                special_tokens=[("<s>", first), ("</s>", last)],
+            ),
+        ]
+    )
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+        **dict(zip(names, SPECIAL, strict=True)),
+    )
+
+
+@pytest.fixture(scope="session")
+def bpe_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of RoBERTa's kind, trained on the sentences: some words are several tokens."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator([*SENTENCES, *SENTENCES[4:5] * 3], trainer)
+    return _wrap(core, before=[processors.ByteLevel(trim_offsets=True)])
+
+
+@pytest.fixture(scope="session")
+def unigram_tokenizer() -> Any:
+    """A SentencePiece-like unigram tokenizer with word marks, as ALBERT and XLM-R have."""
+    core = Tokenizer(models.Unigram())
+    core.normalizer = normalizers.NFKC()
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=150, special_tokens=list(SPECIAL), unk_token="<unk>", show_progress=False
+    )
+    core.train_from_iterator([*SENTENCES * 3, *SENTENCES[4:5] * 5], trainer)
+    return _wrap(core)
+
+
+@pytest.fixture(scope="session")
+def encoders(tiny_encoder: Path, bpe_tokenizer: Any, unigram_tokenizer: Any, tmp_path_factory: Any) -> dict[str, Path]:
+    """Folders of tiny random encoders: BERT with word pieces, RoBERTa with byte BPE, ALBERT with unigrams."""
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66,
+    }
+    special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    roberta, albert = tmp_path_factory.mktemp("roberta"), tmp_path_factory.mktemp("albert")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        RobertaModel(RobertaConfig(vocab_size=len(bpe_tokenizer), **shape, **special)).save_pretrained(roberta)
+        AlbertModel(
+            AlbertConfig(vocab_size=len(unigram_tokenizer), embedding_size=16, **shape, **special)
+        ).save_pretrained(albert)
+    bpe_tokenizer.save_pretrained(roberta)
+    unigram_tokenizer.save_pretrained(albert)
+    return {"bert": tiny_encoder, "roberta": roberta, "albert": albert}
+
+
+@pytest.fixture(scope="session")
+def make_model(encoders: dict[str, Path]) -> Callable[..., Any]:
+    """`make_model(family, cascade=…, …)`: a tiny model whose heads are sharp, so that confidences differ."""
+
+    def make(family: str = "bert", *, cascade: bool = False, labels: int = 2, **options: Any) -> Any:
+        cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
+        options = {"max_length": 48, **options}
+        model = cls.from_backbone(str(encoders[family]), [1, 2, 4], labels=labels, **options)
+        heads = [h for member in (model.members if cascade else [model]) for h in member.heads]
+        rng = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for head in heads:
+                head.classifier.weight.normal_(std=3.0, generator=rng)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Any:
+    """A data set of single sentences; one is empty."""
+    rows = [{"id": 10 * i, "text": text, "label": i % 2} for i, text in enumerate(SENTENCES)]
+    return Dataset.from_list(rows)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> Any:
+    """A data set of pairs."""
+    rows = [
+        {"id": i, "text": a, "text_pair": b, "label": i % 2}
+        for i, (a, b) in enumerate(zip(SENTENCES[:4], SENTENCES[3:7], strict=True))
+    ]
+    return Dataset.from_list(rows)
+
+
+@pytest.fixture(scope="session")
+def policy_for(sentences: Any) -> Callable[..., Policy]:
+    """`policy_for(model, name, threshold)`: by default a threshold at which about half of the texts leave early."""
+
+    def make(model: Any, name: str = "confidence", threshold: float | None = None, data: Any = None) -> Policy:
+        layers = model.exit_layers
+        if threshold is None:
+            logits = trace(model, data or sentences).logits[:, 0].astype(float)
+            p = np.exp(logits - logits.max(-1, keepdims=True))
+            p /= p.sum(-1, keepdims=True)
+            scores = p.max(-1) if name == "confidence" else -(p * np.log(p + 1e-30)).sum(-1)
+            threshold = float(np.median(scores))
+        return Policy(make_criterion(name, threshold), layers)
+
+    return make
+
+
+@pytest.fixture
+def victim(make_model: Callable[..., Any], policy_for: Callable[..., Policy]) -> Victim:
+    """A tiny BERT under a confidence policy."""
+    model = make_model()
+    return Victim(model, policy_for(model))

@@ -1,0 +1,1 @@
+"""Tests of the foundations: errors, seeds, traces, run records."""

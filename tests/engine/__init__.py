@@ -1,0 +1,1 @@
+"""Tests of the engine room, on a toy net whose answers follow from arithmetic on small integers."""

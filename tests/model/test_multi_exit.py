@@ -1,0 +1,193 @@
+"""The multi-exit model and the cascade: construction, exactness of save and load, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from offramp._core.errors import DataError, ModelError
+from offramp.model import (
+    MultiExitForSequenceClassification,
+    MultiModelForSequenceClassification,
+    load_model,
+)
+from offramp.model.encoding import TextEncoder
+
+CLASSES = [MultiExitForSequenceClassification, MultiModelForSequenceClassification]
+
+
+def batch(model: Any) -> dict[str, torch.Tensor]:
+    inputs = model.tokenizer(["the film is very good", "dull"], padding=True, return_tensors="pt")
+    return {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
+def test_save_and_load_is_exact_to_the_bit(
+    cls: Any, gates: bool, pooling: str, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    model = cls.from_backbone(
+        str(tiny_encoder), [1, 3, 4], labels=["no", "yes", "so so"], pooling=pooling, gates=gates, max_length=32
+    ).eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert type(loaded) is cls
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    with torch.no_grad():
+        before, after = model(**batch(model)), loaded(**batch(loaded))
+    assert torch.equal(before.logits, after.logits)
+    assert before.logits.shape == (2, 3, 3)
+    assert (after.gates is not None) == gates
+    assert loaded.labels == ("no", "yes", "so so")
+    assert loaded.exit_layers == (1, 3, 4)
+    assert loaded.max_length == 32
+    assert isinstance(AutoModelForSequenceClassification.from_pretrained(tmp_path), cls)
+    assert AutoConfig.from_pretrained(tmp_path).exits == [1, 3, 4]
+
+
+def test_the_exits_read_the_librarys_own_hidden_states(tiny_encoder: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4]).eval()
+    library = AutoModel.from_pretrained(tiny_encoder).eval()
+    inputs = batch(model)
+    with torch.no_grad():
+        hidden = library(**inputs, output_hidden_states=True).hidden_states
+        logits = model(**inputs).logits
+        weights = inputs["attention_mask"][..., None].float()
+        for k, layer in enumerate((2, 4)):
+            mean = (hidden[layer] * weights).sum(1) / weights.sum(1)
+            assert torch.allclose(logits[:, k], model.heads[k].classifier(mean), atol=1e-5)
+
+
+def test_every_pooler_starts_from_the_pretrained_one_and_is_its_own(tiny_encoder: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4], pooling="pooler")
+    pretrained = AutoModel.from_pretrained(tiny_encoder).pooler.dense
+    assert model.backbone.pooler is None
+    for head in model.heads:
+        assert torch.equal(head.pooler.dense.weight, pretrained.weight)
+    assert model.heads[0].pooler.dense.weight.data_ptr() != model.heads[1].pooler.dense.weight.data_ptr()
+
+
+def test_cascade_members_are_the_first_layers_and_share_nothing(tiny_encoder: Path) -> None:
+    cascade = MultiModelForSequenceClassification.from_backbone(str(tiny_encoder), [1, 3], seed=5).eval()
+    assert [len(m.backbone.encoder.layer) for m in cascade.members] == [1, 3]
+    pointers = [p.data_ptr() for p in cascade.parameters()]
+    assert len(set(pointers)) == len(pointers)
+    single = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [3], seed=6).eval()
+    with torch.no_grad():
+        inputs = batch(cascade)
+        assert torch.allclose(cascade(**inputs).logits[:, 1], single(**inputs).logits[:, 0], atol=1e-6)
+
+
+def test_costs_are_counted_by_hand(tiny_encoder: Path) -> None:
+    dim, inner, n = 32, 64, 10
+    layer = 2 * n * (4 * dim * dim + 2 * dim * inner) + 4 * n * n * dim
+    head = 2 * dim * 2
+    one = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4])
+    costs, full = one.costs(np.array([n]))
+    assert costs[0].tolist() == [layer + head, 4 * layer + 2 * head]
+    assert full[0] == 4 * layer + head
+    cascade = MultiModelForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4])
+    costs, full = cascade.costs(np.array([n]))
+    assert costs[0].tolist() == [layer + head, 5 * layer + 2 * head]  # the recomputation counts
+    assert full[0] == 4 * layer + head
+
+
+@pytest.mark.parametrize(
+    ("exits", "message"),
+    [([], "at least one exit"), ([4, 2], "must increase"), ([2, 2], "must increase"), ([0, 4], "1..4"), ([2, 5], "1..4")],
+)
+def test_exit_layers_that_do_not_fit(exits: list[int], message: str, tiny_encoder: Path) -> None:
+    for cls in CLASSES:
+        with pytest.raises(ModelError, match=message):
+            cls.from_backbone(str(tiny_encoder), exits)
+
+
+def test_other_arguments_that_do_not_fit(tiny_encoder: Path) -> None:
+    make = MultiExitForSequenceClassification.from_backbone
+    with pytest.raises(ModelError, match="Did you mean 'mean'"):
+        make(str(tiny_encoder), [4], pooling="meen")
+    with pytest.raises(ModelError, match="at least 2 classes"):
+        make(str(tiny_encoder), [4], labels=["only"])
+    with pytest.raises(ModelError, match=r"4\.\.64"):
+        make(str(tiny_encoder), [4], max_length=1000)
+
+
+def test_regression_has_one_output_and_squared_error(tiny_encoder: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4], kind="regression").eval()
+    output = model(**batch(model), labels=torch.tensor([1.0, 3.0]))
+    assert output.logits.shape == (2, 2, 1)
+    expected = sum(((output.logits[:, k, 0] - torch.tensor([1.0, 3.0])) ** 2).mean() for k in range(2))
+    assert torch.allclose(output.loss, expected)
+    assert model.labels == ()
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_checkpoints_that_are_not_whole(cls: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    model = cls.from_backbone(str(tiny_encoder), [2, 4])
+    model.save_pretrained(tmp_path)
+    weights_file = tmp_path / "model.safetensors"
+    weights = load_file(weights_file)
+    name = next(n for n in weights if n.endswith("classifier.weight"))
+
+    save_file({n: t for n, t in weights.items() if n != name}, weights_file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="misses .*classifier.weight"):
+        load_model(tmp_path)
+    save_file({**weights, "foreign.weight": torch.zeros(3)}, weights_file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="foreign foreign.weight"):
+        load_model(tmp_path)
+    save_file({**weights, name: torch.zeros(7, 7)}, weights_file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="classifier.weight"):
+        load_model(tmp_path)
+    weights_file.write_bytes(weights_file.read_bytes()[:100])
+    with pytest.raises(ModelError, match="corrupt"):
+        load_model(tmp_path)
+    weights_file.unlink()
+    with pytest.raises(ModelError, match="no offramp model"):
+        load_model(tmp_path)
+
+
+def test_folders_that_hold_no_model(tiny_encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no config.json"):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match="'bert' model, not a multi-exit one"):
+        load_model(tiny_encoder)
+    with pytest.raises(ModelError, match="no model at"):
+        load_model(tmp_path / "nowhere" / "at" / "all")
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(ModelError, match="no model at"):
+        load_model(tmp_path)
+
+
+def test_encoder_takes_any_text_and_counts_what_it_cuts(tiny_encoder: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [4], max_length=16)
+    encoder = TextEncoder.of(model)
+    texts = ["", "good " * 20_000, "a\x00b", "\ud83d lone", "漢字 🎬", " \t\n"]
+    encodings, cut = encoder.encode(texts)
+    assert cut == 1
+    assert len(encodings[1]["input_ids"]) == 16
+    assert len(encodings[0]["input_ids"]) == 2  # the special tokens alone
+    assert len(encoder(["a film"], ["a plot"])[0]["input_ids"]) == 7
+    assert encoder([]) == []
+    with pytest.raises(DataError, match="one string"):
+        encoder("a film")
+    with pytest.raises(DataError, match="NoneType"):
+        encoder([None])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="2 texts and 1 pairs"):
+        encoder(["a", "b"], ["c"])
+
+
+def test_config_is_readable_json(tiny_encoder: Path, tmp_path: Path) -> None:
+    MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4]).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["exits"] == [2, 4]
+    assert stored["backbone_config"]["model_type"] == "bert"
+    assert stored["architectures"] == ["MultiExitForSequenceClassification"]

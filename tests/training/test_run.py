@@ -1,0 +1,144 @@
+"""A training run as a user sees it: it learns, it resumes exactly, it refuses what cannot work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.records import read_records
+from offramp.inference.tracing import trace
+from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
+from offramp.model.base import SegmentedModel
+from offramp.training.run import train
+from offramp.training.strategies import Joint, Strategy, Sweet
+
+QUICK: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-3}
+
+
+def fresh(encoder: Path, strategy: str) -> Any:
+    cls = MultiModelForSequenceClassification if strategy == "multi_model" else MultiExitForSequenceClassification
+    return cls.from_backbone(str(encoder), [1, 2, 4], labels=["no", "yes"])
+
+
+@pytest.mark.parametrize("strategy", ["joint", "sweet", "multi_model"])
+def test_every_exit_learns(strategy: str, tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    model = train(
+        fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path, epochs=8, **QUICK
+    )
+    found = trace(model, tiny_data["validation"])
+    accuracy = (found.predictions() == found.require_labels()[:, None]).mean(axis=0)
+    assert (accuracy > 0.85).all(), accuracy
+    (record,) = read_records(tmp_path)
+    assert record["config"]["strategy"] == strategy
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("strategy", "cls"), [("joint", Joint), ("sweet", Sweet), ("multi_model", Joint)])
+def test_resumed_run_equals_an_uninterrupted_one(
+    strategy: str,
+    cls: type[Strategy],
+    tiny_encoder: Path,
+    tiny_data: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C in the second epoch, then the same call again: the same weights to the bit."""
+    whole = train(
+        fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "whole", epochs=3, **QUICK
+    )
+    steps = 0
+    original = cls.step
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        nonlocal steps
+        training = isinstance(args[0], SegmentedModel)  # the audit of shared parameters takes steps of its own
+        steps += training
+        if training and steps == 17:  # 12 steps an epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args)
+
+    monkeypatch.setattr(cls, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "cut", epochs=3, **QUICK
+        )
+    assert steps == 17
+    resumed = train(
+        fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "cut", epochs=3, **QUICK
+    )
+    members = 3 if strategy == "multi_model" else 1
+    assert steps == 36 * members  # no step was taken twice
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_finished_run_is_loaded_and_another_is_refused(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    first = train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, **QUICK)
+    stamp = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    again = train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, **QUICK)
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    with pytest.raises(ConfigError, match="another seed"):
+        train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, seed=1, **QUICK)
+
+
+def test_two_seeds_differ_and_one_seed_repeats(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    weights = [
+        torch.cat(
+            [
+                p.detach().flatten()
+                for p in train(
+                    fresh(tiny_encoder, "joint"),
+                    tiny_data,
+                    strategy="joint",
+                    output_dir=tmp_path / str(i),
+                    max_steps=4,
+                    seed=seed,
+                    **QUICK,
+                ).parameters()
+            ]
+        )
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_regression_learns(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    data = {
+        split: rows.map(lambda row: {"label": float(row["label"]) * 4 - 2}, load_from_cache_file=False)
+        for split, rows in ((s, r.remove_columns("label").add_column("label", [float(x) for x in r["label"]])) for s, r in tiny_data.items())
+    }
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4], kind="regression")
+    train(model, data, strategy="joint", output_dir=tmp_path, epochs=8, **QUICK)
+    found = trace(model, data["validation"])
+    for k in range(2):
+        assert np.corrcoef(found.predictions()[:, k], found.require_labels())[0, 1] > 0.7
+
+
+def test_what_cannot_be_trained(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    model = fresh(tiny_encoder, "sweet")
+    train_set = tiny_data["train"]
+    with pytest.raises(ConfigError, match="MultiModelForSequenceClassification.from_backbone"):
+        train(model, tiny_data, strategy="multi_model", output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="not 'joint'"):
+        train(fresh(tiny_encoder, "multi_model"), tiny_data, strategy="joint", output_dir=tmp_path)
+    with pytest.raises(DataError, match="no column 'label'"):
+        train(model, {"train": train_set.remove_columns("label")}, output_dir=tmp_path)
+    with pytest.raises(DataError, match="is empty"):
+        train(model, {"train": train_set.select([])}, output_dir=tmp_path)
+    wrong = train_set.remove_columns("label").add_column("label", [7] * len(train_set))
+    with pytest.raises(DataError, match=r"0\.\.1, got \[7\]"):
+        train(model, {"train": wrong}, output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="epochs must be positive"):
+        train(model, tiny_data, output_dir=tmp_path, epochs=0)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        train(model, tiny_data, output_dir=tmp_path, learning_rate=5.0)
+    assert not list(tmp_path.iterdir())  # nothing written half
