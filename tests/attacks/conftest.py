@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def _wrap(core: Tokenizer, **options: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def bpe_tokenizer() -> Any:
-    """A byte-level BPE tokenizer of RoBERTa's kind, trained on the sentences: some words are several tokens."""
+    """A byte-level BPE tokenizer as RoBERTa has one: some words are several tokens."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -70,19 +71,22 @@ def bpe_tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def unigram_tokenizer() -> Any:
     """A SentencePiece-like unigram tokenizer with word marks, as ALBERT and XLM-R have."""
-    core = Tokenizer(models.Unigram())
+    words = sorted({word.strip(".,:?") for sentence in SENTENCES for word in sentence.split()})
+    whole = [word for word in words if word.isalpha() and len(word) < 12]
+    letters = sorted({character for word in words for character in word} | set(".,:?'-") - {"e"})
+    pieces = [*SPECIAL, "\u2581", *(f"\u2581{word}" for word in whole), *letters, "ing", "ous", "less"]
+    scores = [0.0] * len(SPECIAL) + [-2.0 - i / 100 for i in range(len(pieces) - len(SPECIAL))]
+    core = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=3))
     core.normalizer = normalizers.NFKC()
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     core.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=150, special_tokens=list(SPECIAL), unk_token="<unk>", show_progress=False
-    )
-    core.train_from_iterator([*SENTENCES * 3, *SENTENCES[4:5] * 5], trainer)
     return _wrap(core)
 
 
 @pytest.fixture(scope="session")
-def encoders(tiny_encoder: Path, bpe_tokenizer: Any, unigram_tokenizer: Any, tmp_path_factory: Any) -> dict[str, Path]:
+def encoders(
+    tiny_encoder: Path, bpe_tokenizer: Any, unigram_tokenizer: Any, tmp_path_factory: Any
+) -> dict[str, Path]:
     """Folders of tiny random encoders: BERT with word pieces, RoBERTa with byte BPE, ALBERT with unigrams."""
     shape: dict[str, Any] = {
         "hidden_size": 32,
@@ -95,7 +99,9 @@ def encoders(tiny_encoder: Path, bpe_tokenizer: Any, unigram_tokenizer: Any, tmp
     roberta, albert = tmp_path_factory.mktemp("roberta"), tmp_path_factory.mktemp("albert")
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        RobertaModel(RobertaConfig(vocab_size=len(bpe_tokenizer), **shape, **special)).save_pretrained(roberta)
+        RobertaModel(RobertaConfig(vocab_size=len(bpe_tokenizer), **shape, **special)).save_pretrained(
+            roberta
+        )
         AlbertModel(
             AlbertConfig(vocab_size=len(unigram_tokenizer), embedding_size=16, **shape, **special)
         ).save_pretrained(albert)
@@ -106,9 +112,15 @@ def encoders(tiny_encoder: Path, bpe_tokenizer: Any, unigram_tokenizer: Any, tmp
 
 @pytest.fixture(scope="session")
 def make_model(encoders: dict[str, Path]) -> Callable[..., Any]:
-    """`make_model(family, cascade=…, …)`: a tiny model whose heads are sharp, so that confidences differ."""
+    """`make_model(family, cascade=…, …)`: a tiny model whose heads are sharp, so that confidences differ.
 
-    def make(family: str = "bert", *, cascade: bool = False, labels: int = 2, **options: Any) -> Any:
+    A test that changes its model passes something of its own as `fresh`.
+    """
+
+    @cache
+    def make(
+        family: str = "bert", *, cascade: bool = False, fresh: object = None, labels: int = 2, **options: Any
+    ) -> Any:
         cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
         options = {"max_length": 48, **options}
         model = cls.from_backbone(str(encoders[family]), [1, 2, 4], labels=labels, **options)
@@ -141,9 +153,11 @@ def pairs() -> Any:
 
 @pytest.fixture(scope="session")
 def policy_for(sentences: Any) -> Callable[..., Policy]:
-    """`policy_for(model, name, threshold)`: by default a threshold at which about half of the texts leave early."""
+    """`policy_for(model, name, threshold)`: by default half of the texts leave at the first exit."""
 
-    def make(model: Any, name: str = "confidence", threshold: float | None = None, data: Any = None) -> Policy:
+    def make(
+        model: Any, name: str = "confidence", threshold: float | None = None, data: Any = None
+    ) -> Policy:
         layers = model.exit_layers
         if threshold is None:
             logits = trace(model, data or sentences).logits[:, 0].astype(float)

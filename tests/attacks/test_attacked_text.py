@@ -127,7 +127,9 @@ def test_word_tokens_where_a_token_holds_a_space_or_two_words() -> None:
 
 @pytest.mark.parametrize("name", ["tiny_tokenizer", "bpe_tokenizer", "unigram_tokenizer"])
 @given(text=ANY, pair=ANY)
-def test_tokens_of_a_word_cover_it_and_stay_inside(name: str, text: str, pair: str, request: pytest.FixtureRequest) -> None:
+def test_tokens_of_a_word_cover_it_and_stay_inside(
+    name: str, text: str, pair: str, request: pytest.FixtureRequest
+) -> None:
     tokenizer = request.getfixturevalue(name)
     text, pair = text.replace("\0", ""), pair.replace("\0", "")
     attacked = AttackedText.of(text, pair)

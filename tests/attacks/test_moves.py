@@ -42,15 +42,8 @@ def test_vocabulary_is_the_whole_words(name: str, request: pytest.FixtureRequest
     marked = {"tiny_tokenizer": "", "bpe_tokenizer": "Ġ", "unigram_tokenizer": "▁"}[name]
     assert tokens == [marked + word for word in vocabulary.words]
     # Independent of decoding: what carries the word mark and letters only, and is no special token.
-    expected = {
-        t
-        for t in tokenizer.get_vocab()
-        if t.startswith(marked) and t[len(marked) :].isalpha() and t not in tokenizer.all_special_tokens
-    }
-    assert set(tokens) <= expected
-    missing = {t[len(marked) :] for t in expected - set(tokens)}
-    # Left out for cause: the tokenizer splits such a word even where it stands alone.
-    assert all(len(tokenizer.tokenize(f"a {w} a")) != 3 or name == "bpe_tokenizer" for w in missing)
+    whole = {t for t in tokenizer.get_vocab() if t.startswith(marked) and t[len(marked) :].isalpha()}
+    assert set(tokens) == {t for t in whole if t not in tokenizer.all_special_tokens and "Ã" not in t}
 
 
 def test_vocabulary_stays_within_the_table(tiny_tokenizer: Any) -> None:
@@ -92,7 +85,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
                 continue
             estimate = 0.0
             for table, gradient in zip(tables, look.gradients, strict=True):
-                now, new = table.weight[look.ids[place]], table.weight[token]
+                now, new = table.weight.detach()[[look.ids[place], token]]
                 estimate += float(((new - now).double() * gradient[place].double()).sum())
             estimates.append((estimate, word, vocabulary.words[row]))
     edits = GradientWord(vocabulary, tables).edits(look, words, 12, rng())
@@ -170,7 +163,9 @@ def test_words_and_kinds_take_turns() -> None:
 
 
 def test_gradient_norms_over_several_tables() -> None:
-    look = Look(AttackedText.of("a"), [], [], (torch.tensor([[3.0, 0.0], [0, 0]]), torch.tensor([[4.0], [2.0]])))
+    look = Look(
+        AttackedText.of("a"), [], [], (torch.tensor([[3.0, 0.0], [0, 0]]), torch.tensor([[4.0], [2.0]]))
+    )
     assert gradient_norms(look).tolist() == [5.0, 2.0]
 
 
@@ -188,7 +183,16 @@ def test_top_gradient_takes_the_words_of_the_largest_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("words", "count", "budget"),
-    [(0.1, 5, 3), (0.1, 30, 3), (0.1, 31, 4), (0.1, 100, 10), (0.5, 10, 5), (1.0, 7, 7), (1, 50, 1), (4, 2, 4)],
+    [
+        (0.1, 5, 3),
+        (0.1, 30, 3),
+        (0.1, 31, 4),
+        (0.1, 100, 10),
+        (0.5, 10, 5),
+        (1.0, 7, 7),
+        (1, 50, 1),
+        (4, 2, 4),
+    ],
 )
 def test_budget(words: float, count: int, budget: int) -> None:
     assert Constraints(words).budget(AttackedText.of("film " * count)) == budget

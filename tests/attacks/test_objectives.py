@@ -47,16 +47,20 @@ def test_weights_by_exit() -> None:
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 5), st.integers(2, 4), st.integers(0, 10_000), st.floats(0, 1), st.sampled_from([1.0, 30.0]))
+@given(
+    st.integers(1, 5),
+    st.integers(2, 4),
+    st.integers(0, 10_000),
+    st.floats(0, 1),
+    st.sampled_from([1.0, 30.0]),
+)
 def test_twin_agrees(exits: int, classes: int, seed: int, lam: float, scale: float) -> None:
     rng = np.random.default_rng(seed)
     logits = (scale * rng.normal(size=(6, exits, classes))).astype(np.float32)
     exit = rng.integers(exits, size=6)
     fast = same_loss(torch.from_numpy(logits), torch.from_numpy(exit), lam).numpy()
     np.testing.assert_allclose(fast, same_loss_reference(logits, exit, lam), rtol=2e-5, atol=1e-6)
-    np.testing.assert_array_equal(
-        Same(lam).value(logits, exit), same_loss_reference(logits, exit, lam)
-    )
+    np.testing.assert_array_equal(Same(lam).value(logits, exit), same_loss_reference(logits, exit, lam))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

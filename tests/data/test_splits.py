@@ -54,6 +54,8 @@ def test_row_codes_tell_text_and_pair_apart():
     mine, theirs = row_codes([first, second])
     assert mine[0] == mine[2] == theirs[0]
     assert len({mine[0], mine[1], theirs[1]}) == 3
+    crossed = row_codes([table(["a", "a", "b"], [0, 0, 0], ["x", "y", "x"])])[0]
+    assert len(set(crossed)) == 3
 
 
 def test_default_sizes_are_a_tenth_of_the_rows_at_most_1000():
@@ -142,10 +144,11 @@ def test_no_row_ever_stands_in_two_splits(rows):
 
 
 def test_copies_are_not_cut_while_there_are_others():
-    rows = [*map(str, range(100)), "twin", "twin"]
-    splits = cut({"train": table(rows, [0, 1] * 51)})
-    assert texts(splits["train"]).count("twin") == 2
-    assert sum(len(split) for split in splits.values()) == 102
+    rows = [*map(str, range(60)), *(f"twin {i // 2}" for i in range(40))]
+    for seed in range(3):
+        splits = cut({"train": table(rows, [0] * 30 + [1] * 30 + [0, 0, 1, 1] * 10)}, seed=seed)
+        assert len([text for text in texts(splits["train"]) if text.startswith("twin")]) == 40
+        assert [len(split) for split in splits.values()] == [80, 10, 10]
 
 
 def test_groups_never_part():
@@ -164,6 +167,14 @@ def test_validation_alone_is_split_up():
 def test_regression_is_cut_without_classes():
     splits = cut({"train": table(map(str, range(100)), np.linspace(0, 5, 100))}, stratify=False)
     assert [len(split) for split in splits.values()] == [80, 10, 10]
+
+
+def test_a_cut_leaves_some_of_each_class_or_says_why_not():
+    source = {"train": table(map(str, range(102)), [0] * 100 + [1] * 2), "validation": table(["v"], [0])}
+    splits = cut(source, calibration_size=100)
+    assert sorted(splits["train"]["label"].to_pylist()) == [0, 1]
+    with pytest.raises(DataError, match="toy: calibration: cannot cut 101 of 102 rows"):
+        cut(source, calibration_size=101)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(2, None), (10, 10), (10, 9)])

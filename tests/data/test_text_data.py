@@ -56,6 +56,7 @@ def test_columns_and_types(data):
 def test_subsamples_nest_keep_shares_and_leave_the_rest_alone(data):
     small, large = data.subsample(50, seed=3), data.subsample(120, seed=3)
     assert set(small["train"]["id"]) < set(large["train"]["id"]) < set(data["train"]["id"])
+    assert set(data.subsample(3)["train"]["label"]) == {0, 1, 2}
     counts = [list(small["train"]["label"]).count(label) for label in range(3)]
     assert counts == [10, 30, 10]
     assert list(small["train"]["id"]) == sorted(small["train"]["id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -106,33 +107,35 @@ class Trace:
     def require_labels(self) -> NDArray[np.generic]:
         """The labels, or an error that says they are missing."""
         if self.labels is None:
-            raise DataError("this needs labelled data, but the trace carries no labels: trace a labelled split")
+            raise DataError("this needs labelled data, but the trace has no labels: trace a labelled split")
         return self.labels
 
     def save(self, path: str | Path) -> None:
         """Write the trace as one compressed `.npz` file."""
         arrays: dict[str, Any] = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        np.savez_compressed(
-            path,
-            **arrays,
-            exit_layers=np.array(self.exit_layers),
-            kind=np.array(self.kind),
-            fingerprint=np.array(self.fingerprint),
-            truncated=np.array(self.truncated),
-        )
+        header = {
+            "exit_layers": self.exit_layers,
+            "kind": self.kind,
+            "fingerprint": self.fingerprint,
+            "truncated": self.truncated,
+            "metadata": self.metadata,
+        }
+        with open(path, "wb") as file:  # given a name, numpy would add ".npz" to it
+            np.savez_compressed(file, **arrays, header=np.array(json.dumps(header)))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` wrote; no pickled objects are accepted."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                stored = {k: file[k] for k in file.files}
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is not a trace written by offramp ({error}); trace the model again") from error
-        scalars = {
-            "exit_layers": tuple(int(i) for i in stored.pop("exit_layers")),
-            "kind": str(stored.pop("kind")),
-            "fingerprint": str(stored.pop("fingerprint")),
-            "truncated": int(stored.pop("truncated")),
-        }
-        return cls(**stored, **scalars)  # type: ignore[arg-type]
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            header = json.loads(str(arrays.pop("header")))
+            header["exit_layers"] = tuple(header["exit_layers"])
+            return cls(**arrays, **header)
+        except FileNotFoundError as error:
+            raise DataError(f"no trace at {path}: trace the model first") from error
+        except Exception as error:  # zip, zlib, numpy and our own checks each raise their own
+            raise DataError(
+                f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
+                "trace the model again"
+            ) from error

@@ -93,7 +93,6 @@ def require_classes(classes: int) -> None:
 class Objective(ABC):
     """What an attack makes small."""
 
-
     @abstractmethod
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
         """`(batch,)`, from logits `(batch, exits, classes)` and current exits `(batch,)`; differentiable."""
@@ -121,7 +120,6 @@ class Same(Objective):
 @dataclass(frozen=True)
 class DepthAlone(Objective):
     """No loss at all: the search sees the exit layer and nothing else."""
-
 
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
         """Zero everywhere, without a gradient."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from offramp.attacks.text import is_word
 
-_CONTEXT = "a {} a"
-_START = 2  # where the word stands in the context
+_BEFORE = "a"  # a word must have one before it: some tokenizers treat the first word of a text otherwise
 _CHUNK = 4096
 
 
@@ -34,7 +33,7 @@ class Vocabulary:
         """The tokens that read as one alphabetic word and that this word becomes again within a sentence.
 
         Continuation pieces and special tokens fall out by what they do, not by what they are called: a
-        piece that continues a word does not come back when its letters stand between spaces.
+        piece that continues a word does not come back when its letters stand alone.
 
         Args:
             tokenizer: a fast tokenizer.
@@ -64,14 +63,9 @@ class Vocabulary:
 
 
 def _that_come_back(tokenizer: Any, candidates: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The pairs (id, word) for which the tokenizer, given the word between two others, gives that one id."""
-    texts = [_CONTEXT.format(word) for _, word in candidates]
-    batch = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    kept = []
-    for (token, word), ids, offsets in zip(
-        candidates, batch["input_ids"], batch["offset_mapping"], strict=True
-    ):
-        end = _START + len(word)
-        if [i for i, (a, b) in zip(ids, offsets, strict=True) if a < end and b > _START] == [token]:
-            kept.append((token, word))
-    return kept
+    """The pairs (id, word) for which the tokenizer turns the word, after another one, into that one id."""
+    before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
+    batch = tokenizer([f"{_BEFORE} {word}" for _, word in candidates], add_special_tokens=False)
+    return [
+        pair for pair, ids in zip(candidates, batch["input_ids"], strict=True) if ids == [*before, pair[0]]
+    ]

@@ -115,3 +115,17 @@ def emit(json_output: bool, result: Mapping[str, Any]) -> None:
     if json_output:
         json.dump(plain(result), sys.stdout, indent=2)
         sys.stdout.write("\n")
+
+
+def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:
+    """Write each table as Parquet, whole or not at all; returns file names by table name."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, table in tables.items():
+        partial = folder / f".{name}.parquet"
+        pq.write_table(table, partial)
+        partial.replace(folder / f"{name}.parquet")
+        files[name] = f"{name}.parquet"
+    return files

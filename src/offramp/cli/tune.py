@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+
+if TYPE_CHECKING:
+    from offramp.engine.policy import Policy
+    from offramp.model.base import SegmentedModel
 
 
 def tune(
@@ -43,22 +47,17 @@ def tune(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.calibration import tune as fit
-    from offramp.inference.tracing import trace
     from offramp.model import load_model
 
     if max_accuracy_drop is None and max_cost is None:
         max_accuracy_drop = 0.01
-    loaded = load_model(model)
-    found = reading.load(data)
-    calibration = trace(loaded, found["calibration"], progress=True)
-    policy = fit(
-        calibration,
+    policy = fit_policy(
+        load_model(model),
+        reading.load(data),
         criterion,
         max_accuracy_drop=max_accuracy_drop,
         max_cost=max_cost,
-        metric=found.metrics[0],
-        temperatures=temperatures and found.kind == "classification",
+        temperatures=temperatures,
     )
     path = output or policy_path(model, criterion)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,3 +70,37 @@ def tune(
 def policy_path(model: Path, criterion: str) -> Path:
     """Where the policy of a model for a criterion lies unless told otherwise."""
     return model / f"policy-{criterion}.json"
+
+
+def fit_policy(
+    model: SegmentedModel,
+    data: Any,
+    criterion: str,
+    *,
+    max_accuracy_drop: float | None = None,
+    max_cost: float | None = None,
+    temperatures: bool = True,
+) -> Policy:
+    """The policy for one target, fitted on the calibration split."""
+    from offramp.calibration import tune as fit
+    from offramp.inference.tracing import trace
+
+    return fit(
+        trace(model, data["calibration"], progress=True),
+        criterion,
+        max_accuracy_drop=max_accuracy_drop,
+        max_cost=max_cost,
+        metric=data.metrics[0],
+        temperatures=temperatures and data.kind == "classification",
+    )
+
+
+def policy_for(folder: Path, model: SegmentedModel, data: Any, criterion: str, max_accuracy_drop: float) -> Policy:
+    """The policy beside a model, tuned first where there is none."""
+    from offramp.engine.policy import Policy
+
+    path = policy_path(folder, criterion)
+    if not path.exists():
+        note(f"{folder.name}: no policy for {criterion!r} yet: tuned for a drop of at most {max_accuracy_drop:g}")
+        fit_policy(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
+    return Policy.load(path)

@@ -110,7 +110,7 @@ def _parse_delimited(path: Path, text: str, delimiter: str) -> Table:
     import pyarrow as pa
     from pyarrow import csv
 
-    data = text.encode("utf-8")
+    data = f"{text}\n".encode()  # pyarrow sees no header in a lone line without an end
     width = text.count(delimiter, 0, text.find("\n") if "\n" in text else None) + 1
     types = {f"f{i}": pa.string() for i in range(width)}
     try:

@@ -64,10 +64,13 @@ def read_glue(folder: Path, task: str | None = None) -> Source | None:
         The source, or None where neither name nor columns are those of a GLUE task.
 
     Raises:
-        DataError: a file is empty, not UTF-8, or has other columns than the task's.
+        DataError: no such file, or one that is empty, not UTF-8, or has other columns than the task's.
     """
     files = {name: folder / name for name in _SPLITS if (folder / name).is_file()}
-    labelled = next(path for path in files.values())
+    labelled = next((path for name, path in files.items() if _SPLITS[name] != "test"), None)
+    if labelled is None:
+        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+        raise DataError(f"{folder}: expected train.tsv or dev.tsv, got {inside}")
     chosen = task_named(task) if task else _from_folder(folder) or _from_content(labelled)
     if chosen is None:
         return None
@@ -94,7 +97,7 @@ def _from_content(path: Path) -> Task | None:
             continue
         at = header.index(task.label)
         values = {row[at] for row in rows if len(row) > at}
-        if not task.labels or values <= {*task.values, *(task.labels if not task.values else ())}:
+        if not task.labels or values <= set(task.values or task.labels):
             found.append(task)
     if not found:
         return None

@@ -40,8 +40,6 @@ class LabelScheme:
 
 def canonical(value: Any) -> str:
     """One spelling for a label, whatever type the source gave it: 1, 1.0 and "1" are the same class."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
     text = str(value).strip()
     return text.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
 
@@ -99,12 +97,10 @@ def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArra
 
 
 def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str) -> None:
-    """Raise `DataError` where there is nothing to learn: no row, one class, or one value."""
+    """Raise `DataError` where there is nothing to learn: one class, or one value."""
     distinct = np.unique(labels)
     if len(distinct) > 1:
         return
-    if len(distinct) == 0:
-        raise DataError(f"{where}: no row has a label")
     only = repr(scheme.names[int(distinct[0])]) if scheme.names else f"the value {distinct[0]}"
     raise DataError(
         f"{where}: expected at least two different labels, got {only} in each of {len(labels)} rows"

@@ -56,7 +56,7 @@ def load_data(
         text: column of the text; by default one with a usual name.
         text_pair: column of the second text, for pairs.
         label: column of the label.
-        kind: "regression" or "classification"; by default labels with decimals are regression.
+        kind: "regression" or "classification"; by default, numbers that are not all whole are regression.
         calibration_size: rows to cut for calibration where there are none; by default 10 %, at most 1,000.
         validation_size: the same for validation.
         seed: chooses the rows that are cut.

@@ -202,9 +202,9 @@ def _texts(table: Table, column: str) -> list[str]:
 def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[str | None]:
     """Class indices as names; -1 stands for no label."""
     unlabelled: set[Any] = {value for value in set(values) if is_missing(value)} | {-1}
-    outside = sorted(v for v in set(values) - unlabelled if not (isinstance(v, int) and 0 <= v < len(names)))
-    if outside:
-        raise DataError(f"{where}: label {outside[0]!r} is outside the range 0 … {len(names) - 1} of {names}")
+    for value in set(values) - unlabelled:
+        if value not in range(len(names)):
+            raise DataError(f"{where}: label {value!r} is outside the range 0 … {len(names) - 1} of {names}")
     return [None if value in unlabelled else names[value] for value in values]
 
 

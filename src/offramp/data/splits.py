@@ -161,17 +161,14 @@ def _single_rows(
     default: int,
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:
-    """Rows to cut: no two alike, those with copies last, and one of each class left behind."""
+    """Rows to cut: no two alike, those with copies last, and one row of each class left behind."""
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    classes = 1
-    if labels is not None:
-        _, per_class = _rank_in_class(labels[first])
-        first, counts = first[per_class > 1], counts[per_class > 1]
-        labels = labels[first]
-        classes = len(np.unique(labels))
-    order = first[stratified_order(len(first), labels, rng, last=counts > 1)]
-    most = len(order) - classes
-    return order[: min(most, max(default, classes) if size is None else size)]
+    classes = np.zeros(len(first), dtype=int) if labels is None else labels[first]
+    order = stratified_order(len(first), classes, rng, last=counts > 1)
+    _, from_end = np.unique(classes[order[::-1]], return_index=True)
+    order = np.delete(order, len(order) - 1 - from_end)
+    least = len(np.unique(classes[order]))
+    return first[order[: max(default, least) if size is None else size]]
 
 
 def _whole_groups(groups: NDArray[np.integer[Any]], size: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -90,7 +90,7 @@ class TextData(Mapping[str, "Dataset"]):
         if n < 1:
             raise DataError(f"expected at least 1 training row, got n={n}")
         table = _arrow(self["train"])
-        if n >= len(table):
+        if n > len(table):
             _LOG.info("%s: all %d training rows kept, %d were asked for", self.name, len(table), n)
         labels = table["label"].to_numpy() if self.kind == "classification" else None
         order = stratified_order(len(table), labels, generator(seed, "subsample"))

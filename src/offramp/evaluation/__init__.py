@@ -1,7 +1,7 @@
 """How good, how fast, how robust: curves, tables, intervals and comparisons from traces and attack rows."""
 
 from offramp.evaluation.areas import RANGES, area, area_statistic
-from offramp.evaluation.bootstrap import Interval, Statistic, differences, intervals
+from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
@@ -38,6 +38,7 @@ __all__ = [
     "exit_statistic",
     "from_paper",
     "gain_drop",
+    "interval_table",
     "intervals",
     "per_exit",
     "policy_scores",

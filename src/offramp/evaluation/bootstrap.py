@@ -7,15 +7,19 @@ given the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.seeding import generator
+from offramp.evaluation.columns import from_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Weights = NDArray[np.float64]  # (resamples, examples)
 Models = Literal["averaged", "nested"]
@@ -68,6 +72,11 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def interval_table(found: Iterable[Interval]) -> pa.Table:
+    """Intervals as rows `name`, `estimate`, `low`, `high`, for a run record."""
+    return from_rows(("name", "estimate", "low", "high"), [(i.name, i.estimate, i.low, i.high) for i in found])
 
 
 def resample_weights(examples: int, resamples: int, seed: int) -> Iterator[Weights]:

@@ -72,3 +72,10 @@ def in_front(table: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     for place, (name, value) in enumerate(constants.items()):
         table = table.add_column(place, name, pa.array([value] * table.num_rows))
     return table
+
+
+def with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+    """The table with one more column behind its own."""
+    import pyarrow as pa
+
+    return table.append_column(name, pa.array(values))

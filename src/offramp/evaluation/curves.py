@@ -39,7 +39,7 @@ COLUMNS = (
     "shares",
     "time_speedup",
 )
-FRONT = ("method", "model", "criterion", "metric", "floor")  # what tells stacked curves apart
+FRONT = ("method", "model", "criterion", "metric", "floor")  # the first four tell stacked curves apart
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,12 @@ def unstack_curves(stacked: pa.Table) -> dict[str, list[Curve]]:
     """
     require_columns(stacked, (*FRONT, *COLUMNS), "a table of curves")
     curves: dict[str, list[Curve]] = {}
-    for method in dict.fromkeys(stacked["method"].to_pylist()):
-        of_method = rows_where(stacked, "method", method)
-        for model in dict.fromkeys(of_method["model"].to_pylist()):
-            rows = rows_where(of_method, "model", model)
-            criterion, metric, floor = (rows[name][0].as_py() for name in FRONT[2:])
-            curves.setdefault(method, []).append(Curve(rows.select(COLUMNS), criterion, metric, floor))
+    keys = zip(*(stacked[name].to_pylist() for name in FRONT), strict=True)
+    for method, model, criterion, metric, floor in dict.fromkeys(keys):
+        rows = stacked
+        for name, value in zip(FRONT, (method, model, criterion, metric), strict=False):
+            rows = rows_where(rows, name, value)
+        curves.setdefault(method, []).append(Curve(rows.select(COLUMNS), criterion, metric, floor))
     return curves
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
-from offramp.evaluation.bootstrap import Interval, Statistic, Weights, intervals
-from offramp.evaluation.columns import as_table, in_front, require_columns, rows_where, stack, table
+from offramp.evaluation.bootstrap import Interval, Statistic, Weights, interval_table, intervals
+from offramp.evaluation.columns import as_table, in_front, require_columns, rows_where, stack, with_column
 from offramp.evaluation.weighted import weighted_score
 
 if TYPE_CHECKING:
@@ -49,16 +49,8 @@ class Robustness:
     @property
     def table(self) -> pa.Table:
         """One row a number: `name`, `estimate`, `low`, `high`, `reason` ("" where it is defined)."""
-        found = list(self.intervals.values())
-        return table(
-            {
-                "name": list(self.intervals),
-                "estimate": [i.estimate for i in found],
-                "low": [i.low for i in found],
-                "high": [i.high for i in found],
-                "reason": [self.reasons.get(name, "") for name in self.intervals],
-            }
-        )
+        reasons = [self.reasons.get(name, "") for name in self.intervals]
+        return with_column(interval_table(self.intervals.values()), "reason", reasons)
 
 
 def robustness(

@@ -1,0 +1,154 @@
+"""`offramp attack`: edit words so that the model runs as deep as it can, and say what that takes away."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from offramp.attacks.options import Options
+from offramp.cli.common import DataOptions, console, emit, limit_threads, note, pick_split, show, write_tables
+from offramp.cli.tune import policy_for
+
+if TYPE_CHECKING:
+    from offramp.attacks import AttackResult
+
+SHOWN = 3
+REPORTED = (
+    "clean_depth",
+    "adversarial_depth",
+    "clean_cost",
+    "adversarial_cost",
+    "efficiency_drop",
+    "gain_drop",
+    "words_changed",
+    "similarity",
+    "forward_queries",
+    "gradient_queries",
+    "seconds",
+)
+
+
+def attack(
+    model: Path,
+    data: str,
+    *,
+    recipe: str = "same-word",
+    criterion: str = "confidence",
+    policy: Path | None = None,
+    max_accuracy_drop: float = 0.01,
+    split: str = "validation",
+    examples: int = 100,
+    seed: int = 0,
+    batch_size: int = 64,
+    group: int = 16,
+    similarity: str = "use",
+    search: Annotated[Options, Parameter(name="*")] = Options(),
+    restart: bool = False,
+    output: Path | None = None,
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Attack a model's savings: edit a few words of each text so that it leaves as late as possible.
+
+    For example `offramp attack runs/sweet movies --recipe same-word --examples 100`. A run that was stopped goes on
+    when the same command is given again.
+
+    Args:
+        model: folder that `offramp train` wrote.
+        data: what is attacked.
+        recipe: same-word, same-char or same-mixed (SAME, white box); random-word, random-char or random, the
+            floor under the same budget.
+        criterion: the exit rule; a model without a policy for it is tuned first.
+        policy: a policy file, instead of the one beside the model.
+        max_accuracy_drop: target of the tuning, where there is no policy yet.
+        split: the split that the examples come from.
+        examples: how many are attacked, chosen by `seed`.
+        seed: for the choice of examples, and for what the recipe draws.
+        batch_size: texts the model runs at once.
+        group: examples attacked side by side, and saved together.
+        similarity: judge of how close a text stays to its original: use, none, or an encoder by name.
+        search: how the recipe searches.
+        restart: throw away what a run with other options left in the folder.
+        output: folder of the results; by default `attack-RECIPE` inside the model's folder.
+        reading: how to read the data.
+        threads: CPU threads.
+        json: print one JSON object on stdout.
+    """
+    limit_threads(threads)
+    from offramp.attacks import attack as run
+    from offramp.engine.policy import Policy
+    from offramp.model import load_model
+
+    started = datetime.now(UTC)
+    found = reading.load(data)
+    victim = load_model(model)
+    chosen = Policy.load(policy) if policy else policy_for(model, victim, found, criterion, max_accuracy_drop)
+    folder = output or model / f"attack-{recipe}"
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    rows = pick_split(found, split, examples, seed)
+    result = run(
+        victim,
+        chosen,
+        rows,
+        recipe,
+        seed=seed,
+        output=folder,
+        resume=folder.exists(),
+        batch_size=batch_size,
+        group=group,
+        similarity=similarity,
+        **vars(search),
+    )
+    config = {
+        "data": data,
+        "split": split,
+        "examples": len(rows),
+        "recipe": recipe,
+        "criterion": chosen.criterion.name,
+        "threshold": chosen.criterion.threshold,
+        **vars(search),
+    }
+    metrics = record_attack(result, victim, found, folder, config, seed, started)
+    show_attack(result, victim, metrics, found.metrics[0], f"{model.name}, {recipe}")
+    note(f"attack: {folder}")
+    emit(json, metrics)
+
+
+def record_attack(
+    result: AttackResult, victim: Any, data: Any, folder: Path, config: dict[str, Any], seed: int, started: datetime
+) -> dict[str, Any]:
+    """Robustness numbers of an attack, written beside its rows."""
+    from offramp._core.records import write_record
+    from offramp.evaluation import attack_doubts, robustness
+
+    metric = data.metrics[0]
+    found = robustness(result.table, victim.exit_layers, metric=metric, seed=seed)
+    metrics = {
+        **found.metrics,
+        "metric": metric,
+        "exit_layers": victim.exit_layers,
+        "doubts": attack_doubts(result.table),
+    }
+    tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
+    write_record(folder, command="attack", config=config, metrics=metrics, seed=seed, tables=tables, started=started)
+    return metrics
+
+
+def show_attack(result: AttackResult, victim: Any, metrics: dict[str, Any], metric: str, title: str) -> None:
+    """The numbers, and the examples that were slowed down most."""
+    from offramp.attacks import diff_text
+
+    names = (f"clean_{metric}", f"adversarial_{metric}", *REPORTED)
+    show(title, [{"": name.replace("_", " "), "value": metrics[name]} for name in names if name in metrics])
+    rows = sorted(result.rows, key=lambda row: row["clean_layer"] - row["adversarial_layer"])
+    for row in rows[:SHOWN]:
+        if row["success"]:
+            console.print(diff_text(row))
+    for doubt in metrics["doubts"]:
+        note(doubt)

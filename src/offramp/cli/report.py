@@ -1,0 +1,25 @@
+"""`offramp report`: figures, tables and one HTML page from the records below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from offramp.cli.common import emit, note
+
+
+def report(runs: Path, *, output: Path | None = None, json: bool = False) -> None:
+    """Make figures, tables and a self-contained HTML page from run records alone.
+
+    For example `offramp report runs`, which reads every record below `runs`.
+
+    Args:
+        runs: folder of one run, or one that holds several.
+        output: where the report goes; by default `report` inside it.
+        json: print one JSON object on stdout.
+    """
+    from offramp.reports import report as write
+
+    files = write(runs, output or runs / "report")
+    for name, path in files.items():
+        note(f"{name}: {path}")
+    emit(json, {name: str(path) for name, path in files.items()})

