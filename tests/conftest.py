@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
-WORDS = (
-    "the a film movie plot is was very not good great funny warm bad dull slow boring of and it this acting story "
-    "an truly quite rather never always cast script charm mess waste gem who what where when how many city person"
-).split()
-POSITIVE, NEGATIVE = ("good", "great", "funny", "warm", "charm", "gem"), ("bad", "dull", "slow", "boring", "mess", "waste")
+WORDS = tuple(
+    """
+    the a film movie plot is was very not good great funny warm bad dull slow boring of and it this acting story
+    an truly quite rather never always cast script charm mess waste gem who what where when how many city person
+    """.split()
+)
+POSITIVE, NEGATIVE = (
+    ("good", "great", "funny", "warm", "charm", "gem"),
+    ("bad", "dull", "slow", "boring", "mess", "waste"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +31,16 @@ def tiny_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     letters = [chr(c) for c in range(97, 123)] + list("0123456789.,!?'")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{c}" for c in letters)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *letters,
+        *(f"##{c}" for c in letters),
+    ]
     ids = {token: i for i, token in enumerate(dict.fromkeys(vocabulary))}
     core = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)

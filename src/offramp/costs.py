@@ -43,7 +43,9 @@ class CostModel:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> CostModel:
         """The inverse of `to_dict`."""
-        return cls(np.asarray(stored["exits"], dtype=np.float64), np.asarray(stored["full"], dtype=np.float64))
+        return cls(
+            np.asarray(stored["exits"], dtype=np.float64), np.asarray(stored["full"], dtype=np.float64)
+        )
 
 
 def count_flops(run: Callable[[], object]) -> int:

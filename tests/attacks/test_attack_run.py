@@ -108,6 +108,12 @@ def test_an_example_does_not_depend_on_the_others(setting: Any, sentences: Any) 
     assert [r["adversarial_text"] for r in other] != [r["adversarial_text"] for r in whole]
 
 
+def test_examples_of_one_text_draw_for_themselves(setting: Any) -> None:
+    text = "A dull, boring mess: the plot never moves, and the cast isn't good"
+    first, second = attack(*setting, Dataset.from_dict({"text": [text, text]}), "same-char", **FAST).rows
+    assert first["adversarial_text"] != second["adversarial_text"]
+
+
 class Stop(BaseException):
     """Stands for Ctrl-C."""
 
@@ -158,11 +164,9 @@ def test_a_folder_of_another_attack_is_refused(
     here: dict[str, Any] = {**FAST, "output": tmp_path, "resume": True}
     data = sentences.select([0])
     attack(model, policy, data, **here)
-    with pytest.raises(
-        ConfigError, match=r"holds an attack with another seed \(0 there, 1 here\): give another"
-    ):
+    with pytest.raises(ConfigError, match=r"holds another attack \(seed 0 there, 1 here\): give another"):
         attack(model, policy, data, seed=1, **here)
-    with pytest.raises(ConfigError, match="another options"):
+    with pytest.raises(ConfigError, match="another attack .*lam 0.8 there"):
         attack(model, policy, data, lam=0.5, **here)
     with pytest.raises(ConfigError, match="another recipe"):
         attack(model, policy, data, "same-char", **here)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import DataError
@@ -70,6 +70,7 @@ def test_a_replacement_must_stand_at_a_word(index: int) -> None:
         AttackedText.of("some text").replace(index, "word")
 
 
+@settings(deadline=None)
 @given(TEXTS, PAIRS)
 def test_the_original_round_trips(text: str, pair: str | None) -> None:
     attacked = AttackedText.of(text, pair)
@@ -79,6 +80,7 @@ def test_the_original_round_trips(text: str, pair: str | None) -> None:
         assert is_word(word)
 
 
+@settings(deadline=None)
 @given(TEXTS, PAIRS, st.lists(st.tuples(st.integers(0, 20), NEW), max_size=6))
 def test_edits_change_their_words_and_nothing_else(
     text: str, pair: str | None, edits: list[tuple[int, str]]
@@ -126,6 +128,7 @@ def test_word_tokens_where_a_token_holds_a_space_or_two_words() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny_tokenizer", "bpe_tokenizer", "unigram_tokenizer"])
+@settings(deadline=None)
 @given(text=ANY, pair=ANY)
 def test_tokens_of_a_word_cover_it_and_stay_inside(
     name: str, text: str, pair: str, request: pytest.FixtureRequest

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -18,7 +18,7 @@ from offramp.attacks.characters import character_changes, homoglyphs
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.importance import EveryWord, Shuffled, TopGradient, gradient_norms
 from offramp.attacks.objectives import Same
-from offramp.attacks.recipe import Options
+from offramp.attacks.options import Options
 from offramp.attacks.text import AttackedText, is_word
 from offramp.attacks.transformations import CharacterChange, GradientWord, RandomWord, first_order
 from offramp.attacks.victim import Victim
@@ -130,6 +130,7 @@ def test_character_changes_by_hand() -> None:
     assert character_changes("I")["deletion"] == []
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[\w']{1,8}", fullmatch=True).filter(is_word))
 def test_character_changes_are_words_one_step_away(word: str) -> None:
     sizes = {"swap": 0, "insertion": 1, "deletion": -1, "homoglyph": 0}

@@ -46,7 +46,7 @@ def test_weights_by_exit() -> None:
     assert losses.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(2, 4),

@@ -17,7 +17,8 @@ from offramp.attacks.constraints import Constraints
 from offramp.attacks.drive import Outcome, side_by_side
 from offramp.attacks.importance import EveryWord
 from offramp.attacks.objectives import Objective
-from offramp.attacks.recipe import Move, Options, Recipe
+from offramp.attacks.options import Options
+from offramp.attacks.recipe import Move, Recipe
 from offramp.attacks.recipes import RECIPES, make_recipe
 from offramp.attacks.search import BeamSearch, Found, Inspect, Query
 from offramp.attacks.text import AttackedText

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from offramp._core.errors import ConfigError, CriterionError, DataError
+from offramp._core.errors import ConfigError, CriterionError, DataError, MissingExtraError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine import Policy
 from offramp.evaluation import speed_accuracy, stack_curves, unstack_curves
@@ -156,3 +158,15 @@ def test_plot_draws_line_band_and_points() -> None:
     assert len(points.get_xdata()) == 2
     assert len(ax.collections) == 1
     assert ax.get_ylabel() == "accuracy"
+
+
+def test_plot_makes_its_own_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    from matplotlib import pyplot
+
+    ax = speed_accuracy(HAND, "margin").plot()
+    assert ax.lines[0].get_label() == "margin"
+    pyplot.close(ax.figure)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match="matplotlib is needed"):
+        speed_accuracy(HAND, "margin").plot()

@@ -164,3 +164,14 @@ def test_rows_of_another_model_or_version_are_refused() -> None:
         robustness([broken], LAYERS)
     with pytest.raises(DataError, match=r"one cost for each of the exits \[1, 2, 4\], got 2"):
         robustness(ROWS, LAYERS, exit_costs=[0.5, 1.0])
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_reads_what_the_attacks_write(kind: str) -> None:
+    from offramp.attacks.result import AttackResult
+
+    result = AttackResult.of(ROWS, {"kind": kind})
+    assert (
+        robustness(result.table, LAYERS, resamples=20).metrics
+        == robustness(ROWS, LAYERS, resamples=20).metrics
+    )

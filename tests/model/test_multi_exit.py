@@ -35,13 +35,21 @@ def test_save_and_load_is_exact_to_the_bit(
     cls: Any, gates: bool, pooling: str, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     model = cls.from_backbone(
-        str(tiny_encoder), [1, 3, 4], labels=["no", "yes", "so so"], pooling=pooling, gates=gates, max_length=32
+        str(tiny_encoder),
+        [1, 3, 4],
+        labels=["no", "yes", "so so"],
+        pooling=pooling,
+        gates=gates,
+        max_length=32,
     ).eval()
     model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     assert type(loaded) is cls
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
     with torch.no_grad():
         before, after = model(**batch(model)), loaded(**batch(loaded))
     assert torch.equal(before.logits, after.logits)
@@ -103,7 +111,13 @@ def test_costs_are_counted_by_hand(tiny_encoder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("exits", "message"),
-    [([], "at least one exit"), ([4, 2], "must increase"), ([2, 2], "must increase"), ([0, 4], "1..4"), ([2, 5], "1..4")],
+    [
+        ([], "at least one exit"),
+        ([4, 2], "must increase"),
+        ([2, 2], "must increase"),
+        ([0, 4], "1..4"),
+        ([2, 5], "1..4"),
+    ],
 )
 def test_exit_layers_that_do_not_fit(exits: list[int], message: str, tiny_encoder: Path) -> None:
     for cls in CLASSES:
@@ -122,7 +136,9 @@ def test_other_arguments_that_do_not_fit(tiny_encoder: Path) -> None:
 
 
 def test_regression_has_one_output_and_squared_error(tiny_encoder: Path) -> None:
-    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4], kind="regression").eval()
+    model = MultiExitForSequenceClassification.from_backbone(
+        str(tiny_encoder), [2, 4], kind="regression"
+    ).eval()
     output = model(**batch(model), labels=torch.tensor([1.0, 3.0]))
     assert output.logits.shape == (2, 2, 1)
     expected = sum(((output.logits[:, k, 0] - torch.tensor([1.0, 3.0])) ** 2).mean() for k in range(2))

@@ -23,7 +23,11 @@ QUICK: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-3}
 
 
 def fresh(encoder: Path, strategy: str) -> Any:
-    cls = MultiModelForSequenceClassification if strategy == "multi_model" else MultiExitForSequenceClassification
+    cls = (
+        MultiModelForSequenceClassification
+        if strategy == "multi_model"
+        else MultiExitForSequenceClassification
+    )
     return cls.from_backbone(str(encoder), [1, 2, 4], labels=["no", "yes"])
 
 
@@ -51,14 +55,21 @@ def test_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     """Ctrl-C in the second epoch, then the same call again: the same weights to the bit."""
     whole = train(
-        fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "whole", epochs=3, **QUICK
+        fresh(tiny_encoder, strategy),
+        tiny_data,
+        strategy=strategy,
+        output_dir=tmp_path / "whole",
+        epochs=3,
+        **QUICK,
     )
     steps = 0
     original = cls.step
 
     def interrupted(self: Any, *args: Any) -> Any:
         nonlocal steps
-        training = isinstance(args[0], SegmentedModel)  # the audit of shared parameters takes steps of its own
+        training = isinstance(
+            args[0], SegmentedModel
+        )  # the audit of shared parameters takes steps of its own
         steps += training
         if training and steps == 17:  # 12 steps an epoch
             os.kill(os.getpid(), signal.SIGINT)
@@ -67,11 +78,21 @@ def test_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr(cls, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(
-            fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "cut", epochs=3, **QUICK
+            fresh(tiny_encoder, strategy),
+            tiny_data,
+            strategy=strategy,
+            output_dir=tmp_path / "cut",
+            epochs=3,
+            **QUICK,
         )
     assert steps == 17
     resumed = train(
-        fresh(tiny_encoder, strategy), tiny_data, strategy=strategy, output_dir=tmp_path / "cut", epochs=3, **QUICK
+        fresh(tiny_encoder, strategy),
+        tiny_data,
+        strategy=strategy,
+        output_dir=tmp_path / "cut",
+        epochs=3,
+        **QUICK,
     )
     members = 3 if strategy == "multi_model" else 1
     assert steps == 36 * members  # no step was taken twice
@@ -79,7 +100,9 @@ def test_resumed_run_equals_an_uninterrupted_one(
         assert torch.equal(a, b), name
 
 
-def test_a_finished_run_is_loaded_and_another_is_refused(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+def test_a_finished_run_is_loaded_and_another_is_refused(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path
+) -> None:
     first = train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, **QUICK)
     stamp = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     again = train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, **QUICK)
@@ -114,7 +137,10 @@ def test_two_seeds_differ_and_one_seed_repeats(tiny_encoder: Path, tiny_data: An
 def test_regression_learns(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
     data = {
         split: rows.map(lambda row: {"label": float(row["label"]) * 4 - 2}, load_from_cache_file=False)
-        for split, rows in ((s, r.remove_columns("label").add_column("label", [float(x) for x in r["label"]])) for s, r in tiny_data.items())
+        for split, rows in (
+            (s, r.remove_columns("label").add_column("label", [float(x) for x in r["label"]]))
+            for s, r in tiny_data.items()
+        )
     }
     model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4], kind="regression")
     train(model, data, strategy="joint", output_dir=tmp_path, epochs=8, **QUICK)

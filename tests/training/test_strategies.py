@@ -145,7 +145,9 @@ def test_memory_ledger_counts_a_known_graph() -> None:
     class Step:
         def step(self, model: object, inputs: Any, labels: Any, backward: Any) -> None:
             x = torch.ones(1000, requires_grad=True)
-            backward((x.exp() * 1.0).sum())  # exp keeps its result: 4,000 bytes, and nothing else keeps anything
+            backward(
+                (x.exp() * 1.0).sum()
+            )  # exp keeps its result: 4,000 bytes, and nothing else keeps anything
 
     assert peak_activation_bytes(Square(), Step(), {}, torch.zeros(1)) == 4000  # type: ignore[arg-type]
 

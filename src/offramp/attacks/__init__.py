@@ -9,7 +9,7 @@ from offramp.attacks.text import AttackedText
 
 if TYPE_CHECKING:
     from offramp.attacks.diff import diff_html, diff_text
-    from offramp.attacks.recipe import Options
+    from offramp.attacks.options import Options
     from offramp.attacks.recipes import RECIPES
     from offramp.attacks.result import AttackResult
     from offramp.attacks.run import attack
@@ -20,7 +20,7 @@ __all__ = ["RECIPES", "AttackResult", "AttackedText", "Options", "Victim", "atta
 _HOME = {
     "RECIPES": "recipes",
     "AttackResult": "result",
-    "Options": "recipe",
+    "Options": "options",
     "Victim": "victim",
     "attack": "run",
     "diff_html": "diff",

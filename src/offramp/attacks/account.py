@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Key = tuple[str, ...]  # the segments of a text: all that the model sees
-REMEMBERED = 8192  # answers kept an example
+REMEMBERED = 1024  # answers kept an example
 
 
 @dataclass(frozen=True)

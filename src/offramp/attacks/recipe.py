@@ -11,12 +11,9 @@ from offramp.attacks.account import Look
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.importance import Importance
 from offramp.attacks.objectives import Objective
-from offramp.attacks.options import Options
 from offramp.attacks.search import Search
 from offramp.attacks.text import AttackedText
 from offramp.attacks.transformations import Transformation
-
-__all__ = ["Move", "Options", "Recipe"]
 
 
 @dataclass(frozen=True)

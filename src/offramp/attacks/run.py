@@ -12,8 +12,9 @@ import numpy as np
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.seeding import generator
 from offramp.attacks.drive import Outcome, side_by_side
+from offramp.attacks.options import Options
 from offramp.attacks.progress import Report, reporting
-from offramp.attacks.recipe import Options, Recipe
+from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.result import AttackResult, make_row
 from offramp.attacks.similarity import DEFAULT_JUDGE, Judge, judged_by, load_judge
@@ -84,16 +85,8 @@ def attack(
     victim = Victim(model, policy, batch_size=batch_size, max_forward=settings.queries)
     prepared = make_recipe(recipe, victim, settings)
     examples = read_examples(dataset)
-    manifest = {
-        "recipe": recipe,
-        "seed": seed,
-        "options": asdict(settings),
-        "kind": victim.kind,
-        "policy": describe_policy(policy),
-        "weights": weights_fingerprint(model),
-        "texts": texts_fingerprint([(e.id, e.text.original) for e in examples]),
-        "similarity": similarity,
-    }
+    manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
+    manifest |= describe(victim, examples)
     store = Store(None if output is None else Path(output), manifest, resume=resume)
     judge = load_judge(similarity)
     todo = [e for e in examples if e.id not in store.rows]
@@ -103,6 +96,16 @@ def attack(
             store.add(attack_group(victim, prepared, todo[start : start + group], seed, judge))
             report(len(store.rows), len(examples))
     return store.finish([e.id for e in examples], {"data": fingerprint(dataset), **judged_by(judge, model)})
+
+
+def describe(victim: Victim, examples: Sequence[Example]) -> dict[str, Any]:
+    """What is attacked, as JSON: task, policy, and fingerprints of weights and texts."""
+    return {
+        "kind": victim.kind,
+        "policy": describe_policy(victim.policy),
+        "weights": weights_fingerprint(victim.model),
+        "texts": texts_fingerprint([(e.id, e.text.original) for e in examples]),
+    }
 
 
 def attack_group(

@@ -79,10 +79,10 @@ class Store:
         now = self.manifest
         other = [key for key in now if now[key] != stored.get(key)]
         if other:
-            shown = ", ".join(
-                f"{key} ({stored.get(key)!r:.60} there, {now[key]!r:.60} here)" for key in other
+            raise ConfigError(
+                f"{self.folder} holds another attack ({', '.join(_changed(stored, now, other))}): give another "
+                "folder, or delete that one"
             )
-            raise ConfigError(f"{self.folder} holds an attack with another {shown}: give another folder")
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,3 +118,15 @@ def weights_fingerprint(model: nn.Module) -> str:
 def texts_fingerprint(rows: Sequence[tuple[int, tuple[str, ...]]]) -> str:
     """16 hexadecimal digits of ids and texts in their order."""
     return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """What differs, inside nested options too: `rounds 5 there, 2 here`."""
+    found = []
+    for key in keys:
+        before, after = stored.get(key), now[key]
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _changed(before, after, [k for k in after if before.get(k) != after[k]])
+        else:
+            found.append(f"{key} {before!r:.40} there, {after!r:.40} here")
+    return found

@@ -121,7 +121,13 @@ def attack(
 
 
 def record_attack(
-    result: AttackResult, victim: Any, data: Any, folder: Path, config: dict[str, Any], seed: int, started: datetime
+    result: AttackResult,
+    victim: Any,
+    data: Any,
+    folder: Path,
+    config: dict[str, Any],
+    seed: int,
+    started: datetime,
 ) -> dict[str, Any]:
     """Robustness numbers of an attack, written beside its rows."""
     from offramp._core.records import write_record
@@ -136,7 +142,9 @@ def record_attack(
         "doubts": attack_doubts(result.table),
     }
     tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
-    write_record(folder, command="attack", config=config, metrics=metrics, seed=seed, tables=tables, started=started)
+    write_record(
+        folder, command="attack", config=config, metrics=metrics, seed=seed, tables=tables, started=started
+    )
     return metrics
 
 

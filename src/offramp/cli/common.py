@@ -97,7 +97,9 @@ def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
         return
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in rows[0]:
-        table.add_column(str(name).replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
+        table.add_column(
+            str(name).replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right"
+        )
     for row in rows:
         table.add_row(*(format_cell(value) for value in row.values()))
     console.print(table)
@@ -113,8 +115,17 @@ def format_cell(value: Any) -> str:
 def emit(json_output: bool, result: Mapping[str, Any]) -> None:
     """The result as one JSON object on stdout, where `--json` was given."""
     if json_output:
-        json.dump(plain(result), sys.stdout, indent=2)
+        json.dump(_json_ready(result), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
+
+
+def _json_ready(value: Any) -> Any:
+    """A value in JSON's own types; paths stay whole (a record would shorten them), what is undefined is null."""
+    if isinstance(value, Mapping):
+        return {str(k): _json_ready(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(v) for v in value]
+    return str(value) if isinstance(value, str | Path) else plain(value)
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:

@@ -33,7 +33,11 @@ def data(
     show(f"{found.name} ({found.kind}, metrics {', '.join(found.metrics)})", splits)
     first = [found["train"][i] for i in range(min(examples, len(found["train"])))]
     for row in first:
-        note(str({k: (v if not isinstance(v, str) or len(v) < 200 else v[:200] + " …") for k, v in row.items()}))
+        note(
+            str(
+                {k: (v if not isinstance(v, str) or len(v) < 200 else v[:200] + " …") for k, v in row.items()}
+            )
+        )
     emit(
         json,
         {

@@ -59,9 +59,10 @@ def evaluate(
     """
     limit_threads(threads)
     if split == "calibration":
-        raise ConfigError("thresholds are fitted on the calibration split, so nothing is reported on it: try validation")
+        raise ConfigError(
+            "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
+        )
     found = reading.load(data)
-    names = model_names(models)
     settings = Measurement(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
     folders = dict(zip(model_names(models), models, strict=True))
     measured = {name: measure(name, folder, found, settings) for name, folder in folders.items()}
@@ -80,7 +81,7 @@ class Measurement:
     timed: int
     batch_size: int
     seed: int
-    source: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,11 @@ def measure_time(model: SegmentedModel, policy: Policy, rows: Any, examples: int
     grid = threshold_grid(policy.criterion, scores(policy.criterion, policy.scaled(trace(model, some))))
     spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
     # At full depth a cascade is its last member: nobody would run the others first.
-    full = TorchSegments(model.member(len(model.members) - 1)) if isinstance(model, MultiModelForSequenceClassification) else None
+    full = (
+        TorchSegments(model.member(len(model.members) - 1))
+        if isinstance(model, MultiModelForSequenceClassification)
+        else None
+    )
     return time_speedups(
         TorchSegments(model),
         policy,
@@ -218,9 +223,14 @@ def measure_time(model: SegmentedModel, policy: Policy, rows: Any, examples: int
     )
 
 
-def _show(name: str, tables: Mapping[str, Any], numbers: Mapping[str, Any], metric: str, doubts: Sequence[str]) -> None:
+def _show(
+    name: str, tables: Mapping[str, Any], numbers: Mapping[str, Any], metric: str, doubts: Sequence[str]
+) -> None:
     rows = [row for row in tables["per_exit"].to_pylist() if row["metric"] == metric]
-    show(f"{name}: {metric} by exit", [{k: row[k] for k in ("layer", "cost", "score", "low", "high")} for row in rows])
+    show(
+        f"{name}: {metric} by exit",
+        [{k: row[k] for k in ("layer", "cost", "score", "low", "high")} for row in rows],
+    )
     show(f"{name}: with its policy", [numbers])
     for doubt in doubts:
         note(f"{name}: {doubt}")

@@ -6,11 +6,12 @@ import logging
 import sys
 from pathlib import Path
 
+import yaml
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 
 from offramp import __version__
-from offramp._core.errors import OfframpError
+from offramp._core.errors import ConfigError, OfframpError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -37,14 +38,14 @@ A first look, on real data: `offramp demo`. A study of your own, step by step:
 Every option can stand in a YAML file: `offramp train --config train.yaml`."""
 
 
-def make_app(config: Path | None = None) -> App:
-    """The application; `config` is a YAML file whose keys are the options of the command that is run."""
+def make_app(options: Dict | None = None) -> App:
+    """The application; `options` come from a file, and stand below those of the command line."""
     app = App(
         name="offramp",
         help=HELP,
         help_format="markdown",
         version=__version__,
-        config=[] if config is None else [Yaml(config, must_exist=True, use_commands_as_keys=False)],
+        config=[] if options is None else [options],
         default_parameter=Parameter(consume_multiple=True, negative=()),
     )
     for name, target in COMMANDS.items():
@@ -65,18 +66,35 @@ def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     return rest, config
 
 
+def read_config(path: Path, arguments: list[str]) -> Dict:
+    """A YAML file whose keys are the options of the command that is run."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold options, one `name: value` a line, got {type(content).__name__}")
+    # Under the command's name: an option may be called like another command (`data`).
+    command = next((a for a in arguments if a in COMMANDS), "")
+    return Dict({command: {str(k): v for k, v in content.items()}}, source=str(path))
+
+
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     rest, config = take_config(arguments)
     try:
-        make_app(config)(rest, exit_on_error=False, print_error=False, result_action="return_value")
+        make_app(None if config is None else read_config(config, rest))(
+            rest, exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except (CycloptsError, OfframpError) as error:
         return _fail(str(error), USAGE_ERROR)
     except FileNotFoundError as error:
         return _fail(f"no such file: {error.filename or error}", USAGE_ERROR)
     except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", USAGE_ERROR)
+        return _fail(
+            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", USAGE_ERROR
+        )
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped: run the same command again to go on", INTERRUPTED)
     return 0

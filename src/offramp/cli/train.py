@@ -49,7 +49,13 @@ def train(
     limit_threads(threads)
     found = reading.load(data)
     model = make_model(
-        found, backbone=backbone, exits=exits, strategy=strategy, pooling=pooling, gates=gates, max_length=max_length,
+        found,
+        backbone=backbone,
+        exits=exits,
+        strategy=strategy,
+        pooling=pooling,
+        gates=gates,
+        max_length=max_length,
         seed=seed,
     )
     from offramp.training.run import train as fit
@@ -101,6 +107,10 @@ def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[s
     predictions = found.predictions()
     cost = found.costs.mean(axis=0) / found.full_cost.mean()
     return [
-        {"exit_layer": layer, data.metrics[0]: score(data.metrics[0], labels, predictions[:, k]), "cost": float(cost[k])}
+        {
+            "exit_layer": layer,
+            data.metrics[0]: score(data.metrics[0], labels, predictions[:, k]),
+            "cost": float(cost[k]),
+        }
         for k, layer in enumerate(found.exit_layers)
     ]

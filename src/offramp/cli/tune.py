@@ -62,9 +62,20 @@ def tune(
     path = output or policy_path(model, criterion)
     path.parent.mkdir(parents=True, exist_ok=True)
     policy.save(path)
-    show("policy, on the calibration split", [{"criterion": criterion, "threshold": policy.criterion.threshold, **policy.target}])
+    show(
+        "policy, on the calibration split",
+        [{"criterion": criterion, "threshold": policy.criterion.threshold, **policy.target}],
+    )
     note(f"policy: {path}")
-    emit(json, {"policy": str(path), "criterion": criterion, "threshold": policy.criterion.threshold, **policy.target})
+    emit(
+        json,
+        {
+            "policy": str(path),
+            "criterion": criterion,
+            "threshold": policy.criterion.threshold,
+            **policy.target,
+        },
+    )
 
 
 def policy_path(model: Path, criterion: str) -> Path:
@@ -95,12 +106,16 @@ def fit_policy(
     )
 
 
-def policy_for(folder: Path, model: SegmentedModel, data: Any, criterion: str, max_accuracy_drop: float) -> Policy:
+def policy_for(
+    folder: Path, model: SegmentedModel, data: Any, criterion: str, max_accuracy_drop: float
+) -> Policy:
     """The policy beside a model, tuned first where there is none."""
     from offramp.engine.policy import Policy
 
     path = policy_path(folder, criterion)
     if not path.exists():
-        note(f"{folder.name}: no policy for {criterion!r} yet: tuned for a drop of at most {max_accuracy_drop:g}")
+        note(
+            f"{folder.name}: no policy for {criterion!r} yet: tuned for a drop of at most {max_accuracy_drop:g}"
+        )
         fit_policy(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
     return Policy.load(path)

@@ -76,7 +76,8 @@ class Interval:
 
 def interval_table(found: Iterable[Interval]) -> pa.Table:
     """Intervals as rows `name`, `estimate`, `low`, `high`, for a run record."""
-    return from_rows(("name", "estimate", "low", "high"), [(i.name, i.estimate, i.low, i.high) for i in found])
+    rows = [(i.name, i.estimate, i.low, i.high) for i in found]
+    return from_rows(("name", "estimate", "low", "high"), rows)
 
 
 def resample_weights(examples: int, resamples: int, seed: int) -> Iterator[Weights]:

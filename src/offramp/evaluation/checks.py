@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.trace import Trace
@@ -116,17 +117,24 @@ def attack_doubts(rows: pa.Table | Sequence[Mapping[str, Any]]) -> tuple[str, ..
         "success",
     )
     require_columns(table, names, "checking an attack")
-    weaker = int((floats(table, "adversarial_layer") < floats(table, "clean_layer")).sum())
-    same = np.array(table["text"].to_pylist()) == np.array(table["adversarial_text"].to_pylist())
-    if "text_pair" in table.column_names:
-        pairs = zip(table["text_pair"].to_pylist(), table["adversarial_text_pair"].to_pylist(), strict=True)
-        same &= np.array([a == b for a, b in pairs])
-    unchanged = int((same & (floats(table, "success") > 0)).sum())
     keys = list(zip(*(table[name].to_pylist() for name in ("id", "recipe", "seed")), strict=True))
+    weaker = floats(table, "adversarial_layer") < floats(table, "clean_layer")
     counts = {
-        "examples ended weaker than they began (an earlier exit than the clean text)": weaker,
-        "examples count as successes although no text was changed": unchanged,
+        "examples ended weaker than they began (an earlier exit than the clean text)": weaker.sum(),
+        "examples count as successes although no text was changed": (
+            _unchanged(table) & (floats(table, "success") > 0)
+        ).sum(),
         "rows repeat an example of the same recipe and seed": len(keys) - len(set(keys)),
     }
     few = (f"only {table.num_rows} examples: intervals are wide",) if table.num_rows < FEW else ()
     return (*few, *(f"{count} {what}" for what, count in counts.items() if count))
+
+
+def _unchanged(table: pa.Table) -> NDArray[np.bool_]:
+    """Where both texts are what they were `(examples,)`."""
+    same = np.ones(table.num_rows, dtype=bool)
+    for name in ("text", "text_pair"):
+        if name in table.column_names:
+            pairs = zip(table[name].to_pylist(), table[f"adversarial_{name}"].to_pylist(), strict=True)
+            same &= np.array([before == after for before, after in pairs])
+    return same

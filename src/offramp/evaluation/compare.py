@@ -91,7 +91,12 @@ def compare(
         exact = np.mean([model.exact() for model in models], axis=0)
         drawn = replicates(models, resamples=resamples, seed=seed, over=over)
         measured[name] = _Measured(models[0].names, exact, drawn)
-        curves[name] = [speed_accuracy(t, rules[name], metric=metric, points=points) for t in group]
+        # One model has its own band; of several, the range over the models is what a figure shows.
+        band = resamples if len(group) == 1 else 0
+        curves[name] = [
+            speed_accuracy(t, rules[name], metric=metric, points=points, resamples=band, seed=seed)
+            for t in group
+        ]
     return Comparison(base, metric, _scores(measured, base), _winners(measured), curves)
 
 

@@ -43,18 +43,18 @@ def sweep_thresholds(
     if len(trace) == 0:
         raise DataError("expected examples to sweep thresholds over, got an empty trace")
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
-    if temperatures is not None:
-        trace = scaled(trace, temperatures)
-        if isinstance(rule, Energy) and not rule.temperatures:
-            rule = replace(rule, temperatures=tuple(temperatures))
-    table = scores(rule, trace)
+    if temperatures is not None and isinstance(rule, Energy) and not rule.temperatures:
+        rule = replace(rule, temperatures=tuple(temperatures))
+    table = scores(rule, scaled(trace, temperatures))
     thresholds = threshold_grid(rule, table, points)
     exits = [first_exit(with_threshold(rule, threshold), table) for threshold in thresholds]
     return Sweep(rule.name, thresholds, np.stack(exits, axis=1))
 
 
-def scaled(trace: Trace, temperatures: Sequence[float]) -> Trace:
-    """The trace with every exit's logits divided by its temperature."""
+def scaled(trace: Trace, temperatures: Sequence[float] | None) -> Trace:
+    """The trace with every exit's logits divided by its temperature; None leaves them as they are."""
+    if temperatures is None:
+        return trace
     if len(temperatures) != trace.exits:
         raise ConfigError(
             f"expected one temperature for each of {trace.exits} exits, got {len(temperatures)}: "

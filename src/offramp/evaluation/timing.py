@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
-from offramp.engine.timing import time_interleaved
+from offramp.engine.timing import Timing, time_interleaved
 from offramp.evaluation.columns import from_rows
 
 if TYPE_CHECKING:
@@ -68,15 +68,7 @@ def time_speedups(
         engines[repr(threshold)] = CompactingEngine(segments, at, batch_size=batch_size)
     calls = {name: _run(engine, encodings) for name, engine in engines.items()}
     timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock)
-    whole = timings["full"].seconds
-    rows = []
-    for threshold in tried:
-        seconds = timings[repr(threshold)].seconds
-        ratios = whole / seconds  # round by round: both halves of a ratio saw the same machine
-        spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
-        rows.append((threshold, float(np.median(seconds)), float(np.median(whole)), *spread))
-    names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
-    return from_rows(names, rows)
+    return _compared(tried, timings)
 
 
 def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any]:
@@ -87,3 +79,16 @@ def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any
 
 def _run(engine: CompactingEngine[Any], encodings: Sequence[Encoding]) -> Callable[[], object]:
     return lambda: engine.run(encodings)
+
+
+def _compared(thresholds: Sequence[float], timings: Mapping[str, Timing]) -> pa.Table:
+    """A row a threshold; ratios are taken round by round, where both halves saw the same machine."""
+    whole = timings["full"].seconds
+    rows = []
+    for threshold in thresholds:
+        timing = timings[repr(threshold)]
+        ratios = whole / timing.seconds
+        spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
+        rows.append((threshold, timing.p50, timings["full"].p50, *spread))
+    names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
+    return from_rows(names, rows)

@@ -50,7 +50,12 @@ class Engine:
     """
 
     def __init__(
-        self, model: SegmentedModel | str | Path, policy: Policy | str | Path, *, backend: str = "torch", batch_size: int = 32
+        self,
+        model: SegmentedModel | str | Path,
+        policy: Policy | str | Path,
+        *,
+        backend: str = "torch",
+        batch_size: int = 32,
     ) -> None:
         from offramp.inference.segments import TorchSegments
         from offramp.model import load_model
@@ -87,6 +92,11 @@ class Engine:
                 cost=float(cost / whole),
             )
             for answer, probability, layer, cost, whole in zip(
-                decisions.prediction, decisions.probability, decisions.layer, decisions.cost, full, strict=True
+                decisions.prediction,
+                decisions.probability,
+                decisions.layer,
+                decisions.cost,
+                full,
+                strict=True,
             )
         ]

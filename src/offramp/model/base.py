@@ -178,7 +178,9 @@ class SegmentedModel(PreTrainedModel):
         counts: list[int] = []
         for k in range(len(self.exit_layers)):
             states: list[Any] = []
-            counts.append(count_flops(lambda k=k, state=state, out=states: out.append(self.segment(k, state))))  # type: ignore[misc]
+            counts.append(
+                count_flops(lambda k=k, state=state, out=states: out.append(self.segment(k, state)))
+            )  # type: ignore[misc]
             state = states[0]
             counts.append(count_flops(lambda k=k, state=state: self.head(k, state)))  # type: ignore[misc]
         return np.array(counts, dtype=np.float64)
@@ -219,9 +221,10 @@ class SegmentedModel(PreTrainedModel):
             ) from error
         model, info = loaded
         _refuse_partial(pretrained_model_name_or_path, info)
-        if (Path(pretrained_model_name_or_path) / "tokenizer_config.json").exists():
-            model.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
-        elif not Path(pretrained_model_name_or_path).exists():  # a hub id
+        folder = Path(pretrained_model_name_or_path)
+        if (
+            not folder.exists() or (folder / "tokenizer_config.json").exists()
+        ):  # a hub id, or a folder with one
             model.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 

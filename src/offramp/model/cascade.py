@@ -23,7 +23,9 @@ class MultiModelConfig(MultiExitConfig):
 
     model_type = "offramp-cascade"
 
-    def __init__(self, **kwargs: Any) -> None:  # the library gives a config without its own __init__ a dataclass's
+    def __init__(
+        self, **kwargs: Any
+    ) -> None:  # the library gives a config without its own __init__ a dataclass's
         super().__init__(**kwargs)
 
     def member(self, k: int) -> MultiExitConfig:
@@ -53,7 +55,8 @@ class CascadeState:
     def take(self, rows: Tensor) -> Self:
         """Some of the rows."""
         inputs = {
-            k: [embeds[rows] for embeds in v] if k == "inputs_embeds" else v[rows] for k, v in self.inputs.items()
+            k: [embeds[rows] for embeds in v] if k == "inputs_embeds" else v[rows]
+            for k, v in self.inputs.items()
         }
         return replace(self, inputs=inputs, reached=None if self.reached is None else self.reached.take(rows))
 
@@ -104,7 +107,9 @@ class MultiModelForSequenceClassification(SegmentedModel):
         single = MultiExitForSequenceClassification.config_for(
             encoder, exits, labels=labels, kind=kind, pooling=pooling, gates=gates, max_length=max_length
         )
-        options = {k: v for k, v in single.to_dict().items() if k not in ("model_type", "architectures", "strategy")}
+        options = {
+            k: v for k, v in single.to_dict().items() if k not in ("model_type", "architectures", "strategy")
+        }
         options["backbone_config"] = truncated_config(encoder.config, exits[-1]).to_dict()
         config = MultiModelConfig(**options, strategy="multi_model")
         with torch.random.fork_rng(devices=[]):

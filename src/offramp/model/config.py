@@ -17,9 +17,13 @@ def check_exits(exits: Sequence[int], depth: int) -> list[int]:
     """The exit layers as a list, or `ModelError` where they are out of order or beyond the depth."""
     layers = [int(i) for i in exits]
     if not layers:
-        raise ModelError("a model needs at least one exit, got none: give the exit layers, say exits=[1, 2, 4, 6]")
+        raise ModelError(
+            "a model needs at least one exit, got none: give the exit layers, say exits=[1, 2, 4, 6]"
+        )
     if layers != sorted(set(layers)):
-        raise ModelError(f"exit layers must increase without repeats, got {layers}: try {sorted(set(layers))}")
+        raise ModelError(
+            f"exit layers must increase without repeats, got {layers}: try {sorted(set(layers))}"
+        )
     if layers[0] < 1 or layers[-1] > depth:
         raise ModelError(f"exit layers must lie in 1..{depth} (layers count from 1), got {layers}")
     return layers
@@ -85,7 +89,9 @@ class MultiExitConfig(PretrainedConfig):
         stored = dict(self.backbone_config)
         model_type = stored.pop("model_type", None)
         if model_type is None:
-            raise ModelError("the config names no backbone (backbone_config['model_type']): this is no offramp model")
+            raise ModelError(
+                "the config names no backbone (backbone_config['model_type']): this is no offramp model"
+            )
         config = AutoConfig.for_model(model_type, **stored)
         # "sdpa" is what the library sets where nobody asked; not every encoder has it, so the encoder chooses then.
         if self._attn_implementation not in (None, "sdpa"):

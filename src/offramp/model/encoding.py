@@ -44,7 +44,9 @@ class TextEncoder:
             if not isinstance(text, str):
                 raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
         if pairs is not None and len(pairs) != len(texts):
-            raise DataError(f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs")
+            raise DataError(
+                f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs"
+            )
         if not len(texts):
             return [], 0
         batch = self.tokenizer(
@@ -60,7 +62,9 @@ class TextEncoder:
     def dataset(self, dataset: Any) -> tuple[list[Encoding], int]:
         """The encodings of a dataset with columns `text` and, for pairs, `text_pair`; how many were cut."""
         if "text" not in dataset.column_names:
-            raise DataError(f"expected a column 'text', found {dataset.column_names}: load it with offramp.load_data")
+            raise DataError(
+                f"expected a column 'text', found {dataset.column_names}: load it with offramp.load_data"
+            )
         pairs = list(dataset["text_pair"]) if "text_pair" in dataset.column_names else None
         return self.encode(list(dataset["text"]), pairs)
 

@@ -48,7 +48,14 @@ class ExitHead(nn.Module):
     """
 
     def __init__(
-        self, hidden_size: int, num_labels: int, *, pooling: str, gate: bool, dropout: float, norm: nn.Module | None
+        self,
+        hidden_size: int,
+        num_labels: int,
+        *,
+        pooling: str,
+        gate: bool,
+        dropout: float,
+        norm: nn.Module | None,
     ) -> None:
         super().__init__()
         self.pooling = pooling

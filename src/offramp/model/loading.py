@@ -32,7 +32,9 @@ def load_model(source: str | Path) -> SegmentedModel:
     if folder.exists() and not (folder / "config.json").exists():
         inner = folder / "model"
         if not (inner / "config.json").exists():
-            raise ModelError(f"{source} holds no config.json: give the folder that training wrote its model to")
+            raise ModelError(
+                f"{source} holds no config.json: give the folder that training wrote its model to"
+            )
         folder = inner
     try:
         config = AutoConfig.from_pretrained(str(folder))

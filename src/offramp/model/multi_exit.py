@@ -24,7 +24,9 @@ __all__ = ["MultiExitForSequenceClassification", "MultiExitOutput"]
 
 def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: Any) -> int:
     """The maximum length asked for, or the default; `ModelError` beyond what encoder and tokenizer take."""
-    limit = min(getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH), tokenizer.model_max_length)
+    limit = min(
+        getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH), tokenizer.model_max_length
+    )
     if max_length is None:
         return int(min(DEFAULT_MAX_LENGTH, limit))
     if not 4 <= max_length <= limit:
@@ -121,7 +123,9 @@ class MultiExitForSequenceClassification(SegmentedModel):
         if kind == "regression":
             names = ["score"]
         elif len(names) < 2:
-            raise ModelError(f"classification needs at least 2 classes, got {names}; for scores use kind='regression'")
+            raise ModelError(
+                f"classification needs at least 2 classes, got {names}; for scores use kind='regression'"
+            )
         return MultiExitConfig(
             backbone_config=encoder.config,
             exits=exits,

@@ -12,9 +12,10 @@ from offramp._core.records import write_text
 from offramp.evaluation.columns import floats
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
 from offramp.reports.html import page
-from offramp.reports.study import Attack, Study, load_study
+from offramp.reports.study import Attack, Part, Study, load_study
 from offramp.reports.style import save_figure
 from offramp.reports.tables import all_tables, exit_scores
+from offramp.reports.text_table import plain_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,35 +57,46 @@ def report(run_folder: str | Path, output: str | Path, *, interactive: bool = Tr
 
 
 def all_figures(study: Study) -> dict[str, Figure]:
-    """Every figure that the study has content for, by file name."""
-    figures: dict[str, Figure] = {}
-    for metric, curves in study.curves.items():
-        figures[f"curves-{metric}"] = curve_figure(curves)
-    for metric in metrics_of_exits(study):
-        figures[f"exits-{metric}"] = exits_figure(exit_scores(study, metric), metric)
-    for i, (layers, shares) in enumerate(clean_histograms(study).items(), start=1):
-        figures[f"histogram-{i}"] = histogram_figure(shares, layers)
-    for i, attack in enumerate(study.attacks, start=1):
+    """Every figure that the study has content for, by file name; a part's have its prefix in front."""
+    return {
+        f"{part.prefix}{name}": figure for part in study.parts for name, figure in part_figures(part).items()
+    }
+
+
+def part_figures(part: Part) -> dict[str, Figure]:
+    """The figures of what was measured on one data set."""
+    told = f": {part.data}" if part.data else ""
+    figures = {
+        f"curves-{m}": curve_figure(curves, f"Score against cost{told}") for m, curves in part.curves.items()
+    }
+    for metric in metrics_of_exits(part):
+        figures[f"exits-{metric}"] = exits_figure(
+            exit_scores(part, metric), metric, f"Every exit by itself{told}"
+        )
+    for i, (layers, shares) in enumerate(clean_histograms(part).items(), start=1):
+        figures[f"histogram-{i}"] = histogram_figure(shares, layers, f"Where examples leave{told}")
+    for i, attack in enumerate(part.attacks, start=1):
         sides = {"clean": _shares(attack, "clean"), "attacked": _shares(attack, "adversarial")}
         title = f"Where examples leave: {attack.label}"
         figures[f"histogram-attack-{i}"] = histogram_figure(sides, attack.exit_layers, title)
-    if study.attacks:
-        deepest = max(attack.exit_layers[-1] for attack in study.attacks)
-        figures["depth"] = depth_figure({a.label: a.found for a in study.attacks}, deepest)
+    if part.attacks:
+        deepest = max(attack.exit_layers[-1] for attack in part.attacks)
+        results = {attack.label: attack.found for attack in part.attacks}
+        figures["depth"] = depth_figure(results, deepest, f"How deep examples go{told}")
     return figures
 
 
-def metrics_of_exits(study: Study) -> list[str]:
+def metrics_of_exits(part: Part) -> list[str]:
     """Metrics for which there are scores of the single exits."""
-    single = [run.tables["per_exit"] for _, run in study.labelled("per_exit")]
-    compared = [str(run.get("metric", "accuracy")) for _, run in study.labelled("scores")]
+    single = [run.tables["per_exit"] for _, run in part.labelled("per_exit")]
+    compared = [str(run.get("metric", "accuracy")) for _, run in part.labelled("scores")]
     return list(dict.fromkeys([*(m for table in single for m in table["metric"].to_pylist()), *compared]))
 
 
-def clean_histograms(study: Study) -> dict[tuple[int, ...], dict[str, Floats]]:
+def clean_histograms(part: Part) -> dict[tuple[int, ...], dict[str, Floats]]:
     """Shares that leave at each exit by model, those with the same exits together."""
     found: dict[tuple[int, ...], dict[str, Floats]] = {}
-    for label, run in study.labelled("histogram"):
+    for label, run in part.labelled("histogram"):
         table = run.tables["histogram"]
         found.setdefault(tuple(table["layer"].to_pylist()), {})[label] = floats(table, "share")
     return found
@@ -97,6 +109,11 @@ def _shares(attack: Attack, side: str) -> Floats:
 
 def _markdown(study: Study, tables: dict[str, str], pictures: dict[str, Path]) -> str:
     """The whole report as one Markdown file that shows the figures beside it."""
-    doubts = [f"> {' '.join(doubt.split())}" for doubt in study.doubts]
+    doubts = [f"> {plain_markdown(doubt)}" for doubt in study.doubts]
     images = [f"![{name.replace('-', ' ')}](figures/{path.name})" for name, path in pictures.items()]
-    return "\n\n".join([f"# {study.title}", *doubts, *images, *(t.strip() for t in tables.values())]) + "\n"
+    return (
+        "\n\n".join(
+            [f"# {plain_markdown(study.title)}", *doubts, *images, *(t.strip() for t in tables.values())]
+        )
+        + "\n"
+    )

@@ -12,7 +12,7 @@ from offramp._core.errors import DataError
 from offramp.evaluation.columns import floats
 from offramp.evaluation.curves import Curve
 from offramp.evaluation.robustness import Robustness
-from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, colour, marker, new_figure, styled
+from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, colour, marker, new_figure, shown, styled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,7 @@ def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], place: int) -> N
         "mew": 1.6,
         "ms": 7,
     }
-    axes.plot([], [], label=label, **hollow)  # line and mark in one legend entry
+    axes.plot([], [], label=shown(label), **hollow)  # line and mark in one legend entry
     static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
     if len({points.shape for points in static}) == 1:
         cost, score = np.mean(static, axis=0)
@@ -101,7 +101,7 @@ def _beyond(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
     """Where the curves end that leave the picture: a cascade's cost goes beyond the full model's."""
     ends = {label: mean_curve(group)[:2] for label, group in curves.items()}
     return [
-        f"{label} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}."
+        f"{shown(label)} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}."
         for label, (costs, scores) in ends.items()
         if costs[-1] > FAR
     ]
@@ -126,7 +126,7 @@ def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Ever
             at = [layers.index(layer) + shift for layer in rows["layer"].to_pylist()]
             score, low, high = (floats(rows, name) for name in ("score", "low", "high"))
             axes.vlines(at, low, high, color=colour(place), lw=2.2)
-            axes.plot(at, score, marker(place), color=colour(place), ms=8, label=label)
+            axes.plot(at, score, marker(place), color=colour(place), ms=8, label=shown(label))
         axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
         axes.set_xlim(-0.5, len(layers) - 0.5)
         axes.grid(visible=False, axis="x")
@@ -153,7 +153,9 @@ def histogram_figure(
         figure, axes = new_figure(3.6, title)
         for place, (label, values) in enumerate(shares.items()):
             at = np.arange(len(exit_layers)) + (place - (len(shares) - 1) / 2) * width
-            bars = axes.bar(at, np.asarray(values) * 100, width - 0.02, color=colour(place), label=label)
+            bars = axes.bar(
+                at, np.asarray(values) * 100, width - 0.02, color=colour(place), label=shown(label)
+            )
             axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=10, color=colour(place))
         axes.set_xticks(range(len(exit_layers)), [f"layer {layer}" for layer in exit_layers])
         axes.grid(visible=False, axis="x")
@@ -178,7 +180,7 @@ def depth_figure(
         figure, axes = new_figure(1.9 + 0.5 * len(results), title)
         for row, found in enumerate(results.values()):
             _draw_depths(axes, row, found)
-        axes.set_yticks(range(len(results)), list(results))
+        axes.set_yticks(range(len(results)), [shown(label) for label in results])
         axes.set_ylim(len(results) - 0.4, -0.6)
         axes.set_xlim(0, layers * 1.02)
         axes.axvline(layers, color=GREY, lw=1, ls=":", zorder=0)

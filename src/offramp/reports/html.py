@@ -18,17 +18,15 @@ from pathlib import Path
 from offramp.reports.examples import examples_section
 from offramp.reports.interactive import DRAW, curve_json, plotly_script
 from offramp.reports.markup import Html, join, tag, text
-from offramp.reports.study import Study
+from offramp.reports.study import Part, Study
 from offramp.reports.text_table import TextTable
 
 SECTIONS = {
-    "runs": "What was run",
     "curves": "Speed and accuracy",
     "exits": "Exits",
     "leaving": "Where examples leave",
     "robustness": "Under attack",
     "examples": "Adversarial examples",
-    "setup": "Configuration and hardware",
 }
 
 
@@ -61,66 +59,72 @@ def page(
     Args:
         study: what the records say.
         tables: of `tables.all_tables`.
-        figures: SVG files by name: `curves-…`, `exits-…`, `histogram-…`, `depth-…`.
+        figures: SVG files by the names of `build.all_figures`.
         interactive: whether curves answer to the mouse.
 
     Returns:
         HTML; the same for the same input.
     """
     scripts = Scripts()
-    content = _content(study, tables, figures, scripts, interactive)
-    shown = {name: body for name, body in content.items() if body}
-    links = [tag("a", text(SECTIONS[name]), href=f"#{name}") for name in shown]
-    sections = [
-        tag("section", tag("h2", text(SECTIONS[name])), join(body), id=name) for name, body in shown.items()
-    ]
+    contents = [("runs", "What was run", [tables["runs"].html()])]
+    for part in study.parts:
+        contents += _sections(part, tables, figures, interactive)
+    if interactive and any(part.curves for part in study.parts):
+        contents[-1][2].extend([scripts.add(plotly_script()), scripts.add(DRAW)])
+    contents.append(("setup", "Configuration and hardware", _setup(study)))
+    links = [tag("a", text(title), href=f"#{name}") for name, title, _ in contents]
+    sections = [tag("section", tag("h2", text(title)), join(body), id=name) for name, title, body in contents]
+    top = tag("header", tag("h1", text(study.title)), tag("nav", *links))
+    body = tag("body", top, join(_doubts(study)), *sections)
+    return f"<!doctype html>\n{tag('html', _head(study.title, scripts), body, lang='en')}\n"
+
+
+def _head(title: str, scripts: Scripts) -> Html:
     css = resources.files("offramp.reports").joinpath("page.css").read_text(encoding="utf-8")
-    head = [
+    return tag(
+        "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=scripts.policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", text(f"offramp: {study.title}")),
+        tag("title", text(f"offramp: {title}")),
         tag("style", Html(css)),
-    ]
-    top = tag("header", tag("h1", text(study.title)), tag("nav", *links))
-    whole = tag("html", tag("head", *head), tag("body", top, join(_doubts(study)), *sections), lang="en")
-    return f"<!doctype html>\n{whole}\n"
+    )
 
 
-def _content(
-    study: Study,
-    tables: Mapping[str, TextTable],
-    figures: Mapping[str, Path],
-    scripts: Scripts,
-    interactive: bool,
-) -> dict[str, list[Html]]:
-    """The sections' bodies by name; empty ones are not shown."""
+def _sections(
+    part: Part, tables: Mapping[str, TextTable], figures: Mapping[str, Path], interactive: bool
+) -> list[tuple[str, str, list[Html]]]:
+    """What one data set's runs show: id, title and body of each section that has something to show."""
 
     def made(*names: str) -> list[Html]:
-        return [tables[name].html() for name in names if name in tables]
+        return [tables[part.prefix + name].html() for name in names if part.prefix + name in tables]
 
-    def drawn(prefix: str) -> list[Html]:
-        return [_picture(name, path) for name, path in figures.items() if name.startswith(prefix)]
+    def drawn(kind: str) -> list[Html]:
+        return [_picture(name, path) for name, path in figures.items() if name.startswith(part.prefix + kind)]
 
-    curves = _plots(study, scripts) if interactive and study.curves else drawn("curves")
-    return {
-        "runs": made("runs"),
-        "curves": [*made("policies"), *curves, *made("areas", "comparison", "winners", "timing")],
+    bodies = {
+        "curves": [
+            *made("policies"),
+            *(_plots(part) if interactive else drawn("curves")),
+            *made("areas", "comparison", "winners", "timing"),
+        ],
         "exits": [*drawn("exits"), *made("exits")],
         "leaving": drawn("histogram"),
         "robustness": [*drawn("depth"), *made("robustness", "attacks")],
-        "examples": [examples_section(attack) for attack in study.attacks],
-        "setup": _setup(study),
+        "examples": [examples_section(attack) for attack in part.attacks],
     }
+    told = f"{part.data or 'other'}: " if part.prefix else ""
+    return [(part.prefix + name, told + SECTIONS[name], body) for name, body in bodies.items() if body]
 
 
-def _plots(study: Study, scripts: Scripts) -> list[Html]:
+def _plots(part: Part) -> list[Html]:
     """A plot per metric, drawn by plotly from JSON in the page."""
     parts = []
-    for i, (metric, curves) in enumerate(study.curves.items()):
-        data = tag("script", Html(curve_json(curves, metric)), type="application/json", id=f"figure-{i}")
-        parts += [data, tag("div", class_="plot", data_figure=f"figure-{i}")]
-    return [*parts, scripts.add(plotly_script()), scripts.add(DRAW)]
+    for metric, curves in part.curves.items():
+        name = f"{part.prefix}figure-{metric}"
+        data = tag("script", Html(curve_json(curves, metric)), type="application/json", id=name)
+        parts += [data, tag("div", class_="plot", data_figure=name)]
+    return parts
 
 
 def _picture(name: str, path: Path) -> Html:

@@ -19,6 +19,7 @@ and in `metrics` or `config`, all optional:
 =============  ========================================================================================
 `name`         what the model is called in the report; by default the folder that holds its training record,
                else the record's own
+`data`         name of the data; with `split`, where that is not `validation`, it decides what stands together
 `metric`       what `score` is; `accuracy` by default
 `exit_layers`  of the model; an `attack` table needs them, here or in its Parquet metadata
 `criterion`    name of the exit rule, and its `threshold`
@@ -89,6 +90,12 @@ class Run:
         return self.record["metrics"].get(name, self.record["config"].get(name, default))
 
     @property
+    def data(self) -> str:
+        """What the run was on, "" where it does not tell; splits other than validation are named."""
+        name, split = str(self.get("data", "")), self.get("split", "validation")
+        return name if split == "validation" else f"{name}, {split}".strip(", ")
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return int(self.record["seed"])
@@ -99,8 +106,16 @@ class Run:
         known = self.get("exit_layers")
         if known is None and "attack" in self.tables:
             metadata = (self.tables["attack"].schema.metadata or {}).get(ATTACK_METADATA, b"{}")
-            known = json.loads(metadata).get("policy", {}).get("exit_layers")
+            known = _described_exits(metadata)
         return tuple(int(layer) for layer in known or ())
+
+
+def _described_exits(metadata: bytes) -> Any:
+    """Exit layers in an attack table's own description; None where it has none."""
+    try:
+        return json.loads(metadata)["policy"]["exit_layers"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import DataError
 from offramp.evaluation.checks import attack_doubts
-from offramp.evaluation.columns import rows_where
+from offramp.evaluation.columns import floats, rows_where
 from offramp.evaluation.curves import Curve, unstack_curves
 from offramp.evaluation.robustness import Robustness, robustness_by
 from offramp.reports.schema import Run, load_runs
@@ -40,6 +41,35 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class Part:
+    """All that was measured on the same data, and so may stand in one figure.
+
+    Attributes:
+        data: name of the data; "" where the runs do not tell.
+        runs: the runs on it.
+        curves: by metric and method, one curve per model.
+        covered: paths of the records whose curves a comparison holds too: figures draw those once.
+        attacks: every attack.
+        prefix: in front of file names, "" where there is one part only.
+    """
+
+    data: str
+    runs: list[Run]
+    curves: dict[str, dict[str, list[Curve]]]
+    covered: frozenset[str]
+    attacks: list[Attack]
+    prefix: str = ""
+
+    def labelled(self, table: str) -> list[tuple[str, Run]]:
+        """The runs that have a table, each with its own label: its name, and its seed where names repeat."""
+        runs = [run for run in self.runs if table in run.tables]
+        names = [run.name for run in runs]
+        pairs = zip(names, runs, strict=True)
+        seeded = [name if names.count(name) == 1 else f"{name}, seed {run.seed}" for name, run in pairs]
+        return list(zip(_distinct(seeded), runs, strict=True))
+
+
+@dataclass(frozen=True)
 class Study:
     """All runs below a folder, and what they show.
 
@@ -47,24 +77,13 @@ class Study:
         title: the folder's name.
         runs: the records with their tables.
         left_out: sentences about records that could not be read.
-        curves: by metric and method, one curve per model.
-        attacks: every attack.
+        parts: what the runs show, data set by data set.
     """
 
     title: str
     runs: list[Run]
     left_out: list[str]
-    curves: dict[str, dict[str, list[Curve]]]
-    attacks: list[Attack]
-
-    def labelled(self, table: str) -> list[tuple[str, Run]]:
-        """The runs that have a table, each with its own label: its name, and its seed where names repeat."""
-        runs = [run for run in self.runs if table in run.tables]
-        names = [run.name for run in runs]
-        seeded = [
-            n if names.count(n) == 1 else f"{n}, seed {r.seed}" for n, r in zip(names, runs, strict=True)
-        ]
-        return list(zip(_distinct(seeded), runs, strict=True))
+    parts: list[Part]
 
     @property
     def doubts(self) -> list[str]:
@@ -72,61 +91,95 @@ class Study:
         told = [
             f"{run.name}, {run.command}: {doubt}" for run in self.runs for doubt in run.get("doubts") or ()
         ]
-        found = [f"{attack.label}: {doubt}" for attack in self.attacks for doubt in attack.doubts]
-        return list(dict.fromkeys([*self.left_out, *told, *found]))
+        idle = [f"{run.name}, {run.command}: no example was attacked" for run in self.runs if _is_idle(run)]
+        attacks = [attack for part in self.parts for attack in part.attacks]
+        found = [f"{attack.label}: {doubt}" for attack in attacks for doubt in attack.doubts]
+        return list(dict.fromkeys([*self.left_out, *told, *idle, *found]))
 
 
 def load_study(folder: str | Path) -> Study:
     """Read a folder of runs for a report; errors as in `load_runs`."""
     runs, left_out = load_runs(folder)
-    return Study(Path(folder).resolve().name, runs, left_out, gather_curves(runs), gather_attacks(runs))
+    names = {run.data for run in runs if run.tables and run.data}
+    only = names.pop() if len(names) == 1 else ""  # where there is one data set, runs need not name it
+    by_data: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.tables:
+            by_data.setdefault(run.data or only, []).append(run)
+    parts = [make_part(data, group) for data, group in by_data.items()]
+    if len(parts) > 1:
+        prefixes = _distinct([re.sub(r"[^a-z0-9]+", "-", part.data.lower()).strip("-") for part in parts])
+        parts = [
+            replace(part, prefix=f"{prefix or 'other'}-")
+            for part, prefix in zip(parts, prefixes, strict=True)
+        ]
+    return Study(Path(folder).resolve().name, runs, left_out, parts)
 
 
-def gather_curves(runs: Iterable[Run]) -> dict[str, dict[str, list[Curve]]]:
+def make_part(data: str, runs: list[Run]) -> Part:
+    """What the runs on one data set show together."""
+    curves = {run.record["path"]: _curves(run) for run in runs}
+    compared = {run.record["path"] for run in runs if "scores" in run.tables}
+    known = {_content(curve) for path in compared for _, curve in curves[path]}
+    covered = frozenset(
+        path
+        for path, pairs in curves.items()
+        if pairs and path not in compared and known.issuperset(_content(curve) for _, curve in pairs)
+    )
+    drawn = [pair for path, pairs in curves.items() if path not in covered for pair in pairs]
+    return Part(data, runs, _by_metric(drawn), covered, gather_attacks(runs))
+
+
+def _by_metric(curves: Sequence[tuple[str, Curve]]) -> dict[str, dict[str, list[Curve]]]:
     """Curves by metric and method; methods drawn with several rules are told apart by the rule."""
-    stacked = [(method, curve) for run in runs for method, curve in _curves(run)]
     rules: dict[str, set[str]] = {}
-    for method, curve in stacked:
+    for method, curve in curves:
         rules.setdefault(method, set()).add(curve.criterion)
     found: dict[str, dict[str, list[Curve]]] = {}
-    for method, curve in stacked:
+    for method, curve in curves:
         label = method if len(rules[method]) == 1 else f"{method}, {curve.criterion}"
         found.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
     return found
 
 
 def _curves(run: Run) -> list[tuple[str, Curve]]:
-    if "curves" not in run.tables:
-        return []
-    return [
-        (method, curve) for method, group in unstack_curves(run.tables["curves"]).items() for curve in group
-    ]
+    stacked = unstack_curves(run.tables["curves"]) if "curves" in run.tables else {}
+    return [(method, curve) for method, group in stacked.items() for curve in group]
+
+
+def _content(curve: Curve) -> tuple[str, bytes, bytes]:
+    """What makes two curves the same, whoever drew them and with whatever band."""
+    return curve.metric, floats(curve.table, "cost").tobytes(), floats(curve.table, "score").tobytes()
 
 
 def gather_attacks(runs: Iterable[Run]) -> list[Attack]:
     """Every attack of every run, recipe by recipe, with its robustness numbers."""
-    attacked = [run for run in runs if "attack" in run.tables]
+    attacked = [run for run in runs if "attack" in run.tables and not _is_idle(run)]
     several = len({run.name for run in attacked}) > 1
-    found = []
-    for run in attacked:
-        table, metric = run.tables["attack"], run.get("metric", "accuracy")
-        if table.num_rows and not run.exit_layers:
-            raise DataError(
-                f"the attack of {run.record['path']} does not say the model's exit_layers: add them to the "
-                "record's metrics, or run 'offramp attack' again"
-            )
-        results = (
-            robustness_by(table, run.exit_layers, metric=metric, seed=run.seed) if table.num_rows else {}
-        )
-        for recipe, numbers in results.items():
-            rows = rows_where(table, "recipe", recipe)
-            label = f"{run.name}, {recipe}" if several else recipe
-            found.append(Attack(label, rows, numbers, run.exit_layers, metric, attack_doubts(rows)))
+    found = [attack for run in attacked for attack in _attacks(run, several)]
     labels = _distinct([attack.label for attack in found])
-    return [
-        Attack(label, a.rows, a.found, a.exit_layers, a.metric, a.doubts)
-        for label, a in zip(labels, found, strict=True)
-    ]
+    return [replace(attack, label=label) for attack, label in zip(found, labels, strict=True)]
+
+
+def _attacks(run: Run, named: bool) -> list[Attack]:
+    """A run's attacks, one per recipe; `named`: with the model's name."""
+    table, metric, layers = run.tables["attack"], run.get("metric", "accuracy"), run.exit_layers
+    if not layers:
+        raise DataError(
+            f"the attack of {run.record['path']} does not say the model's exit_layers: add them to the "
+            "record's metrics, or run 'offramp attack' again"
+        )
+    found = []
+    for recipe, numbers in robustness_by(table, layers, metric=metric, seed=run.seed).items():
+        rows = rows_where(table, "recipe", recipe)
+        label = f"{run.name}, {recipe}" if named else recipe
+        found.append(Attack(label, rows, numbers, layers, metric, attack_doubts(rows)))
+    return found
+
+
+def _is_idle(run: Run) -> bool:
+    """Whether the run is an attack on nobody."""
+    return "attack" in run.tables and run.tables["attack"].num_rows == 0
 
 
 def _distinct(labels: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import MissingExtraError, OfframpError
+from offramp.reports.markup import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
+LONGEST = 60  # characters of a label
 WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
 
 RC: Any = {  # matplotlib types its keys one by one, other ones in every version
@@ -67,6 +69,12 @@ def styled() -> Iterator[None]:
         yield
 
 
+def shown(label: str) -> str:
+    """A name as it is drawn: on one line, of bounded length, with nothing invisible in it."""
+    line = visible(" ".join(label.split()))
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
 def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
     """An empty figure of README width; call it within `styled`."""
     from matplotlib.figure import Figure
@@ -74,7 +82,7 @@ def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     if title:
-        axes.set_title(title)
+        axes.set_title(shown(title))
     return figure, axes
 
 

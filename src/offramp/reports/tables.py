@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.columns import from_rows, rows_where
-from offramp.reports.study import Attack, Study
+from offramp.reports.study import Attack, Part, Study
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
 
 if TYPE_CHECKING:
@@ -23,19 +25,16 @@ EFFORT = {
 
 
 def all_tables(study: Study) -> dict[str, TextTable]:
-    """Every table that the study has content for, by file name."""
-    made = {
-        "runs": runs_table(study),
-        "policies": policies_table(study),
-        "exits": exits_table(study),
-        "areas": areas_table(study),
-        "comparison": comparison_table(study),
-        "winners": winners_table(study),
-        "robustness": robustness_table(study),
-        "attacks": attacks_table(study),
-        "timing": timing_table(study),
-    }
+    """Every table that the study has content for, by file name; parts' tables have their prefix in front."""
+    made = {"runs": runs_table(study)}
+    for part in study.parts:
+        made |= {f"{part.prefix}{name}": _titled(table(part), part) for name, table in PARTS.items()}
     return {name: table for name, table in made.items() if table.rows}
+
+
+def _titled(table: TextTable, part: Part) -> TextTable:
+    """The table with the data in its title, where there are several."""
+    return replace(table, title=f"{table.title}: {part.data or 'other'}") if part.prefix else table
 
 
 def runs_table(study: Study) -> TextTable:
@@ -45,7 +44,7 @@ def runs_table(study: Study) -> TextTable:
         (
             run.name,
             run.command,
-            str(run.get("data", NOTHING)),
+            run.data or NOTHING,
             str(run.seed),
             str(run.record["started"])[:16].replace("T", " "),
             number(float(run.record["seconds"]), 0),
@@ -56,24 +55,25 @@ def runs_table(study: Study) -> TextTable:
     return TextTable("Runs", header, rows, words=3)
 
 
-def policies_table(study: Study) -> TextTable:
+def policies_table(part: Part) -> TextTable:
     """What the chosen thresholds give."""
     names = ("score", "full", "drop", "cost", "depth", "layer_speedup")
     rows = []
-    for label, run in study.labelled("policy"):
+    for label, run in part.labelled("policy"):
         found = {row["name"]: _interval(row) for row in run.tables["policy"].to_pylist()}
-        rule = f"{run.get('criterion', NOTHING)}, {number(run.get('threshold'))}"
+        threshold = run.get("threshold")
+        rule = str(run.get("criterion", NOTHING)) + (f", {threshold:.4g}" if is_number(threshold) else "")
         rows.append((label, rule, *(found.get(name, NOTHING) for name in names)))
     header = ("model", "exit rule", "score", "full model", "drop", "cost", "depth", "layer speed-up")
     note = f"Cost: FLOPs as a share of the full model's. Depth: mean exit layer. {BRACKETS}"
     return TextTable("Models under their policies", header, tuple(rows), note, words=2)
 
 
-def exits_table(study: Study) -> TextTable:
+def exits_table(part: Part) -> TextTable:
     """The score of every exit, taken always."""
     layers: dict[int, None] = {}
     cells: dict[tuple[str, str], dict[int, str]] = {}
-    for label, run in study.labelled("per_exit"):
+    for label, run in part.labelled("per_exit"):
         for row in run.tables["per_exit"].to_pylist():
             layers[row["layer"]] = None
             cells.setdefault((label, row["metric"]), {})[row["layer"]] = _interval(row, "score")
@@ -83,10 +83,10 @@ def exits_table(study: Study) -> TextTable:
     return TextTable("Every exit by itself", header, rows, BRACKETS, words=2)
 
 
-def areas_table(study: Study) -> TextTable:
+def areas_table(part: Part) -> TextTable:
     """Areas of the speed-accuracy curves, averaged over the models of a method."""
     rows = []
-    for metric, methods in study.curves.items():
+    for metric, methods in part.curves.items():
         for label, curves in methods.items():
             means = [sum(area(c, limits) for c in curves) / len(curves) for limits in RANGES.values()]
             rows.append((label, metric, str(len(curves)), *(number(mean) for mean in means)))
@@ -96,9 +96,9 @@ def areas_table(study: Study) -> TextTable:
     return TextTable("Areas of the speed–accuracy curves", header, tuple(rows), note, words=2)
 
 
-def comparison_table(study: Study) -> TextTable:
+def comparison_table(part: Part) -> TextTable:
     """Scores and areas of several methods, place by place, with the differences to the baseline."""
-    rows = [row for run in study.runs if "scores" in run.tables for row in run.tables["scores"].to_pylist()]
+    rows = [row for run in part.runs if "scores" in run.tables for row in run.tables["scores"].to_pylist()]
     found = {(row["place"], row["method"]): row for row in rows}
     methods = list(dict.fromkeys(row["method"] for row in rows))
     against = [m for m in methods if any(is_number(row["difference"]) for row in rows if row["method"] == m)]
@@ -117,10 +117,10 @@ def _difference(row: dict[str, Any] | None) -> str:
     return interval(row["difference"], row["difference_low"], row["difference_high"], sign=True)
 
 
-def winners_table(study: Study) -> TextTable:
+def winners_table(part: Part) -> TextTable:
     """Who wins where."""
     rows = []
-    for run in study.runs:
+    for run in part.runs:
         for row in run.tables["winners"].to_pylist() if "winners" in run.tables else ():
             lead = interval(row["lead"], row["lead_low"], row["lead_high"], sign=True)
             rows.append((row["place"], row["best"], row["second"], "yes" if row["decided"] else "no", lead))
@@ -129,7 +129,7 @@ def winners_table(study: Study) -> TextTable:
     return TextTable("Who wins where", header, tuple(rows), note, words=4)
 
 
-def robustness_table(study: Study) -> TextTable:
+def robustness_table(part: Part) -> TextTable:
     """What each attack takes away, and what it spends."""
     header = (
         "attack",
@@ -141,12 +141,12 @@ def robustness_table(study: Study) -> TextTable:
         "gain drop",
         *EFFORT.values(),
     )
-    reasons = {f"{attack.label}: {why}." for attack in study.attacks for why in attack.found.reasons.values()}
+    reasons = {f"{attack.label}: {why}." for attack in part.attacks for why in attack.found.reasons.values()}
     note = (
         "Clean → adversarial. Efficiency drop: share of the saved compute that is lost. Words, queries and "
         f"seconds are means per example. {BRACKETS}"
     )
-    rows = tuple(_robustness_row(attack) for attack in study.attacks)
+    rows = tuple(_robustness_row(attack) for attack in part.attacks)
     return TextTable("Under attack", header, rows, " ".join([note, *sorted(reasons)]))
 
 
@@ -159,10 +159,10 @@ def _robustness_row(attack: Attack) -> tuple[str, ...]:
     return (attack.label, str(found.examples), *told, *drops, *effort)
 
 
-def attacks_table(study: Study) -> TextTable:
+def attacks_table(part: Part) -> TextTable:
     """More numbers of each attack."""
     rows = []
-    for attack in study.attacks:
+    for attack in part.attacks:
         found = attack.found
         shares = [number(found[name]) for name in ("success", "reached_last", "words_changed_share")]
         sides = [(found[f"clean_{n}"], found[f"adversarial_{n}"]) for n in ("layer_speedup", "efficacy")]
@@ -172,10 +172,10 @@ def attacks_table(study: Study) -> TextTable:
     return TextTable("More on the attacks", header, tuple(rows), note)
 
 
-def timing_table(study: Study) -> TextTable:
+def timing_table(part: Part) -> TextTable:
     """Measured speed."""
     rows = []
-    for label, run in study.labelled("timing"):
+    for label, run in part.labelled("timing"):
         for row in run.tables["timing"].to_pylist():
             ratio = interval(row["time_speedup"], row["speedup_low"], row["speedup_high"], 2)
             times = [number(row[name]) for name in ("threshold", "seconds", "full_seconds")]
@@ -185,20 +185,19 @@ def timing_table(study: Study) -> TextTable:
     return TextTable("Measured speed", header, tuple(rows), note)
 
 
-def exit_scores(study: Study, metric: str) -> dict[str, pa.Table]:
+def exit_scores(part: Part, metric: str) -> dict[str, pa.Table]:
     """By model, rows with `layer`, `score`, `low` and `high`: what the figure of the exits is drawn from.
 
-    A comparison's scores, over all models of a method, come before those of the single models.
+    A comparison's scores, over all models of a method, take the place of those of the single models in it.
     """
     found: dict[str, pa.Table] = {}
-    for run in study.runs:
+    for run in part.runs:
         if "scores" in run.tables and run.get("metric", "accuracy") == metric:
             found |= _compared_exits(run.tables["scores"])
-    if found:
-        return found
-    for label, run in study.labelled("per_exit"):
+    compared = bool(found)
+    for label, run in part.labelled("per_exit"):
         rows = rows_where(run.tables["per_exit"], "metric", metric)
-        if rows.num_rows:
+        if rows.num_rows and not (compared and run.record["path"] in part.covered):
             found[label] = rows
     return found
 
@@ -221,3 +220,15 @@ def _commit(git: dict[str, Any] | None) -> str:
     if not git:
         return NOTHING
     return str(git.get("commit", NOTHING))[:10] + (" (dirty)" if git.get("dirty") else "")
+
+
+PARTS: dict[str, Callable[[Part], TextTable]] = {
+    "policies": policies_table,
+    "exits": exits_table,
+    "areas": areas_table,
+    "comparison": comparison_table,
+    "winners": winners_table,
+    "robustness": robustness_table,
+    "attacks": attacks_table,
+    "timing": timing_table,
+}

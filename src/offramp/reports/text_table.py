@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offramp.reports.markup import Html, tag, text
+from offramp.reports.markup import Html, tag, text, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +73,7 @@ class TextTable:
 
 def plain_markdown(content: str) -> str:
     """Text that Markdown shows as it is, on one line: no HTML, no link or picture, no new column."""
-    return content.translate(MARKDOWN).replace("](", r"]\(")
+    return visible(content).translate(MARKDOWN).replace("](", r"]\(")
 
 
 def is_number(value: object) -> bool:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
-from offramp.training.strategies import Strategy, Sweet
+from offramp.training.strategies import START, Moment, Strategy, Sweet
 
 PROBE_TOKENS = 8
 
 
-def gradient_reach(model: SegmentedModel, strategy: Strategy) -> dict[str, tuple[int, ...]]:
+def gradient_reach(
+    model: SegmentedModel, strategy: Strategy, moment: Moment = START
+) -> dict[str, tuple[int, ...]]:
     """The shared-parameter audit: for each parameter, the exits (0-based) whose loss reaches it.
 
-    One training step on a small random batch, in which each exit's loss is scaled by zero but one, so that what
-    moves is moved by that exit. Parameters, their gradients and the model's mode are left as they were.
+    One training step on a small random batch, in which each exit's loss is scaled by zero but one, so that
+    what moves is moved by that exit. Parameters, their gradients and the model's mode are left as they were.
+
+    Args:
+        model: a multi-exit model or a cascade.
+        strategy: what is audited.
+        moment: the step and phase that are audited, for strategies whose steps differ.
     """
     reach: dict[str, list[int]] = {name: [] for name, _ in model.named_parameters()}
     training = model.training
@@ -27,7 +35,7 @@ def gradient_reach(model: SegmentedModel, strategy: Strategy) -> dict[str, tuple
     try:
         for exit in range(len(model.exit_layers)):
             model.zero_grad(set_to_none=True)
-            _step_of_one_exit(model, strategy, exit)
+            _step_of_one_exit(model, strategy, exit, moment)
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None and bool(parameter.grad.abs().max() > 0):
                     reach[name].append(exit)
@@ -43,7 +51,7 @@ class _OneExit:
 
     def __init__(self, model: SegmentedModel, exit: int) -> None:
         self.model, self.exit = model, exit
-        self.exit_layers = model.exit_layers
+        self.exit_layers, self.parameters = model.exit_layers, model.parameters
         self.start: Callable[..., object] = model.start
         self.segment: Callable[..., object] = model.segment
 
@@ -53,7 +61,7 @@ class _OneExit:
         return logits * keep, None if gate is None else gate * keep
 
 
-def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int) -> None:
+def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int, moment: Moment) -> None:
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.embedding_tables()[0].num_embeddings
     ids = torch.randint(1, vocabulary, (2, PROBE_TOKENS), generator=generator).to(model.device)
@@ -61,7 +69,8 @@ def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int) -> N
     if model.kind == "regression":
         labels = torch.tensor([1.0, -1.0], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    strategy.step(_OneExit(model, exit), inputs, labels, lambda loss: loss.backward())  # type: ignore[arg-type]
+    muted: Any = _OneExit(model, exit)
+    strategy.step(muted, inputs, labels, lambda loss: loss.backward(), moment)
 
 
 def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
@@ -72,7 +81,7 @@ def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
     if shared:
         name, exits = next(iter(shared.items()))
         raise ConfigError(
-            f"strategy 'sweet' gives each exit its own layers, but this encoder reuses layers: {len(shared)} parameters, "
-            f"{name} among them, would be updated by exits {[e + 1 for e in exits]}: "
+            f"strategy 'sweet' gives each exit its own layers, but this encoder reuses layers: "
+            f"{len(shared)} parameters, {name} among them, would be updated by exits {[e + 1 for e in exits]}: "
             "use strategy 'joint' or 'multi_model', or an encoder without shared layers"
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from offramp._core.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
-from offramp.training.strategies import Strategy, make_strategy
+from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop
 
 RECORD = "train.json"
@@ -37,6 +38,8 @@ def train(
     seed: int = 0,
     output_dir: str | Path,
     options: TrainingOptions | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = True,
     **overrides: Any,
 ) -> SegmentedModel:
     """Fine-tune a model in place and save it under `output_dir/model`.
@@ -47,10 +50,13 @@ def train(
     Args:
         model: a multi-exit model; for strategy `multi_model` a cascade.
         data: splits by name; `train` is used.
-        strategy: `joint`, `sweet` or `multi_model`.
+        strategy: a key of `offramp.training.strategies.STRATEGIES`.
         seed: for data order, dropout and whatever else is random.
         output_dir: folder of the run.
         options: how to fine-tune; `overrides` replace single fields.
+        callbacks: of the library's trainer, told about every part of the run (members of a cascade, phases of a
+            strategy); they must leave weights, gradients and random numbers alone.
+        progress: show a progress bar.
 
     Returns:
         The trained model, in evaluation mode.
@@ -86,15 +92,22 @@ def train(
         model.load_state_dict(loaded.state_dict())
         return model.eval()
     started = datetime.now(UTC)
-    parts = _parts(model)
-    for name, part, offset in parts:
-        done = folder / "checkpoints" / (name or "all")
-        trainer = _trainer(part, train_set, method, settings, seed + offset, done, f"{strategy} {name}".strip(), model)
+    parts = _parts(model, method)
+    for part in parts:
+        done = folder / "checkpoints" / (part.name or "all")
+        trainer = _trainer(part, train_set, method, settings, seed, done, model)
+        if progress:
+            trainer.add_callback(ProgressBar(f"{strategy} {part.name}".strip()))
+        for callback in callbacks:
+            trainer.add_callback(callback)
         _fit(trainer, done, save_last=len(parts) > 1)
     model.eval()
     model.costs(np.array([8]))  # counted once, kept in the config
     _save(model, folder)
-    metrics = {"train_seconds": (datetime.now(UTC) - started).total_seconds(), "train_examples": len(train_set)}
+    metrics = {
+        "train_seconds": (datetime.now(UTC) - started).total_seconds(),
+        "train_examples": len(train_set),
+    }
     write_record(folder / RECORD, command="train", config=config, metrics=metrics, seed=seed, started=started)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return model
@@ -107,7 +120,9 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): delete the folder or choose another one") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error}): delete the folder or choose another one"
+        ) from error
     changed = sorted(k for k in settings if stored.get(k) != settings[k])
     if changed:
         raise ConfigError(
@@ -138,11 +153,28 @@ def _check_fit(model: SegmentedModel, strategy: str) -> None:
         raise ConfigError(f"a Multi-Model cascade is trained with strategy 'multi_model', not {strategy!r}")
 
 
-def _parts(model: SegmentedModel) -> list[tuple[str, SegmentedModel, int]]:
-    """What is trained by a run of its own: name, model, seed offset."""
+@dataclass(frozen=True)
+class _Part:
+    """What gets an optimizer and a schedule of its own: a member of a cascade, or a phase."""
+
+    name: str
+    model: SegmentedModel
+    seed_offset: int = 0
+    index: int = 0
+    phase: Phase = ONE_PHASE
+
+
+def _parts(model: SegmentedModel, strategy: Strategy) -> list[_Part]:
+    """The parts of a run, in order."""
     if isinstance(model, MultiModelForSequenceClassification):
-        return [(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
-    return [("", model, 0)]
+        return [_Part(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
+    # Phases see their batches in orders that no other phase or seed has.
+    return [_Part(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
+
+
+def _shortened(options: TrainingOptions, share: float) -> TrainingOptions:
+    """The options of a phase that takes a share of the epochs or steps."""
+    return replace(options, epochs=options.epochs * share, max_steps=math.ceil(options.max_steps * share))
 
 
 def _encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
@@ -159,23 +191,23 @@ def _encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 
 def _trainer(
-    model: SegmentedModel,
+    part: _Part,
     data: EncodedDataset,
     strategy: Strategy,
     options: TrainingOptions,
     seed: int,
     folder: Path,
-    title: str,
     whole: SegmentedModel,
 ) -> MultiExitTrainer:
-    """The trainer of one model or one member of a cascade."""
+    """The trainer of one part of a run."""
+    options = _shortened(options, part.phase.share)
     trainer = MultiExitTrainer(
-        model=model,
-        args=_arguments(options, seed, folder, model),
+        model=part.model,
+        args=_arguments(options, seed + part.seed_offset, folder, part.model),
         train_dataset=data,
         data_collator=DataCollatorWithPadding(whole.tokenizer),
-        callbacks=[ProgressBar(title)],
         strategy=strategy,
+        phase=part.index,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

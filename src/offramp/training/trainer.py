@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from offramp._core.errors import ConfigError
-from offramp.training.strategies import Strategy
+from offramp.training.strategies import Moment, Strategy
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -57,15 +57,18 @@ class MultiExitTrainer(Trainer):
 
     Args:
         strategy: which losses reach which parameters.
+        phase: index of the strategy's phase that this trainer runs.
         *args, **kwargs: those of `transformers.Trainer`.
     """
 
-    def __init__(self, *args: Any, strategy: Strategy, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, strategy: Strategy, phase: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.strategy = strategy
+        self.strategy, self.phase = strategy, phase
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             # Data parallelism hooks into one backward pass a step; a strategy may run several.
-            raise ConfigError("one run trains on one device: start a run a device, or set CUDA_VISIBLE_DEVICES")
+            raise ConfigError(
+                "one run trains on one device: start a run a device, or set CUDA_VISIBLE_DEVICES"
+            )
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -79,8 +82,9 @@ class MultiExitTrainer(Trainer):
         def backward(loss: Tensor) -> None:
             self.accelerator.backward(loss / scale)
 
+        moment = Moment(self.state.global_step, self.phase, self.args.seed)
         with self.accelerator.autocast():
-            loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward)
+            loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward, moment)
         return loss / scale
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -99,7 +103,9 @@ class SafeStop(TrainerCallback):
         self.saved = time.monotonic()
         self.previous: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Take over Ctrl-C, where that is possible (only in the main thread)."""
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
@@ -115,7 +121,9 @@ class SafeStop(TrainerCallback):
             signal.signal(signal.SIGINT, self.previous)
             self.previous = None
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Ask for a checkpoint where it is time, and for the end after Ctrl-C."""
         last = self.save_last and state.global_step >= state.max_steps
         if self.interrupted or last or time.monotonic() - self.saved > self.seconds:
@@ -140,13 +148,19 @@ class ProgressBar(TrainerCallback):
         self.task: Any = None
         self.printed = 0.0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Start at the step the run resumes from."""
-        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, loss="-")
+        self.task = self.bar.add_task(
+            self.title, total=state.max_steps, completed=state.global_step, loss="-"
+        )
         if self.bar.console.is_terminal:
             self.bar.start()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Move on."""
         self.bar.update(self.task, completed=state.global_step)
         due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
@@ -154,11 +168,15 @@ class ProgressBar(TrainerCallback):
             self.printed = time.monotonic()
             print(f"{self.title}: step {state.global_step}/{state.max_steps}", flush=True)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Leave the line standing."""
         self.bar.stop()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.recipe import Options, Recipe
+from offramp.attacks.options import Options
+from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes.random import random_char, random_mixed, random_word
 from offramp.attacks.recipes.same import same_char, same_mixed, same_word
 from offramp.attacks.victim import Victim

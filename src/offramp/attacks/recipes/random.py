@@ -10,7 +10,8 @@ from __future__ import annotations
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.importance import Shuffled
 from offramp.attacks.objectives import DepthAlone
-from offramp.attacks.recipe import Move, Options, Recipe
+from offramp.attacks.options import Options
+from offramp.attacks.recipe import Move, Recipe
 from offramp.attacks.search import BeamSearch
 from offramp.attacks.transformations import CharacterChange, RandomWord
 from offramp.attacks.victim import Victim

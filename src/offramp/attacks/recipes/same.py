@@ -15,7 +15,8 @@ from __future__ import annotations
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.importance import EveryWord, TopGradient
 from offramp.attacks.objectives import Same, require_classes
-from offramp.attacks.recipe import Move, Options, Recipe
+from offramp.attacks.options import Options
+from offramp.attacks.recipe import Move, Recipe
 from offramp.attacks.search import BeamSearch
 from offramp.attacks.transformations import CharacterChange, GradientWord
 from offramp.attacks.victim import Victim

@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Choose another torch build (CUDA, ROCm) by installing it into the environment first, or with TORCH=...
+TORCH ?= torch
+
+.PHONY: demo test lint install clean help
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/offramp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "offramp needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "setting up $(VENV): a few minutes on first use"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --progress-bar on '$(TORCH)'
+	$(BIN)/python -m pip install --progress-bar on -e '.[torch,dev]'
+	@touch $@
+
+install: $(BIN)/offramp  ## make the virtual environment
+
+demo: install  ## train, compare and attack on real data; results in demo/
+	$(BIN)/offramp demo
+
+test: install  ## all quick tests, offline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: install  ## style and types
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+clean:  ## remove the environment and what the demo wrote
+	rm -rf $(VENV) demo

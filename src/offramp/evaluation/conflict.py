@@ -1,0 +1,143 @@
+"""Gradient conflict between exits, from inner products of their gradients: numbers only, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+from offramp.evaluation.columns import from_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+
+PAIRS = ("step", "layer", "exit_layer", "other_exit_layer", "cosine", "norm_ratio", "negative_share")
+NEXT = ("step", "layer", "exit_layer", "cosine", "norm_ratio", "negative_share")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How pairs of gradients agree, averaged over batches; all arrays have one shape.
+
+    Attributes:
+        cosine: mean cosine; 0 where one of the two is zero, NaN where there is no such pair.
+        norm_ratio: mean of the first's norm over the second's; NaN where the second is zero.
+        negative: share of the batches in which the cosine is negative.
+    """
+
+    cosine: Floats
+    norm_ratio: Floats
+    negative: Floats
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Where in a model the exits pull in opposite directions.
+
+    Attributes:
+        exit_layers: of the model, from 1.
+        batches: how many the numbers are averaged over.
+        pairs: arrays `(layers, exits, exits)`: entry `[l - 1, i, j]` sets exit i against exit j at layer l,
+            for i < j where both sit above the layer; NaN elsewhere.
+        following: arrays `(layers,)`: the next exit above a layer against the sum of all later ones; NaN
+            above the second-last exit.
+    """
+
+    exit_layers: tuple[int, ...]
+    batches: int
+    pairs: Agreement
+    following: Agreement
+
+
+def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
+    """Conflict from the inner products of `training.conflict.measure_products`.
+
+    Args:
+        products: `(batches, layers, exits, exits)`.
+        exit_layers: of the model, from 1.
+
+    Raises:
+        DataError: products of a model with other exits.
+
+    Source: SWEET (Rotem 2023), its analysis of conflicting gradients; PCGrad (Yu 2020).
+    """
+    exits, layers = len(exit_layers), exit_layers[-1] if exit_layers else 0
+    if products.ndim != 4 or not len(products) or products.shape[1:] != (layers, exits, exits):
+        raise DataError(
+            f"expected products (batches, {layers}, {exits}, {exits}) for exits {list(exit_layers)}, "
+            f"got {products.shape}"
+        )
+    squares = np.diagonal(products, axis1=2, axis2=3)
+    above = np.asarray(exit_layers) >= np.arange(1, layers + 1)[:, None]  # (layers, exits)
+    both = np.triu(above[:, :, None] & above[:, None, :], k=1)
+    pairs = _agreement(products, squares[:, :, :, None], squares[:, :, None, :], both)
+    return Conflict(tuple(exit_layers), len(products), pairs, _following(products, above))
+
+
+def _following(products: Floats, above: NDArray[np.bool_]) -> Agreement:
+    """The next exit above each layer against the sum of all later ones."""
+    layers = np.arange(len(above))
+    next_exit = above.argmax(axis=1)
+    later = above & (np.arange(above.shape[1]) > next_exit[:, None])  # (layers, exits)
+    rows = products[:, layers, next_exit]  # (batches, layers, exits)
+    with_sum = (rows * later).sum(axis=2)
+    own = rows[:, layers, next_exit]
+    of_sum = (products * later[:, :, None] * later[:, None, :]).sum(axis=(2, 3))
+    return _agreement(with_sum, own, np.maximum(of_sum, 0.0), later.any(axis=1))
+
+
+def _agreement(products: Floats, first: Floats, second: Floats, defined: NDArray[np.bool_]) -> Agreement:
+    """Agreement from inner products and squared norms `(batches, …)`, where a pair is defined `(…)`."""
+    lengths = np.sqrt(first * second)
+    cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    ratios = np.full(np.broadcast(first, second).shape, np.nan)
+    np.divide(np.sqrt(first), np.sqrt(second), out=ratios, where=second > 0)
+    means = (np.clip(cosines, -1, 1).mean(axis=0), ratios.mean(axis=0), (cosines < 0).mean(axis=0))
+    return Agreement(*(np.where(defined, mean, np.nan) for mean in means))
+
+
+def conflict_table(found: dict[int, Conflict]) -> pa.Table:
+    """Pairs of exits as rows.
+
+    Args:
+        found: by training step.
+
+    Returns:
+        One row for each step, layer and pair of exits above it, with the columns `PAIRS`.
+    """
+    rows = []
+    for step, one in found.items():
+        at = one.exit_layers
+        for layer, i, j in np.argwhere(np.isfinite(one.pairs.cosine)).tolist():
+            rows.append((step, layer + 1, at[i], at[j], *_numbers(one.pairs, (layer, i, j))))
+    return from_rows(PAIRS, rows)
+
+
+def following_table(found: dict[int, Conflict]) -> pa.Table:
+    """The next exit against the sum of all later ones: a row for each step and layer, columns `NEXT`."""
+    rows = []
+    for step, one in found.items():
+        for (layer,) in np.argwhere(np.isfinite(one.following.cosine)).tolist():
+            following = next(exit for exit in one.exit_layers if exit > layer)
+            rows.append((step, layer + 1, following, *_numbers(one.following, (layer,))))
+    return from_rows(NEXT, rows)
+
+
+def _numbers(found: Agreement, place: tuple[int, ...]) -> tuple[float, float, float]:
+    return float(found.cosine[place]), float(found.norm_ratio[place]), float(found.negative[place])
+
+
+def conflict_metrics(found: Conflict) -> dict[str, float]:
+    """The numbers that sum a model up, averaged over layers and pairs: NaN where it has one exit."""
+    told = {
+        "cosine": found.pairs.cosine,
+        "negative_share": found.pairs.negative,
+        "next_against_later_cosine": found.following.cosine,
+        "next_against_later_negative_share": found.following.negative,
+    }
+    return {name: float(np.nanmean(a)) if np.isfinite(a).any() else float("nan") for name, a in told.items()}

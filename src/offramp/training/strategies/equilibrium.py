@@ -1,0 +1,46 @@
+"""Gradient equilibrium: no layer's gradient grows with the number of exits above it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offramp.model.base import SegmentedModel
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy, head_loss
+from offramp.training.surgery import scale_state
+
+
+class GradientEquilibrium(Strategy):
+    """Joint training, gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
+    and what comes from later exits by `(E-i)/(E-i+1)`.
+
+    So a layer receives the mean over the exits above it, where joint training gives it their sum. The heads
+    themselves, which one exit alone updates, are not scaled.
+
+    The factor is one for all of a segment, and Adam divides each gradient by its own size: under Adam this
+    differs from joint training through gradient clipping and Adam's epsilon only. The paper trains with SGD.
+
+    Source: Li et al. 2019 (Improved Techniques for Training Adaptive Deep Networks), "gradient equilibrium".
+    """
+
+    name = "gradient_equilibrium"
+
+    def step(
+        self,
+        model: SegmentedModel,
+        inputs: Inputs,
+        labels: Tensor,
+        backward: Backward,
+        moment: Moment = START,
+    ) -> Tensor:
+        """One forward pass, one backward pass, scaled at every exit."""
+        state = model.start(inputs)
+        losses: list[Tensor] = []
+        for later in reversed(range(len(model.exit_layers))):  # exits behind this one: E - i
+            k = len(losses)
+            state = model.segment(k, state)
+            losses.append(head_loss(model, k, scale_state(state, 1 / (later + 1)), labels))
+            state = scale_state(state, later / (later + 1))
+        loss = torch.stack(losses).sum()
+        backward(loss)
+        return loss.detach()

@@ -1,0 +1,112 @@
+"""Strategies that train in two phases, each with an optimizer and a schedule of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offramp._core.errors import ConfigError
+from offramp.model.base import SegmentedModel
+from offramp.training.strategies.base import (
+    START,
+    Backward,
+    Inputs,
+    Moment,
+    Phase,
+    Strategy,
+    head_loss,
+    last_exit_loss,
+)
+from offramp.training.strategies.joint import Joint
+
+
+class TwoStage(Strategy):
+    """DeeBERT: the backbone with its last exit first; then, with both frozen, all other heads.
+
+    Args:
+        heads_share: length of the second stage, as a share of the epochs asked for; the first takes all of
+            them, so that the backbone is trained for as long as under the other strategies.
+
+    Source: DeeBERT (Xin 2020).
+    """
+
+    name = "two_stage"
+
+    def __init__(self, heads_share: float = 1.0) -> None:
+        if not heads_share > 0:
+            raise ConfigError(f"heads_share of two_stage must be positive, got {heads_share}")
+        self.heads_share = heads_share
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Backbone, then heads."""
+        return (Phase("backbone"), Phase("heads", self.heads_share))
+
+    def step(
+        self,
+        model: SegmentedModel,
+        inputs: Inputs,
+        labels: Tensor,
+        backward: Backward,
+        moment: Moment = START,
+    ) -> Tensor:
+        """The last exit's loss in the first stage, the other heads' in the second."""
+        if moment.phase:
+            return self._heads(model, inputs, labels, backward)
+        loss = last_exit_loss(model, inputs, labels)
+        backward(loss)
+        return loss.detach()
+
+    @staticmethod
+    def _heads(model: SegmentedModel, inputs: Inputs, labels: Tensor, backward: Backward) -> Tensor:
+        """Frozen means without gradient: an optimizer passes over such parameters, weight decay included."""
+        total = torch.zeros((), device=labels.device)
+        with torch.no_grad():
+            state = model.start(inputs)
+        for k in range(len(model.exit_layers) - 1):
+            with torch.no_grad():
+                state = model.segment(k, state)
+            loss = head_loss(model, k, state, labels)
+            backward(loss)
+            total += loss.detach()
+        return total
+
+
+class Mixed(Joint):
+    """The backbone with its last exit first, then everything jointly.
+
+    Args:
+        weights: of the exits in the second phase, as for `Joint`.
+        first: share of the epochs asked for that the first phase takes; the second takes the rest, so that
+            the backbone is trained for as long as under the other strategies.
+
+    Source: arXiv 2407.14320, "mixed" training.
+    """
+
+    name = "mixed"
+
+    def __init__(self, weights: str = "uniform", first: float = 0.5) -> None:
+        super().__init__(weights)
+        if not 0 < first < 1:
+            raise ConfigError(f"first of mixed is a share of the epochs between 0 and 1, got {first}")
+        self.first = first
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Backbone, then everything."""
+        return (Phase("backbone", self.first), Phase("joint", 1 - self.first))
+
+    def step(
+        self,
+        model: SegmentedModel,
+        inputs: Inputs,
+        labels: Tensor,
+        backward: Backward,
+        moment: Moment = START,
+    ) -> Tensor:
+        """The last exit's loss in the first phase, the joint loss in the second."""
+        if moment.phase:
+            return super().step(model, inputs, labels, backward, moment)
+        loss = last_exit_loss(model, inputs, labels)
+        backward(loss)
+        return loss.detach()

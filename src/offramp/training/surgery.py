@@ -1,0 +1,94 @@
+"""Gradient surgery: scaling on the way down, and projecting conflicting gradients off each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp._core.seeding import generator
+from offramp.backbones import BackboneState
+
+Gradient = Sequence[Tensor | None]  # one entry a parameter, None where the loss does not reach it
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The same values; what comes back to them is multiplied by `factor`."""
+    scaled: Tensor = _ScaleGradient.apply(values, factor)
+    return scaled
+
+
+def scale_state(state: BackboneState, factor: float) -> BackboneState:
+    """The same state; all gradients that come back through it are multiplied by `factor`.
+
+    What layers share by construction (relative-position tables) is scaled too: it lies below all exits, like
+    the embeddings.
+    """
+
+    def scaled(value: Tensor | None) -> Tensor | None:
+        return value if value is None or not value.requires_grad else scale_gradient(value, factor)
+
+    return replace(
+        state,
+        hidden=scale_gradient(state.hidden, factor),
+        rows={name: scaled(value) for name, value in state.rows.items()},
+        shared={name: scaled(value) for name, value in state.shared.items()},
+    )
+
+
+def projection_order(exits: int, seed: int, step: int) -> list[list[int]]:
+    """For each exit the others, in the order in which its gradient is projected off theirs."""
+    random = generator(seed, "pcgrad", step)
+    return [[int(j) for j in random.permutation(exits) if j != i] for i in range(exits)]
+
+
+def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[int]]) -> list[Tensor | None]:
+    """The sum of all gradients, each first projected off those that it conflicts with.
+
+    Two gradients are compared over the parameters that both have: `g_i ← g_i − (g_i·g_j / |g_j|²) g_j` there,
+    where `g_i·g_j < 0`, with the original `g_j`.
+
+    Args:
+        gradients: one for each exit; left as they are.
+        order: for each exit, the others in the order of projection.
+
+    Source: Yu et al. 2020, algorithm 1.
+    """
+    total: list[Tensor | None] = [None] * len(gradients[0])
+    for own, others in zip(gradients, order, strict=True):
+        projected = list(own)
+        for j in others:
+            _project(projected, gradients[j])
+        for place, part in enumerate(projected):
+            if part is not None:
+                before = total[place]
+                total[place] = part if before is None else before + part
+    return total
+
+
+def _project(gradient: list[Tensor | None], other: Gradient) -> None:
+    """Project a gradient off another where they conflict, in place of the list's entries."""
+    pairs = zip(gradient, other, strict=True)
+    both = [(place, a, b) for place, (a, b) in enumerate(pairs) if a is not None and b is not None]
+    product = sum(float(torch.vdot(a.flatten(), b.flatten())) for _, a, b in both)
+    if product >= 0:
+        return
+    length = sum(float(torch.vdot(b.flatten(), b.flatten())) for _, _, b in both)
+    for place, a, b in both:
+        gradient[place] = a - (product / length) * b

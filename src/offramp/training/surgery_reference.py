@@ -1,0 +1,53 @@
+"""The slow and obvious twins of `surgery`: plain formulas over rows of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def equilibrium_weights(exits: int) -> Floats:
+    """What exit j's gradient counts in segment s under gradient equilibrium: `(segments, exits)`.
+
+    The factors met on the way down from exit j to segment s, multiplied; they come to `1 / (E - s + 1)` for
+    every exit above, so that a segment receives a mean.
+    """
+    weights = np.zeros((exits, exits))
+    for segment in range(1, exits + 1):
+        for exit in range(segment, exits + 1):
+            weight = 1 / (exits - exit + 1)
+            for passed in range(segment, exit):
+                weight *= (exits - passed) / (exits - passed + 1)
+            weights[segment - 1, exit - 1] = weight
+    return weights
+
+
+def conflict_free_sum(
+    gradients: Floats, reached: NDArray[np.bool_], order: Sequence[Sequence[int]]
+) -> Floats:
+    """The twin of `surgery.conflict_free_sum`.
+
+    Args:
+        gradients: `(exits, parameters)`, one number a parameter.
+        reached: `(exits, parameters)`: whether the exit's loss reaches the parameter.
+        order: for each exit, the others in the order of projection.
+
+    Returns:
+        `(parameters,)`.
+    """
+    total = np.zeros(gradients.shape[1])
+    for i, others in enumerate(order):
+        projected = gradients[i].copy()
+        for j in others:
+            shared = [p for p in range(len(projected)) if reached[i, p] and reached[j, p]]
+            product = sum(projected[p] * gradients[j, p] for p in shared)
+            if product < 0:
+                length = sum(gradients[j, p] ** 2 for p in shared)
+                for p in shared:
+                    projected[p] -= product / length * gradients[j, p]
+        total += projected
+    return total

@@ -1,0 +1,93 @@
+"""Conflict from inner products, worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from offramp._core.errors import DataError
+from offramp.evaluation.conflict import conflict, conflict_metrics, conflict_table, following_table
+
+EXITS = (1, 2, 3)
+
+
+def products_of(gradients: list[list[list[float]]]) -> np.ndarray:
+    """Inner products `(1, layers, exits, exits)` of gradients `(layers, exits, parameters)`."""
+    g = np.asarray(gradients)
+    return (g @ g.transpose(0, 2, 1))[None]
+
+
+# Layer 1 has gradients (1, 0), (−1, 1), (0, 2); layer 2 none of exit 1, then (3, 4), (4, 3); layer 3 only exit 3's.
+BATCH = products_of([[[1, 0], [-1, 1], [0, 2]], [[0, 0], [3, 4], [4, 3]], [[0, 0], [0, 0], [1, 1]]])
+
+
+def test_pairs_by_hand() -> None:
+    found = conflict(BATCH, EXITS)
+    half = np.sqrt(0.5)
+    assert found.pairs.cosine[0, 0, 1] == pytest.approx(-half)
+    assert found.pairs.cosine[0, 0, 2] == pytest.approx(0)
+    assert found.pairs.cosine[0, 1, 2] == pytest.approx(half)
+    assert found.pairs.cosine[1, 1, 2] == pytest.approx(24 / 25)
+    assert found.pairs.norm_ratio[0, 0, 1] == pytest.approx(half)
+    assert found.pairs.norm_ratio[0, 0, 2] == pytest.approx(0.5)
+    assert found.pairs.negative[0, 0].tolist()[1:] == [1, 0]
+    # Pairs are told once, and only where both exits sit above the layer.
+    assert np.isfinite(found.pairs.cosine).sum() == 4
+    assert np.isnan(found.pairs.cosine[2]).all()
+
+
+def test_next_against_all_later_by_hand() -> None:
+    """Layer 1: (1, 0) against (−1, 1) + (0, 2) = (−1, 3). Layer 2: (3, 4) against (4, 3). Layer 3 has one exit."""
+    found = conflict(BATCH, EXITS).following
+    assert found.cosine[:2] == pytest.approx([-1 / np.sqrt(10), 24 / 25])
+    assert found.norm_ratio[:2] == pytest.approx([1 / np.sqrt(10), 1])
+    assert found.negative[:2].tolist() == [1, 0]
+    assert np.isnan(found.cosine[2])
+
+
+def test_batches_are_averaged() -> None:
+    other = products_of([[[1, 0], [2, 0], [0, 2]], [[0, 0], [1, 0], [0, 1]], [[0, 0], [0, 0], [1, 1]]])
+    found = conflict(np.concatenate([BATCH, other]), EXITS)
+    assert found.batches == 2
+    assert found.pairs.cosine[0, 0, 1] == pytest.approx((1 - np.sqrt(0.5)) / 2)
+    assert found.pairs.negative[0, 0, 1] == 0.5
+    assert found.pairs.norm_ratio[0, 0, 1] == pytest.approx((0.5 + np.sqrt(0.5)) / 2)
+    assert conflict_metrics(found)["negative_share"] == pytest.approx(0.125)
+
+
+def test_exits_that_do_not_reach_a_layer_do_not_conflict_there() -> None:
+    found = conflict(products_of([[[1, 0], [0, 0], [0, 0]]] * 3), EXITS)
+    assert found.pairs.cosine[0, 0, 1] == 0
+    assert found.pairs.negative[0, 0, 1] == 0
+    assert np.isnan(found.pairs.norm_ratio[0, 0, 1])
+    assert found.following.cosine[0] == 0
+
+
+def test_tables() -> None:
+    found = {0: conflict(BATCH, EXITS), 60: conflict(BATCH, EXITS)}
+    rows = conflict_table(found).to_pylist()
+    assert len(rows) == 8
+    assert {(r["step"], r["layer"], r["exit_layer"], r["other_exit_layer"]) for r in rows} == {
+        (step, *pair) for step in (0, 60) for pair in ((1, 1, 2), (1, 1, 3), (1, 2, 3), (2, 2, 3))
+    }
+    following = following_table(found).to_pylist()
+    assert [(r["step"], r["layer"], r["exit_layer"]) for r in following] == [
+        (0, 1, 1),
+        (0, 2, 2),
+        (60, 1, 1),
+        (60, 2, 2),
+    ]
+    assert following[0]["cosine"] == pytest.approx(-1 / np.sqrt(10))
+
+
+def test_one_exit_has_nothing_to_conflict_with() -> None:
+    found = conflict(np.ones((2, 3, 1, 1)), (3,))
+    assert not np.isfinite(found.pairs.cosine).any()
+    assert np.isnan(conflict_metrics(found)["cosine"])
+    assert conflict_table({0: found}).num_rows == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (0, 3, 3, 3), (1, 2, 3, 3), (1, 3, 2, 2)])
+def test_products_of_another_model(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"expected products \(batches, 3, 3, 3\) for exits \[1, 2, 3\]"):
+        conflict(np.ones(shape), EXITS)

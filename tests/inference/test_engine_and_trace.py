@@ -1,0 +1,113 @@
+"""The layer-by-layer engine gives what the trace gives: on real torch models, at every batch size and order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from offramp._core.errors import ConfigError, CriterionError, DataError
+from offramp.criteria import make_criterion, scores
+from offramp.engine.agreement import compare
+from offramp.engine.policy import Policy
+from offramp.engine.reference import run_reference
+from offramp.inference.engine import Engine
+from offramp.inference.segments import TorchSegments
+from offramp.inference.tracing import trace
+from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
+from offramp.model.encoding import TextEncoder
+
+RULES = ("confidence", "entropy", "margin", "patience", "vote", "learned", "energy")
+
+
+@pytest.fixture(scope="module", params=["multi_exit", "cascade"])
+def model(request: pytest.FixtureRequest, tiny_encoder: Path) -> Any:
+    cls = (
+        MultiExitForSequenceClassification
+        if request.param == "multi_exit"
+        else MultiModelForSequenceClassification
+    )
+    return cls.from_backbone(str(tiny_encoder), [1, 2, 3, 4], labels=["no", "yes"], gates=True).eval()
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_data: Any) -> Any:
+    return tiny_data["validation"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_engine_gives_what_the_trace_gives(rule: str, model: Any, texts: Any) -> None:
+    run = trace(model, texts)
+    criterion = make_criterion(rule, 2) if rule == "patience" else make_criterion(rule)
+    if rule != "patience":  # a threshold that splits the examples, between two scores
+        ordered = np.unique(scores(criterion, run)[:, 0])
+        criterion = make_criterion(rule, float(ordered[len(ordered) // 2 : len(ordered) // 2 + 2].mean()))
+    policy = Policy(criterion, model.exit_layers, temperatures=(1.0, 1.1, 0.9, 1.2))
+    rows = np.random.default_rng(0).permutation(len(texts))
+    encoder = TextEncoder.of(model)
+    reference = run_reference(TorchSegments(model), policy, encoder.dataset(texts)[0])
+    assert len(np.unique(reference.exit)) > 1
+    assert compare(reference, run, policy).holds
+    for batch_size in (1, 7, 64):
+        engine = Engine(model, policy, batch_size=batch_size)
+        assert compare(engine.decide(texts["text"]), run, policy).holds
+        shuffled = engine.decide([texts["text"][i] for i in rows])
+        assert compare(shuffled, run.take(rows), policy).holds
+
+
+def test_trace_does_not_depend_on_batches_or_order(model: Any, texts: Any) -> None:
+    one, many = trace(model, texts, batch_size=1), trace(model, texts, batch_size=64)
+    np.testing.assert_allclose(one.logits, many.logits, atol=1e-5)
+    assert one.fingerprint == many.fingerprint
+    rows = np.random.default_rng(1).permutation(len(texts))
+    turned = trace(model, texts.select(rows.tolist()))
+    np.testing.assert_allclose(turned.logits, many.logits[rows], atol=1e-5)
+    np.testing.assert_array_equal(turned.labels, many.labels[rows])
+
+
+def test_trace_equals_the_models_own_forward(model: Any, texts: Any) -> None:
+    run = trace(model, texts)
+    inputs = model.tokenizer(list(texts["text"]), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        output = model(**inputs)
+    np.testing.assert_allclose(run.logits, output.logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(run.gates, output.gates.numpy(), atol=1e-5)
+    lengths = inputs["attention_mask"].sum(1).numpy()
+    np.testing.assert_array_equal(run.costs, model.costs(lengths)[0])
+
+
+def test_predictions_speak_the_users_language(model: Any) -> None:
+    engine = Engine(model, Policy(make_criterion("confidence", 0.5), model.exit_layers))
+    first, second = engine.predict(["a good film", "a bad film"])
+    assert first.label in ("no", "yes")
+    assert 0.5 <= (first.probability or 0) <= 1
+    assert first.exit_layer == second.exit_layer == 1  # confidence of two classes is at least a half
+    assert 0 < first.cost < 0.3
+    assert engine.predict([]) == []
+    assert len(engine.predict(["", "\ud800", "a\x00b", "good " * 5000])) == 4
+    assert len(engine.predict(["a film"], ["a plot"])) == 1
+
+
+def test_misuse(model: Any, texts: Any, tmp_path: Path) -> None:
+    with pytest.raises(CriterionError, match="tune it again"):
+        Engine(model, Policy(make_criterion("confidence", 0.5), (1, 4)))
+    with pytest.raises(ConfigError, match="unknown backend 'torhc'. Did you mean 'torch'"):
+        Engine(model, Policy(make_criterion("confidence", 0.5), model.exit_layers), backend="torhc")
+    with pytest.raises(CriterionError, match="no policy at"):
+        Engine(model, tmp_path / "none.json")
+    with pytest.raises(DataError, match="is empty"):
+        trace(model, texts.select([]))
+    with pytest.raises(DataError, match="expected a column 'text'"):
+        trace(model, Dataset.from_dict({"sentence": ["a"]}))
+    with pytest.raises(DataError, match=r"0\.\.1, got \[5\]"):
+        trace(model, Dataset.from_dict({"text": ["a"], "label": [5]}))
+
+
+def test_unlabelled_data_has_a_trace_without_labels(model: Any) -> None:
+    run = trace(model, Dataset.from_dict({"text": ["a film", "good " * 500]}))
+    assert run.labels is None
+    assert run.truncated == 1

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from offramp._core.errors import DataError, MissingExtraError
+from offramp.reports import report
+from offramp.reports.examples import worst
+from offramp.reports.html import SECTIONS
+from offramp.reports.interactive import curve_json, plotly_script, script_safe
+from offramp.reports.markup import tag, text, visible
+from tests.evaluation.made_up import attack_row
+from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation
+
+
+class Elements(HTMLParser):
+    """What a browser would see: elements with their attributes, and the code of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.data: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, name, attributes) -> None:
+        self.found.append((name, dict(attributes)))
+        if name == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][0] == "script" and self.cdata_elem == "script":
+            self.scripts[-1] += data
+        else:
+            self.data.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return report(runs, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(written: dict[str, Path]) -> str:
+    return written["index.html"].read_text(encoding="utf-8")
+
+
+def test_everything_is_written(written: dict[str, Path]) -> None:
+    figures = ("curves-accuracy", "exits-accuracy", "exits-f1", "histogram-1", "histogram-attack-1", "depth")
+    expected = {f"figures/{name}.{end}" for name in figures for end in ("svg", "png")}
+    names = ("runs", "policies", "exits", "areas", "comparison", "winners", "robustness", "attacks", "timing")
+    assert set(written) == expected | {f"tables/{name}.md" for name in names} | {"report.md", "index.html"}
+    assert all(path.stat().st_size > 0 for path in written.values())
+    markdown = written["report.md"].read_text(encoding="utf-8")
+    assert "![curves accuracy](figures/curves-accuracy.svg)" in markdown
+    assert "**Under attack**" in markdown
+    assert "> SWEET, evaluate: 2 examples were cut" in markdown
+
+
+def test_the_page_has_every_section(page: str) -> None:
+    elements = Elements(page)
+    sections = [attributes["id"] for name, attributes in elements.found if name == "section"]
+    assert sections == ["runs", *SECTIONS, "setup"]
+    links = [attributes["href"] for name, attributes in elements.found if name == "a"]
+    assert links == [f"#{section}" for section in sections]
+
+
+def test_hostile_texts_stay_texts(page: str) -> None:
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in page
+    assert "\u202e" not in page
+    assert "⟨U+202E⟩back⟨U+200B⟩wards" in page
+    for name, attributes in Elements(page).found:
+        assert not any(key.startswith("on") for key in attributes), (name, attributes)
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    elements = Elements(page)
+    for name, attributes in elements.found:
+        for key in ("src", "href", "data", "action", "srcset"):
+            value = attributes.get(key) or ""
+            assert value.startswith(("#", "data:image/svg+xml;base64,")) or not value, (name, key, value[:80])
+        assert name not in ("link", "iframe", "object", "embed", "base", "form")
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_only_our_own_scripts_may_run(page: str) -> None:
+    elements = Elements(page)
+    (policy,) = [a["content"] for n, a in elements.found if n == "meta" and a.get("http-equiv")]
+    kinds = [a.get("type") for n, a in elements.found if n == "script"]
+    code = [script for script, kind in zip(elements.scripts, kinds, strict=True) if kind is None]
+    hashes = [base64.b64encode(hashlib.sha256(c.encode()).digest()).decode() for c in code]
+    allowed = re.findall(r"'sha256-([^']+)'", policy or "")
+    assert allowed == hashes
+    assert len(code) == 2
+    assert (policy or "").startswith("default-src 'none'; script-src 'sha256-")
+    assert "'unsafe-inline'" not in (policy or "").split("style-src")[0]
+
+
+def test_curves_are_there_to_touch(page: str) -> None:
+    elements = Elements(page)
+    (figure,) = [s for s in elements.scripts if s.startswith("{")]
+    content = json.loads(figure)
+    shown = [
+        trace["name"]
+        for trace in content["data"]
+        if trace.get("mode") == "lines" and "hovertemplate" in trace
+    ]
+    assert set(shown) == {"Early-Exit", "SWEET"}
+    box = [a for n, a in elements.found if "data-figure" in a]
+    assert [a["data-figure"] for a in box] == ["figure-accuracy"]
+
+
+def test_the_same_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:
+    first, second = (report(runs, tmp_path / name, interactive=False) for name in ("a", "b"))
+    assert list(first) == list(second)
+    for name in first:
+        assert first[name].read_bytes() == second[name].read_bytes(), name
+
+
+def test_a_still_page_is_small_and_has_no_script(runs: Path, tmp_path: Path) -> None:
+    path = report(runs, tmp_path, interactive=False)["index.html"]
+    page = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 1_000_000
+    assert "script-src &#x27;none&#x27;" in page
+    assert "<script" not in page
+    alternatives = [a["alt"] for n, a in Elements(page).found if n == "img"]
+    assert "curves accuracy" in alternatives
+
+
+def test_a_run_by_itself_has_only_its_sections(tmp_path: Path) -> None:
+    write_attack(tmp_path / "run", attack_rows(), name='"><script>')
+    page = report(tmp_path / "run", tmp_path / "out")["index.html"].read_text(encoding="utf-8")
+    sections = [a["id"] for n, a in Elements(page).found if n == "section"]
+    assert sections == ["runs", "leaving", "robustness", "examples", "setup"]
+    assert "Plotly" not in page
+    assert '"><script>' not in page
+
+
+def test_data_sets_stay_apart(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "runs" / "a", "SWEET", 1, data="SST 2")
+    write_evaluation(tmp_path / "runs" / "b", "SWEET", 2, data="movies")
+    written = report(tmp_path / "runs", tmp_path / "out", interactive=False)
+    assert {"figures/sst-2-curves-accuracy.svg", "figures/movies-curves-accuracy.svg"} <= set(written)
+    assert "**Every exit by itself: SST 2**" in written["tables/sst-2-exits.md"].read_text(encoding="utf-8")
+    page = written["index.html"].read_text(encoding="utf-8")
+    sections = [a["id"] for n, a in Elements(page).found if n == "section"]
+    kinds = ("curves", "exits", "leaving")
+    assert sections == ["runs", *(f"{p}-{k}" for p in ("sst-2", "movies") for k in kinds), "setup"]
+    assert "SST 2: Exits" in page
+
+
+def test_empty_and_broken_folders_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no run records"):
+        report(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_evaluation(tmp_path, "SWEET")
+    (tmp_path / "curves.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"'curves' of evaluate.json cannot be read"):
+        report(tmp_path, tmp_path / "out")
+
+
+def test_without_plotly_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(MissingExtraError, match=r"plotly is needed .* pip install 'offramp\[torch\]'"):
+        plotly_script()
+
+
+def test_the_most_slowed_examples_come_first() -> None:
+    rows = [
+        attack_row(0, 1, id=1),
+        attack_row(0, 2, id=2, words_changed=3),
+        attack_row(0, 2, id=3, words_changed=1),
+        attack_row(1, 1, id=4),
+    ]
+    assert [row["id"] for row in worst(rows, 2)] == [3, 2]
+    assert [row["id"] for row in worst(rows, 9)] == [3, 2, 1]
+
+
+def test_markup_escapes() -> None:
+    assert text('<a href="x">&') == "&lt;a href=&quot;x&quot;&gt;&amp;"
+    assert tag("p", text("<"), class_='"x', data_figure=1) == '<p class="&quot;x" data-figure="1">&lt;</p>'
+    assert tag("img", src="a") == '<img src="a">'
+    assert visible("a\x00b\ud800\tc\n") == "a⟨U+0000⟩b⟨U+D800⟩\tc\n"
+
+
+def test_json_in_a_script_cannot_end_it() -> None:
+    written = script_safe({"name": "</script><!--&"})
+    assert not set("<>&") & set(written)
+    assert json.loads(written) == {"name": "</script><!--&"}
+
+
+def test_labels_are_escaped_for_plotly_too() -> None:
+    from tests.reports.test_figures import curve
+
+    figure = json.loads(curve_json({"<a href='x'>": [curve(0)]}, "<f1>"))
+    assert {trace["name"] for trace in figure["data"]} == {"&lt;a href=&#x27;x&#x27;&gt;"}
+    assert figure["layout"]["yaxis"]["title"]["text"] == "&lt;f1&gt;"
+
+
+def test_reports_import_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "datasets", "matplotlib", "plotly", "sklearn", "pyarrow")
+    code = f"import sys, offramp.reports; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

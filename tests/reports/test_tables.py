@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from offramp.evaluation import robustness
+from offramp.reports import TextTable, all_tables, load_study
+from offramp.reports.tables import exit_scores
+from offramp.reports.text_table import change, interval, number, signed
+from tests.evaluation.made_up import LAYERS
+from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation, write_study
+
+
+@pytest.fixture(scope="module")
+def tables(runs: Path) -> dict[str, TextTable]:
+    return all_tables(load_study(runs))
+
+
+def test_numbers_are_written_for_reading() -> None:
+    assert number(0.12345) == "0.123"
+    assert number(-2.5, 1) == "−2.5"
+    assert number(12) == "12"
+    assert number(None) == number(float("nan")) == "–"
+    assert signed(0.05) == "+0.050"
+    assert interval(0.5, 0.4, 0.6, 1) == "0.5 [0.4, 0.6]"
+    assert interval(0.5, np.nan, np.nan) == interval(0.5, None, None) == "0.500"
+    assert interval(-0.01, -0.02, 0.03, 2, sign=True) == "−0.01 [−0.02, +0.03]"
+    assert change(1.5, 3.0, 1) == "1.5 → 3.0"
+
+
+def test_markdown_by_hand() -> None:
+    table = TextTable(
+        "Scores",
+        ("model", "score"),
+        (("a|b\n<i>", "0.5 [0.4, 0.6]"), ("![x](http://e.example)", "1")),
+        "Note.",
+    )
+    assert table.markdown() == (
+        "**Scores**\n\n"
+        "| model | score |\n| :-- | --: |\n"
+        "| a\\|b &lt;i> | 0.5 [0.4, 0.6] |\n"
+        "| ![x]\\(http://e.example) | 1 |\n\n"
+        "Note.\n"
+    )
+
+
+def test_rich_shows_names_as_they_are() -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(TextTable("T [red]", ("model", "score"), (("[bold]a[/bold]", "0.5"),), "note").rich())
+    shown = console.export_text()
+    assert "T [red]" in shown
+    assert "[bold]a[/bold]" in shown
+
+
+def test_html_escapes_every_cell() -> None:
+    made = TextTable("<t>", ("<h>",), (("<c>\u200b",),), "<n>").html()
+    assert [f"&lt;{c}&gt;" in made for c in "thcn"] == [True] * 4
+    assert "⟨U+200B⟩" in made
+    assert "<c>" not in made
+
+
+def test_all_tables_of_a_study(tables: dict[str, TextTable]) -> None:
+    assert list(tables) == [
+        "runs",
+        "policies",
+        "exits",
+        "areas",
+        "comparison",
+        "winners",
+        "robustness",
+        "attacks",
+        "timing",
+    ]
+    for table in tables.values():
+        assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_what_was_run(tables: dict[str, TextTable]) -> None:
+    rows = {(row[0], row[1]): row for row in tables["runs"].rows}
+    assert rows["SWEET", "evaluate"][2:4] == ("movies", "2")
+    assert ("runs", "compare") in rows
+
+
+def test_policies_and_exits(tables: dict[str, TextTable]) -> None:
+    (joint, _) = tables["policies"].rows
+    assert joint[:2] == ("Early-Exit", "confidence, 0.8")
+    assert "[" in joint[2]
+    assert tables["exits"].header == ("model", "metric", "layer 1", "layer 2", "layer 4")
+    assert [row[:2] for row in tables["exits"].rows] == [
+        ("Early-Exit", "accuracy"),
+        ("Early-Exit", "f1"),
+        ("SWEET", "accuracy"),
+        ("SWEET", "f1"),
+    ]
+
+
+def test_comparison_has_a_line_a_place(tables: dict[str, TextTable]) -> None:
+    table = tables["comparison"]
+    assert table.header == ("where", "Early-Exit", "SWEET", "SWEET − Early-Exit")
+    assert [row[0] for row in table.rows][:2] == ["layer 1", "layer 2"]
+    assert all(row[3][0] in "+−" for row in table.rows)
+    assert {row[3] for row in tables["winners"].rows} <= {"yes", "no"}
+
+
+def test_robustness_carries_all_that_it_must(tables: dict[str, TextTable]) -> None:
+    found = robustness(attack_rows(), LAYERS)
+    (row,) = tables["robustness"].rows
+    cells = dict(zip(tables["robustness"].header, row, strict=True))
+    assert cells["attack"] == "same-word"
+    assert cells["examples"] == "12"
+    assert cells["depth"] == f"{found['clean_depth']:.2f} → {found['adversarial_depth']:.2f}"
+    assert cells["cost"] == f"{found['clean_cost']:.3f} → {found['adversarial_cost']:.3f}"
+    assert cells["score"] == f"{found['clean_accuracy']:.3f} → {found['adversarial_accuracy']:.3f}"
+    assert cells["efficiency drop"].startswith(f"{found['efficiency_drop']:.3f} [")
+    assert (cells["words changed"], cells["similarity"], cells["forward queries"]) == ("1.0", "0.900", "50.0")
+    assert (cells["gradient queries"], cells["seconds"]) == ("2.0", "0.5")
+    assert tables["timing"].rows == (("runs", "0.800", "1.000", "2.000", "2.00 [1.90, 2.10]"),)
+
+
+def test_undefined_numbers_are_dashes_with_a_reason(tmp_path: Path) -> None:
+    write_attack(tmp_path, [{**row, "label": None} for row in attack_rows()])
+    table = all_tables(load_study(tmp_path))["robustness"]
+    assert dict(zip(table.header, table.rows[0], strict=True))["score"] == "– → –"
+    assert table.note.endswith("same-word: some attacked examples have no label.")
+
+
+def test_models_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "a", "SWEET", 1)
+    write_evaluation(tmp_path / "b", "SWEET", 2)
+    study = load_study(tmp_path)
+    (part,) = study.parts
+    assert [row[0] for row in all_tables(study)["policies"].rows] == ["SWEET, seed 1", "SWEET, seed 2"]
+    assert [len(curves) for curves in part.curves["accuracy"].values()] == [2]
+    assert all_tables(study)["areas"].rows[0][:3] == ("SWEET", "accuracy", "2")
+    assert list(exit_scores(part, "accuracy")) == ["SWEET, seed 1", "SWEET, seed 2"]
+
+
+def test_a_comparison_comes_before_single_models(runs: Path) -> None:
+    (part,) = load_study(runs).parts
+    assert {name: len(curves) for name, curves in part.curves["accuracy"].items()} == {
+        "Early-Exit": 1,
+        "SWEET": 1,
+    }
+    assert part.covered == {"joint/evaluate.json", "sweet/evaluate.json"}
+    compared = exit_scores(part, "accuracy")
+    assert list(compared) == ["Early-Exit", "SWEET"]
+    assert compared["SWEET"]["layer"].to_pylist() == list(LAYERS)
+    assert list(exit_scores(part, "f1")) == ["Early-Exit", "SWEET"]
+    assert exit_scores(part, "matthews") == {}
+
+
+def test_a_model_outside_the_comparison_is_drawn_beside_it(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    write_evaluation(tmp_path / "late", "Later", 5)
+    (part,) = load_study(tmp_path).parts
+    assert set(part.curves["accuracy"]) == {"Early-Exit", "SWEET", "Later"}
+    assert set(exit_scores(part, "accuracy")) == {"Early-Exit", "SWEET", "Later"}
+
+
+def test_doubts_are_told_once(runs: Path, tmp_path: Path) -> None:
+    assert load_study(runs).doubts == [
+        "Early-Exit, evaluate: 2 examples were cut",
+        "SWEET, evaluate: 2 examples were cut",
+        "same-word: only 12 examples: intervals are wide",
+    ]
+    write_attack(tmp_path / "idle", [])
+    assert load_study(tmp_path).doubts == ["idle, attack: no example was attacked"]
