@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import ModelError
+
+T = TypeVar("T")
 
 PROBE_LENGTHS = (8, 16, 32, 64)  # four lengths for three coefficients: the fourth proves that the form holds
 
@@ -48,16 +50,16 @@ class CostModel:
         )
 
 
-def count_flops(run: Callable[[], object]) -> int:
-    """FLOPs of one call (a multiply-add counts as two), attention included."""
+def count_flops(run: Callable[[], T]) -> tuple[T, int]:
+    """What one call returns, and its FLOPs (a multiply-add counts as two), attention included."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     # The counter knows no formula for the CPU's fused attention: the math backend shows it the matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
+        result = run()
+    return result, int(counter.get_total_flops())
 
 
 def fit_polynomial(measure: Callable[[int], NDArray[np.float64]]) -> NDArray[np.float64]:

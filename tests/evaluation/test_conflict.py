@@ -13,11 +13,11 @@ EXITS = (1, 2, 3)
 
 def products_of(gradients: list[list[list[float]]]) -> np.ndarray:
     """Inner products `(1, layers, exits, exits)` of gradients `(layers, exits, parameters)`."""
-    g = np.asarray(gradients)
+    g = np.asarray(gradients, dtype=np.float64)
     return (g @ g.transpose(0, 2, 1))[None]
 
 
-# Layer 1 has gradients (1, 0), (−1, 1), (0, 2); layer 2 none of exit 1, then (3, 4), (4, 3); layer 3 only exit 3's.
+# Layer 1 has gradients (1, 0), (−1, 1), (0, 2); layer 2 those of exits 2 and 3; layer 3 that of exit 3 alone.
 BATCH = products_of([[[1, 0], [-1, 1], [0, 2]], [[0, 0], [3, 4], [4, 3]], [[0, 0], [0, 0], [1, 1]]])
 
 
@@ -37,7 +37,7 @@ def test_pairs_by_hand() -> None:
 
 
 def test_next_against_all_later_by_hand() -> None:
-    """Layer 1: (1, 0) against (−1, 1) + (0, 2) = (−1, 3). Layer 2: (3, 4) against (4, 3). Layer 3 has one exit."""
+    """Layer 1: (1, 0) against (−1, 1) + (0, 2) = (−1, 3). Layer 2: (3, 4) against (4, 3). Layer 3: one exit."""
     found = conflict(BATCH, EXITS).following
     assert found.cosine[:2] == pytest.approx([-1 / np.sqrt(10), 24 / 25])
     assert found.norm_ratio[:2] == pytest.approx([1 / np.sqrt(10), 1])

@@ -34,7 +34,7 @@ def batch_of(model: Any, data: Any) -> Any:
 
 
 def plain_products(model: Any, inputs: Any, labels: torch.Tensor) -> np.ndarray:
-    """The slow and obvious twin: the whole gradient of each exit's loss, then inner products layer by layer."""
+    """The slow and obvious twin: each exit's whole gradient, then inner products layer by layer."""
     rows: list[list[torch.Tensor]] = []
     for k in range(len(EXITS)):
         model.zero_grad(set_to_none=True)

@@ -23,8 +23,11 @@ REMEMBERED = 1024  # answers kept an example
 class Answer:
     """What the model does with one text.
 
+    A victim that tells no exits, only seconds, has no logits, exit -1, layer 0, and seconds as its costs.
+
     Attributes:
-        logits: `(exits, classes)` float32, divided by the policy's temperatures.
+        logits: `(exits, classes)` float32, divided by the policy's temperatures; `(exits, 0)` where the
+            victim does not show them.
         exit: exit index at which the text leaves, 0-based.
         layer: the backbone layer of that exit, counted from 1.
         prediction: class index, or value for regression.

@@ -64,3 +64,15 @@ class TopGradient(Importance):
         norms = gradient_norms(look)
         tokens = sorted((-norms[token], word) for word in allowed for token in look.tokens[word])
         return list(dict.fromkeys(word for _, word in tokens[: self.top_k]))
+
+
+@dataclass(frozen=True)
+class ByGradient(Importance):
+    """All words that are allowed, ordered by the largest gradient among their tokens; equals as in the text."""
+
+    needs_gradient: ClassVar[bool] = True
+
+    def rank(self, look: Look, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+        """See `Importance`."""
+        norms = gradient_norms(look)
+        return sorted(allowed, key=lambda word: -max(norms[token] for token in look.tokens[word]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from offramp._core.errors import ConfigError
+from offramp.attacks.account import Answer
 
 EARLIER, GROWTH = 0.1, 1.2  # weight of the exits before the current one; growth from the current one on
 
@@ -82,16 +84,33 @@ def same_loss_reference(
 
 
 def require_classes(classes: int) -> None:
-    """Raise `ConfigError` for fewer than two classes: SAME's losses mean nothing for a regression."""
+    """Raise `ConfigError` for fewer than two classes: the losses mean nothing for a regression."""
     if classes < 2:
         raise ConfigError(
-            "SAME needs probabilities of at least 2 classes, but the model is a regression with one output: "
-            "use a recipe that needs none, such as 'random'"
+            "the attack needs probabilities of at least 2 classes, but the model is a regression with one "
+            "output: use a recipe that needs none, such as 'random' or 'slowbert'"
         )
 
 
 class Objective(ABC):
-    """What an attack makes small."""
+    """What an attack makes small, and when it is done.
+
+    By default a search goes for the exit layer first and the value second, and is done at the last exit.
+    """
+
+    needs_probabilities: ClassVar[bool] = False  # whether it means nothing where a victim shows none
+
+    def against(self, clean: Answer) -> Objective:
+        """The objective for one example, given the answer to its clean text."""
+        return self
+
+    def score(self, answer: Answer, value: float) -> tuple[float, float]:
+        """How strong a text is. Greater is stronger."""
+        return answer.layer, -value
+
+    def done(self, answer: Answer, value: float) -> bool:
+        """Whether nothing is left to be asked."""
+        return answer.last
 
     @abstractmethod
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
@@ -99,7 +118,7 @@ class Objective(ABC):
 
     @abstractmethod
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The same in numpy: what a search orders texts of equal exit layers by."""
+        """The same in numpy: what a search orders texts by."""
 
 
 @dataclass(frozen=True)

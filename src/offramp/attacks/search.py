@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from offramp.attacks.account import Answer, Look
+from offramp.attacks.constraints import Constraints, Label
 from offramp.attacks.objectives import Objective
 from offramp.attacks.text import AttackedText
 
@@ -26,7 +28,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Inspect:
-    """A search asks for a look at texts, with gradients of its objective where it needs them."""
+    """A search asks for a look at texts, with gradients of its objective where the recipe needs them."""
+
+    texts: Sequence[AttackedText]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A search asks how long each of some texts takes, in seconds; a text may be asked about again."""
 
     texts: Sequence[AttackedText]
 
@@ -39,36 +49,40 @@ class Found:
         text: the text.
         answer: what the model does with it.
         loss: value of the attack's objective.
+        score: how strong the text is for it, greater is stronger: by default its exit layer, and among
+            equals the lower loss.
+        done: whether it is all that the attack wants.
     """
 
     text: AttackedText
     answer: Answer
     loss: float
-
-    @property
-    def score(self) -> tuple[int, float]:
-        """How strong the text is: its exit layer, and among equals the lower loss. Greater is stronger."""
-        return self.answer.layer, -self.loss
+    score: tuple[float, float]
+    done: bool
 
 
-Steps = Generator[Query | Inspect, Any, tuple[Found, Found]]  # returns the clean text and the strongest one
+Request = Query | Inspect | Measure
+Steps = Generator[Request, Any, tuple[Found, Found]]  # returns the clean text and the strongest one
 
 
 class Search(ABC):
     """A way through the texts that a recipe proposes."""
 
     @abstractmethod
-    def steps(self, text: AttackedText, recipe: Recipe, rng: np.random.Generator) -> Steps:
+    def steps(
+        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+    ) -> Steps:
         """Attack one text.
 
         Args:
             text: the example, unchanged.
             recipe: objective, moves and constraints.
             rng: the example's own generator.
+            label: the example's true label, for constraints that keep it.
 
         Yields:
-            `Query` and `Inspect`. What is sent back are the answers to, or looks at, the first of the
-            texts: as many as the example's budget allows.
+            `Query`, `Inspect` and `Measure`. What is sent back are the answers to, looks at, or seconds of
+            the first of the texts: as many as the example's budget allows.
 
         Returns:
             The clean text and the strongest one, which is never weaker.
@@ -93,34 +107,72 @@ class BeamSearch(Search):
     beam: int = 5
     rounds: int = 10
 
-    def steps(self, text: AttackedText, recipe: Recipe, rng: np.random.Generator) -> Steps:
+    def steps(
+        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+    ) -> Steps:
         """See `Search`."""
-        answers: list[Answer] = yield Query([text])
-        (clean,) = beam = _found([text], answers, recipe.objective)
-        best = clean
+        hunt = yield from begin(text, recipe, label)
+        beam = [hunt.clean]
         for _ in range(self.rounds):
             beam = [found for found in beam if recipe.constraints.open(found.text)]
-            if best.answer.last or not beam:
+            if hunt.best.done or not beam:
                 break
-            looks: list[Look] = yield Inspect([found.text for found in beam])
+            looks: list[Look] = yield Inspect([found.text for found in beam], hunt.objective)
             tried: dict[AttackedText, Found] = {}
             for look in looks:
                 texts = [t for t in recipe.propose(look, rng) if t not in tried]
-                answers = yield Query(texts)
-                new = _found(texts, answers, recipe.objective)
+                new = yield from hunt.ask(texts)
                 tried |= {found.text: found for found in new}
-                best = max([best, *new], key=lambda f: f.score)  # of equals the first
-                if best.answer.last or len(answers) < len(texts):
-                    return clean, best
-            beam = sorted(tried.values(), key=lambda f: f.score, reverse=True)[: self.beam]  # stable
-        return clean, best
+                if hunt.best.done or len(new) < len(texts):
+                    return hunt.clean, hunt.best
+            beam = hunt.strongest(tried.values(), self.beam)
+        return hunt.clean, hunt.best
 
 
-def _found(texts: Sequence[AttackedText], answers: Sequence[Answer], objective: Objective) -> list[Found]:
-    """The texts that were answered, with their losses."""
+class Hunt:
+    """One example's search so far: its objective, its clean text, and the strongest text ever accepted."""
+
+    def __init__(self, clean: Found, objective: Objective, constraints: Constraints, label: Label) -> None:
+        self.clean = self.best = clean
+        self.objective, self.constraints, self.label = objective, constraints, label
+
+    def ask(self, texts: Sequence[AttackedText]) -> Generator[Query, Any, list[Found]]:
+        """Try texts, and keep the strongest that the constraints accept: of equals the first.
+
+        Returns:
+            The texts that were answered, accepted or not: as many as the budget allowed.
+        """
+        new = found(texts, (yield Query(texts)), self.objective)
+        better = [f for f in new if f.score > self.best.score]
+        self.best = next(iter(self.strongest(better, 1)), self.best)
+        return new
+
+    def strongest(self, tried: Iterable[Found], number: int) -> list[Found]:
+        """The strongest texts that the constraints accept; of equals the first. Judges are asked no further."""
+        ranked = sorted(tried, key=lambda f: f.score, reverse=True)  # stable
+        accepted = (
+            f for f in ranked if self.constraints.accepts(self.clean.text, self.clean.answer, f.text, f.answer, self.label)
+        )
+        return list(islice(accepted, number))
+
+
+def begin(text: AttackedText, recipe: Recipe, label: Label) -> Generator[Query, Any, Hunt]:
+    """Ask about the clean text, and set out from it."""
+    (answer,) = yield Query([text])
+    objective = recipe.objective.against(answer)
+    (clean,) = found([text], [answer], objective)
+    return Hunt(clean, objective, recipe.constraints, label)
+
+
+def found(texts: Sequence[AttackedText], answers: Sequence[Answer], objective: Objective) -> list[Found]:
+    """The texts that were answered, with their values; 0 where the victim shows no probabilities."""
     if not answers:
         return []
     logits = np.stack([answer.logits for answer in answers])
-    losses = objective.value(logits, np.array([answer.exit for answer in answers]))
-    rows = zip(texts, answers, losses.tolist(), strict=False)
-    return [Found(*row) for row in rows]
+    values = np.zeros(len(answers))
+    if logits.shape[-1]:
+        values = objective.value(logits, np.array([answer.exit for answer in answers]))
+    return [
+        Found(text, answer, value, objective.score(answer, value), objective.done(answer, value))
+        for text, answer, value in zip(texts, answers, values.tolist(), strict=False)
+    ]

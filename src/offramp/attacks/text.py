@@ -39,16 +39,19 @@ class AttackedText:
     """An original text, or pair of texts, and the words that were replaced in it. Immutable and hashable.
 
     Make one with `AttackedText.of(text, text_pair)`. The number of words never changes, since a word is
-    only ever replaced by one word; every character outside the replaced words stays as it was.
+    only ever replaced by one word; every character outside the replaced words stays as it was. Words may
+    stand in front of the whole; they are no words of the text, and nothing replaces them.
 
     Attributes:
         original: `(text,)` or `(text, text_pair)` before any change.
         changes: pairs (word index, new word), sorted by index; only words that differ from the original.
+        front: words put in front of the first segment.
         origin: spans of the words in the original.
     """
 
     original: tuple[str, ...]
     changes: tuple[tuple[int, str], ...] = ()
+    front: tuple[str, ...] = ()
     origin: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -81,6 +84,32 @@ class AttackedText:
         if word != self.original_word(index):
             changes[index] = word
         return replace(self, changes=tuple(sorted(changes.items())))
+
+    def in_front(self, words: Sequence[str]) -> AttackedText:
+        """The same text with words in front of it, instead of those that stood there.
+
+        Args:
+            words: whatever is exactly one word each.
+
+        Raises:
+            DataError: something that is not exactly one word.
+        """
+        for word in words:
+            if not is_word(word):
+                raise DataError(f"expected single words to put in front of a text, got {word!r}: split them")
+        return replace(self, front=tuple(words))
+
+    def without(self, index: int) -> AttackedText:
+        """A new text in which word `index` is missing, as an attacker asks about it; nothing is remembered."""
+        segment, start, end = self.spans[index]
+        left = list(self.segments)
+        left[segment] = left[segment][:start] + left[segment][end:]
+        return AttackedText.of(*left)
+
+    @property
+    def num_changed(self) -> int:
+        """Words replaced, and words in front."""
+        return len(self.changes) + len(self.front)
 
     @property
     def num_words(self) -> int:
@@ -117,6 +146,7 @@ class AttackedText:
     def segments(self) -> tuple[str, ...]:
         """`(text,)` or `(text, text_pair)` as it is now."""
         pieces: list[list[str]] = [[] for _ in self.original]
+        pieces[0] += [f"{word} " for word in self.front]
         done = [0] * len(self.original)
         for index, word in self.changes:
             segment, start, end = self.origin[index]
@@ -130,7 +160,7 @@ class AttackedText:
         """Spans of the words in the text as it is now."""
         changes, spans = dict(self.changes), []
         for segment, words in groupby(enumerate(self.origin), key=lambda item: item[1].segment):
-            shift = 0
+            shift = 0 if segment else sum(len(word) + 1 for word in self.front)
             for index, (_, start, end) in words:
                 length = len(changes[index]) if index in changes else end - start
                 spans.append(Span(segment, start + shift, start + shift + length))

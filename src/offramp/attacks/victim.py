@@ -1,9 +1,9 @@
-"""The one door to the attacked model: it batches, remembers, and counts what is asked."""
+"""A white-box victim: a model under a policy, with its answers, its gradients and its times."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,22 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp._core.errors import ConfigError, DataError, ModelError
+from offramp._core.errors import ModelError
 from offramp._core.text import clean_text
-from offramp._core.trace import Kind, Trace
-from offramp.attacks.account import Account, Answer, Key, Look
+from offramp._core.trace import Trace
+from offramp.attacks.account import Answer, Key, Look
+from offramp.attacks.door import Door, Loss, columns
 from offramp.attacks.text import AttackedText, word_tokens
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
+from offramp.inference.engine import Engine
 from offramp.model.base import MultiExitOutput, SegmentedModel
 from offramp.model.encoding import TextEncoder
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (batch, exits, classes), exit (batch,) -> (batch,)
-Request = tuple[Account, Sequence[AttackedText]]
 
-
-class Victim:
-    """A model under a policy, as an attacker sees it: texts in, answers out.
+class Victim(Door):
+    """A model under a policy, open to the attacker: texts in, answers and gradients out.
 
     Args:
         model: a multi-exit model or cascade with its tokenizer.
@@ -58,80 +57,29 @@ class Victim:
                 "an attack needs a fast tokenizer (one that knows the characters behind each token), got "
                 f"{type(model.tokenizer).__name__}: set model.tokenizer to the fast one of its backbone"
             )
-        for name, value in {"max_forward": max_forward, "max_gradient": max_gradient}.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}: leave it out for no limit")
+        super().__init__(max_forward, max_gradient)
+        self.kind, self.probabilities = model.kind, True
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
-        self.max_forward, self.max_gradient = max_forward, max_gradient
-        self.own = self.account()  # of `query` and `gradients`
+        self._engine: Engine | None = None  # made where times are measured
         with evaluating(model):
             model.costs(np.array([1]))  # counted on the modules once, before any inference mode
 
     @property
-    def kind(self) -> Kind:
-        """`classification` or `regression`."""
-        return self.model.kind
+    def white_box(self) -> Victim:
+        """Itself."""
+        return self
 
-    def account(self) -> Account:
-        """A fresh account, for one example."""
-        return Account(self.max_forward, self.max_gradient)
-
-    def query(self, texts: Sequence[AttackedText]) -> list[Answer]:
-        """Answers to the texts of one example, on the victim's own account; see `query_many`."""
-        return self.query_many([(self.own, texts)])[0]
-
-    def query_many(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """Answer the texts of several examples in shared batches; what one has asked before is not run again.
-
-        Returns:
-            For each account the answers in the order of its texts: only those of the first texts, as many
-            as its budget allowed.
-        """
-        asked = [account.affordable(texts) for account, texts in requests]
-        fresh = [
-            (account, key)
-            for (account, _), keys in zip(requests, asked, strict=True)
-            for key in dict.fromkeys(keys)
-            if key not in account.answers
-        ]
-        started = time.perf_counter()
-        answers = self._run([key for _, key in fresh])
-        share = (time.perf_counter() - started) / max(len(fresh), 1)
-        for (account, key), answer in zip(fresh, answers, strict=True):
-            account.pay(key, answer, share)
-        found = [[a.answers[key] for key in keys] for (a, _), keys in zip(requests, asked, strict=True)]
-        for account, _ in requests:
-            account.forget()
-        return found
-
-    def gradients(self, texts: Sequence[AttackedText], loss: Loss) -> list[Look]:
-        """Gradients for texts of one example, on the victim's own account; see `gradients_many`."""
-        return self.gradients_many([(self.own, texts)], loss)[0]
-
-    def gradients_many(self, requests: Sequence[Request], loss: Loss) -> list[list[Look]]:
-        """The gradient of a loss at every token embedding, one text at a time and fresh at every call.
-
-        Args:
-            requests: accounts and texts.
-            loss: of the scaled logits `(batch, exits, classes)` and current exits `(batch,)` to `(batch,)`.
-
-        Returns:
-            For each account a look at each of its first texts, as many as its budget allowed.
-        """
-        allowed = [texts[: account.gradients_left(len(texts))] for account, texts in requests]
-        started = time.perf_counter()
-        looks = iter(self._differentiate([text for texts in allowed for text in texts], loss))
-        share = (time.perf_counter() - started) / max(sum(map(len, allowed)), 1)
-        for (account, _), texts in zip(requests, allowed, strict=True):
-            account.gradient += len(texts)
-            account.seconds += share * len(texts)
-        return [[next(looks) for _ in texts] for texts in allowed]
+    def stopwatch(self, segments: Key) -> float:
+        """Seconds of the engine for one text: tokenisation, and the layers until it leaves."""
+        if self._engine is None:
+            self._engine = Engine(self.model, self.policy, batch_size=1)
+        return clocked(self._engine, segments, self.model)
 
     def look(self, texts: Sequence[AttackedText]) -> list[Look]:
         """The texts as the model reads them; the model is not asked, so nothing is counted."""
         if not texts:
             return []
-        first, second = _columns([text.segments for text in texts])
+        first, second = columns([text.segments for text in texts])
         batch = self.encoder.tokenizer(
             list(map(clean_text, first)),
             None if second is None else list(map(clean_text, second)),
@@ -150,7 +98,7 @@ class Victim:
 
     def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Batches of texts of like length, padded to the longest among them: rows and model inputs."""
-        encodings = self.encoder(*_columns(segments))
+        encodings = self.encoder(*columns(segments))
         for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values):
             yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
 
@@ -192,7 +140,8 @@ class Victim:
             for i in range(len(trace))
         ]
 
-    def _differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[Look]:
+    def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[Look]:
+        """Looks at the texts with the gradient of the loss; nothing is counted. See `gradients_many`."""
         if not texts:
             return []
         looks = self.look(texts)
@@ -219,15 +168,17 @@ class Victim:
         return torch.autograd.grad(total, embeds, allow_unused=True, materialize_grads=True)
 
 
-def _columns(segments: Sequence[Key]) -> tuple[list[str], list[str] | None]:
-    """First segments, and second ones or None."""
-    if len({len(s) for s in segments}) > 1:
-        raise DataError("texts with and without a text_pair cannot be mixed: give every example one, or none")
-    return [s[0] for s in segments], [s[1] for s in segments] if len(segments[0]) > 1 else None
-
-
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().cpu().numpy()
+
+
+def clocked(engine: Engine, segments: Key, model: nn.Module) -> float:
+    """Seconds of one text through an engine, from the string to the decision."""
+    first, second = columns([segments])
+    with evaluating(model):
+        started = time.perf_counter()
+        engine.decide(first, second)
+        return time.perf_counter() - started
 
 
 @contextmanager

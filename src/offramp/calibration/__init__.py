@@ -1,5 +1,6 @@
 """Fitting temperatures and thresholds on a calibration split."""
 
+from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
 from offramp.calibration.reliability import Reliability, ece, exit_ece, reliability
 from offramp.calibration.temperatures import fit_temperatures
 from offramp.calibration.thresholds import Sweep, refuse_if_calibrated, sweep, tune
@@ -14,4 +15,6 @@ __all__ = [
     "reliability",
     "sweep",
     "tune",
+    "tune_conformal",
+    "tune_with_guarantee",
 ]

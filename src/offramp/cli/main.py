@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "offramp.cli.evaluate:evaluate",
     "tune": "offramp.cli.tune:tune",
     "attack": "offramp.cli.attack:attack",
+    "conflict": "offramp.cli.conflict:conflict",
     "report": "offramp.cli.report:report",
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+from offramp.cli.conflict import conflict_watch
 from offramp.training.options import TrainingOptions
 
 
@@ -23,6 +24,7 @@ def train(
     gates: bool = False,
     max_length: int | None = None,
     training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
+    conflict_steps: list[int] | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
     json: bool = False,
@@ -36,12 +38,15 @@ def train(
         output: folder for the model and its record.
         backbone: a packaged encoder (minilm-l6, mpnet-base, minilm-l3), a folder, or a hub name.
         exits: layers to leave after, counted from 1; by default a sixth, a third, two thirds, and the last.
-        strategy: joint (Early-Exit), sweet (each exit has its own layers) or multi_model (separate classifiers).
+        strategy: joint (Early-Exit), sweet (each exit has its own layers), multi_model (separate classifiers),
+            two_stage, alternating, self_distill, mixed, gradient_equilibrium or pcgrad.
         seed: for everything random in training.
         pooling: how an exit reads the tokens; by default the encoder's.
         gates: give each exit a learned gate, for the criterion `learned`.
         max_length: longest input in tokens; by default 256.
         training: how to fine-tune.
+        conflict_steps: steps after which to measure the conflict between the exits' gradients, such as 0 60 120;
+            goes to `conflict` in the output folder, as from `offramp conflict`.
         reading: how to read the data.
         threads: CPU threads.
         json: print one JSON object on stdout.
@@ -60,7 +65,11 @@ def train(
     )
     from offramp.training.run import train as fit
 
-    model = fit(model, found, strategy=strategy, seed=seed, output_dir=output, options=training)
+    watch = conflict_watch(model, found, conflict_steps, output, seed)
+    model = fit(
+        model, found, strategy=strategy, seed=seed, output_dir=output, options=training, callbacks=watch.callbacks
+    )
+    watch.record()
     rows = score_exits(model, found)
     show(f"{found.metrics[0]} on validation, by exit", rows)
     note(f"model: {output / 'model'}")

@@ -80,7 +80,8 @@ class Curve:
         thresholds = floats(self.table, "threshold")
         noted = np.full(len(thresholds), np.nan)
         for threshold, speedup in speedups.items():
-            noted[np.nanargmin(np.abs(thresholds - threshold))] = speedup
+            # In halves: the ends of a rule without bounds lie as far apart as floats can.
+            noted[np.nanargmin(np.abs(thresholds / 2 - threshold / 2))] = speedup
         place = self.table.column_names.index("time_speedup")
         return replace(self, table=self.table.set_column(place, "time_speedup", pa.array(noted)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from offramp._core.errors import DataError
@@ -42,7 +43,9 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     logits = np.empty((len(encodings), exits, classes), dtype=np.float32)
     gates = np.empty((len(encodings), exits), dtype=np.float32) if model.gates else None
     jobs = list(batches(encodings, batch_size, encoder.pad_values))
-    for rows, batch in track(jobs, "trace", disable=not progress, transient=True):
+    console = Console(stderr=True)  # stdout is for results
+    hidden = not (progress and console.is_terminal)
+    for rows, batch in track(jobs, "trace", disable=hidden, transient=True, console=console):
         state = segments.start(batch)
         for k in range(exits):
             state, evidence = segments.run(k, state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -174,15 +175,13 @@ class SegmentedModel(PreTrainedModel):
     def _segment_flops(self, length: int) -> NDArray[np.float64]:
         """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
         ids = torch.ones(1, length, dtype=torch.long, device=self.device)
-        state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        with torch.no_grad():  # the counter's module hooks fail on a state that is part of a graph
+            state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
         counts: list[int] = []
         for k in range(len(self.exit_layers)):
-            states: list[Any] = []
-            counts.append(
-                count_flops(lambda k=k, state=state, out=states: out.append(self.segment(k, state)))
-            )  # type: ignore[misc]
-            state = states[0]
-            counts.append(count_flops(lambda k=k, state=state: self.head(k, state)))  # type: ignore[misc]
+            state, segment = count_flops(partial(self.segment, k, state))
+            _, head = count_flops(partial(self.head, k, state))
+            counts += (segment, head)
         return np.array(counts, dtype=np.float64)
 
     @abstractmethod

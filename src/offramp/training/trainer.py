@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -144,6 +146,7 @@ class ProgressBar(TrainerCallback):
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),  # stdout is for results
         )
         self.task: Any = None
         self.printed = 0.0
@@ -166,7 +169,7 @@ class ProgressBar(TrainerCallback):
         due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
         if not self.bar.console.is_terminal and due:
             self.printed = time.monotonic()
-            print(f"{self.title}: step {state.global_step}/{state.max_steps}", flush=True)
+            print(f"{self.title}: step {state.global_step}/{state.max_steps}", file=sys.stderr, flush=True)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,0 +1,151 @@
+"""Victims whose inside the attacker does not see: a function, a saved engine, and one with a surrogate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.trace import Kind
+from offramp.attacks.account import Answer, Key, Look
+from offramp.attacks.door import Door, columns
+from offramp.attacks.text import AttackedText
+from offramp.attacks.victim import Victim, clocked
+from offramp.inference.engine import Engine
+
+Oracle = Callable[..., tuple[int | float, int | float]]  # text(, text_pair) -> prediction, exit layer or seconds
+
+
+class BlackBox(Door):
+    """A victim that shows where texts leave, or only how long they take, and no gradients."""
+
+    probabilities = False
+
+    @property
+    def white_box(self) -> Victim:
+        """There is none."""
+        raise ConfigError(
+            "this recipe takes gradients or words from inside the model, but the victim is a black box: use "
+            "'slowbert', 'slowbert-time' or 'random-char', or give a surrogate model with GreyBox"
+        )
+
+    def look(self, texts: Sequence[AttackedText]) -> list[Look]:
+        """Every word counts as read: what is cut away is not known from outside."""
+        return [Look(text, [], [(word,) for word in range(text.num_words)]) for text in texts]
+
+
+class FunctionVictim(BlackBox):
+    """A plain function of a text.
+
+    Args:
+        function: `text` or `text, text_pair` to (prediction, exit layer), or with no `exit_layers` to
+            (prediction, seconds).
+        exit_layers: the layers it can leave at, counted from 1; None where it tells seconds.
+        kind: what it predicts: a class index, or a value.
+        max_forward: most texts that may be run for one example; None for no limit.
+
+    Raises:
+        DataError: at the first answer that is no prediction with one of the exit layers, or with seconds.
+    """
+
+    def __init__(
+        self,
+        function: Oracle,
+        exit_layers: Sequence[int] | None = None,
+        *,
+        kind: Kind = "classification",
+        max_forward: int | None = None,
+    ) -> None:
+        super().__init__(max_forward)
+        self.function, self.kind = function, kind
+        self.exit_layers = None if exit_layers is None else tuple(exit_layers)
+
+    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+        return [self._answer(key) for key in segments]
+
+    def _answer(self, segments: Key) -> Answer:
+        prediction, told = self.function(*segments)
+        if self.exit_layers is None:
+            return Answer(np.empty((0, 0), np.float32), -1, 0, prediction, float(told), float("nan"))
+        if told not in self.exit_layers:
+            raise DataError(
+                f"expected one of the exit layers {list(self.exit_layers)} from the function, got {told!r}: "
+                "leave exit_layers out where it tells seconds"
+            )
+        exit, nothing = self.exit_layers.index(int(told)), np.empty((len(self.exit_layers), 0), np.float32)
+        depth = float(self.exit_layers[-1])
+        return Answer(nothing, exit, int(told), prediction, float(told), depth)  # cost in layers
+
+    def stopwatch(self, segments: Key) -> float:
+        """The seconds that it tells; where it tells layers, the seconds it takes."""
+        if self.exit_layers is None:
+            return float(self.function(*segments)[1])
+        started = time.perf_counter()
+        self.function(*segments)
+        return time.perf_counter() - started
+
+
+class EngineVictim(BlackBox):
+    """A deployed engine: labels and exit layers, no probabilities.
+
+    Args:
+        engine: with its model and policy.
+        max_forward: most texts that may be run for one example; None for no limit.
+    """
+
+    def __init__(self, engine: Engine, *, max_forward: int | None = None) -> None:
+        super().__init__(max_forward)
+        self.engine = engine
+        self.model, self.kind = engine.segments.model, engine.segments.kind
+        self.policy = engine.compacting.policy
+        self.alone = Engine(self.model, self.policy, batch_size=1)
+
+    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+        if not segments:
+            return []
+        encodings = self.engine.encoder(*columns(segments))
+        decisions = self.engine.compacting.run(encodings)
+        full = self.engine.segments.costs(np.array([len(e["input_ids"]) for e in encodings]))[1]
+        nothing = np.empty((len(self.engine.segments.exit_layers), 0), np.float32)
+        named = zip(decisions.exit, decisions.layer, decisions.prediction, decisions.cost, full, strict=True)
+        return [Answer(nothing, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in named]
+
+    def stopwatch(self, segments: Key) -> float:
+        """Seconds of the engine for one text alone."""
+        return clocked(self.alone, segments, self.model)
+
+
+class GreyBox(Door):
+    """A victim attacked with gradients and words of another model.
+
+    Texts are run on the victim; what a recipe looks for inside a model, it finds in the surrogate.
+
+    Args:
+        target: the victim: a `Victim`, `EngineVictim` or `FunctionVictim`.
+        surrogate: the model that the attacker has.
+    """
+
+    def __init__(self, target: Door, surrogate: Victim) -> None:
+        if target.kind != surrogate.kind:
+            raise ConfigError(f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another")
+        super().__init__(target.max_forward, target.max_gradient)
+        self.target, self.surrogate = target, surrogate
+        self.kind, self.probabilities = target.kind, target.probabilities
+
+    @property
+    def white_box(self) -> Victim:
+        """The surrogate."""
+        return self.surrogate
+
+    def look(self, texts: Sequence[AttackedText]) -> list[Look]:
+        """As the surrogate reads them."""
+        return self.surrogate.look(texts)
+
+    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+        return self.target._run(segments)
+
+    def stopwatch(self, segments: Key) -> float:
+        """Of the victim."""
+        return self.target.stopwatch(segments)

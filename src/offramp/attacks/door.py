@@ -1,0 +1,133 @@
+"""The one door to whatever is attacked: it remembers, keeps to budgets, and counts what is asked."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.trace import Kind
+from offramp.attacks.account import Account, Answer, Key, Look
+from offramp.attacks.text import AttackedText
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.attacks.victim import Victim
+
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (batch, exits, classes), exit (batch,) -> (batch,)
+Asked = tuple[Account, Sequence[AttackedText]]
+
+
+class Door(ABC):
+    """A victim as an attacker sees it: texts in, answers out.
+
+    Attributes:
+        kind: `classification` or `regression`.
+        probabilities: whether answers show the exits' logits.
+        max_forward: most texts that may be run for one example; None for no limit.
+        max_gradient: most gradients that may be taken for one example; None for no limit.
+    """
+
+    kind: Kind
+    probabilities: bool
+
+    def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:
+        for name, value in {"max_forward": max_forward, "max_gradient": max_gradient}.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}: leave it out for no limit")
+        self.max_forward, self.max_gradient = max_forward, max_gradient
+        self.own = self.account()  # of `query` and `gradients`
+
+    @abstractmethod
+    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+        """Answers to texts, in order."""
+
+    @abstractmethod
+    def look(self, texts: Sequence[AttackedText]) -> list[Look]:
+        """The texts as the model reads them; the model is not asked, so nothing is counted."""
+
+    @property
+    @abstractmethod
+    def white_box(self) -> Victim:
+        """The model that gradients come from; `ConfigError` where there is none."""
+
+    def account(self, default: int | None = None) -> Account:
+        """A fresh account, for one example; `default` limits its queries where the victim sets no limit."""
+        return Account(default if self.max_forward is None else self.max_forward, self.max_gradient)
+
+    def query(self, texts: Sequence[AttackedText]) -> list[Answer]:
+        """Answers to the texts of one example, on the victim's own account; see `query_many`."""
+        return self.query_many([(self.own, texts)])[0]
+
+    def query_many(self, requests: Sequence[Asked]) -> list[list[Answer]]:
+        """Answer the texts of several examples in shared batches; what one has asked before is not run again.
+
+        Returns:
+            For each account the answers in the order of its texts: only those of the first texts, as many
+            as its budget allowed.
+        """
+        asked = [account.affordable(texts) for account, texts in requests]
+        fresh = [
+            (account, key)
+            for (account, _), keys in zip(requests, asked, strict=True)
+            for key in dict.fromkeys(keys)
+            if key not in account.answers
+        ]
+        started = time.perf_counter()
+        answers = self._run([key for _, key in fresh])
+        share = (time.perf_counter() - started) / max(len(fresh), 1)
+        for (account, key), answer in zip(fresh, answers, strict=True):
+            account.pay(key, answer, share)
+        found = [[a.answers[key] for key in keys] for (a, _), keys in zip(requests, asked, strict=True)]
+        for account, _ in requests:
+            account.forget()
+        return found
+
+    def gradients(self, texts: Sequence[AttackedText], loss: Loss) -> list[Look]:
+        """Gradients for texts of one example, on the victim's own account; see `gradients_many`."""
+        return self.gradients_many([(self.own, texts)], loss)[0]
+
+    def gradients_many(self, requests: Sequence[Asked], loss: Loss) -> list[list[Look]]:
+        """The gradient of a loss at every token embedding, one text at a time and fresh at every call.
+
+        Args:
+            requests: accounts and texts.
+            loss: of the scaled logits `(batch, exits, classes)` and current exits `(batch,)` to `(batch,)`.
+
+        Returns:
+            For each account a look at each of its first texts, as many as its budget allowed.
+        """
+        allowed = [texts[: account.gradients_left(len(texts))] for account, texts in requests]
+        started = time.perf_counter()
+        looks = iter(self.white_box.differentiate([text for texts in allowed for text in texts], loss))
+        share = (time.perf_counter() - started) / max(sum(map(len, allowed)), 1)
+        for (account, _), texts in zip(requests, allowed, strict=True):
+            account.gradient += len(texts)
+            account.seconds += share * len(texts)
+        return [[next(looks) for _ in texts] for texts in allowed]
+
+    def measure(self, account: Account, texts: Sequence[AttackedText]) -> list[float]:
+        """Seconds that each text takes, run alone and in turn; each is a query, also where it repeats.
+
+        Returns:
+            One a text: those of the first texts, as many as the budget allowed.
+        """
+        left = len(texts) if account.max_forward is None else account.max_forward - account.forward
+        seconds = [self.stopwatch(text.segments) for text in texts[: max(left, 0)]]
+        account.forward += len(seconds)
+        account.seconds += sum(seconds)
+        return seconds
+
+    @abstractmethod
+    def stopwatch(self, segments: Key) -> float:
+        """Seconds that one text takes, run alone."""
+
+
+def columns(segments: Sequence[Key]) -> tuple[list[str], list[str] | None]:
+    """First segments, and second ones or None."""
+    if len({len(s) for s in segments}) > 1:
+        raise DataError("texts with and without a text_pair cannot be mixed: give every example one, or none")
+    return [s[0] for s in segments], [s[1] for s in segments] if len(segments[0]) > 1 else None

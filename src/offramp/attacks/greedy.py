@@ -1,0 +1,66 @@
+"""Greedy search word by word: rank the words once, then give each its best replacement."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from offramp.attacks.account import Look
+from offramp.attacks.constraints import Label
+from offramp.attacks.recipe import Recipe
+from offramp.attacks.search import Hunt, Inspect, Query, Search, Steps, begin, found
+from offramp.attacks.text import AttackedText
+
+
+@dataclass(frozen=True)
+class GreedySearch(Search):
+    """Words one after another, the most important first; each gets the replacement that is strongest.
+
+    A word that no replacement makes stronger stays. Nothing is asked after success.
+
+    Attributes:
+        deletion: rank words by how strong the text is without them, one query a word; else the moves' own
+            importance ranks them.
+    """
+
+    deletion: bool = True
+
+    def steps(
+        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+    ) -> Steps:
+        """See `Search`."""
+        hunt = yield from begin(text, recipe, label)
+        if hunt.best.done:
+            return hunt.clean, hunt.best
+        looks: list[Look] = yield Inspect([text], hunt.objective)
+        for look in looks:
+            order = yield from self._order(look, recipe, rng, hunt)
+            for word in order:
+                if hunt.best.done or not recipe.constraints.open(hunt.best.text):
+                    break
+                now = Look(hunt.best.text, look.ids, look.tokens, look.gradients)
+                texts = recipe.propose(now, rng, [word])
+                new = yield from hunt.ask(texts)
+                if len(new) < len(texts):
+                    break
+        return hunt.clean, hunt.best
+
+    def _order(
+        self, look: Look, recipe: Recipe, rng: np.random.Generator, hunt: Hunt
+    ) -> Generator[Query, Any, list[int]]:
+        """The words that may be changed, the most important first; of equals the first in the text."""
+        allowed = recipe.constraints.allowed(look)
+        if not self.deletion:
+            return list(dict.fromkeys(w for m in recipe.moves for w in m.importance.rank(look, allowed, rng)))
+        shorter = [look.text.without(word) for word in allowed]
+        asked = found(shorter, (yield Query(shorter)), hunt.objective)
+        # A budget that ends here leaves some words unranked: there is none left to change them with either.
+        return [w for _, w in sorted(((f.score, w) for f, w in zip(asked, allowed, strict=False)), key=_strength)]
+
+
+def _strength(ranked: tuple[tuple[float, float], int]) -> tuple[float, float, int]:
+    (first, second), word = ranked
+    return -first, -second, word

@@ -1,0 +1,151 @@
+"""WordNet 3.0 read from its data files: synonyms, antonyms, parts of speech, base forms. No torch.
+
+Source: Fellbaum (ed.) 1998; file format `wndb(5WN)`, detachment rules of `morphy(7WN)`, without its lists of
+irregular forms.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from offramp._core.errors import DataError
+
+# File: part of speech. Nouns may come in parts.
+PARTS = {"data.noun": "n", "data.noun1": "n", "data.noun2": "n", "data.verb": "v", "data.adj": "a", "data.adv": "r"}
+ANTONYM, SIMILAR = "!", "&"
+# What an ending becomes; the empty ending is the base form itself.
+ENDINGS = {
+    "n": (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
+    "v": (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    "a": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+    "r": (),
+}
+FORMS = {"s": "s", "ses": "s", "xes": "s", "zes": "s", "ches": "s", "shes": "s", "ies": "s", "es": "s", "men": "s"}
+
+
+class Form(NamedTuple):
+    """A word as WordNet knows it: base form, part of speech, and which inflection (`s`, `ed`, … or "")."""
+
+    base: str
+    part: str
+    inflection: str
+
+
+@dataclass(frozen=True)
+class WordNet:
+    """Words and how they hang together; all in lower case, single words only.
+
+    Attributes:
+        synonyms: (base form, part of speech) to the words that share a synset with it; for adjectives also
+            those of similar synsets.
+        antonyms: (base form, part of speech) to their antonyms in any sense.
+    """
+
+    synonyms: dict[tuple[str, str], frozenset[str]] = field(repr=False)
+    antonyms: dict[tuple[str, str], frozenset[str]] = field(repr=False)
+
+    def forms(self, word: str) -> list[Form]:
+        """All readings of a word that WordNet knows; none for one that it does not know."""
+        word = word.lower()
+        found = {}
+        for part, endings in ENDINGS.items():
+            for ending, base in (("", ""), *endings):
+                stem = word[: len(word) - len(ending)] + base
+                if word.endswith(ending) and (stem, part) in self.synonyms:
+                    found[Form(stem, part, FORMS.get(ending, ending))] = None
+        return list(found)
+
+    def parts(self, word: str) -> frozenset[str]:
+        """Parts of speech that a word can be: `n`, `v`, `a`, `r`."""
+        return frozenset(form.part for form in self.forms(word))
+
+    def interchangeable(self, word: str, other: str) -> bool:
+        """Whether two words share a part of speech; also where the first one is not known."""
+        parts = self.parts(word)
+        return not parts or bool(parts & self.parts(other))
+
+    def alike(self, form: Form) -> frozenset[str]:
+        """Base forms that may stand for one: its synonyms without the antonyms of any of its senses."""
+        key = form.base, form.part
+        return self.synonyms[key] - self.antonyms.get(key, frozenset()) - {form.base}
+
+
+class _Synset(NamedTuple):
+    words: tuple[str, ...]  # multi-word entries included: pointers count through all
+    pointers: tuple[tuple[str, str, int], ...]  # symbol, key of the other synset, number of the source word
+
+
+@lru_cache(maxsize=2)
+def read_wordnet(folder: Path) -> WordNet:
+    """Read `data.noun` (or its parts), `data.verb`, `data.adj` and `data.adv`; what is missing is left out.
+
+    Args:
+        folder: holds the files.
+
+    Raises:
+        DataError: none of the files is there, or a line cannot be read.
+    """
+    synsets: dict[str, _Synset] = {}
+    for name, part in PARTS.items():
+        if (folder / name).exists():
+            synsets |= _read(folder / name, part)
+    if not synsets:
+        raise DataError(f"expected WordNet's data files in {folder}, found none: give the folder of data.noun")
+    synonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
+    antonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for key, synset in synsets.items():
+        near = set(synset.words)
+        for symbol, other, _ in synset.pointers:
+            near |= set(synsets[other].words) if symbol == SIMILAR and other in synsets else set()
+        for word in synset.words:
+            synonyms[word, key[0]] |= near
+    for key, word, other in _opposites(synsets):
+        antonyms[word, key[0]].add(other)
+        antonyms[other, key[0]].add(word)
+    return WordNet(*({w: frozenset(x for x in o if x.isalpha()) for w, o in t.items()} for t in (synonyms, antonyms)))
+
+
+def _opposites(synsets: dict[str, _Synset]) -> Iterator[tuple[str, str, str]]:
+    """Key of a synset, one of its words, and an antonym: also of a similar synset's words (indirect ones)."""
+    for key, synset in synsets.items():
+        for symbol, other, source in synset.pointers:
+            if symbol != ANTONYM or other not in synsets:
+                continue
+            words = synset.words if source == 0 else (synset.words[source - 1],)
+            for word in words:
+                yield from ((key, word, antonym) for antonym in synsets[other].words)
+            for near, cluster, _ in synset.pointers:
+                if near == SIMILAR and cluster in synsets:
+                    for word in synsets[cluster].words:
+                        yield from ((key, word, antonym) for antonym in synsets[other].words)
+
+
+def _read(path: Path, part: str) -> dict[str, _Synset]:
+    """The synsets of one file by part of speech and offset."""
+    found = {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if not line[:1].isdigit():  # the licence, or an empty line
+                continue
+            try:
+                found[part + line[:8]] = _synset(line.partition(" | ")[0].split())
+            except (ValueError, IndexError) as error:
+                raise DataError(f"{path} is no data file of WordNet: {line[:60]!r}") from error
+    return found
+
+
+def _synset(fields: list[str]) -> _Synset:
+    """From the fields: offset, file, type, count, words with ids, count, pointers."""
+    size = int(fields[3], 16)
+    words = tuple(word.partition("(")[0].lower() for word in fields[4 : 4 + 2 * size : 2])
+    at = 5 + 2 * size
+    pointers = []
+    for i in range(int(fields[at - 1])):
+        symbol, offset, part, source = fields[at + 4 * i : at + 4 * i + 4]
+        pointers.append((symbol, part.replace("s", "a") + offset, int(source[:2], 16)))
+    return _Synset(words, tuple(pointers))

@@ -1,0 +1,148 @@
+"""`offramp conflict`: where in a model the exits' gradients pull in opposite directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from offramp.cli.common import DataOptions, emit, limit_threads, note, show, write_tables
+
+if TYPE_CHECKING:
+    from offramp.evaluation.conflict import Conflict
+    from offramp.model.base import SegmentedModel
+    from offramp.training.conflict import Products
+
+
+def conflict(
+    model: Path,
+    *,
+    data: str,
+    split: str = "train",
+    batches: int = 8,
+    batch_size: int = 16,
+    graph: Literal["own", "joint"] = "own",
+    seed: int = 0,
+    output: Path | None = None,
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Measure gradient conflict: the cosine of every two exits' gradients, layer by layer.
+
+    For example `offramp conflict runs/joint --data movies --batches 8 --batch-size 16`. To watch it during training,
+    give `offramp train` the steps: `--conflict-steps 0 60 120`.
+
+    Args:
+        model: folder that `offramp train` wrote.
+        data: labelled texts whose losses are taken.
+        split: the split that they come from.
+        batches: batches to average over, chosen by `seed`.
+        batch_size: examples a batch.
+        graph: own, cut behind every exit where the model was trained with sweet, whose exits then cannot conflict;
+            or joint, as if all exits updated all layers below them.
+        seed: chooses the examples.
+        output: folder of the results; by default `conflict` inside the model's folder.
+        reading: how to read the data.
+        threads: CPU threads.
+        json: print one JSON object on stdout.
+    """
+    limit_threads(threads)
+    from offramp.model import load_model
+    from offramp.training.conflict import measure_products
+
+    started = datetime.now(UTC)
+    net = load_model(model)
+    cut = None if graph == "own" else False
+    rows = reading.load(data)[split]
+    products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
+    folder = output or model / "conflict"
+    config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
+    config |= {"strategy": net.config.strategy}
+    metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)
+    emit(json, metrics)
+
+
+def record_conflict(
+    products: Mapping[int, Products],
+    exit_layers: tuple[int, ...],
+    folder: Path,
+    config: dict[str, Any],
+    seed: int,
+    started: datetime,
+) -> dict[str, Any]:
+    """Numbers, tables and heat map of what was measured, by training step, recorded in `folder`."""
+    from offramp._core.records import write_record
+    from offramp.evaluation.conflict import conflict as compute
+    from offramp.evaluation.conflict import conflict_metrics, conflict_table, following_table
+    from offramp.reports.conflict import conflict_figure
+    from offramp.reports.style import save_figure
+
+    found = {step: compute(one, exit_layers) for step, one in products.items()}
+    last = found[max(found)]
+    metrics = {"exit_layers": exit_layers, "steps": sorted(found), **conflict_metrics(last)}
+    tables = {"conflict": conflict_table(found), "next_exit": following_table(found)}
+    write_record(
+        folder,
+        command="conflict",
+        config=config,
+        metrics=metrics,
+        seed=seed,
+        tables=write_tables(folder, tables),
+        started=started,
+    )
+    if len(exit_layers) > 1:
+        title = f"Gradient conflict, {config['strategy']}"
+        save_figure(conflict_figure(found, title), folder / "conflict")
+    show_conflict(last)
+    note(f"conflict: {folder}")
+    return metrics
+
+
+@dataclass(frozen=True)
+class ConflictWatch:
+    """What `offramp train --conflict-steps` adds to a run; nothing where no steps are asked for."""
+
+    callbacks: tuple[Any, ...]
+    record: Callable[[], object]
+
+
+def conflict_watch(
+    model: SegmentedModel, data: Any, steps: list[int] | None, run: Path, seed: int
+) -> ConflictWatch:
+    """Measure conflict on the training split at some steps of a run, and record it when the run is over."""
+    if not steps:
+        return ConflictWatch((), lambda: None)
+    from offramp.training.conflict_callback import ConflictCallback, read_products
+
+    started, folder = datetime.now(UTC), run / "conflict"
+    callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)
+
+    def record() -> None:
+        products = read_products(callback.path)
+        config = {"data": data.name, "split": "train", "steps": steps, "strategy": model.config.strategy}
+        if products:
+            record_conflict(products, model.exit_layers, folder, config, seed, started)
+        else:  # a finished run is loaded, not trained
+            note(
+                f"no conflict was measured: {run} holds a finished run, or one of fewer than {min(steps)} steps"
+            )
+
+    return ConflictWatch((callback,), record)
+
+
+def show_conflict(found: Conflict) -> None:
+    """The next exit against all later ones, and every pair, layer by layer."""
+    at, rows = found.exit_layers, []
+    for layer in range(at[-1]):
+        pairs = {
+            f"{at[i]} | {at[j]}": float(found.pairs.cosine[layer, i, j])
+            for i in range(len(at))
+            for j in range(i + 1, len(at))
+        }
+        rows.append({"layer": layer + 1, **pairs, "next | later": float(found.following.cosine[layer])})
+    show("mean cosine between the gradients of two exits, by layer", rows)

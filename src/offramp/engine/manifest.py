@@ -1,0 +1,147 @@
+"""What an exported folder says of itself: files, checksums, and all that the engine needs besides weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from offramp._core.errors import ModelError
+from offramp._core.records import write_text
+from offramp._core.trace import Kind
+
+FORMAT = "offramp-onnx"
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+AGAIN = "export it again with 'offramp export'"
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """One segment with its head as a graph; names are those of its inputs and outputs."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of `manifest.json`.
+
+    Attributes:
+        precision: `fp32` or `int8`.
+        kind: classification or regression.
+        labels: class names; empty for regression.
+        exit_layers: layers after which the exits sit, counted from 1.
+        gates: whether the exits give gate probabilities.
+        max_length: longest input in tokens.
+        inputs: what the encoder gives for a text, in the order of the model's input names.
+        pad_values: what each input is padded with.
+        costs: coefficients of the FLOPs by length, see `offramp.costs`.
+        segments: the graphs in order.
+        shared: tensors between segments that have no batch dimension.
+        architecture: the encoder's `model_type`.
+        opset: ONNX operator set of the graphs.
+        policy: file of the policy, "" where none was exported.
+        tokenizer: file of the tokenizer.
+        versions: of the libraries at export.
+        checks: how the export compares with the model it came from.
+        files: sha256 by file name.
+    """
+
+    precision: str
+    kind: Kind
+    labels: tuple[str, ...]
+    exit_layers: tuple[int, ...]
+    gates: bool
+    max_length: int
+    inputs: tuple[str, ...]
+    pad_values: dict[str, int]
+    costs: dict[str, Any]
+    segments: tuple[SegmentFile, ...]
+    shared: tuple[str, ...]
+    architecture: str
+    opset: int
+    policy: str = ""
+    tokenizer: str = "tokenizer.json"
+    versions: dict[str, str] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`, the last file of an export: without it a folder is none."""
+        content = {"format": FORMAT, "schema": SCHEMA, **asdict(self)}
+        write_text(folder / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read the manifest of an exported folder.
+
+        Raises:
+            ModelError: no manifest, a broken one, or one of another format or schema.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ModelError(
+                f"{folder} is no exported folder, it has no {FILE_NAME}: make one with 'offramp export MODEL'"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({error}): {AGAIN}") from error
+        found = (content.get("format"), content.get("schema")) if isinstance(content, dict) else (None, None)
+        if found != (FORMAT, SCHEMA):
+            raise ModelError(
+                f"{path} has format {found[0]!r}, schema {found[1]!r}; this offramp reads {FORMAT!r}, {SCHEMA}: {AGAIN}"
+            )
+        return cls._of(content, path)
+
+    @classmethod
+    def _of(cls, content: dict[str, Any], path: Path) -> Manifest:
+        """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
+        missing = sorted({f.name for f in fields(cls)} - set(content))
+        if missing:
+            raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
+        try:
+            segments = tuple(
+                SegmentFile(part["file"], tuple(part["inputs"]), tuple(part["outputs"]))
+                for part in content["segments"]
+            )
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
+        values = {f.name: content[f.name] for f in fields(cls)}
+        for name in ("labels", "exit_layers", "inputs", "shared"):
+            values[name] = tuple(cast(list[Any], values[name]))
+        manifest = cls(**{**values, "segments": segments})
+        if len(manifest.segments) != len(manifest.exit_layers):
+            raise ModelError(
+                f"{path} has {len(manifest.segments)} segments for {len(manifest.exit_layers)} exits: {AGAIN}"
+            )
+        return manifest
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            ModelError: a file is missing or is not the one that was exported.
+        """
+        for name, expected in self.files.items():
+            path = folder / name
+            if Path(name).name != name or not path.is_file():
+                raise ModelError(f"{folder} lacks {name}: copy the whole folder, or {AGAIN}")
+            if sha256(path) != expected:
+                raise ModelError(
+                    f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
+                )
+        needed = {self.tokenizer, self.policy or self.tokenizer, *(part.file for part in self.segments)}
+        if unlisted := sorted(needed - set(self.files)):
+            raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

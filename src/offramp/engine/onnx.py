@@ -1,0 +1,137 @@
+"""An exported folder as the engine's segments: ONNX Runtime and numpy, no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.environment import usable_cores
+from offramp._core.errors import ConfigError, MissingExtraError, ModelError
+from offramp._core.trace import Evidence, Kind
+from offramp.costs import CostModel
+from offramp.engine.manifest import AGAIN, Manifest
+from offramp.engine.policy import Policy
+from offramp.engine.segments import Batch
+from offramp.engine.tokenization import FileEncoder
+
+OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all but the shared ones have the batch in front
+ANSWERS = ("logits", "gate")
+
+
+class OnnxSegments:
+    """Drives the graphs of an exported folder segment by segment.
+
+    Every segment is a session with a thread pool of its own, of which one works at a time. A pool that waits must
+    sleep: pools that spin take the cores from the one that works, and halve its speed.
+
+    Args:
+        folder: what `offramp export` wrote.
+        threads: CPU threads; by default as many as the process may use.
+        verify: compare every file with its checksum first.
+
+    Attributes:
+        manifest: what the folder says of itself.
+        labels: class names; empty for regression.
+
+    Raises:
+        ModelError: no exported folder, files missing or altered, or graphs that this ONNX Runtime cannot run.
+        MissingExtraError: without `onnxruntime`.
+        ConfigError: `threads` below 1.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None, verify: bool = True) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.load(self.folder)
+        if verify:
+            self.manifest.verify(self.folder)
+        self.exit_layers = self.manifest.exit_layers
+        self.kind: Kind = self.manifest.kind
+        self.gates = self.manifest.gates
+        self.labels = self.manifest.labels
+        files = [part.file for part in self.manifest.segments]
+        self.sessions = [open_session(self.folder / file, threads, self.manifest) for file in files]
+        self._costs = CostModel.from_dict(self.manifest.costs)
+        self._shared = frozenset(self.manifest.shared)
+        # What segment k and those behind it read: the rest of the state is dropped as soon as it can be.
+        self._needed = [
+            frozenset(name for part in self.manifest.segments[k:] for name in part.inputs)
+            for k in range(len(files) + 1)
+        ]
+
+    def start(self, batch: Batch) -> OnnxState:
+        """The batch itself: embeddings belong to the first segment."""
+        missing = self._needed[0] - set(batch) - {n for p in self.manifest.segments for n in p.outputs}
+        if "token_type_ids" in missing:
+            batch = {**batch, "token_type_ids": np.zeros_like(batch["input_ids"])}
+        elif missing:
+            raise ModelError(
+                f"the model reads {sorted(missing)}, got {sorted(batch)}: encode with its own tokenizer"
+            )
+        return {name: np.ascontiguousarray(values, dtype=np.int64) for name, values in batch.items()}
+
+    def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
+        """Run segment and head `k`."""
+        part = self.manifest.segments[k]
+        values = self.sessions[k].run(list(part.outputs), {name: state[name] for name in part.inputs})
+        found = dict(zip(part.outputs, values, strict=True))
+        evidence = Evidence(k, len(self.exit_layers), found["logits"], found.get("gate"))
+        found = {name: value for name, value in found.items() if name not in ANSWERS}
+        return {name: v for name, v in {**state, **found}.items() if name in self._needed[k + 1]}, evidence
+
+    def take(self, state: OnnxState, rows: NDArray[np.intp]) -> OnnxState:
+        """Some rows of a state."""
+        return {name: v if name in self._shared else v[rows] for name, v in state.items()}
+
+    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """FLOPs by length; see `offramp.costs`."""
+        return self._costs(lengths)
+
+    def encoder(self) -> FileEncoder:
+        """The tokenizer of the folder."""
+        return FileEncoder(self.folder, self.manifest)
+
+    def policy(self) -> Policy:
+        """The policy that was exported with the model; `ModelError` where there is none."""
+        if not self.manifest.policy:
+            raise ModelError(
+                f"{self.folder} was exported without a policy: pass one, or export with --policy FILE"
+            )
+        return Policy.load(self.folder / self.manifest.policy)
+
+
+def open_session(path: Path, threads: int | None, manifest: Manifest | None = None) -> Any:
+    """An ONNX Runtime session on the CPU whose threads sleep while they wait.
+
+    Raises:
+        ModelError: a graph that this ONNX Runtime cannot run.
+        MissingExtraError: without `onnxruntime`.
+        ConfigError: `threads` below 1.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or (int(limit) if limit.isdigit() else 0) or usable_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; they are raised too
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the binding raises its own classes, of no common public base
+        made = (
+            "" if manifest is None else f", exported with {manifest.versions.get('onnxruntime', 'unknown')}"
+        )
+        opset = "" if manifest is None else f" (operator set {manifest.opset})"
+        raise ModelError(
+            f"onnxruntime {onnxruntime.__version__}{made}, cannot run {path.name}{opset}: "
+            f"{' '.join(str(error).split())[:300]}; upgrade onnxruntime, or {AGAIN}"
+        ) from error

@@ -1,0 +1,67 @@
+"""Texts to token ids from `tokenizer.json` alone: the twin of `model.encoding` that needs no transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from offramp._core.errors import DataError, MissingExtraError, ModelError
+from offramp._core.text import clean_text
+from offramp.engine.manifest import AGAIN, Manifest
+
+FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+class FileEncoder:
+    """Tokenises texts without padding, cut to the maximum length as the model's own encoder cuts them.
+
+    Args:
+        folder: an exported folder.
+        manifest: what it says of itself.
+
+    Raises:
+        ModelError: no tokenizer there, or one that this version of `tokenizers` cannot read.
+        MissingExtraError: without `tokenizers`.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingExtraError("tokenizers", "onnx") from error
+        path = folder / manifest.tokenizer
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every kind of bad file
+            raise ModelError(f"{path} is no tokenizer that can be read ({error}): {AGAIN}") from error
+        if unknown := sorted(set(manifest.inputs) - set(FIELDS)):
+            raise ModelError(
+                f"{folder} asks for the inputs {', '.join(unknown)}, which no tokenizer gives: {AGAIN}"
+            )
+        self.inputs = manifest.inputs
+        self.pad_values = dict(manifest.pad_values)
+        self.max_length = manifest.max_length
+
+    def __call__(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[dict[str, list[int]]]:
+        """One dict a text: lists of ints under the model's input names.
+
+        Raises:
+            DataError: one string instead of a list, other things than strings, or another number of pairs.
+        """
+        if isinstance(texts, str):
+            raise DataError("expected a list of texts, got one string: put it in a list")
+        for text in (*texts, *(pairs or ())):
+            if not isinstance(text, str):
+                raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(
+                f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs"
+            )
+        cleaned = [clean_text(text) for text in texts]
+        second = None if pairs is None else [clean_text(text) for text in pairs]
+        found = self.tokenizer.encode_batch(
+            cleaned if second is None else list(zip(cleaned, second, strict=True))
+        )
+        return [{name: getattr(one, FIELDS[name]) for name in self.inputs} for one in found]

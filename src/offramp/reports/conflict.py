@@ -1,0 +1,88 @@
+"""Gradient conflict as a heat map: layers upwards, pairs of exits sideways, one panel a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+from offramp.evaluation.conflict import Conflict
+from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, WIDTH, caption, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = 3  # side by side
+EXPLAINED = (
+    "Mean cosine of two exits' gradients in a layer; last column: the next exit against the sum of all later "
+    "ones.\nGrey: one of the two lies below the layer. Dots: negative in at least half of the batches."
+)
+
+
+def conflict_figure(found: Mapping[int, Conflict], title: str = "Gradient conflict") -> Figure:
+    """Cosines between the exits' gradients, by layer.
+
+    Args:
+        found: by training step; one panel each.
+        title: set above the panels.
+
+    Raises:
+        DataError: nothing was measured, or the model has one exit.
+    """
+    if not found or any(len(one.exit_layers) < 2 for one in found.values()):
+        raise DataError("expected conflict between at least two exits to draw, got none")
+    with styled():
+        from matplotlib.figure import Figure
+
+        columns = min(PANELS, len(found))
+        rows = -(-len(found) // columns)
+        layers = max(one.exit_layers[-2] for one in found.values())  # above, no two exits meet
+        figure = Figure(figsize=(WIDTH, rows * (1.4 + 0.3 * layers) + 0.6), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for place, (panel, (step, one)) in enumerate(zip(panels, found.items(), strict=False)):
+            name = "" if len(found) == 1 else f"step {step}"
+            image = _draw(panel, one, name, first=place % columns == 0, alone=columns == 1)
+        for panel in panels[len(found) :]:
+            panel.set_visible(False)
+        figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
+        caption(figure, EXPLAINED)
+    return figure
+
+
+def _draw(panel: Axes, one: Conflict, name: str, *, first: bool, alone: bool) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("conflict", [ATTACKED, "white", CLEAN]).with_extremes(bad=GRID)
+    columns, cosines, negative = _columns(one)
+    image = panel.imshow(cosines, cmap=shades, vmin=-1, vmax=1, aspect="auto", origin="lower")
+    for row, column in np.argwhere(np.isfinite(cosines)).tolist():
+        value = cosines[row, column]
+        mark = "·" if negative[row, column] >= 0.5 else ""
+        ink = "white" if abs(value) > 0.75 else INK
+        told = f"{value:.2f}{mark}".replace("-", "−")
+        panel.text(column, row, told, ha="center", va="center", fontsize=8, color=ink)
+    panel.set_xticks(range(len(columns)), columns, rotation=0 if alone else 90, fontsize=9)
+    panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
+    panel.axvline(len(columns) - 1.5, color=INK, lw=1)
+    panel.grid(visible=False)
+    panel.set_title(name, fontsize=11)
+    if first:
+        panel.set_ylabel("Layer")
+    return image
+
+
+def _columns(one: Conflict) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Names, cosines and shares of negative cosines `(layers, columns)`: all pairs, then next against later."""
+    at = one.exit_layers
+    pairs = [(i, j) for i in range(len(at)) for j in range(i + 1, len(at))]
+    names = [*(f"{at[i]} | {at[j]}" for i, j in pairs), "next | later"]
+    first, second = [i for i, _ in pairs], [j for _, j in pairs]
+    cosines = np.column_stack([one.pairs.cosine[:, first, second], one.following.cosine])
+    negative = np.column_stack([one.pairs.negative[:, first, second], one.following.negative])
+    shared = slice(at[-2])  # layers that two exits share
+    return names, cosines[shared], negative[shared]
