@@ -28,6 +28,7 @@ def test_numbers_are_written_for_reading() -> None:
     assert signed(0.05) == "+0.050"
     assert interval(0.5, 0.4, 0.6, 1) == "0.5 [0.4, 0.6]"
     assert interval(0.5, np.nan, np.nan) == interval(0.5, None, None) == "0.500"
+    assert interval(np.nan, 0.1, 0.2) == "–"
     assert interval(-0.01, -0.02, 0.03, 2, sign=True) == "−0.01 [−0.02, +0.03]"
     assert change(1.5, 3.0, 1) == "1.5 → 3.0"
 

@@ -11,19 +11,20 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from offramp import __version__
-from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
 
+TORCH_EXTRA = ("torch", "transformers", "datasets", "accelerate", "safetensors", "matplotlib", "plotly")
 USAGE_ERROR = 2
 INTERRUPTED = 130
-DEMO = "offramp.cli.demo:demo"
 COMMANDS = {
-    "demo": DEMO,
+    "demo": "offramp.cli.demo:demo",
     "data": "offramp.cli.data:data",
     "train": "offramp.cli.train:train",
     "evaluate": "offramp.cli.evaluate:evaluate",
     "tune": "offramp.cli.tune:tune",
     "attack": "offramp.cli.attack:attack",
     "conflict": "offramp.cli.conflict:conflict",
+    "sweep": "offramp.cli.sweep:sweep",
     "report": "offramp.cli.report:report",
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
@@ -96,6 +97,10 @@ def run(arguments: list[str]) -> int:
         return _fail(
             f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", USAGE_ERROR
         )
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TORCH_EXTRA:
+            raise
+        return _fail(str(MissingExtraError(str(error.name), "torch")), USAGE_ERROR)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped: run the same command again to go on", INTERRUPTED)
     return 0

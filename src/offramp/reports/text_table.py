@@ -96,10 +96,10 @@ def signed(value: float | None, digits: int = 3) -> str:
 def interval(
     estimate: float | None, low: float | None, high: float | None, digits: int = 3, *, sign: bool = False
 ) -> str:
-    """An estimate and the ends of its interval in brackets, those where they are known."""
+    """An estimate and the ends of its interval in brackets, where all three are known."""
     write = signed if sign else number
-    ends = [write(end, digits) for end in (low, high)]
-    return write(estimate, digits) + ("" if NOTHING in ends else f" [{', '.join(ends)}]")
+    shown, *ends = (write(value, digits) for value in (estimate, low, high))
+    return shown if NOTHING in (shown, *ends) else f"{shown} [{', '.join(ends)}]"
 
 
 def change(before: float, after: float, digits: int = 3) -> str:
