@@ -62,11 +62,12 @@ def count_flops(run: Callable[[], T]) -> tuple[T, int]:
     return result, int(counter.get_total_flops())
 
 
-def fit_polynomial(measure: Callable[[int], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Coefficients `(parts, 3)` of 1, n, n² from FLOPs `(parts,)` counted at a few lengths."""
-    lengths = np.array(PROBE_LENGTHS, dtype=np.float64)
-    counts = np.stack([measure(n) for n in PROBE_LENGTHS])
-    powers = lengths[:, None] ** np.arange(3)
+def fit_polynomial(measure: Callable[[int], NDArray[np.float64]], longest: int) -> NDArray[np.float64]:
+    """Coefficients `(parts, 3)` of 1, n, n² from FLOPs `(parts,)` counted at a few lengths up to `longest`."""
+    shrink = min(1.0, longest / PROBE_LENGTHS[-1])
+    lengths = [max(1, int(n * shrink)) for n in PROBE_LENGTHS]
+    counts = np.stack([measure(n) for n in lengths])
+    powers = np.array(lengths, dtype=np.float64)[:, None] ** np.arange(3)
     coefficients, *_ = np.linalg.lstsq(powers, counts, rcond=None)
     error = np.abs(powers @ coefficients - counts).max() / counts.max()
     if error > 0.01:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,82 @@ SENTENCES = (
     "funny",
     "",
 )
+
+# A WordNet and word vectors in the formats of the real ones: groups of words that mean the same, by part of speech.
+SYNSETS = {
+    "noun": (
+        ("film", "movie", "motion_picture"),
+        ("story", "plot", "tale"),
+        ("people", "folk"),
+        ("script", "book"),
+    ),
+    "verb": (("direct", "conduct"), ("waste", "squander"), ("move", "go"), ("script", "write")),
+    "adj": (
+        ("funny", "amusing"),
+        ("dull", "boring", "slow"),
+        ("good", "great"),
+        ("bad",),
+        ("warm", "tender"),
+    ),
+    "adv": (("truly", "really"), ("extraordinarily", "very")),
+}
+INFLECTED = (
+    "films",
+    "movies",
+    "directed",
+    "conducted",
+    "wastes",
+    "squanders",
+    "moves",
+    "goes",
+    "dulls",
+    "tales",
+)
+MISSPELLINGS = {
+    "unforgettable": "unforgetable unforgettible",
+    "nonsense": "nonsence none_sense",
+    "film": "flim",
+}
+
+
+def synset_line(offset: int, part: str, words: Sequence[str], pointers: Sequence[str] = ()) -> str:
+    """A line of a data file of WordNet 3.0."""
+    named = " ".join(f"{word} 0" for word in words)
+    return f"{offset:08d} 00 {part} {len(words):02x} {named} {len(pointers):03d} {' '.join(pointers)} | a gloss | b  "
+
+
+@pytest.fixture(scope="session")
+def lexicon(tmp_path_factory: Any) -> str:
+    """A folder with a tiny WordNet, word vectors and misspellings."""
+    folder = tmp_path_factory.mktemp("lexicon")
+    for name, groups in SYNSETS.items():
+        part = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}[name]
+        lines = ["  1 This software and database is being provided to you, the LICENSEE, by"]
+        for i, words in enumerate(groups):
+            good, bad = ("good", "great"), ("bad",)
+            opposite = {good: "! 00000003 a 0101", bad: "! 00000002 a 0101"}.get(words, "")
+            lines.append(synset_line(i, part, words, [opposite] if opposite else []))
+        (folder / f"data.{name}").write_text("\n".join(lines) + "\n")
+    words = [w for groups in SYNSETS.values() for group in groups for w in group if w.isalpha()]
+    drawn = np.random.default_rng(0).normal(size=(len(words) + len(INFLECTED), 4)) + 2.0
+    rows = zip(dict.fromkeys([*words, *INFLECTED]), drawn, strict=False)
+    (folder / "vectors.txt").write_text("".join(f"{w} {' '.join(f'{x:.4f}' for x in v)}\n" for w, v in rows))
+    (folder / "misspellings.txt").write_text("".join(f"{w} {m}\n" for w, m in MISSPELLINGS.items()))
+    return str(folder)
+
+
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times without noise: those of the FLOPs spent."""
+    known: dict[Any, float] = {}
+
+    def stopwatch(victim: Victim, segments: Any) -> float:
+        key = (id(victim.model), victim.policy.criterion, segments)
+        if key not in known:
+            known[key] = victim._run([segments])[0].cost * 1e-9
+        return known[key]
+
+    monkeypatch.setattr(Victim, "stopwatch", stopwatch)
 
 
 def _wrap(core: Tokenizer, **options: Any) -> Any:

@@ -14,7 +14,7 @@ from datasets import Dataset
 from rich.console import Console
 
 import offramp
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError, DataError, ModelError
 from offramp.attacks import AttackResult, attack, diff_html, diff_text
 from offramp.attacks import run as run_module
 from offramp.attacks.diff import headline
@@ -252,9 +252,18 @@ def test_a_judge_that_is_the_victims_encoder_is_named(setting: Any, encoders: An
     assert judged_by(None, setting[0]) == {"judge": "none", "judge_is_victims_encoder": False}
 
 
-def test_a_missing_judge_is_a_warning(setting: Any, sentences: Any, tmp_path: Path) -> None:
+def test_a_judge_asked_for_by_name_has_to_be_there(setting: Any, sentences: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        attack(*setting, sentences.select([0]), **{**FAST, "similarity": str(tmp_path / "nothing")})
+
+
+def test_a_missing_default_judge_is_a_warning(
+    setting: Any, sentences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.warns(UserWarning, match="its column will hold NaN: no judge"):
-        result = attack(*setting, sentences.select([0]), **{**FAST, "similarity": str(tmp_path / "nothing")})
+        result = attack(*setting, sentences.select([0]), **{**FAST, "similarity": "use"})
     assert np.isnan(result.rows[0]["similarity"])
     assert result.metadata["judge"] == "none"
 

@@ -128,6 +128,7 @@ def test_character_changes_by_hand() -> None:
     assert "sееe" not in changes["homoglyph"]
     assert "sеe" in changes["homoglyph"]  # with a Cyrillic е
     assert character_changes("I")["deletion"] == []
+    assert not any(character_changes("x" * 100_000).values())  # each change would be as long
 
 
 @settings(deadline=None)

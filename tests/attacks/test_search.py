@@ -19,7 +19,7 @@ from offramp.attacks.importance import EveryWord
 from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes import RECIPES, make_recipe
+from offramp.attacks.recipes import RECIPES, UNIVERSAL, make_recipe
 from offramp.attacks.search import BeamSearch, Found, Inspect, Query
 from offramp.attacks.text import AttackedText
 from offramp.attacks.transformations import Edit, Transformation
@@ -168,10 +168,23 @@ def test_a_text_without_words_is_returned() -> None:
     assert script.asked == [["?!"], []]
 
 
+TRIGGER = ("funny", "film")
+ACCURACY = tuple(name for name in RECIPES if name.endswith(("-last", "-exit")))
+
+
+@pytest.fixture(autouse=True)
+def _offline(lexicon: str, steady_clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes take the tiny lexicon, and times have no noise."""
+    monkeypatch.setitem(DEFAULTS, "lexicon", lexicon)
+
+
+DEFAULTS: dict[str, Any] = {"top_n": 12, "beam": 2, "rounds": 3, "trigger": " ".join(TRIGGER)}
+
+
 def outcomes(
     model: Any, policy: Any, name: str, data: Any, alone: bool = False, **options: Any
 ) -> list[Outcome]:
-    settings = Options.of(**{"top_n": 12, "beam": 2, "rounds": 3, **options})
+    settings = Options.of(**{**DEFAULTS, **options})
     victim = Victim(model, policy, batch_size=1 if alone else 64, max_forward=settings.queries)
     recipe = make_recipe(name, victim, settings)
     pairs = data["text_pair"] if "text_pair" in data.column_names else [None] * len(data)
@@ -181,6 +194,23 @@ def outcomes(
     ]
     groups = [[s] for s in searches] if alone else [searches]
     return [o for group in groups for o in side_by_side(victim, recipe, group)]
+
+
+def most_queries(name: str, words: int) -> int:
+    """What a search may ask at most with the options of `outcomes`."""
+    if (
+        name == "same-plus"
+    ):  # three rounds of at most two texts: 12 edits, and after each portion two joint ones
+        return 1 + 3 * 2 * (12 + 2 * 2)
+    if name.startswith(("same", "deepsloth", "random")):
+        return 1 + 12 + 2 * 12 * 2
+    if name == UNIVERSAL:
+        return 2
+    if (
+        name == "slowbert-time"
+    ):  # words left out and candidates three times each, 15 pairs a word, and the record
+        return 2 + 3 * words + words * (3 * 12 + 2 * 15)
+    return 1 + words + words * 12
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -193,14 +223,20 @@ def test_promises_of_every_recipe(
     victim = Victim(model, policy)
     for outcome in outcomes(model, policy, name, data):
         clean, adversarial = outcome.clean, outcome.adversarial
-        assert adversarial.score >= clean.score
         before, after = clean.text, adversarial.text
-        assert clean.text.changes == ()
+        assert (before.changes, before.front) == ((), ())
+        assert after.front == (TRIGGER if name == UNIVERSAL else ())
+        if name == "slowbert-time":
+            assert adversarial.answer.cost >= clean.answer.cost
+        elif name != UNIVERSAL:  # whose words are in front whatever comes of it
+            assert adversarial.score >= clean.score
         # Budget and stop words, from the strings alone.
-        again = AttackedText.of(*after.segments)
+        again = AttackedText.of(
+            after.segments[0].removeprefix("funny film ") if after.front else after.text, after.text_pair
+        )
         assert len(after.segments) == len(before.segments)
         differing = [i for i, (a, b) in enumerate(zip(before.words, again.words, strict=True)) if a != b]
-        assert len(differing) <= max(3, -(-len(before.words) // 10))
+        assert len(differing) <= max(4 if "a2t" in name else 3, -(-len(before.words) // 10))
         assert not {before.words[i].lower() for i in differing} & ENGLISH_STOP_WORDS
         # What is claimed of both texts is what the model does.
         for found in (clean, adversarial):
@@ -210,20 +246,39 @@ def test_promises_of_every_recipe(
                 found.answer.layer,
                 found.answer.cost,
             )
-        if clean.answer.last:
+        if clean.done and name not in (UNIVERSAL, "slowbert-time"):
             assert outcome.account.forward == 1
             assert adversarial is clean
-        assert outcome.account.forward <= 1 + 12 + 2 * 12 * 2
-        assert outcome.account.gradient == 0 if name.startswith("random") else outcome.account.gradient <= 5
+        assert outcome.account.forward <= most_queries(name, before.num_words)
+        white = name.startswith(("same", "deepsloth")) or "a2t" in name
+        assert outcome.account.gradient <= (1 if "a2t" in name else 5 if white else 0)
         assert outcome.seconds > 0
 
 
-@pytest.mark.parametrize("name", ["same-word", "same-char", "random"])
-@pytest.mark.parametrize("data_name", ["sentences", "pairs"])
-def test_side_by_side_is_one_by_one(
-    name: str, data_name: str, make_model: Any, policy_for: Any, request: Any
+@pytest.mark.parametrize("name", ACCURACY)
+def test_accuracy_attacks_are_done_when_the_exit_they_look_at_errs(
+    name: str, make_model: Any, policy_for: Any, sentences: Any
 ) -> None:
-    model, data = make_model(), request.getfixturevalue(data_name)
+    model = make_model()
+    fooled = 0
+    for outcome in outcomes(model, policy_for(model), name, sentences):
+        before, after = outcome.clean.answer, outcome.adversarial.answer
+        if name.endswith("exit"):
+            changed = before.prediction != after.prediction
+        else:
+            changed = before.logits[-1].argmax() != after.logits[-1].argmax()
+        assert outcome.adversarial.done == changed
+        fooled += changed
+    assert fooled or name.startswith(("a2t", "textfooler"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_side_by_side_is_one_by_one(
+    name: str, make_model: Any, policy_for: Any, sentences: Any, pairs: Any
+) -> None:
+    model = make_model()
+    data = pairs if name in ("same-word", "slowbert", "random") else sentences
+    data = data.select(range(min(5, len(data))))
     together = outcomes(model, policy_for(model), name, data)
     alone = outcomes(model, policy_for(model), name, data, alone=True)
     turned = outcomes(model, policy_for(model), name, data.select(range(len(data) - 1, -1, -1)))[::-1]
@@ -277,8 +332,12 @@ def test_the_query_budget_is_kept(make_model: Any, policy_for: Any, sentences: A
 def test_regression_takes_random_edits_only(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model(kind="regression")
     policy = policy_for(model, "patience", 1)
-    with pytest.raises(ConfigError, match="at least 2 classes, but the model is a regression"):
-        make_recipe("same-char", Victim(model, policy), Options())
+    for name in RECIPES:
+        if name.startswith(("random", "slowbert")) or name == UNIVERSAL:
+            assert outcomes(model, policy, name, sentences.select([0, 6]))
+            continue
+        with pytest.raises(ConfigError, match="at least 2 classes, but the model is a regression"):
+            make_recipe(name, Victim(model, policy), Options.of(**DEFAULTS))
     found = outcomes(model, policy, "random", sentences)
     assert all(isinstance(o.clean.answer.prediction, float) for o in found)
 

@@ -159,6 +159,15 @@ def test_what_is_no_record(content: bytes, message: str, tmp_path: Path) -> None
         read_record(tmp_path / "x.json")
 
 
+def test_parts_of_another_type_are_no_record(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    content = json.loads(path.read_text("utf-8"))
+    for name in ("config", "metrics", "tables"):
+        path.write_text(json.dumps({**content, name: []}), "utf-8")
+        with pytest.raises(DataError, match=f"expected {name} by name, got list"):
+            read_record(path)
+
+
 def test_missing_record(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no record at .*x.json"):
         read_record(tmp_path / "x.json")

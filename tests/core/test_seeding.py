@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
+from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
 
 
@@ -61,3 +63,8 @@ def test_global_state_is_neither_used_nor_changed() -> None:
 
 def test_text_that_is_no_unicode_can_be_a_scope() -> None:
     assert draw(1, "\ud800") == draw(1, "\ud800") != draw(1, "\ud801")
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 0, got -1"):
+        generator(-1, "attack")

@@ -114,6 +114,13 @@ def test_measured_times_are_noted_at_their_threshold() -> None:
     assert np.isnan(times[[0, 2, 4, 5]]).all()
 
 
+def test_times_are_noted_for_a_rule_whose_thresholds_end_at_the_largest_floats() -> None:
+    curve = speed_accuracy(HAND, "energy")
+    thresholds = floats(curve.sweep, "threshold")
+    times = floats(curve.with_times({thresholds[0]: 3.0, thresholds[-1]: 0.9}).sweep, "time_speedup")
+    assert (times[0], times[-1]) == (3.0, 0.9)
+
+
 def test_stacked_curves_come_apart_again() -> None:
     curves = {
         "EE": [speed_accuracy(model_trace(s), "confidence") for s in (0, 1)],

@@ -28,7 +28,7 @@ def test_every_number_is_written() -> None:
 
 def test_one_panel_a_step() -> None:
     figure = conflict_figure({step: measured(step) for step in (0, 60, 120, 180)})
-    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
     assert [t for t in titles if t] == ["step 0", "step 60", "step 120", "step 180"]
 
 

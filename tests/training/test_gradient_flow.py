@@ -88,3 +88,24 @@ def test_a_frozen_backbone_keeps_no_activations(tiny_encoder: Path) -> None:
 
     first = peak_activation_bytes(model, TwoStage(), inputs, torch.arange(8) % 2)
     assert peak_activation_bytes(model, Second(), inputs, torch.arange(8) % 2) < first / 20
+
+
+@pytest.mark.parametrize(("name", "moment", "reach", "heads"), FLOWS)
+def test_gradients_flow_under_autocast(
+    name: str, moment: Moment, reach: Reach, heads: tuple[int, ...], tiny_encoder: Path
+) -> None:
+    """Autocast keeps weights it has cast: what runs without gradients must not spoil what runs with them."""
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), EXITS).eval()
+    ids = torch.randint(5, 40, (4, 8), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.autocast("cpu", torch.bfloat16):
+        make_strategy(name).step(model, inputs, torch.arange(4) % 2, torch.Tensor.backward, moment)
+    for parameter, value in model.named_parameters():
+        if "classifier.weight" in parameter:
+            wanted = int(parameter.split("heads.")[1][0]) in heads
+        elif "encoder.layer." in parameter and parameter.endswith("dense.weight"):
+            wanted = bool(reach(int(parameter.split("layer.")[1].split(".")[0]) + 1))
+        else:
+            continue
+        assert (value.grad is not None) == wanted, parameter
+        assert value.grad is None or bool(value.grad.isfinite().all() and value.grad.any()), parameter

@@ -215,4 +215,9 @@ def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
     missing = sorted(set(RunRecord.__dataclass_fields__) - set(content))
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}: delete it and run its command again")
+    for name in ("config", "metrics", "tables"):
+        if not isinstance(content[name], dict):
+            raise DataError(
+                f"{path}: expected {name} by name, got {type(content[name]).__name__}: run its command again"
+            )
     return content

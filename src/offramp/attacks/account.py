@@ -44,8 +44,8 @@ class Answer:
 
     @property
     def last(self) -> bool:
-        """Whether the text leaves at the last exit."""
-        return self.exit == len(self.logits) - 1
+        """Whether the text leaves at the last exit; never where no exits are told."""
+        return self.exit >= 0 and self.exit == len(self.logits) - 1
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,17 @@ from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
 from offramp.attacks.account import Answer, Key, Look
 from offramp.attacks.door import Door, columns
+from offramp.attacks.store import describe_policy, weights_fingerprint
 from offramp.attacks.text import AttackedText
 from offramp.attacks.victim import Victim, clocked
+from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
+from offramp.inference.segments import TorchSegments
+from offramp.model.base import SegmentedModel
 
-Oracle = Callable[..., tuple[int | float, int | float]]  # text(, text_pair) -> prediction, exit layer or seconds
+Oracle = Callable[
+    ..., tuple[int | float, int | float]
+]  # text(, text_pair) -> prediction, exit layer or seconds
 
 
 class BlackBox(Door):
@@ -78,6 +85,11 @@ class FunctionVictim(BlackBox):
         depth = float(self.exit_layers[-1])
         return Answer(nothing, exit, int(told), prediction, float(told), depth)  # cost in layers
 
+    def describe(self) -> dict[str, Any]:
+        """Its name: what it does is not known."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"policy": None, "weights": None, "function": name, "exit_layers": self.exit_layers}
+
     def stopwatch(self, segments: Key) -> float:
         """The seconds that it tells; where it tells layers, the seconds it takes."""
         if self.exit_layers is None:
@@ -98,9 +110,9 @@ class EngineVictim(BlackBox):
     def __init__(self, engine: Engine, *, max_forward: int | None = None) -> None:
         super().__init__(max_forward)
         self.engine = engine
-        self.model, self.kind = engine.segments.model, engine.segments.kind
-        self.policy = engine.compacting.policy
-        self.alone = Engine(self.model, self.policy, batch_size=1)
+        segments = engine.segments
+        self.model = segments.model if isinstance(segments, TorchSegments) else None
+        self.kind, self.policy = segments.kind, engine.compacting.policy
 
     def _run(self, segments: Sequence[Key]) -> list[Answer]:
         if not segments:
@@ -112,9 +124,14 @@ class EngineVictim(BlackBox):
         named = zip(decisions.exit, decisions.layer, decisions.prediction, decisions.cost, full, strict=True)
         return [Answer(nothing, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in named]
 
+    def describe(self) -> dict[str, Any]:
+        """Policy and weights, for the record; an exported model's weights are not known."""
+        weights = None if self.model is None else weights_fingerprint(self.model)
+        return {"policy": describe_policy(self.policy), "weights": weights}
+
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text alone."""
-        return clocked(self.alone, segments, self.model)
+        return clocked(self.engine, segments)
 
 
 class GreyBox(Door):
@@ -129,9 +146,12 @@ class GreyBox(Door):
 
     def __init__(self, target: Door, surrogate: Victim) -> None:
         if target.kind != surrogate.kind:
-            raise ConfigError(f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another")
+            raise ConfigError(
+                f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another"
+            )
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
+        self.model = target.model
         self.kind, self.probabilities = target.kind, target.probabilities
 
     @property
@@ -146,6 +166,26 @@ class GreyBox(Door):
     def _run(self, segments: Sequence[Key]) -> list[Answer]:
         return self.target._run(segments)
 
+    def describe(self) -> dict[str, Any]:
+        """Of the victim, and the surrogate's weights."""
+        return {**self.target.describe(), "surrogate": weights_fingerprint(self.surrogate.model)}
+
     def stopwatch(self, segments: Key) -> float:
         """Of the victim."""
         return self.target.stopwatch(segments)
+
+
+def as_victim(
+    model: SegmentedModel | Engine | Door,
+    policy: Policy | None,
+    batch_size: int = 64,
+    queries: int | None = None,
+) -> Door:
+    """The victim: as it is, a deployed engine as a black box, or a model under its policy as a white box."""
+    if isinstance(model, Door):
+        return model
+    if isinstance(model, Engine):
+        return EngineVictim(model, max_forward=queries)
+    if policy is None:
+        raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
+    return Victim(model, policy, batch_size=batch_size, max_forward=queries)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from offramp._core.errors import MissingExtraError
 from offramp.attacks.text import is_word
 
+LONGEST = 300  # there are some thirty changes a character, each as long as the word
+
 
 def character_changes(word: str) -> dict[str, list[str]]:
     """All words that are one character away from a word, by kind of change.
@@ -19,8 +21,9 @@ def character_changes(word: str) -> dict[str, list[str]]:
     Returns:
         `swap` (two neighbours exchanged), `insertion` (a lower-case ASCII letter anywhere), `deletion` and
         `homoglyph` (a look-alike character); each change once, none equal to the word, all of them words.
+        None of a run of more than 300 letters, which is no word.
     """
-    cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)] if len(word) <= LONGEST else []
     kinds = {
         "swap": [a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1],
         "insertion": [a + letter + b for a, b in cuts for letter in string.ascii_lowercase],

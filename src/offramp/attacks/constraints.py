@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from offramp.attacks.account import Answer, Look
+from offramp.attacks.options import Keep, Options
 from offramp.attacks.text import AttackedText
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # words that may change however short the text is
 Label = int | float | None
-Keep = Literal["nothing", "prediction", "label"]
 
 
 def english_stop_words() -> frozenset[str]:
@@ -110,10 +110,23 @@ class Constraints:
             after: the answer to it.
             label: the true label, None where there is none.
         """
-        kept = before.prediction if self.keep == "prediction" or before.prediction == label else after.prediction
-        if self.keep != "nothing" and after.prediction != kept:
+        held = self.keep == "prediction" or (self.keep == "label" and before.prediction == label)
+        if held and after.prediction != before.prediction:
             return False
         if self.judge is None or self.min_similarity <= 0 or text.segments == clean.segments:
             return True
         (similarity,) = self.judge.similarities([(clean.segments, text.segments)])
         return bool(similarity >= self.min_similarity)
+
+
+def constraints_of(options: Options, fewest: int = FEWEST) -> Constraints:
+    """What the options allow, but for the judge."""
+    from offramp.attacks.lexicon import load_wordnet
+
+    return Constraints(
+        options.words,
+        fewest=fewest,
+        max_edits=options.max_edits,
+        grammar=load_wordnet(options.lexicon) if options.grammar else None,
+        keep=options.keep,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from offramp.attacks.victim import Victim
+    from offramp.model.base import SegmentedModel
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (batch, exits, classes), exit (batch,) -> (batch,)
 Asked = tuple[Account, Sequence[AttackedText]]
@@ -27,12 +28,14 @@ class Door(ABC):
     Attributes:
         kind: `classification` or `regression`.
         probabilities: whether answers show the exits' logits.
+        model: the model behind the door, for those who judge and describe an attack; None where not known.
         max_forward: most texts that may be run for one example; None for no limit.
         max_gradient: most gradients that may be taken for one example; None for no limit.
     """
 
     kind: Kind
     probabilities: bool
+    model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:
         for name, value in {"max_forward": max_forward, "max_gradient": max_gradient}.items():
@@ -120,6 +123,10 @@ class Door(ABC):
         account.forward += len(seconds)
         account.seconds += sum(seconds)
         return seconds
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What is attacked, as JSON: `policy`, and fingerprint of the `weights`; None where not known."""
 
     @abstractmethod
     def stopwatch(self, segments: Key) -> float:

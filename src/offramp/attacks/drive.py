@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from offramp.attacks.account import Account
+from offramp.attacks.door import Door
+from offramp.attacks.objectives import Objective
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.search import Found, Inspect, Query, Steps
-from offramp.attacks.victim import Victim
+from offramp.attacks.search import Found, Inspect, Measure, Query, Request, Steps
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class Outcome:
     account: Account
     seconds: float
 
+    @property
+    def slower(self) -> bool:
+        """Whether the adversarial text leaves later; where no layers are told, whether it costs more."""
+        before, after = self.clean.answer, self.adversarial.answer
+        return after.layer > before.layer if before.layer else after.cost > before.cost
+
 
 class _Running:
     """One search under way: what it waits for, and what it has cost."""
@@ -37,7 +45,7 @@ class _Running:
         self.steps, self.account = steps, account
         self.own_seconds = 0.0
         self.result: tuple[Found, Found] | None = None
-        self.request: Query | Inspect | None = None
+        self.request: Request | None = None
         self.send(None)
 
     def send(self, reply: Any) -> None:
@@ -54,31 +62,52 @@ class _Running:
         return Outcome(*self.result, self.account, self.own_seconds + self.account.seconds)
 
 
-def side_by_side(victim: Victim, recipe: Recipe, searches: Sequence[Steps]) -> list[Outcome]:
+def side_by_side(victim: Door, recipe: Recipe, searches: Sequence[Steps]) -> list[Outcome]:
     """Run searches together, so that their texts share batches; each gets what it would get alone.
 
     Args:
-        victim: the model under attack.
+        victim: what is under attack.
         recipe: the one recipe of all searches.
         searches: one an example.
 
     Returns:
         One outcome a search, in order.
     """
-    running = [_Running(steps, victim.account()) for steps in searches]
+    running = [_Running(steps, victim.account(recipe.queries)) for steps in searches]
     while any(r.request for r in running):
-        for kind in (Query, Inspect):
+        for kind in (Query, Inspect, Measure):
             waiting = [r for r in running if isinstance(r.request, kind)]
-            requests = [(r.account, r.request.texts) for r in waiting if r.request is not None]
-            if not requests:
-                continue
-            replies: list[Any]
             if kind is Query:
-                replies = list(victim.query_many(requests))
-            elif recipe.needs_gradient:
-                replies = list(victim.gradients_many(requests, recipe.objective.loss))
+                _answer(victim, waiting)
+            elif kind is Measure:  # one after another, since texts in one batch would share the time
+                for r in waiting:
+                    assert r.request is not None
+                    r.send(victim.measure(r.account, r.request.texts))
             else:
-                replies = [victim.look(texts) for _, texts in requests]
-            for r, reply in zip(waiting, replies, strict=True):
-                r.send(reply)
+                _show(victim, waiting, recipe.needs_gradient)
     return [r.outcome() for r in running]
+
+
+def _answer(victim: Door, waiting: Sequence[_Running]) -> None:
+    """Answer all queries in shared batches."""
+    if not waiting:
+        return
+    requests = [(r.account, r.request.texts) for r in waiting if r.request is not None]
+    for r, reply in zip(waiting, victim.query_many(requests), strict=True):
+        r.send(reply)
+
+
+def _show(victim: Door, waiting: Sequence[_Running], gradients: bool) -> None:
+    """Let all look inside: together where they want the gradient of the same objective."""
+    groups: dict[Objective, list[_Running]] = defaultdict(list)
+    for r in waiting:
+        assert isinstance(r.request, Inspect)
+        groups[r.request.objective].append(r)
+    for objective, group in groups.items():
+        requests = [(r.account, r.request.texts) for r in group if r.request is not None]
+        if gradients:
+            looks = victim.gradients_many(requests, objective.loss)
+        else:
+            looks = [victim.look(texts) for _, texts in requests]
+        for r, reply in zip(group, looks, strict=True):
+            r.send(reply)

@@ -58,7 +58,9 @@ class GreedySearch(Search):
         shorter = [look.text.without(word) for word in allowed]
         asked = found(shorter, (yield Query(shorter)), hunt.objective)
         # A budget that ends here leaves some words unranked: there is none left to change them with either.
-        return [w for _, w in sorted(((f.score, w) for f, w in zip(asked, allowed, strict=False)), key=_strength)]
+        return [
+            w for _, w in sorted(((f.score, w) for f, w in zip(asked, allowed, strict=False)), key=_strength)
+        ]
 
 
 def _strength(ranked: tuple[tuple[float, float], int]) -> tuple[float, float, int]:

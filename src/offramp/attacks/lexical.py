@@ -58,7 +58,9 @@ class Misspelling(Transformation):
             word = look.text.words[place]
             known = list(self.misspellings.get(word.lower(), ()))
             columns.append([Edit(place, cased_like(known[i], word)) for i in rng.permutation(len(known))])
-        return in_turn([[edit for edit in c if edit.word != look.text.words[edit.place]] for c in columns], top_n)
+        return in_turn(
+            [[edit for edit in c if edit.word != look.text.words[edit.place]] for c in columns], top_n
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,10 @@ from offramp.attacks.text import is_word
 from offramp.attacks.wordnet import Form, WordNet, read_wordnet
 
 COMMON = 100_000  # words of the vectors that may replace others: the most frequent come first
-WORDNET = {f"pattern/text/en/wordnet/dict/{n}": n for n in ("data.noun1", "data.noun2", "data.verb", "data.adj", "data.adv")}
+WORDNET = {
+    f"pattern/text/en/wordnet/dict/{n}": n
+    for n in ("data.noun1", "data.noun2", "data.verb", "data.adj", "data.adv")
+}
 WORDNET_SHA256 = {
     "data.noun1": "7741069a48dc3976",
     "data.noun2": "a8b35d5b0591c3a3",
@@ -59,8 +62,7 @@ class Synonyms:
                     found[form].append(place)
         return dict(found)
 
-    @lru_cache(maxsize=1 << 16)  # noqa: B019: there is one of these a process
-    def neighbours(self, word: str) -> tuple[tuple[str, float], ...]:
+    def neighbours(self, word: str) -> list[tuple[str, float]]:
         """Words that mean the same in the same inflection, with their cosine, the nearest first.
 
         Args:
@@ -68,7 +70,7 @@ class Synonyms:
         """
         word = word.lower()
         if word not in self._places:
-            return ()
+            return []
         places = {
             place
             for form in self.wordnet.forms(word)
@@ -81,7 +83,7 @@ class Synonyms:
             other = self.vectors[place].astype(np.float64)
             lengths = float(np.linalg.norm(own) * np.linalg.norm(other))
             near.append((self.words[place], float(own @ other) / max(lengths, 1e-12)))
-        return tuple(sorted(near, key=lambda pair: (-pair[1], pair[0])))
+        return sorted(near, key=lambda pair: (-pair[1], pair[0]))
 
 
 def load_wordnet(folder: str | None = None) -> WordNet:
@@ -128,7 +130,9 @@ def load_misspellings(folder: str | None = None) -> dict[str, tuple[str, ...]]:
     except OSError as error:
         raise DataError(f"cannot read misspellings ({error}): give a folder with misspellings.txt") from error
     return {
-        line[0].lower(): tuple(dict.fromkeys(w for w in line[1:] if is_word(w) and w.lower() != line[0].lower()))
+        line[0].lower(): tuple(
+            dict.fromkeys(w for w in line[1:] if is_word(w) and w.lower() != line[0].lower())
+        )
         for line in lines
         if line
     }
@@ -137,11 +141,15 @@ def load_misspellings(folder: str | None = None) -> dict[str, tuple[str, ...]]:
 def _read_vectors(folder: Path) -> tuple[list[str], NDArray[np.floating]]:
     try:
         if (folder / "vectors.txt").exists():
-            lines = [line.split(" ") for line in (folder / "vectors.txt").read_text("utf-8").splitlines() if line]
+            lines = [
+                line.split(" ") for line in (folder / "vectors.txt").read_text("utf-8").splitlines() if line
+            ]
             return [line[0] for line in lines], np.array([line[1:] for line in lines], dtype=np.float32)
         import pyarrow.parquet as pq
 
         words = pq.read_table(folder / "words.parquet").column(0).to_pylist()
         return words, np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read word vectors in {folder} ({error}): give vectors.txt as GloVe has it") from error
+        raise DataError(
+            f"cannot read word vectors in {folder} ({error}): give vectors.txt as GloVe has it"
+        ) from error

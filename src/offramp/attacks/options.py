@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
+
+Keep = Literal["nothing", "prediction", "label"]  # what an attack must not change
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,13 @@ class Options:
         rounds: most rounds; each changes one more word.
         words: share of the words of which at most `max(3, ⌈share · words⌉)` change, or, as an int, their
             number.
-        queries: most forward queries an example; None for no limit.
+        queries: most forward queries an example; None for the recipe's own limit, which most have not.
+        keep: what must stay: nothing, the prediction for the clean text, or the label where it was right.
+        min_similarity: least similarity that the judge must find; None for the recipe's own.
+        max_edits: most characters by which all changed words together may differ; None for no limit.
+        grammar: whether a new word must share a part of speech with the old one.
+        trigger: words for 'waffle-universal' to put in front; empty to search them on half of the examples.
+        lexicon: folder with WordNet, word vectors and misspellings of your own; None downloads them once.
     """
 
     lam: float = 0.8
@@ -30,6 +38,12 @@ class Options:
     rounds: int = 10
     words: float | int = 0.1
     queries: int | None = None
+    keep: Keep = "nothing"
+    min_similarity: float | None = None
+    max_edits: int | None = None
+    grammar: bool = False
+    trigger: str = ""
+    lexicon: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("top_n", "top_k", "beam", "rounds"):
@@ -43,8 +57,13 @@ class Options:
             raise ConfigError(
                 f"words as a share must lie in (0, 1], got {self.words}; give an int for a number"
             )
-        if self.queries is not None and self.queries < 1:
-            raise ConfigError(f"queries must be at least 1, got {self.queries}")
+        for name in ("queries", "max_edits"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.keep not in get_args(Keep):
+            raise ConfigError(unknown_name("value of keep", self.keep, get_args(Keep)))
+        if self.min_similarity is not None and not 0 <= self.min_similarity <= 1:
+            raise ConfigError(f"min_similarity is a cosine between 0 and 1, got {self.min_similarity}")
 
     @classmethod
     def of(cls, **options: Any) -> Options:

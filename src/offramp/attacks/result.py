@@ -36,7 +36,7 @@ def schema(kind: Kind) -> pa.Schema:
 
     Exits count from 0, layers from 1; costs are FLOPs; `seconds` are an example's share of the time.
     `words` are those of the whole text, also beyond the model's maximum length. `success` means a later
-    exit than before.
+    exit than before. `words_changed` are words replaced and words in front.
     """
     answer = pa.float64() if kind == "regression" else pa.int64()
     text, number, real = pa.string(), pa.int64(), pa.float64()
@@ -63,11 +63,11 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
     text: AttackedText = outcome.adversarial.text
     return row | {
         "words": text.num_words,
-        "words_changed": len(text.changes),
+        "words_changed": text.num_changed,
         "forward_queries": outcome.account.forward,
         "gradient_queries": outcome.account.gradient,
         "seconds": outcome.seconds,
-        "success": outcome.adversarial.answer.layer > outcome.clean.answer.layer,
+        "success": outcome.slower,
         "reached_last": outcome.adversarial.answer.last,
     }
 

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
+from offramp.attacks.blackbox import as_victim
+from offramp.attacks.door import Door
 from offramp.attacks.drive import Outcome, side_by_side
+from offramp.attacks.examples import Example, halves, read_examples
 from offramp.attacks.options import Options
 from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.recipes import make_recipe
+from offramp.attacks.recipes import UNIVERSAL, make_recipe
 from offramp.attacks.result import AttackResult, make_row
 from offramp.attacks.similarity import DEFAULT_JUDGE, Judge, judged_by, load_judge
-from offramp.attacks.store import Store, describe_policy, texts_fingerprint, weights_fingerprint
-from offramp.attacks.text import AttackedText
-from offramp.attacks.victim import Victim
+from offramp.attacks.store import Store, texts_fingerprint
+from offramp.attacks.universal import find_trigger
 from offramp.data import fingerprint
 from offramp.engine.policy import Policy
+from offramp.inference.engine import Engine
 from offramp.model.base import SegmentedModel
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example of the data."""
-
-    id: int
-    text: AttackedText
-    label: int | float | None
-
-
 def attack(
-    model: SegmentedModel,
-    policy: Policy,
+    model: SegmentedModel | Engine | Door,
+    policy: Policy | None,
     dataset: Any,
     recipe: str = "same-word",
     *,
@@ -56,8 +50,9 @@ def attack(
     example's id: not on the other examples, their order, `batch_size` or `group` (but for float noise).
 
     Args:
-        model: the victim, with its tokenizer.
-        policy: when it leaves.
+        model: the victim: a model with its tokenizer, a deployed `Engine` (black box), or any `Door`, such as
+            `FunctionVictim` and `GreyBox`.
+        policy: when a model leaves; None for the others.
         dataset: a `datasets.Dataset` with columns `id`, `text`, for pairs `text_pair`, and optionally
             `label`.
         recipe: a key of `RECIPES`.
@@ -72,47 +67,69 @@ def attack(
 
     Returns:
         One row an example, in the order of the data. An example that leaves at the last exit anyway stays
-        as it is.
+        as it is. Of 'waffle-universal' without a trigger the half that it was not searched on; what is found
+        then depends on the examples.
 
     Raises:
-        ConfigError: an unknown recipe or option, a bad value, or a folder that holds another attack.
+        ConfigError: an unknown recipe or option, a bad value, a folder that holds another attack, or a
+            recipe that looks inside a victim that is a black box.
         CriterionError: the policy was made for another model.
         DataError: no examples, no texts, or ids that repeat.
     """
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
     settings = Options.of(**options)
-    victim = Victim(model, policy, batch_size=batch_size, max_forward=settings.queries)
-    prepared = make_recipe(recipe, victim, settings)
+    victim = as_victim(model, policy, batch_size, settings.queries)
     examples = read_examples(dataset)
+    extra: dict[str, Any] = {}
+    if recipe == UNIVERSAL and not settings.trigger.split():
+        trigger, examples, extra = _search_trigger(victim, examples, seed)
+        settings = replace(settings, trigger=trigger)
+    prepared = make_recipe(recipe, victim, settings)
     manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
-    manifest |= describe(victim, examples)
+    manifest |= {"kind": victim.kind, **victim.describe()}
+    manifest |= {"texts": texts_fingerprint([(e.id, e.text.original) for e in examples])}
     store = Store(None if output is None else Path(output), manifest, resume=resume)
     judge = load_judge(similarity)
+    prepared = judged(prepared, judge, settings.min_similarity)
     todo = [e for e in examples if e.id not in store.rows]
     with reporting(progress) as report:
         report(len(store.rows), len(examples))
         for start in range(0, len(todo), group):
             store.add(attack_group(victim, prepared, todo[start : start + group], seed, judge))
             report(len(store.rows), len(examples))
-    return store.finish([e.id for e in examples], {"data": fingerprint(dataset), **judged_by(judge, model)})
+    extra |= {"min_similarity": prepared.constraints.min_similarity, "data": fingerprint(dataset)}
+    return store.finish([e.id for e in examples], {**extra, **judged_by(judge, victim.model)})
 
 
-def describe(victim: Victim, examples: Sequence[Example]) -> dict[str, Any]:
-    """What is attacked, as JSON: task, policy, and fingerprints of weights and texts."""
-    return {
-        "kind": victim.kind,
-        "policy": describe_policy(victim.policy),
-        "weights": weights_fingerprint(victim.model),
-        "texts": texts_fingerprint([(e.id, e.text.original) for e in examples]),
-    }
+def judged(recipe: Recipe, judge: Judge | None, wanted: float | None) -> Recipe:
+    """The recipe with the least similarity that is wanted, else its own; without a judge there is none.
+
+    Raises:
+        ConfigError: a similarity is wanted, but there is no judge.
+    """
+    if wanted and judge is None:
+        raise ConfigError(f"min_similarity={wanted} needs a judge, but there is none: give similarity='use'")
+    least = 0.0 if judge is None else recipe.min_similarity if wanted is None else wanted
+    return replace(recipe, constraints=replace(recipe.constraints, judge=judge, min_similarity=least))
+
+
+def _search_trigger(
+    victim: Door, examples: Sequence[Example], seed: int
+) -> tuple[str, list[Example], dict[str, Any]]:
+    """A trigger searched on one half of the examples, the other half, and what is to be said about it."""
+    searched, tested = halves(examples, seed)
+    trigger = find_trigger(victim.white_box, [e.text for e in searched])
+    return str(trigger), tested, {"trigger": asdict(trigger), "searched_on": [e.id for e in searched]}
 
 
 def attack_group(
-    victim: Victim, recipe: Recipe, examples: Sequence[Example], seed: int, judge: Judge | None
+    victim: Door, recipe: Recipe, examples: Sequence[Example], seed: int, judge: Judge | None
 ) -> list[dict[str, Any]]:
     """Attack some examples side by side: their rows, in order."""
-    searches = [recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id)) for e in examples]
+    searches = [
+        recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
+    ]
     outcomes = side_by_side(victim, recipe, searches)
     similarities = _similarities(outcomes, judge)
     return [
@@ -130,29 +147,3 @@ def _similarities(outcomes: Sequence[Outcome], judge: Judge | None) -> list[floa
     values = np.ones(len(outcomes))
     values[changed] = judge.similarities([pairs[i] for i in changed])
     return values.tolist()
-
-
-def read_examples(dataset: Any) -> list[Example]:
-    """The examples of a data set; ids are row numbers where it has none.
-
-    Raises:
-        DataError: no examples, no column `text`, a text that is no string, or ids that repeat.
-    """
-    names = dataset.column_names
-    if "text" not in names:
-        raise DataError(f"expected a column 'text', found {names}: load the data with offramp.load_data")
-    if not len(dataset):
-        raise DataError("the data set is empty: there is nothing to attack")
-    ids = list(dataset["id"]) if "id" in names else list(range(len(dataset)))
-    if len(set(ids)) < len(ids):
-        raise DataError(f"expected different ids, got {len(ids) - len(set(ids))} repeated: number the rows")
-    pairs = list(dataset["text_pair"]) if "text_pair" in names else [None] * len(ids)
-    labels = list(dataset["label"]) if "label" in names else [None] * len(ids)
-    texts = list(dataset["text"])
-    for text in (*texts, *(pairs if "text_pair" in names else ())):
-        if not isinstance(text, str):
-            raise DataError(f"expected texts as strings, got {text!r:.80}: drop the rows without text")
-    return [
-        Example(int(id), AttackedText.of(text, pair), label)
-        for id, text, pair, label in zip(ids, texts, pairs, labels, strict=True)
-    ]

@@ -151,7 +151,9 @@ class Hunt:
         """The strongest texts that the constraints accept; of equals the first. Judges are asked no further."""
         ranked = sorted(tried, key=lambda f: f.score, reverse=True)  # stable
         accepted = (
-            f for f in ranked if self.constraints.accepts(self.clean.text, self.clean.answer, f.text, f.answer, self.label)
+            f
+            for f in ranked
+            if self.constraints.accepts(self.clean.text, self.clean.answer, f.text, f.answer, self.label)
         )
         return list(islice(accepted, number))
 

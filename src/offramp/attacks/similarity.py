@@ -104,14 +104,19 @@ def load_judge(name: str) -> Judge | None:
         name: `use`, `none`, or an encoder for `EncoderJudge`.
 
     Returns:
-        The judge; None where none is wanted, or where it cannot be loaded, which gives a warning and no
-        error: an attack is worth having without it.
+        The judge; None where none is wanted, or where the default one cannot be loaded, which gives a
+        warning and no error: an attack is worth having without it.
+
+    Raises:
+        OfframpError: an encoder that was asked for by name cannot be loaded.
     """
     if name == NO_JUDGE:
         return None
     try:
         return UseJudge() if name == DEFAULT_JUDGE else EncoderJudge(name)
     except OfframpError as error:
+        if name != DEFAULT_JUDGE:
+            raise
         warnings.warn(
             f"no similarity will be measured, its column will hold NaN: no judge {name!r} ({error}). "
             "Choose another, or similarity='none' to go without",
@@ -120,8 +125,8 @@ def load_judge(name: str) -> Judge | None:
         return None
 
 
-def judged_by(judge: Judge | None, model: SegmentedModel) -> dict[str, Any]:
+def judged_by(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
     """What a result says about its judge: `judge`, and `judge_is_victims_encoder`."""
     if judge is None:
         return {"judge": NO_JUDGE, "judge_is_victims_encoder": False}
-    return {"judge": judge.name, "judge_is_victims_encoder": judge.is_encoder_of(model)}
+    return {"judge": judge.name, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}

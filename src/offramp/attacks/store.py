@@ -22,6 +22,7 @@ from offramp.attacks.result import AttackResult, schema, write_parquet
 from offramp.engine.policy import Policy
 
 MANIFEST, PARTS, RESULT = "manifest.json", "parts", "attack.parquet"
+RECORDED = ("record.json", "robustness.parquet")  # what the command line writes beside the result
 
 
 class Store:
@@ -43,6 +44,7 @@ class Store:
         self.rows: dict[int, dict[str, Any]] = {}
         if folder is None:
             return
+        _refuse_foreign(folder)
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).exists():
             self._compare(_read_manifest(folder / MANIFEST))
@@ -83,6 +85,27 @@ class Store:
                 f"{self.folder} holds another attack ({', '.join(_changed(stored, now, other))}): give another "
                 "folder, or delete that one"
             )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `ConfigError` where a folder holds anything, but no attack: nothing there is to be overwritten."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    # An empty folder of parts is what a run leaves that was killed at once.
+    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != PARTS)
+    if held:
+        raise ConfigError(
+            f"{folder} holds something else than an attack ({', '.join(held[:5])}): give a folder of its own"
+        )
+
+
+def discard(folder: Path) -> None:
+    """Throw away the attack in a folder, and no other file."""
+    _refuse_foreign(folder)
+    if folder.is_dir():
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        for name in (*RECORDED, RESULT, MANIFEST):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.account import Answer, Key, Look
 from offramp.attacks.door import Door, Loss, columns
+from offramp.attacks.store import describe_policy, weights_fingerprint
 from offramp.attacks.text import AttackedText, word_tokens
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
@@ -40,6 +42,8 @@ class Victim(Door):
         ModelError: the model has no tokenizer, or none that knows where in the text its tokens stand.
         ConfigError: a batch size or budget below 1.
     """
+
+    model: SegmentedModel
 
     def __init__(
         self,
@@ -69,11 +73,16 @@ class Victim(Door):
         """Itself."""
         return self
 
+    def describe(self) -> dict[str, Any]:
+        """Policy and weights."""
+        return {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
+
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text: tokenisation, and the layers until it leaves."""
-        if self._engine is None:
-            self._engine = Engine(self.model, self.policy, batch_size=1)
-        return clocked(self._engine, segments, self.model)
+        with evaluating(self.model):  # an engine of its own would leave the model in evaluation mode
+            if self._engine is None:
+                self._engine = Engine(self.model, self.policy, batch_size=1)
+            return clocked(self._engine, segments)
 
     def look(self, texts: Sequence[AttackedText]) -> list[Look]:
         """The texts as the model reads them; the model is not asked, so nothing is counted."""
@@ -108,8 +117,7 @@ class Victim(Door):
         answers: dict[int, Answer] = {}
         with evaluating(self.model), torch.inference_mode():
             for rows, inputs in self._batches(segments):
-                trace = self._trace(self.model(**inputs), inputs["attention_mask"])
-                answers.update(zip(rows, self._answers(trace), strict=True))
+                answers.update(zip(rows, self.answers(inputs), strict=True))
         return [answers[i] for i in range(len(segments))]
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
@@ -125,7 +133,9 @@ class Victim(Door):
             kind=self.kind,
         )
 
-    def _answers(self, trace: Trace) -> list[Answer]:
+    def answers(self, inputs: dict[str, Tensor]) -> list[Answer]:
+        """Answers to one batch of model inputs; nothing is counted or remembered."""
+        trace = self._trace(self.model(**inputs), inputs["attention_mask"])
         decisions = self.policy.decide(trace)
         logits = self.policy.scaled(trace).logits
         return [
@@ -172,13 +182,12 @@ def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().cpu().numpy()
 
 
-def clocked(engine: Engine, segments: Key, model: nn.Module) -> float:
+def clocked(engine: Engine, segments: Key) -> float:
     """Seconds of one text through an engine, from the string to the decision."""
     first, second = columns([segments])
-    with evaluating(model):
-        started = time.perf_counter()
-        engine.decide(first, second)
-        return time.perf_counter() - started
+    started = time.perf_counter()
+    engine.decide(first, second)
+    return time.perf_counter() - started
 
 
 @contextmanager

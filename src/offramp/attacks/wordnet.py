@@ -16,16 +16,51 @@ from typing import NamedTuple
 from offramp._core.errors import DataError
 
 # File: part of speech. Nouns may come in parts.
-PARTS = {"data.noun": "n", "data.noun1": "n", "data.noun2": "n", "data.verb": "v", "data.adj": "a", "data.adv": "r"}
+PARTS = {
+    "data.noun": "n",
+    "data.noun1": "n",
+    "data.noun2": "n",
+    "data.verb": "v",
+    "data.adj": "a",
+    "data.adv": "r",
+}
 ANTONYM, SIMILAR = "!", "&"
 # What an ending becomes; the empty ending is the base form itself.
 ENDINGS = {
-    "n": (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
-    "v": (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    "n": (
+        ("s", ""),
+        ("ses", "s"),
+        ("xes", "x"),
+        ("zes", "z"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("men", "man"),
+        ("ies", "y"),
+    ),
+    "v": (
+        ("s", ""),
+        ("ies", "y"),
+        ("es", "e"),
+        ("es", ""),
+        ("ed", "e"),
+        ("ed", ""),
+        ("ing", "e"),
+        ("ing", ""),
+    ),
     "a": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
     "r": (),
 }
-FORMS = {"s": "s", "ses": "s", "xes": "s", "zes": "s", "ches": "s", "shes": "s", "ies": "s", "es": "s", "men": "s"}
+FORMS = {
+    "s": "s",
+    "ses": "s",
+    "xes": "s",
+    "zes": "s",
+    "ches": "s",
+    "shes": "s",
+    "ies": "s",
+    "es": "s",
+    "men": "s",
+}
 
 
 class Form(NamedTuple):
@@ -52,7 +87,7 @@ class WordNet:
     def forms(self, word: str) -> list[Form]:
         """All readings of a word that WordNet knows; none for one that it does not know."""
         word = word.lower()
-        found = {}
+        found: dict[Form, None] = {}
         for part, endings in ENDINGS.items():
             for ending, base in (("", ""), *endings):
                 stem = word[: len(word) - len(ending)] + base
@@ -95,7 +130,9 @@ def read_wordnet(folder: Path) -> WordNet:
         if (folder / name).exists():
             synsets |= _read(folder / name, part)
     if not synsets:
-        raise DataError(f"expected WordNet's data files in {folder}, found none: give the folder of data.noun")
+        raise DataError(
+            f"expected WordNet's data files in {folder}, found none: give the folder of data.noun"
+        )
     synonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
     antonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
     for key, synset in synsets.items():
@@ -107,7 +144,9 @@ def read_wordnet(folder: Path) -> WordNet:
     for key, word, other in _opposites(synsets):
         antonyms[word, key[0]].add(other)
         antonyms[other, key[0]].add(word)
-    return WordNet(*({w: frozenset(x for x in o if x.isalpha()) for w, o in t.items()} for t in (synonyms, antonyms)))
+    return WordNet(
+        *({w: frozenset(x for x in o if x.isalpha()) for w, o in t.items()} for t in (synonyms, antonyms))
+    )
 
 
 def _opposites(synsets: dict[str, _Synset]) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from offramp.attacks.options import Options
-from offramp.cli.common import DataOptions, console, emit, limit_threads, note, pick_split, show, write_tables
+from offramp.cli.common import (
+    DataOptions,
+    Seed,
+    console,
+    emit,
+    limit_threads,
+    load_for,
+    note,
+    pick_split,
+    show,
+    write_tables,
+)
 from offramp.cli.tune import policy_for
 
 if TYPE_CHECKING:
@@ -42,7 +52,7 @@ def attack(
     max_accuracy_drop: float = 0.01,
     split: str = "validation",
     examples: int = 100,
-    seed: int = 0,
+    seed: Seed = 0,
     batch_size: int = 64,
     group: int = 16,
     similarity: str = "use",
@@ -61,8 +71,10 @@ def attack(
     Args:
         model: folder that `offramp train` wrote.
         data: what is attacked.
-        recipe: same-word, same-char or same-mixed (SAME, white box); random-word, random-char or random, the
-            floor under the same budget.
+        recipe: same-word, same-char or same-mixed (SAME, white box); same-plus (ours, fewer queries);
+            waffle-textfooler, waffle-a2t or waffle-universal; deepsloth; slowbert or slowbert-time (black box);
+            textfooler-, a2t- or textbugger-, followed by last or exit (accuracy attacks, as baselines);
+            random-word, random-char or random, the floor under the same budget.
         criterion: the exit rule; a model without a policy for it is tuned first.
         policy: a policy file, instead of the one beside the model.
         max_accuracy_drop: target of the tuning, where there is no policy yet.
@@ -81,16 +93,16 @@ def attack(
     """
     limit_threads(threads)
     from offramp.attacks import attack as run
+    from offramp.attacks.store import discard
     from offramp.engine.policy import Policy
-    from offramp.model import load_model
 
     started = datetime.now(UTC)
     found = reading.load(data)
-    victim = load_model(model)
+    victim = load_for(model, found)
     chosen = Policy.load(policy) if policy else policy_for(model, victim, found, criterion, max_accuracy_drop)
     folder = output or model / f"attack-{recipe}"
     if restart:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     rows = pick_split(found, split, examples, seed)
     result = run(
         victim,

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, DataError
 from offramp._core.plain import plain
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
+    from offramp.model.base import SegmentedModel
+
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**31))]
 
 # Progress and tables are for people; with --json, stdout carries one JSON object and nothing else.
 console = Console(stderr=True)
+WIDE = 6  # columns beside each other that a narrow terminal still shows in full
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class DataOptions:
     kind: Literal["classification", "regression"] | None = None
     task: str | None = None
     train_size: int | None = None
-    data_seed: int = 0
+    data_seed: Seed = 0
 
     def load(self, source: str) -> TextData:
         """The data, with the training split cut to `train_size`."""
@@ -59,6 +64,29 @@ class DataOptions:
             seed=self.data_seed,
         )
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
+
+
+def load_for(folder: Path, data: TextData) -> SegmentedModel:
+    """The model in a folder, or `DataError` where it answers with other classes than the data has."""
+    from offramp.model import load_model
+
+    model = load_model(folder)
+    if model.kind != data.kind:
+        raise DataError(
+            f"{folder} is a {model.kind} model, but {data.name} is a {data.kind} task: give other data"
+        )
+    if model.kind == "classification" and tuple(model.labels) != tuple(data.labels):
+        raise DataError(
+            f"{folder} tells {_some(model.labels)} apart, but {data.name} has {_some(data.labels)}: give data with "
+            "the labels that the model was trained on"
+        )
+    return model
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    """Some class names, and how many there are."""
+    rest = f" … ({len(names)} classes)" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest
 
 
 def pick_split(data: TextData, split: str, examples: int | None = None, seed: int = 0) -> Any:
@@ -91,10 +119,12 @@ def note(text: str) -> None:
 
 
 def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table for people."""
+    """A table for people; a single row that is wide stands upright."""
     rows = list(rows)
     if not rows:
         return
+    if len(rows) == 1 and len(rows[0]) > WIDE:
+        rows = [{"": name.replace("_", " "), "value": value} for name, value in rows[0].items()]
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in rows[0]:
         table.add_column(

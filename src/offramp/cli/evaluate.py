@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, emit, limit_threads, note, show, write_tables
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for, note, show, write_tables
 from offramp.cli.tune import policy_for
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def evaluate(
     max_accuracy_drop: float = 0.01,
     timed: int = 256,
     batch_size: int = 32,
-    seed: int = 0,
+    seed: Seed = 0,
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -107,11 +107,10 @@ def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measur
     from offramp._core.records import write_record
     from offramp.evaluation import policy_scores, scaled, trace_doubts
     from offramp.inference.tracing import trace
-    from offramp.model import load_model
 
     started = datetime.now(UTC)
     metric = data.metrics[0]
-    model = load_model(folder)
+    model = load_for(folder, data)
     policy = policy_for(folder, model, data, settings.criterion, settings.max_accuracy_drop)
     run = trace(model, data[settings.split], progress=True)
     doubts = trace_doubts(run, policy)

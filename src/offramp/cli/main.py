@@ -26,6 +26,8 @@ COMMANDS = {
     "conflict": "offramp.cli.conflict:conflict",
     "sweep": "offramp.cli.sweep:sweep",
     "report": "offramp.cli.report:report",
+    "export": "offramp.cli.export:export",
+    "bench": "offramp.cli.bench:bench",
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
 
@@ -36,6 +38,9 @@ A first look, on real data: `offramp demo`. A study of your own, step by step:
     offramp evaluate runs/sweet movies
     offramp attack runs/sweet movies --recipe same-word
     offramp report runs/sweet
+    offramp export runs/sweet --output served --precision int8 --data movies
+
+Many models, over strategies, encoders, tasks and seeds: `offramp sweep configs/sweet-minilm.yaml`.
 
 Every option can stand in a YAML file: `offramp train --config train.yaml`."""
 

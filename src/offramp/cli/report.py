@@ -10,16 +10,20 @@ from offramp.cli.common import emit, note
 def report(runs: Path, *, output: Path | None = None, json: bool = False) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
 
-    For example `offramp report runs`, which reads every record below `runs`.
+    For example `offramp report runs`, which reads every record below `runs`. The folder of a sweep gets the tables
+    and figures of a study instead: methods compared task by task and on average.
 
     Args:
-        runs: folder of one run, or one that holds several.
+        runs: folder of one run, or one that holds several, or of a sweep.
         output: where the report goes; by default `report` inside it.
         json: print one JSON object on stdout.
     """
+    from offramp.evaluation.study_results import is_sweep
     from offramp.reports import report as write
+    from offramp.reports.study_build import study_report
 
-    files = write(runs, output or runs / "report")
+    make = study_report if is_sweep(runs) else write
+    files = make(runs, output or runs / "report")
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, show
 from offramp.cli.conflict import conflict_watch
 from offramp.training.options import TrainingOptions
 
@@ -19,7 +19,7 @@ def train(
     backbone: str = "minilm-l6",
     exits: list[int] | None = None,
     strategy: str = "sweet",
-    seed: int = 0,
+    seed: Seed = 0,
     pooling: Literal["mean", "first", "pooler"] | None = None,
     gates: bool = False,
     max_length: int | None = None,

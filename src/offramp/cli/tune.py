@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+from offramp.cli.common import DataOptions, emit, limit_threads, load_for, note, show
 
 if TYPE_CHECKING:
     from offramp.engine.policy import Policy
@@ -110,10 +110,9 @@ def tune(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.model import load_model
-
     target.check()
-    policy = target.fit(load_model(model), reading.load(data), criterion, temperatures)
+    found = reading.load(data)
+    policy = target.fit(load_for(model, found), found, criterion, temperatures)
     path = output or policy_path(model, criterion)
     path.parent.mkdir(parents=True, exist_ok=True)
     policy.save(path)
@@ -169,8 +168,8 @@ def policy_for(
 
     path = policy_path(folder, criterion)
     if not path.exists():
+        fit_policy(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
         note(
             f"{folder.name}: no policy for {criterion!r} yet: tuned for a drop of at most {max_accuracy_drop:g}"
         )
-        fit_policy(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
     return Policy.load(path)

@@ -104,8 +104,10 @@ class OnnxSegments:
         return Policy.load(self.folder / self.manifest.policy)
 
 
-def open_session(path: Path, threads: int | None, manifest: Manifest | None = None) -> Any:
-    """An ONNX Runtime session on the CPU whose threads sleep while they wait.
+def open_session(
+    path: Path, threads: int | None, manifest: Manifest | None = None, *, spinning: bool = False
+) -> Any:
+    """An ONNX Runtime session on the CPU whose threads sleep, or spin, while they wait.
 
     Raises:
         ModelError: a graph that this ONNX Runtime cannot run.
@@ -122,7 +124,7 @@ def open_session(path: Path, threads: int | None, manifest: Manifest | None = No
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or (int(limit) if limit.isdigit() else 0) or usable_cores()
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.log_severity_level = 3  # errors; they are raised too
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -11,12 +11,14 @@ import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.manifest import FILE_NAME
 from offramp.engine.policy import Decisions, Policy
+from offramp.engine.segments import Segments
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
-BACKENDS = ("torch",)
+BACKENDS = ("torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -40,36 +42,44 @@ class Engine:
     """Runs a model with early exits: rows that are done leave the batch.
 
     Args:
-        model: a trained model, or the folder of one.
-        policy: when to leave; a `Policy` or a file that `tune` wrote.
-        backend: `torch`.
+        model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
+        policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
+        backend: `torch`, or `onnx` for an exported folder; by default what the model is made for.
         batch_size: rows run at once; exits and labels do not depend on it.
+        threads: CPU threads of the `onnx` backend; by default as many as the process may use.
 
     Raises:
+        ModelError: no such model, or a folder that is damaged or made for the other backend.
         CriterionError: the policy was made for another model.
+        ConfigError: an unknown backend, or no policy.
     """
 
     def __init__(
         self,
         model: SegmentedModel | str | Path,
-        policy: Policy | str | Path,
+        policy: Policy | str | Path | None = None,
         *,
-        backend: str = "torch",
+        backend: str | None = None,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
-        from offramp.inference.segments import TorchSegments
-        from offramp.model import load_model
-        from offramp.model.encoding import TextEncoder
-
+        if backend is None:
+            backend = (
+                "onnx" if isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file() else "torch"
+            )
         if backend not in BACKENDS:
             raise ConfigError(unknown_name("backend", backend, BACKENDS))
-        if isinstance(model, str | Path):
-            model = load_model(model)
+        self.segments: Segments[Any]
+        self.encoder: Any
+        if backend == "onnx":
+            self.segments, self.encoder, self.labels, exported = _onnx_parts(model, threads, policy is None)
+            policy = exported if policy is None else policy
+        else:
+            self.segments, self.encoder, self.labels = _torch_parts(model)
+        if policy is None:
+            raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
         if not isinstance(policy, Policy):
             policy = Policy.load(policy)
-        self.encoder = TextEncoder.of(model)
-        self.labels = model.labels
-        self.segments = TorchSegments(model)
         self.compacting: CompactingEngine[Any] = CompactingEngine(
             self.segments, policy, batch_size=batch_size, pad_values=self.encoder.pad_values
         )
@@ -100,3 +110,28 @@ class Engine:
                 strict=True,
             )
         ]
+
+
+def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any, tuple[str, ...]]:
+    """Segments, encoder and labels of a torch model."""
+    from offramp.inference.segments import TorchSegments
+    from offramp.model import load_model
+    from offramp.model.encoding import TextEncoder
+
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    return TorchSegments(loaded), TextEncoder.of(loaded), loaded.labels
+
+
+def _onnx_parts(
+    model: SegmentedModel | str | Path, threads: int | None, with_policy: bool
+) -> tuple[Segments[Any], Any, tuple[str, ...], Policy | None]:
+    """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch."""
+    from offramp.engine.onnx import OnnxSegments
+
+    if not isinstance(model, str | Path):
+        raise ConfigError(
+            "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
+        )
+    segments = OnnxSegments(model, threads=threads)
+    policy = segments.policy() if with_policy else None
+    return segments, segments.encoder(), segments.labels, policy

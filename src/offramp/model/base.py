@@ -160,23 +160,30 @@ class SegmentedModel(PreTrainedModel):
         """FLOPs of leaving at each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
         if self.config.costs is None:
             self.config.costs = self._count_costs().to_dict()
-        return CostModel.from_dict(self.config.costs)(lengths)
+        try:
+            return CostModel.from_dict(self.config.costs)(lengths)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the costs in the model's config.json are damaged ({error!r}): remove them there, and they are "
+                "counted anew"
+            ) from error
 
     def _count_costs(self) -> CostModel:
         """Count the FLOPs of each segment and head on the real modules."""
-        training = self.training
-        self.eval()
+        training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
+        self.eval().requires_grad_(False)  # the counter fails on tables that layers are handed (DeBERTa)
         try:
-            parts = fit_polynomial(self._segment_flops).reshape(len(self.exit_layers), 2, 3)
+            parts = fit_polynomial(self._segment_flops, self.max_length).reshape(len(self.exit_layers), 2, 3)
         finally:
             self.train(training)
+            for parameter in tracked:
+                parameter.requires_grad_()
         return self._add_costs(parts)
 
     def _segment_flops(self, length: int) -> NDArray[np.float64]:
         """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
         ids = torch.ones(1, length, dtype=torch.long, device=self.device)
-        with torch.no_grad():  # the counter's module hooks fail on a state that is part of a graph
-            state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
         counts: list[int] = []
         for k in range(len(self.exit_layers)):
             state, segment = count_flops(partial(self.segment, k, state))
@@ -224,8 +231,19 @@ class SegmentedModel(PreTrainedModel):
         if (
             not folder.exists() or (folder / "tokenizer_config.json").exists()
         ):  # a hub id, or a folder with one
-            model.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+            model.tokenizer = _tokenizer(pretrained_model_name_or_path)
         return (model, info) if wants_info else model
+
+
+def _tokenizer(source: Any) -> Any:
+    """The tokenizer saved with a model; whatever a damaged file raises becomes one clear error."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except Exception as error:
+        raise ModelError(
+            f"the tokenizer at {source} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            "its files are damaged or incomplete; copy or train the model again"
+        ) from error
 
 
 def _refuse_partial(source: object, info: Mapping[str, Any]) -> None:

@@ -24,9 +24,10 @@ __all__ = ["MultiExitForSequenceClassification", "MultiExitOutput"]
 
 def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: Any) -> int:
     """The maximum length asked for, or the default; `ModelError` beyond what encoder and tokenizer take."""
-    limit = min(
-        getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH), tokenizer.model_max_length
-    )
+    positions = getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH)
+    if spec_of(encoder.config).positions_from_ids:  # these count from behind the padding token's id
+        positions -= (Backbone(encoder).word_embeddings.padding_idx or 0) + 1
+    limit = min(positions, tokenizer.model_max_length)
     if max_length is None:
         return int(min(DEFAULT_MAX_LENGTH, limit))
     if not 4 <= max_length <= limit:

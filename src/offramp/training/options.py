@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,8 +40,15 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
-        if self.epochs <= 0 and self.max_steps <= 0:
+        # Written so that NaN fails too.
+        if not 0 < self.epochs < math.inf:
             raise ConfigError(f"epochs must be positive, got {self.epochs}")
+        if self.max_steps < 0:
+            raise ConfigError(f"max_steps must be at least 0 (0 means by epochs), got {self.max_steps}")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"warmup is a share of the steps between 0 and 1, got {self.warmup}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:

@@ -5,27 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp.attacks.door import Door
 from offramp.attacks.options import Options
 from offramp.attacks.recipe import Recipe
+from offramp.attacks.recipes.a2t import a2t_exit, a2t_last
+from offramp.attacks.recipes.deepsloth import deepsloth
 from offramp.attacks.recipes.random import random_char, random_mixed, random_word
 from offramp.attacks.recipes.same import same_char, same_mixed, same_word
-from offramp.attacks.victim import Victim
+from offramp.attacks.recipes.same_plus import same_plus
+from offramp.attacks.recipes.slowbert import slowbert, slowbert_time
+from offramp.attacks.recipes.textbugger import textbugger_exit, textbugger_last
+from offramp.attacks.recipes.textfooler import textfooler_exit, textfooler_last
+from offramp.attacks.recipes.waffle import waffle_a2t, waffle_textfooler, waffle_universal
 
-RECIPES: dict[str, Callable[[Victim, Options], Recipe]] = {
+UNIVERSAL = "waffle-universal"
+RECIPES: dict[str, Callable[[Door, Options], Recipe]] = {
     "same-word": same_word,
     "same-char": same_char,
     "same-mixed": same_mixed,
+    "same-plus": same_plus,
+    "waffle-textfooler": waffle_textfooler,
+    "waffle-a2t": waffle_a2t,
+    UNIVERSAL: waffle_universal,
+    "slowbert": slowbert,
+    "slowbert-time": slowbert_time,
+    "deepsloth": deepsloth,
+    "textfooler-last": textfooler_last,
+    "textfooler-exit": textfooler_exit,
+    "a2t-last": a2t_last,
+    "a2t-exit": a2t_exit,
+    "textbugger-last": textbugger_last,
+    "textbugger-exit": textbugger_exit,
     "random-word": random_word,
     "random-char": random_char,
     "random": random_mixed,
 }
 
 
-def make_recipe(name: str, victim: Victim, options: Options) -> Recipe:
+def make_recipe(name: str, victim: Door, options: Options) -> Recipe:
     """The recipe of that name, ready to run on a victim.
 
     Raises:
-        ConfigError: no such recipe, or one that means nothing for the victim's task.
+        ConfigError: no such recipe, one that means nothing for the victim's task, or one that looks inside
+            a victim that is a black box.
+        DataError: a lexicon that it needs is neither there nor can be fetched.
     """
     if name not in RECIPES:
         raise ConfigError(unknown_name("attack recipe", name, RECIPES))

@@ -12,35 +12,46 @@ Three flaws of the released code are not carried over:
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import Constraints
+from collections.abc import Sequence
+
+from torch import nn
+
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.door import Door
 from offramp.attacks.importance import EveryWord, TopGradient
-from offramp.attacks.objectives import Same, require_classes
+from offramp.attacks.objectives import Same
 from offramp.attacks.options import Options
 from offramp.attacks.recipe import Move, Recipe
+from offramp.attacks.recipes.needs import require_probabilities
 from offramp.attacks.search import BeamSearch
 from offramp.attacks.transformations import CharacterChange, GradientWord
-from offramp.attacks.victim import Victim
 from offramp.attacks.vocabulary import Vocabulary
 
 
-def same_word(victim: Victim, options: Options) -> Recipe:
+def same_word(victim: Door, options: Options) -> Recipe:
     """SAME at the word level: a word becomes the word that should lower the loss most."""
-    return _same("same-word", (_word_move(victim),), victim, options)
+    return _same("same-word", (word_move(victim),), victim, options)
 
 
-def same_char(victim: Victim, options: Options) -> Recipe:
+def same_char(victim: Door, options: Options) -> Recipe:
     """SAME at the character level: one character of an important word changes."""
-    return _same("same-char", (_character_move(options),), victim, options)
+    return _same("same-char", (character_move(options),), victim, options)
 
 
-def same_mixed(victim: Victim, options: Options) -> Recipe:
+def same_mixed(victim: Door, options: Options) -> Recipe:
     """Both levels, half of the tries each (ours): no more queries than either of them."""
-    return _same("same-mixed", (_word_move(victim), _character_move(options)), victim, options)
+    return _same("same-mixed", (word_move(victim), character_move(options)), victim, options)
 
 
-def _word_move(victim: Victim) -> Move:
-    tables = victim.model.embedding_tables()
-    rows = min(table.num_embeddings for table in tables)
+def vocabulary_of(victim: Door) -> tuple[Vocabulary, Sequence[nn.Embedding]]:
+    """The words that a model knows as one token, and its embedding tables."""
+    model = victim.white_box.model
+    tables = model.embedding_tables()
+    return Vocabulary.of(model.tokenizer, min(table.num_embeddings for table in tables)), tables
+
+
+def word_move(victim: Door) -> Move:
+    """What SAME does to words."""
     return Move(
         # Released code: the lowest estimates over all positions, so no word is ranked out beforehand.
         EveryWord(),
@@ -48,11 +59,12 @@ def _word_move(victim: Victim) -> Move:
         # which mixes all places where the token stands; words of several tokens are passed over. Ours: the
         # gradient at the place itself; a word of several tokens is replaced as a whole, by the gradient at
         # its first token; a cascade adds up the estimates of its members' tables.
-        GradientWord(Vocabulary.of(victim.model.tokenizer, rows), tables),
+        GradientWord(*vocabulary_of(victim)),
     )
 
 
-def _character_move(options: Options) -> Move:
+def character_move(options: Options) -> Move:
+    """What SAME does to characters."""
     return Move(
         # Released code: the 10 tokens with the largest sum of gradient components. Ours: the largest norm,
         # and only tokens of words that may be changed compete for the places.
@@ -64,16 +76,15 @@ def _character_move(options: Options) -> Move:
     )
 
 
-def _same(name: str, moves: tuple[Move, ...], victim: Victim, options: Options) -> Recipe:
-    require_classes(1 if victim.kind == "regression" else len(victim.model.labels))
-    objective = Same(options.lam)  # released code: λ = 0.8
+def _same(name: str, moves: tuple[Move, ...], victim: Door, options: Options) -> Recipe:
+    require_probabilities(victim)
     return Recipe(
         name=name,
-        objective=objective,
+        objective=Same(options.lam),  # released code: λ = 0.8
         moves=moves,
         # Released code: stop words stay (NLTK's list; ours: scikit-learn's), no word changes twice, at most
         # max(3, 10 %) words change. The two sides of a pair are one text, and both may change.
-        constraints=Constraints(options.words),
+        constraints=constraints_of(options),
         # Released code: beam of 5, 10 rounds, score = exit layer / number of layers, which leaves most texts
         # equal. Ours: equals are ordered by the loss; best ever and stop on success, as said above.
         search=BeamSearch(options.beam, options.rounds),

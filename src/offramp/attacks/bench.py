@@ -1,0 +1,151 @@
+"""What an attack costs, ours against the released work pattern, in one run on the same examples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from offramp._core.errors import ConfigError
+from offramp._core.seeding import generator
+from offramp.attacks.drive import side_by_side
+from offramp.attacks.examples import Example, read_examples
+from offramp.attacks.options import Options
+from offramp.attacks.recipes import make_recipe
+from offramp.attacks.reference import ReferenceAttack
+from offramp.attacks.victim import Victim
+from offramp.engine.policy import Policy
+from offramp.model.base import SegmentedModel
+
+REFERENCE = "same-word, released work pattern"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of attacking.
+
+    Attributes:
+        name: the recipe, or `REFERENCE`.
+        examples: attacked.
+        seconds: wall time, without loading words and models.
+        examples_per_second: the ratio of both.
+        forward: forward passes per example.
+        gradient: gradients per example.
+        model_share: share of the wall time in model calls, tokenisation included.
+        depth: mean exit layer of the adversarial texts.
+        clean_depth: mean exit layer of the clean texts.
+    """
+
+    name: str
+    examples: int
+    seconds: float
+    examples_per_second: float
+    forward: float
+    gradient: float
+    model_share: float
+    depth: float
+    clean_depth: float
+
+
+def bench_attack(
+    model: SegmentedModel,
+    policy: Policy,
+    dataset: Any,
+    recipes: tuple[str, ...] = ("same-plus", "same-word"),
+    *,
+    parts: int = 2,
+    batch_size: int = 64,
+    seed: int = 0,
+    **options: Any,
+) -> list[Measured]:
+    """Attack the same examples with some recipes and with the released work pattern, and say what each costs.
+
+    The examples are cut into parts; in each part all ways take turns, the first one moving on by one, so that a
+    machine that slows down slows all of them.
+
+    Args:
+        model: the victim.
+        policy: when it leaves.
+        dataset: as for `attack`; few examples, since the released pattern is slow.
+        recipes: keys of `RECIPES`.
+        parts: how often the ways take turns.
+        batch_size: texts that ours run at once; a part's examples are attacked side by side.
+        seed: for whatever the recipes draw.
+        options: see `Options`.
+
+    Returns:
+        One a way, in the order of the recipes, the released pattern last.
+
+    Raises:
+        ConfigError: `parts` is below 1 or above the number of examples, or as for `attack`.
+    """
+    examples = read_examples(dataset)
+    if not 1 <= parts <= len(examples):
+        raise ConfigError(f"parts must be 1 to {len(examples)} (the number of examples), got {parts}")
+    settings = Options.of(**options)
+    victim = Victim(model, policy, batch_size=batch_size, max_forward=settings.queries)
+    ways = {name: _ours(name, victim, settings, seed) for name in recipes}
+    ways[REFERENCE] = _released(victim, settings)
+    tallies = {name: [0.0] * 6 for name in ways}
+    for part in range(parts):
+        names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
+        for name in names:
+            spent = ways[name](examples[part::parts])
+            tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
+    return [_measured(name, len(examples), tally) for name, tally in tallies.items()]
+
+
+Way = Callable[[list[Example]], list[float]]  # wall, model seconds, forward, gradient, layers, clean layers
+
+
+def _ours(name: str, victim: Victim, options: Options, seed: int) -> Way:
+    recipe = make_recipe(name, victim, options)
+
+    def way(examples: list[Example]) -> list[float]:
+        started = time.perf_counter()
+        searches = [
+            recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
+        ]
+        outcomes = side_by_side(victim, recipe, searches)
+        wall = time.perf_counter() - started
+        accounts = [o.account for o in outcomes]
+        totals = [sum(getattr(a, field) for a in accounts) for field in ("seconds", "forward", "gradient")]
+        layers = [
+            sum(o.adversarial.answer.layer for o in outcomes),
+            sum(o.clean.answer.layer for o in outcomes),
+        ]
+        return [wall, *map(float, [*totals, *layers])]
+
+    return way
+
+
+def _released(victim: Victim, options: Options) -> Way:
+    reference = ReferenceAttack(victim, options)
+
+    def way(examples: list[Example]) -> list[float]:
+        before = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
+        started = time.perf_counter()
+        pairs = [reference.attack(e.text) for e in examples]
+        wall = time.perf_counter() - started
+        after = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
+        totals = [b - a for a, b in zip(before, after, strict=True)]
+        layers = [float(sum(pair[side].answer.layer for pair in pairs)) for side in (1, 0)]
+        return [wall, *totals, *layers]
+
+    return way
+
+
+def _measured(name: str, examples: int, tally: list[float]) -> Measured:
+    wall, inside, forward, gradient, layers, clean = tally
+    return Measured(
+        name=name,
+        examples=examples,
+        seconds=wall,
+        examples_per_second=examples / wall,
+        forward=forward / examples,
+        gradient=gradient / examples,
+        model_share=inside / wall,
+        depth=layers / examples,
+        clean_depth=clean / examples,
+    )

@@ -1,0 +1,59 @@
+"""TextFooler: Jin et al. 2020, "Is BERT Really Robust?" (arXiv 1907.11932), here with any objective.
+
+The search of WAFFLE (`waffle-textfooler`) and, with accuracy objectives, two baselines: `textfooler-last` looks
+at the last exit, as an attacker does who knows nothing of early exits; `textfooler-exit` at the exit taken.
+Marked below: the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
+
+BERT-Attack, the usual third baseline, takes its candidates from a masked language model. There is none here
+that works without a model hub, so it has no recipe.
+"""
+
+from __future__ import annotations
+
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.door import Door
+from offramp.attacks.goals import Misread
+from offramp.attacks.greedy import GreedySearch
+from offramp.attacks.importance import EveryWord
+from offramp.attacks.lexical import SynonymWord
+from offramp.attacks.lexicon import load_synonyms
+from offramp.attacks.objectives import Objective
+from offramp.attacks.options import Options
+from offramp.attacks.recipe import Move, Recipe
+from offramp.attacks.recipes.needs import require_shown_probabilities
+
+MOST, MIN_COSINE = 50, 0.5
+# TextAttack: angular similarity 0.840845, in windows of 15 words. Ours: the same angle over the whole text.
+SIMILARITY = 0.878
+
+
+def textfooler_last(victim: Door, options: Options) -> Recipe:
+    """TextFooler against the last exit."""
+    return textfooler("textfooler-last", Misread("last"), victim, options)
+
+
+def textfooler_exit(victim: Door, options: Options) -> Recipe:
+    """TextFooler against the exit that is taken."""
+    return textfooler("textfooler-exit", Misread("exit"), victim, options)
+
+
+def textfooler(name: str, objective: Objective, victim: Door, options: Options) -> Recipe:
+    """TextFooler with any objective."""
+    require_shown_probabilities(victim)
+    return Recipe(
+        name=name,
+        # Paper: 1 − p_y, done when the prediction changes. Ours: y is the model's own clean prediction, so that
+        # no labels are needed; the paper skips examples that the model gets wrong.
+        objective=objective,
+        # Paper: 50 neighbours in counter-fitted Paragram vectors with a cosine of at least 0.7 (released code:
+        # 0.5). Ours: 50-dimensional GloVe where WordNet agrees, with 0.5; the inflection has to agree too.
+        moves=(Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
+        # Paper: any number of words, same part of speech. Ours: SAME's budget, so that attacks are compared
+        # under one budget (`words=1.0` lifts it); synonyms share a part of speech by construction.
+        constraints=constraints_of(options),
+        # Paper: importance is what deleting the word does to the score; greedy. Of several successes it takes
+        # the most similar one; ours: the strongest.
+        search=GreedySearch(deletion=True),
+        top_n=min(options.top_n, MOST),
+        min_similarity=SIMILARITY,
+    )

@@ -1,0 +1,64 @@
+"""`offramp export`: a trained model as a folder that runs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from offramp._core.errors import ConfigError
+from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+
+
+def export(
+    model: Path,
+    *,
+    output: Path,
+    precision: Literal["fp32", "int8"] = "fp32",
+    policy: Path | None = None,
+    data: str | None = None,
+    examples: int = 300,
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Export a model as ONNX, one graph for each stretch between exits, and compare it with the original.
+
+    For example `offramp export runs/sweet --output served --precision int8 --data movies`. The folder holds graphs,
+    tokenizer, policy and a manifest with checksums, and runs with onnxruntime, tokenizers and numpy alone:
+    `Engine("served").predict([...])`.
+
+    Args:
+        model: folder that `offramp train` wrote.
+        output: the folder to write: new, empty, or an earlier export, which is replaced.
+        precision: fp32, or int8 with scales fixed on real texts, for which `data` is needed.
+        policy: a policy file; by default `policy-confidence.json` beside the model, where there is one.
+        data: what the model was trained on: its calibration split gives the scales of int8, its validation split the
+            texts on which the export is compared.
+        examples: texts taken from each of the two.
+        reading: how to read the data.
+        threads: CPU threads.
+        json: print one JSON object on stdout.
+    """
+    limit_threads(threads)
+    from offramp.cli.common import pick_split
+    from offramp.export.run import Texts, export_model
+
+    if precision == "int8" and data is None:
+        raise ConfigError("int8 takes its scales from real texts: give --data, what the model was trained on")
+    usual = model / "policy-confidence.json"
+    chosen = policy or (usual if usual.is_file() else None)
+    if chosen is None:
+        note("no policy beside the model: pass one to the engine, or tune one first and export again")
+    texts = Texts()
+    if data is not None:
+        found = reading.load(data)
+        texts = Texts(pick_split(found, "calibration", examples), pick_split(found, "validation", examples))
+    manifest = export_model(model, output, precision=precision, policy=chosen, texts=texts)
+    show(f"{precision} against the model", [manifest.checks])
+    note(f"export: {output}")
+    emit(
+        json,
+        {"output": str(output), "precision": precision, "policy": manifest.policy, "checks": manifest.checks},
+    )

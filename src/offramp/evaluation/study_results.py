@@ -1,0 +1,162 @@
+"""The records of a sweep: cells by place and method, ready to be compared."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offramp._core.errors import DataError
+from offramp._core.records import read_records
+from offramp._core.trace import Trace
+from offramp.evaluation.outcomes import scaled
+from offramp.evaluation.sweep import expand
+
+_LOG = logging.getLogger(__name__)
+
+# Strategies in the order in which they are told; the first one there is the baseline.
+ORDER = (
+    "joint",
+    "multi_model",
+    "sweet",
+    "two_stage",
+    "alternating",
+    "self_distill",
+    "mixed",
+    "gradient_equilibrium",
+    "pcgrad",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One recorded cell.
+
+    Attributes:
+        backbone, task, method, train_size, seed, learning_rate: of the cell.
+        strategy: that the method uses.
+        rule: exit rule of its curve.
+        metric: main metric of the task.
+        trace: over validation, logits scaled by temperature.
+        mean_score: over its exits.
+    """
+
+    backbone: str
+    task: str
+    method: str
+    train_size: int | None
+    seed: int
+    learning_rate: float | None
+    strategy: str
+    rule: str
+    metric: str
+    trace: Trace
+    mean_score: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where methods are compared: the same encoder, task and number of training examples."""
+
+    backbone: str
+    task: str
+    train_size: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of the bootstrap: another one for each task, so that tasks are drawn independently."""
+        return zlib.crc32(repr(self.task).encode())
+
+
+Group = dict[str, list[Result]]  # by method, in order of seed; all methods with the same seeds
+
+
+def load_results(folder: str | Path) -> list[Result]:
+    """Read the cells of a sweep.
+
+    Raises:
+        DataError: no folder, no cell, or a cell without its trace.
+    """
+    root = Path(folder)
+    cells = [record for record in _records(root) if "cell" in record["config"]]
+    if not cells:
+        raise DataError(f"no cells of a sweep below {root}: run one with 'offramp sweep'")
+    return [_result(record, (root / record["path"]).parent) for record in cells]
+
+
+def is_sweep(folder: str | Path) -> bool:
+    """Whether all records below a folder are cells of a sweep."""
+    records = _records(Path(folder)) if Path(folder).is_dir() else []
+    return bool(records) and all("cell" in record["config"] for record in records)
+
+
+def _records(root: Path) -> list[dict[str, Any]]:
+    """The records below a folder; those that cannot be read are logged."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        records = read_records(root)
+    for warning in caught:
+        _LOG.warning("%s", warning.message)
+    return records
+
+
+def _result(record: Mapping[str, Any], folder: Path) -> Result:
+    cell, metrics = record["config"]["cell"], record["metrics"]
+    trace = expand(Trace.load(folder / metrics["trace"]))
+    temperatures = metrics["temperatures"]
+    return Result(
+        **{key: cell[key] for key in ("backbone", "task", "train_size", "seed", "learning_rate")},
+        method=cell["method"]["name"],
+        strategy=cell["method"]["strategy"],
+        rule=record["config"]["criterion"],
+        metric=metrics["metric"],
+        trace=trace if temperatures is None else scaled(trace, temperatures),
+        mean_score=metrics["mean_score"],
+    )
+
+
+def mean_scores(results: Sequence[Result]) -> dict[tuple[str, str], dict[float | None, list[float]]]:
+    """Mean scores over the exits, by encoder and method, then by learning rate."""
+    found: dict[tuple[str, str], dict[float | None, list[float]]] = {}
+    for one in results:
+        rates = found.setdefault((one.backbone, one.method), {})
+        rates.setdefault(one.learning_rate, []).append(one.mean_score)
+    return found
+
+
+def best_rates(results: Sequence[Result]) -> dict[tuple[str, str], float | None]:
+    """The learning rate with the highest mean score over exits, tasks and seeds, by encoder and method."""
+    return {
+        key: max(rates, key=lambda rate: sum(rates[rate]) / len(rates[rate]))
+        for key, rates in mean_scores(results).items()
+    }
+
+
+def group_results(results: Iterable[Result]) -> tuple[dict[Place, Group], list[str]]:
+    """Results by place and method, cut to the seeds that all methods of a place have; and what was left out."""
+    found: dict[Place, Group] = {}
+    for one in sorted(results, key=_rank):
+        place = Place(one.backbone, one.task, one.train_size)
+        found.setdefault(place, {}).setdefault(one.method, []).append(one)
+    left_out = []
+    for place, group in found.items():
+        common = set.intersection(*({one.seed for one in ones} for ones in group.values()))
+        for method, ones in group.items():
+            lost = [one.seed for one in ones if one.seed not in common]
+            if common and lost:
+                left_out.append(
+                    f"{place.backbone}, {place.task}, {method}: seeds {lost}, which not all methods have"
+                )
+                group[method] = [one for one in ones if one.seed in common]
+    order = sorted(found, key=lambda p: (p.backbone, p.task, p.train_size or 10**9))
+    return {place: found[place] for place in order}, left_out
+
+
+def _rank(one: Result) -> tuple[int, bool, str, int]:
+    """The place of a result among all: by strategy, the plain one before its variants, then by seed."""
+    known = ORDER.index(one.strategy) if one.strategy in ORDER else len(ORDER)
+    return known, one.method != one.strategy, one.method, one.seed

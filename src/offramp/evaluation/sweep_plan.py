@@ -1,0 +1,269 @@
+"""A sweep as data: strategies × backbones × tasks × training sizes × learning rates × seeds, read from YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.plain import plain
+from offramp.training.options import TrainingOptions
+
+KEYS = (
+    "name",
+    "backbones",
+    "tasks",
+    "strategies",
+    "train_sizes",
+    "seeds",
+    "learning_rate",
+    "tuned_on",
+    "training",
+    "criterion",
+    "pooling",
+    "max_length",
+)
+WHOLE = ("all", "whole")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A strategy with its options, under the name it is shown by.
+
+    Attributes:
+        name: `joint`, or a name of one's own, such as `joint-linear`.
+        strategy: a key of `offramp.training.strategies.STRATEGIES`.
+        options: of the strategy.
+        gates: whether the exits carry learned gates.
+        criterion: exit rule of its curve; None for the sweep's.
+    """
+
+    name: str
+    strategy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    gates: bool = False
+    criterion: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of a sweep: all that its weights depend on.
+
+    Attributes:
+        backbone: packaged name, folder or hub name.
+        exits: exit layers from 1; None for the backbone's default.
+        task: a source for `load_data`.
+        method: how it is trained.
+        train_size: training examples, chosen by `seed`; None for all.
+        seed: for examples, heads and order.
+        learning_rate: peak; None for the default by width.
+        training: the other options of `TrainingOptions`.
+        criterion: exit rule of the curves, where the method has none of its own.
+        pooling, max_length: of the model; None for the backbone's default.
+    """
+
+    backbone: str
+    exits: tuple[int, ...] | None
+    task: str
+    method: Method
+    train_size: int | None
+    seed: int
+    learning_rate: float | None
+    training: dict[str, Any] = field(default_factory=dict)
+    criterion: str = "confidence"
+    pooling: str | None = None
+    max_length: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its record goes, below the sweep's folder."""
+        size = "all" if self.train_size is None else self.train_size
+        rate = "default" if self.learning_rate is None else f"{self.learning_rate:g}"
+        return Path(
+            slug(short(self.backbone)),
+            slug(short(self.task)),
+            slug(self.method.name),
+            f"n{size}-lr{rate}-seed{self.seed}",
+        )
+
+    @property
+    def rule(self) -> str:
+        """Name of the exit rule of its curve."""
+        return self.method.criterion or self.criterion
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How it is fine-tuned."""
+        chosen = {"learning_rate": self.learning_rate, "strategy_options": self.method.options}
+        return TrainingOptions(**{**self.training, **chosen})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cell as a record keeps it: the same from whatever folder a sweep is run."""
+        content = plain({**asdict(self), "backbone": short(self.backbone), "task": short(self.task)})
+        assert isinstance(content, dict)
+        return content
+
+    def __str__(self) -> str:
+        return f"{self.folder.as_posix()}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of cells.
+
+    Attributes:
+        name: results go to `results/NAME` unless told otherwise.
+        cells: in the order in which they are run: seed by seed, so that a sweep that was stopped is balanced.
+        tuned_on: folder of the sweep whose best learning rates are taken, or None.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    tuned_on: Path | None = None
+
+
+def short(name: str) -> str:
+    """A name; of an absolute path its last part."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def slug(name: str) -> str:
+    """A name as a folder's."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep's YAML file; see `configs/` for examples.
+
+    Raises:
+        ConfigError: a file that is no YAML, an unknown key, or a value that cannot work.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no sweep at {path}: give a YAML file, see the folder configs") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} must hold a sweep's keys ({', '.join(KEYS)}), got {type(content).__name__}"
+        )
+    return make_sweep({"name": Path(path).stem, **content})
+
+
+def make_sweep(content: Mapping[str, Any]) -> Sweep:
+    """A sweep from its keys.
+
+    Args:
+        content: `backbones` (names, or name → exit layers), `tasks` (names, or name → training sizes),
+            `strategies` (names, or name → options, among them `strategy`, `gates` and `criterion`),
+            `train_sizes` (numbers or "all"), `seeds`, `learning_rate` (a number, several, or method → number),
+            `tuned_on` (folder of a sweep over learning rates), `training` (options of `TrainingOptions`),
+            `criterion`, `pooling`, `max_length`, `name`.
+
+    Raises:
+        ConfigError: an unknown key, or a value that cannot work.
+    """
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(unknown_name("key of a sweep", str(key), KEYS))
+    missing = [key for key in ("backbones", "tasks", "strategies") if not content.get(key)]
+    if missing:
+        raise ConfigError(f"a sweep needs {', '.join(missing)}: see the folder configs for examples")
+    if content.get("tuned_on") and content.get("learning_rate") is not None:
+        raise ConfigError("a sweep has a learning_rate or is tuned_on another sweep, not both: leave one out")
+    cells = tuple(sorted(_cells(content), key=lambda cell: cell.seed))
+    folders = [cell.folder for cell in cells]
+    if len(set(folders)) != len(folders):
+        twice = next(folder for folder in folders if folders.count(folder) > 1)
+        raise ConfigError(f"two cells of the sweep are one ({twice}): give different names, sizes and seeds")
+    tuned_on = content.get("tuned_on")
+    return Sweep(str(content.get("name", "sweep")), cells, Path(tuned_on) if tuned_on else None)
+
+
+def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
+    shared: dict[str, Any] = {
+        "training": _training(content.get("training") or {}),
+        "criterion": str(content.get("criterion", "confidence")),
+        "pooling": content.get("pooling"),
+        "max_length": content.get("max_length"),
+    }
+    methods = [_method(*item) for item in _items(content["strategies"])]
+    backbones = [(name, _layers(exits)) for name, exits in _items(content["backbones"])]
+    seeds = [_whole(seed, "seeds") for seed in _listed(content.get("seeds", 0))]
+    for task, given in _items(content["tasks"]):
+        sizes = _listed(content.get("train_sizes") if given is None else given) or [None]
+        for size, (backbone, exits), method in product(map(_size, sizes), backbones, methods):
+            for rate, seed in product(_rates(content.get("learning_rate"), method), seeds):
+                yield Cell(backbone, exits, task, method, size, seed, rate, **shared)
+
+
+def _items(given: Any) -> list[tuple[str, Any]]:
+    """Names with what belongs to each: from a mapping, a list of names, or one name."""
+    if isinstance(given, Mapping):
+        return [(str(name), value) for name, value in given.items()]
+    return [(str(name), None) for name in _listed(given)]
+
+
+def _listed(given: Any) -> list[Any]:
+    """One value or several, as a list."""
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _method(name: str, given: Any) -> Method:
+    content = dict(given or {})
+    strategy, gates = content.pop("strategy", name), content.pop("gates", False)
+    criterion = content.pop("criterion", None)
+    return Method(
+        name, str(strategy), content, bool(gates), criterion
+    )  # the rest are options of the strategy
+
+
+def _rates(given: Any, method: Method) -> list[float | None]:
+    """The learning rates of a method."""
+    if isinstance(given, Mapping):
+        if method.name not in given:
+            raise ConfigError(unknown_name("method in learning_rate", method.name, map(str, given)))
+        given = given[method.name]
+    return [_positive(rate, "learning_rate") for rate in _listed(given)] or [None]
+
+
+def _layers(given: Any) -> tuple[int, ...] | None:
+    return None if given is None else tuple(_whole(layer, "exits", least=1) for layer in _listed(given))
+
+
+def _size(given: Any) -> int | None:
+    return None if given is None or given in WHOLE else _whole(given, "train_sizes", least=1)
+
+
+def _whole(given: Any, what: str, least: int = 0) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ConfigError(f"expected whole numbers from {least} on in {what}, got {given!r}")
+    return given
+
+
+def _positive(given: Any, what: str) -> float:
+    """A number; YAML reads `5e-5` (without a point) as text."""
+    try:
+        number = float(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"expected a number in {what}, got {given!r}") from error
+    if not 0 < number < 1:
+        raise ConfigError(f"expected {what} between 0 and 1, got {given!r}")
+    return number
+
+
+def _training(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `TrainingOptions`, checked once for all cells."""
+    known = [f.name for f in fields(TrainingOptions) if f.name not in ("learning_rate", "strategy_options")]
+    for key in given:
+        if key not in known:
+            raise ConfigError(unknown_name("option in training", str(key), known))
+    TrainingOptions(**given)
+    return dict(given)

@@ -1,0 +1,119 @@
+"""How an exported model compares with the one it came from, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from offramp._core.errors import ModelError
+from offramp._core.trace import Trace
+from offramp.engine.agreement import compare
+from offramp.engine.batching import Encoding, batches, token_counts
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.policy import Policy
+from offramp.engine.segments import Segments
+
+LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
+TEXTS = (
+    "",
+    "a",
+    "A gripping, funny film.",
+    "The plot is slow and the jokes are worse, yet the cast is a joy to watch from the first scene to the last.",
+    "Who wrote the score? Nobody knows; it was found in a drawer, thirty years later, without a name on it.",
+    "1234567890 !?.,;:",
+    "naïve café: 東京 – Ünïcödé",
+    "word " * 600,
+)
+
+
+def run_all(
+    segments: Segments[Any],
+    encodings: Sequence[Encoding],
+    pad_values: Mapping[str, int],
+    batch_size: int = 32,
+) -> Trace:
+    """The trace of any segments: every exit on every example."""
+    exits = len(segments.exit_layers)
+    logits: list[Any] = [None] * len(encodings)
+    gates = np.zeros((len(encodings), exits), dtype=np.float32)
+    for rows, batch in batches(encodings, batch_size, pad_values):
+        state = segments.start(batch)
+        found = []
+        for k in range(exits):
+            state, evidence = segments.run(k, state)
+            found.append(evidence.logits)
+            if evidence.gate is not None:
+                gates[rows, k] = evidence.gate
+        for row, values in zip(rows, np.stack(found, axis=1), strict=True):
+            logits[row] = values
+    costs, full = segments.costs(token_counts(encodings))
+    return Trace(
+        np.stack(logits),
+        segments.exit_layers,
+        costs,
+        full,
+        gates=gates if segments.gates else None,
+        kind=segments.kind,
+    )
+
+
+def check_export(
+    reference: Segments[Any],
+    exported: Segments[Any],
+    encodings: Sequence[Encoding],
+    pad_values: Mapping[str, int],
+    policy: Policy | None,
+) -> dict[str, Any]:
+    """Compare an exported model with its source.
+
+    Args:
+        reference: the torch model.
+        exported: its graphs.
+        encodings: the texts to compare on.
+        pad_values: what inputs are padded with.
+        policy: exits are compared under it; None compares answers at every exit alone.
+
+    Returns:
+        `examples`; `max_logit_difference` over all exits; `changed_answers`, the share of (example, exit) pairs with
+        another class (regression: the mean absolute difference); `batch_difference`, the largest difference of a logit
+        between batches of 1 and of 32; with a policy `changed_exits` and `changed_labels`, the shares of examples that
+        leave elsewhere or with another answer, and whether the engine gives what the exported model's trace gives.
+    """
+    before = run_all(reference, encodings, pad_values)
+    after, alone = (run_all(exported, encodings, pad_values, size) for size in (32, 1))
+    regression = exported.kind == "regression"
+    differ = np.abs(before.logits - after.logits)
+    checks: dict[str, Any] = {
+        "examples": len(encodings),
+        "max_logit_difference": float(differ.max()),
+        "mean_logit_difference": float(differ.mean()),
+        "changed_answers": float(
+            (differ if regression else before.predictions() != after.predictions()).mean()
+        ),
+        "batch_difference": float(np.abs(after.logits - alone.logits).max()),
+    }
+    if policy is None:
+        return checks
+    one, two = policy.decide(before), policy.decide(after)
+    engine = CompactingEngine(exported, policy, pad_values=pad_values)
+    agreement = compare(engine.run(encodings), after, policy)
+    other = one.prediction != two.prediction
+    if regression:
+        other = np.abs(one.prediction.astype(np.float64) - two.prediction.astype(np.float64))
+    return checks | {
+        "changed_exits": float((one.exit != two.exit).mean()),
+        "changed_labels": float(other.mean()),
+        "engine_differs_from_trace": len(agreement.mismatches),
+        "within_noise": agreement.within_noise,
+    }
+
+
+def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:
+    """Raise `ModelError` where a float32 export does not compute what its model computes."""
+    if not checks["max_logit_difference"] <= LIMIT:  # written so that NaN fails too
+        raise ModelError(
+            f"the exported graphs differ from the model by {checks['max_logit_difference']:.2g} in a logit, more than "
+            f"rounding explains ({LIMIT:g}): this architecture is not exported rightly, run it with backend='torch'"
+        )

@@ -1,0 +1,211 @@
+"""Export a trained model: a folder that runs with onnxruntime, tokenizers and numpy alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from offramp._core.environment import versions
+from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp._core.text import clean_text
+from offramp.engine.manifest import FILE_NAME, Manifest, sha256
+from offramp.engine.onnx import OnnxSegments
+from offramp.engine.policy import Policy
+from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph
+
+if TYPE_CHECKING:
+    from offramp.engine.batching import Encoding
+    from offramp.model.base import SegmentedModel
+    from offramp.model.encoding import TextEncoder
+
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+POLICY = "policy.json"
+TOKENIZER = "tokenizer.json"
+MIN_CALIBRATION = 16
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Real texts that an export needs.
+
+    Attributes:
+        calibration: a `datasets.Dataset` on which int8 scales are taken; never the one that is reported on.
+        comparison: one on which the export is compared with its model; None takes a few built-in sentences.
+    """
+
+    calibration: Any = None
+    comparison: Any = None
+
+
+def export_model(
+    model: SegmentedModel | str | Path,
+    output: str | Path,
+    *,
+    precision: Precision = "fp32",
+    policy: Policy | str | Path | None = None,
+    texts: Texts = Texts(),
+) -> Manifest:
+    """Export a multi-exit model or a cascade as ONNX graphs, one a segment, with all that is needed to run them.
+
+    Args:
+        model: a trained model, or the folder of one.
+        output: the folder to write: new, empty, or an earlier export, which is replaced as a whole.
+        precision: `fp32`, or `int8` for static quantisation, which needs `texts.calibration`.
+        policy: when to leave, a `Policy` or its file; without one it has to be passed to the engine.
+        texts: for calibration and comparison.
+
+    Returns:
+        The manifest; its `checks` say how the export compares with the model.
+
+    Raises:
+        ModelError: no tokenizer, an architecture that cannot be exported, or a folder with other things in it.
+        ConfigError: an unknown precision, or int8 without texts to calibrate on.
+        CriterionError: a policy for another model.
+        MissingExtraError: without `onnxscript` or `onnx`.
+    """
+    from offramp.model import load_model
+    from offramp.model.encoding import TextEncoder
+
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+    folder = check_output(Path(output))
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy
+    if chosen is not None:
+        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
+    encoder = TextEncoder.of(loaded)
+    calibration = None if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    if precision == "int8" and (calibration is None or len(calibration) < MIN_CALIBRATION):
+        raise ConfigError(
+            f"int8 takes the ranges of its activations from real texts: give at least {MIN_CALIBRATION}, "
+            f"got {len(calibration or ())}"
+        )
+    compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
+    compared = [one for one in compared if one["input_ids"]]  # some tokenizers give no token for no text
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        draft = Path(scratch) / "fp32"
+        draft.mkdir()
+        manifest = write_fp32(loaded, encoder, chosen, draft, compared)
+        if precision == "int8":
+            fp32, draft = draft, Path(scratch) / "int8"
+            manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    return manifest
+
+
+def check_output(folder: Path) -> Path:
+    """The folder, or a `ModelError` where it holds anything but an earlier export."""
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / FILE_NAME).is_file())
+    ):
+        raise ModelError(f"{folder} holds other things than an export: choose a new folder, or empty it")
+    return folder
+
+
+def write_fp32(
+    model: SegmentedModel,
+    encoder: TextEncoder,
+    policy: Policy | None,
+    folder: Path,
+    compared: Sequence[Encoding],
+) -> Manifest:
+    """Graphs, tokenizer, policy and manifest in float32, compared with the model."""
+    from offramp.export.graphs import OPSET, export_graphs
+
+    names = tuple(encoder([""])[0])
+    graphs = export_graphs(model, names, folder)
+    write_tokenizer(encoder, folder / TOKENIZER)
+    if policy is not None:
+        policy.save(folder / POLICY)
+    model.costs(_lengths([1]))  # counts the coefficients where nobody has asked for them yet
+    assert model.config.costs is not None
+    manifest = Manifest(
+        precision="fp32",
+        kind=model.kind,
+        labels=model.labels,
+        exit_layers=model.exit_layers,
+        gates=model.gates,
+        max_length=model.max_length,
+        inputs=names,
+        pad_values={name: encoder.pad_values[name] for name in names},
+        costs=model.config.costs,
+        segments=graphs.segments,
+        shared=graphs.shared,
+        architecture=str(model.config.backbone.model_type),
+        opset=OPSET,
+        policy="" if policy is None else POLICY,
+        tokenizer=TOKENIZER,
+        versions=versions(),
+    )
+    manifest = seal(manifest, folder, model, policy, compared)
+    refuse_wrong_graph(manifest.checks)
+    return manifest
+
+
+def write_int8(
+    model: SegmentedModel,
+    fp32: Manifest,
+    source: Path,
+    folder: Path,
+    calibration: Sequence[Encoding],
+    compared: Sequence[Encoding],
+) -> Manifest:
+    """The int8 twin of a float32 folder, compared with the torch model too."""
+    from offramp.export.quantise import quantise
+
+    folder.mkdir()
+    quantise(source, folder, fp32, calibration)
+    for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
+        shutil.copyfile(source / name, folder / name)
+    policy = Policy.load(folder / fp32.policy) if fp32.policy else None
+    return seal(replace(fp32, precision="int8"), folder, model, policy, compared)
+
+
+def seal(
+    manifest: Manifest,
+    folder: Path,
+    model: SegmentedModel,
+    policy: Policy | None,
+    compared: Sequence[Encoding],
+) -> Manifest:
+    """Compare the folder with its model, take the checksums, and write the manifest."""
+    from offramp.inference.segments import TorchSegments
+
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
+    manifest = replace(manifest, files=files, checks={})
+    manifest.save(folder)
+    exported = OnnxSegments(folder, verify=False)
+    checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy)
+    manifest = replace(manifest, checks=checks)
+    manifest.save(folder)
+    return manifest
+
+
+def write_tokenizer(encoder: TextEncoder, path: Path) -> None:
+    """The fast tokenizer with the model's truncation in it, and a check that the file alone gives the same ids."""
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
+    core.no_padding()
+    core.enable_truncation(encoder.max_length, direction=encoder.tokenizer.truncation_side)
+    core.save(str(path))
+    texts = [clean_text(text) for text in TEXTS]
+    found = [one.ids for one in Tokenizer.from_file(str(path)).encode_batch(texts)]
+    if found != [one["input_ids"] for one in encoder(texts)]:
+        raise ModelError(
+            "this tokenizer does more in transformers than its tokenizer.json says: it cannot be exported, run the "
+            "model with backend='torch'"
+        )
+
+
+def _lengths(lengths: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.asarray(lengths, dtype=np.int64)

@@ -1,0 +1,132 @@
+"""What must not happen whatever one types: foreign files deleted, other labels scored, noise on stdout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp.cli.main import run
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory, tiny_data: Any) -> Path:
+    path = tmp_path_factory.mktemp("data") / "reviews.jsonl"
+    rows = [row for split in tiny_data.values() for row in split]
+    lines = [
+        json.dumps({"text": row["text"] + end, "label": ["bad", "good"][row["label"]]})
+        for row in rows
+        for end in ("", " film")
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def train_arguments(table: Path, encoder: Path, output: Path) -> list[str]:
+    arguments = ["train", str(table), "--backbone", str(encoder), "--output", str(output)]
+    return [*arguments, "--exits", "1", "2", "--strategy", "joint", "--max-steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, table: Path, tiny_encoder: Path) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "joint"
+    assert run(train_arguments(table, tiny_encoder, output)) == 0
+    assert run(["tune", str(output), str(table)]) == 0
+    return output
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line that a command says which has to fail with exit code 2."""
+    capsys.readouterr()
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("offramp: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_training_prints_one_json_object_and_nothing_else_on_stdout(
+    table: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*train_arguments(table, tiny_encoder, tmp_path / "run"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("{")
+    assert [row["exit_layer"] for row in json.loads(said.out)["exits"]] == [1, 2]
+    assert "step 2/2" in said.err
+
+
+def test_restart_throws_away_an_attack_and_no_other_file(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = ["attack", str(trained), str(table), "--examples", "2", "--rounds", "1", "--similarity", "none"]
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    for more in ([], ["--restart"]):
+        assert "something else" in refusal([*attack, "--output", str(foreign), *more], capsys)
+    assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
+
+    own = tmp_path / "attack"
+    assert run([*attack, "--output", str(own)]) == 0
+    (own / "notes.txt").write_text("mine")
+    assert run([*attack, "--output", str(own), "--restart", "--seed", "1"]) == 0
+    assert (own / "notes.txt").read_text() == "mine"
+    assert json.loads((own / "manifest.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("command", ["tune", "evaluate", "attack"])
+def test_data_with_other_labels_are_refused(
+    command: str, trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two classes again, in another order: their numbers would fit, and every score would be wrong.
+    other = tmp_path / "other.jsonl"
+    text = table.read_text(encoding="utf-8")
+    other.write_text(text.replace('"good"', '"awful"').replace('"bad"', '"fine"'), encoding="utf-8")
+    source = ["--data", str(other)] if command == "evaluate" else [str(other)]
+    said = refusal([command, str(trained), *source], capsys)
+    assert "'bad', 'good'" in said
+    assert "'awful', 'fine'" in said
+
+
+def test_seeds_and_criteria_are_checked_before_anything_is_said(
+    trained: Path, table: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = train_arguments(table, tiny_encoder, tmp_path / "run")
+    for seed in ("-1", "99999999999999999999"):
+        assert "--seed" in refusal([*train, "--seed", seed], capsys)
+    evaluate = ["evaluate", str(trained), "--data", str(table)]
+    assert "--seed" in refusal([*evaluate, "--seed", "-1"], capsys)
+    said = refusal([*evaluate, "--criterion", "confidnce", "--max-accuracy-drop", "0.1"], capsys)
+    assert "Did you mean 'confidence'" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_asked_for_by_name_must_be_there(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = ["attack", str(trained), str(table), "--examples", "2", "--output", str(tmp_path / "a")]
+    assert "no such folder" in refusal([*attack, "--similarity", "./nowhere"], capsys)
+
+
+def test_damaged_model_folders_are_one_clear_line(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    config = json.loads((copy / "model" / "config.json").read_text())
+    (copy / "model" / "config.json").write_text(json.dumps({**config, "costs": {"exits": [1]}}))
+    assert "costs" in refusal(["tune", str(copy), str(table)], capsys)
+    (copy / "model" / "tokenizer.json").write_text("{")
+    assert "tokenizer" in refusal(["tune", str(copy), str(table)], capsys)
+
+
+def test_a_wide_row_stands_upright_and_in_full(
+    trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["tune", str(trained), str(table), "--max-accuracy-drop", "1"]) == 0
+    assert "max accuracy drop" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""Methods compared over tasks, from recorded cells."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp._core.errors import ConfigError, DataError
+from offramp.evaluation.study import CLAIMS, rate_table, study, tuned_rates, with_tuned_rates
+from offramp.evaluation.study_results import Place, is_sweep, load_results
+from offramp.evaluation.sweep_plan import make_sweep
+from tests.evaluation.made_up_cells import SWEEP, record_all
+
+FEW = 60  # resamples: enough for signs
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete sweep; not to be changed."""
+    folder = tmp_path_factory.mktemp("toy")
+    record_all(folder)
+    return folder
+
+
+def mean_accuracy(folder: Path, method: str, task: str) -> float:
+    """Straight from the traces."""
+    found = [r for r in load_results(folder) if (r.method, r.task) == (method, task)]
+    return float(np.mean([r.trace.predictions() == r.trace.require_labels()[:, None] for r in found]))
+
+
+def rows_of(table: Any, **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in table.to_pylist() if all(row[k] == v for k, v in wanted.items())]
+
+
+def test_differences_are_those_of_the_traces(toy: Path) -> None:
+    found = study(load_results(toy), resamples=FEW)
+    assert found.methods == ["joint", "multi_model", "sweet"]
+    assert found.others == ["multi_model", "sweet"]
+    gaps = {}
+    for task in ("sst2", "rte"):
+        for method in ("multi_model", "sweet"):
+            (row,) = rows_of(found.differences, where=task, method=method, measure="exits")
+            gaps[task, method] = mean_accuracy(toy, method, task) - mean_accuracy(toy, "joint", task)
+            assert row["difference"] == pytest.approx(gaps[task, method])
+            assert row["low"] <= row["difference"] <= row["high"]
+            assert row["seeds"] == 3
+    for method in ("multi_model", "sweet"):
+        (row,) = rows_of(found.differences, where="mean of 2 tasks", method=method, measure="exits")
+        assert row["difference"] == pytest.approx((gaps["sst2", method] + gaps["rte", method]) / 2)
+        assert row["low"] > 0
+    (cheap,) = rows_of(found.differences, where="sst2", method="multi_model", measure="fast")
+    assert cheap["difference"] < gaps["sst2", "multi_model"]  # it recomputes
+
+
+def test_intervals_speak_of_seeds_too(toy: Path) -> None:
+    """With one model a method, only examples are drawn: the interval does not grow for want of seeds alone."""
+    results = load_results(toy)
+    widths = []
+    for kept in (results, [r for r in results if r.seed == 0]):
+        (row,) = rows_of(
+            study(kept, resamples=200).differences, where="sst2", method="sweet", measure="exits"
+        )
+        widths.append(row["high"] - row["low"])
+    assert widths[0] < widths[1]
+
+
+def test_comparisons_have_exits_areas_and_winners(toy: Path) -> None:
+    found = study(load_results(toy), resamples=FEW).comparisons[Place("minilm-l6", "sst2")]
+    places = set(found.scores["place"].to_pylist())
+    assert places == {
+        "layer 1",
+        "layer 4",
+        "layer 6",
+        "layer 12",
+        "mean of layers 1, 4, 6, 12",
+        "fast",
+        "slow",
+        "whole",
+    }
+    winners = {row["place"]: row["best"] for row in found.winners.to_pylist()}
+    assert winners["layer 1"] == "multi_model"
+    assert winners["slow"] == "sweet"  # a cascade that recomputes is dear
+    assert {name: len(curves) for name, curves in found.curves.items()} == {
+        "joint": 3,
+        "multi_model": 3,
+        "sweet": 3,
+    }
+
+
+def test_a_sweep_that_is_not_complete_yet(toy: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy, tmp_path, dirs_exist_ok=True)
+    cells = make_sweep(SWEEP).cells
+    gone = next(c for c in cells if (c.task, c.method.name, c.seed) == ("rte", "sweet", 2))
+    shutil.rmtree(tmp_path / gone.folder)
+    found = study(load_results(tmp_path), resamples=FEW)
+    (row,) = rows_of(found.differences, where="rte", method="sweet", measure="exits")
+    assert row["seeds"] == 2
+    assert found.left_out == (
+        "minilm-l6, rte, joint: seeds [2], which not all methods have",
+        "minilm-l6, rte, multi_model: seeds [2], which not all methods have",
+    )
+
+
+def test_averages_are_by_size_where_there_are_several(tmp_path: Path) -> None:
+    record_all(tmp_path, {**SWEEP, "train_sizes": [200, 500], "seeds": [0], "strategies": ["joint", "sweet"]})
+    found = study(load_results(tmp_path), resamples=FEW)
+    rows = rows_of(found.differences, where="mean of 2 tasks", method="sweet", measure="exits")
+    assert [row["train_size"] for row in rows] == [200, 500]
+
+
+def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> None:
+    tuning = {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]}
+    record_all(tmp_path, tuning)  # made up so that more is better
+    assert tuned_rates(tmp_path) == {("minilm-l6", name): 0.9 for name in ("joint", "multi_model", "sweet")}
+    rows = rows_of(rate_table(load_results(tmp_path)), method="sweet")
+    assert [(row["learning_rate"], row["best"]) for row in rows] == [(0.01, False), (0.9, True)]
+    assert rows[1]["score"] == pytest.approx(np.mean(load_results(tmp_path)[-1].mean_score))
+    found = study(load_results(tmp_path), resamples=FEW)
+    assert found.methods == ["joint", "multi_model", "sweet"]
+    assert {
+        one.learning_rate for group in found.groups.values() for ones in group.values() for one in ones
+    } == {0.9}
+    assert "3 models with other learning rates" in found.left_out[0]
+
+    plan = {**SWEEP, "tuned_on": str(tmp_path)}
+    assert {cell.learning_rate for cell in with_tuned_rates(make_sweep(plan)).cells} == {0.9}
+    assert with_tuned_rates(make_sweep(SWEEP)) == make_sweep(SWEEP)
+    with pytest.raises(ConfigError, match=r"trec was used to choose learning rates .* leave it out"):
+        with_tuned_rates(make_sweep({**plan, "tasks": ["trec"]}))
+    with pytest.raises(ConfigError, match="no learning rates for pcgrad on minilm-l6"):
+        with_tuned_rates(make_sweep({**plan, "strategies": ["pcgrad"]}))
+    with pytest.raises(ConfigError, match="run that sweep first"):
+        with_tuned_rates(make_sweep({**plan, "tuned_on": str(tmp_path / "none")}))
+
+
+def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
+    assert not is_sweep(tmp_path)
+    assert not is_sweep(tmp_path / "none")
+    with pytest.raises(DataError, match="no cells of a sweep"):
+        load_results(tmp_path)
+    sweep = record_all(tmp_path, {**SWEEP, "tasks": ["sst2"], "seeds": [0]})
+    assert is_sweep(tmp_path)
+    (tmp_path / sweep.cells[0].folder / "trace.npz").unlink()
+    with pytest.raises(DataError, match="no trace at"):
+        load_results(tmp_path)
+
+
+def test_the_papers_claims() -> None:
+    assert CLAIMS == {"multi_model": 2.3, "sweet": 1.1}

@@ -1,0 +1,29 @@
+"""Options that make no sense are refused where they are made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from offramp._core.errors import ConfigError
+from offramp.training.options import TrainingOptions
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("epochs", [0, -1, math.nan, math.inf]),
+        ("max_steps", [-1]),
+        ("batch_size", [0]),
+        ("learning_rate", [0.0, -1e-4, 1.0, math.nan]),
+        ("warmup", [-0.1, 1.5, math.nan]),
+        ("weight_decay", [-0.1, math.nan]),
+        ("precision", ["fp8"]),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=name):
+            TrainingOptions(**{name: value})
