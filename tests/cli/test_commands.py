@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offramp._core.records import read_records
-from offramp.cli.main import run
+from offramp.cli.main import COMMANDS, run
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_data_shows_what_there_is(
     assert {row["split"] for row in shown["splits"]} >= {"train", "calibration", "validation"}
 
 
-@pytest.mark.parametrize("command", ["demo", "data", "train", "evaluate", "tune", "attack", "report"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -176,3 +176,13 @@ def test_cascade_and_model_folders_of_one_name_are_told_apart(tmp_path: Path) ->
 
     assert model_names([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
     assert model_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+
+
+def test_the_list_of_commands_says_what_each_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, line) in COMMANDS.items():
+        assert name in shown
+        assert line in shown
+    assert run(["tune", "--help"]) == 0
+    assert "the calibration split" in capsys.readouterr().out  # its own words, not the list's

@@ -58,7 +58,7 @@ def test_peers_agree_and_the_race_is_run(
     encodings = TextEncoder.of(tiny_models["multi_exit"]).dataset(tiny_data["validation"])[0]
     full = [PEERS[name](contest)(encodings) for name in FULL]
     np.testing.assert_array_equal(full[0], full[1])
-    ours = [PEERS[name](contest)(encodings) for name in ("ours, torch", "ours, fp32")]
+    ours = [PEERS[name](contest)(encodings) for name in ("ours-torch", "ours-fp32")]
     np.testing.assert_array_equal(ours[0], ours[1])
     rows = race(contest, encodings, tiny_data["validation"]["label"], batch_sizes=(1, 4), repeats=2)
     assert [(row["peer"], row["batch_size"]) for row in rows] == [(n, b) for b in (1, 4) for n in PEERS]
@@ -80,4 +80,4 @@ def test_from_the_command_line(contest: Contest, tiny_data: Any, tmp_path: Path)
     command = ["bench", str(contest.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
     command += ["--policy", str(contest.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
     assert run([*command, "--output", str(tmp_path / "out")]) == 0
-    assert len(read_record(tmp_path / "out")["tables"]["bench"]) == 2 * len(PEERS)
+    assert len(read_record(tmp_path / "out" / "record.json")["tables"]["bench"]) == 2 * len(PEERS)

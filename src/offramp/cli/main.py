@@ -16,18 +16,19 @@ from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
 TORCH_EXTRA = ("torch", "transformers", "datasets", "accelerate", "safetensors", "matplotlib", "plotly")
 USAGE_ERROR = 2
 INTERRUPTED = 130
+# Each command's module is imported when it is run; the line beside it is what the list of commands shows.
 COMMANDS = {
-    "demo": "offramp.cli.demo:demo",
-    "data": "offramp.cli.data:data",
-    "train": "offramp.cli.train:train",
-    "evaluate": "offramp.cli.evaluate:evaluate",
-    "tune": "offramp.cli.tune:tune",
-    "attack": "offramp.cli.attack:attack",
-    "conflict": "offramp.cli.conflict:conflict",
-    "sweep": "offramp.cli.sweep:sweep",
-    "report": "offramp.cli.report:report",
-    "export": "offramp.cli.export:export",
-    "bench": "offramp.cli.bench:bench",
+    "demo": ("offramp.cli.demo:demo", "train three ways on real data, compare, attack, report"),
+    "data": ("offramp.cli.data:data", "show a data set, or list those with a name"),
+    "train": ("offramp.cli.train:train", "fine-tune an encoder so that it can leave early"),
+    "tune": ("offramp.cli.tune:tune", "choose the threshold to leave at, on calibration data"),
+    "evaluate": ("offramp.cli.evaluate:evaluate", "measure exits, curves and speed; compare models"),
+    "attack": ("offramp.cli.attack:attack", "edit words so that a model runs deep"),
+    "conflict": ("offramp.cli.conflict:conflict", "how far the exits' gradients pull apart"),
+    "sweep": ("offramp.cli.sweep:sweep", "many models, over strategies, encoders, tasks and seeds"),
+    "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
+    "bench": ("offramp.cli.bench:bench", "time models against full-depth peers"),
+    "report": ("offramp.cli.report:report", "tables, figures and a page from records"),
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
 
@@ -45,8 +46,13 @@ Many models, over strategies, encoders, tasks and seeds: `offramp sweep configs/
 Every option can stand in a YAML file: `offramp train --config train.yaml`."""
 
 
-def make_app(options: Dict | None = None) -> App:
-    """The application; `options` come from a file, and stand below those of the command line."""
+def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
+    """The application.
+
+    Args:
+        options: out of a file; those of the command line come first.
+        chosen: whether a command was named, so that its own help is wanted, not the list of commands.
+    """
     app = App(
         name="offramp",
         help=HELP,
@@ -55,8 +61,9 @@ def make_app(options: Dict | None = None) -> App:
         config=[] if options is None else [options],
         default_parameter=Parameter(consume_multiple=True, negative=()),
     )
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+    for name, (target, line) in COMMANDS.items():
+        # A line given here would stand in the place of the command's own help: it is for the list alone.
+        app.command(target, name=name, help=None if chosen else line)
     return app
 
 
@@ -91,7 +98,8 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     rest, config = take_config(arguments)
     try:
-        make_app(None if config is None else read_config(config, rest))(
+        options = None if config is None else read_config(config, rest)
+        make_app(options, chosen=any(argument in COMMANDS for argument in rest))(
             rest, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except (CycloptsError, OfframpError) as error:

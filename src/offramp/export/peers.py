@@ -117,12 +117,12 @@ def onnx_engine(contest: Contest, precision: str) -> Answers:
 
 
 PEERS: dict[str, Callable[[Contest], Answers]] = {
-    "hf eager, full": eager,
-    "ort fp32, full": lambda contest: full_graph(contest, "segment-1.onnx"),
-    "ort int8, full": lambda contest: full_graph(contest, "int8.onnx"),
-    "ours, torch": torch_engine,
-    "ours, fp32": lambda contest: onnx_engine(contest, "fp32"),
-    "ours, int8": lambda contest: onnx_engine(contest, "int8"),
+    "eager-full": eager,
+    "ort-full": lambda contest: full_graph(contest, "segment-1.onnx"),
+    "ort-int8-full": lambda contest: full_graph(contest, "int8.onnx"),
+    "ours-torch": torch_engine,
+    "ours-fp32": lambda contest: onnx_engine(contest, "fp32"),
+    "ours-int8": lambda contest: onnx_engine(contest, "int8"),
 }
 
 
