@@ -32,7 +32,9 @@ def test_quickstart_on_a_tiny_model_and_a_file(
     for name, stand_in in {"movies": "sentences.csv", "minilm-l6": str(tiny_encoder)}.items():
         assert f'"{name}"' in code
         code = code.replace(f'"{name}"', repr(stand_in))
-    code = code.replace("exits=[1, 2, 4, 6]", "exits=[1, 2, 4]").replace("rounds=2", 'rounds=2, similarity="none"')
+    code = code.replace("exits=[1, 2, 4, 6]", "exits=[1, 2, 4]").replace(
+        "rounds=2", 'rounds=2, similarity="none"'
+    )
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(compile(code, str(README), "exec"), scope)

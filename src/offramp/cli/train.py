@@ -67,7 +67,13 @@ def train(
 
     watch = conflict_watch(model, found, conflict_steps, output, seed)
     model = fit(
-        model, found, strategy=strategy, seed=seed, output_dir=output, options=training, callbacks=watch.callbacks
+        model,
+        found,
+        strategy=strategy,
+        seed=seed,
+        output_dir=output,
+        options=training,
+        callbacks=watch.callbacks,
     )
     watch.record()
     rows = score_exits(model, found)
