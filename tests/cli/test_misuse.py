@@ -72,9 +72,12 @@ def test_restart_throws_away_an_attack_and_no_other_file(
 
     own = tmp_path / "attack"
     assert run([*attack, "--output", str(own)]) == 0
+    again = [*attack, "--output", str(own), "--restart", "--seed", "1"]
     (own / "notes.txt").write_text("mine")
-    assert run([*attack, "--output", str(own), "--restart", "--seed", "1"]) == 0
-    assert (own / "notes.txt").read_text() == "mine"
+    assert "notes.txt" in refusal(again, capsys)
+    assert json.loads((own / "manifest.json").read_text())["seed"] == 0
+    (own / "notes.txt").unlink()
+    assert run(again) == 0
     assert json.loads((own / "manifest.json").read_text())["seed"] == 1
 
 

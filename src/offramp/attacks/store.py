@@ -44,7 +44,8 @@ class Store:
         self.rows: dict[int, dict[str, Any]] = {}
         if folder is None:
             return
-        _refuse_foreign(folder)
+        if not (folder / MANIFEST).exists():
+            _refuse_foreign(folder, (PARTS,))  # an empty folder of parts is left by a run killed at once
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).exists():
             self._compare(_read_manifest(folder / MANIFEST))
@@ -87,25 +88,21 @@ class Store:
             )
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Raise `ConfigError` where a folder holds anything, but no attack: nothing there is to be overwritten."""
-    if not folder.is_dir() or (folder / MANIFEST).exists():
-        return
-    # An empty folder of parts is what a run leaves that was killed at once.
-    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != PARTS)
-    if held:
+def _refuse_foreign(folder: Path, ours: Sequence[str]) -> None:
+    """Raise `ConfigError` where a folder holds anything but `ours`: nothing there is to be lost."""
+    held = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    if foreign := sorted(set(held) - set(ours)):
         raise ConfigError(
-            f"{folder} holds something else than an attack ({', '.join(held[:5])}): give a folder of its own"
+            f"{folder} holds something else than an attack ({', '.join(foreign[:5])}): give a folder of its own"
         )
 
 
 def discard(folder: Path) -> None:
-    """Throw away the attack in a folder, and no other file."""
-    _refuse_foreign(folder)
-    if folder.is_dir():
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
-        for name in (*RECORDED, RESULT, MANIFEST):
-            (folder / name).unlink(missing_ok=True)
+    """Throw away the attack in a folder; `ConfigError` where that holds anything else."""
+    known = (folder / MANIFEST).exists()
+    _refuse_foreign(folder, (*RECORDED, RESULT, MANIFEST, PARTS) if known else (PARTS,))
+    if known:
+        shutil.rmtree(folder)
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
