@@ -102,7 +102,9 @@ def discard(folder: Path) -> None:
     known = (folder / MANIFEST).exists()
     _refuse_foreign(folder, (*RECORDED, RESULT, MANIFEST, PARTS) if known else (PARTS,))
     if known:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        for name in (*RECORDED, RESULT, MANIFEST):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
