@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from offramp._core.errors import DataError, ModelError
+from offramp._core.errors import DataError, ModelError, OfframpError
 from offramp.model import (
     MultiExitForSequenceClassification,
     MultiModelForSequenceClassification,
@@ -207,3 +207,10 @@ def test_config_is_readable_json(tiny_encoder: Path, tmp_path: Path) -> None:
     assert stored["exits"] == [2, 4]
     assert stored["backbone_config"]["model_type"] == "bert"
     assert stored["architectures"] == ["MultiExitForSequenceClassification"]
+
+
+def test_a_disk_that_takes_no_weights_is_a_clear_error(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [2, 4])
+    (tmp_path / "model.safetensors").mkdir()  # nothing can be written where a folder stands
+    with pytest.raises((OfframpError, OSError)):
+        model.save_pretrained(tmp_path)

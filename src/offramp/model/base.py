@@ -13,12 +13,13 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from offramp._core.errors import DataError, ModelError
+from offramp._core.errors import DataError, ModelError, OfframpError
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.costs import CostModel, count_flops, fit_polynomial
@@ -197,8 +198,13 @@ class SegmentedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save config, weights and tokenizer."""
-        with quiet():
-            super().save_pretrained(save_directory, *args, **kwargs)
+        try:
+            with quiet():
+                super().save_pretrained(save_directory, *args, **kwargs)
+        except SafetensorError as error:  # the library's own type for whatever the disk says
+            raise OfframpError(
+                f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
+            ) from error
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 
