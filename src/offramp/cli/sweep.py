@@ -8,8 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from offramp._core.errors import OfframpError
 from offramp.cli.common import console, emit, limit_threads, note
@@ -17,6 +19,8 @@ from offramp.cli.common import console, emit, limit_threads, note
 if TYPE_CHECKING:
     from offramp.evaluation.sweep import Status
     from offramp.evaluation.sweep_plan import Cell, Sweep
+
+WIDE = 4  # methods that fit side by side in any case
 
 
 def sweep(
@@ -58,7 +62,7 @@ def sweep(
         check_cells(plan.cells)
         for cell in plan.cells:
             board.note(cell, "done" if is_recorded(cell, folder) else "waiting", "")
-        console.print(board.table())
+        console.print(board.view())
         emit(json, board.counts())
         return
     with board:
@@ -86,7 +90,7 @@ class Board:
 
     def __enter__(self) -> Self:
         if console.is_terminal:
-            self.live = Live(get_renderable=self.table, console=console, refresh_per_second=1)
+            self.live = Live(get_renderable=self.view, console=console, refresh_per_second=1)
             self.live.start()
         return self
 
@@ -117,36 +121,38 @@ class Board:
         return {"cells": len(self.plan.cells), **found}
 
     def remaining(self) -> float | None:
-        """Seconds that the rest may take in this process, once every method has been timed; None before."""
+        """Seconds that the rest may take in this process; None before every method left has been timed."""
         left = [
             cell.method.name
             for cell in self.plan.cells
             if self.status.get(str(cell)) in ("waiting", "running")
         ]
-        if not all(name in self.seconds for name in left):
+        if not left or not all(name in self.seconds for name in left):
             return None
         return sum(sum(self.seconds[name]) / len(self.seconds[name]) for name in left)
 
-    def table(self) -> Table:
+    def view(self) -> Group:
         """Cells done of those planned, by task and method, and what is running."""
-        methods = list(dict.fromkeys(cell.method.name for cell in self.plan.cells))
         counts, rest = self.counts(), self.remaining()
         title = f"{self.plan.name}: {counts['done']} of {counts['cells']} cells"
         title += "" if rest is None else f", about {rest / 60:.0f} min to go"
         running = [name for name, status in self.status.items() if status == "running"]
         words = [f"{name}, {time.monotonic() - self.started[name]:.0f} s" for name in running]
-        table = Table(
-            title=title, title_justify="left", caption="\n".join(words) or None, caption_justify="left"
-        )
-        for name in ("encoder", "task", "examples", *methods):
-            table.add_column(name, justify="left" if name in ("encoder", "task") else "right")
-        rows: dict[tuple[str, str, str], dict[str, list[Cell]]] = {}
+        return Group(Text(title, style="bold"), self._grid(), *map(Text, words))
+
+    def _grid(self) -> Table:
+        table = Table()
+        cells: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.plan.cells:
-            size = "all" if cell.train_size is None else f"{cell.train_size:,}"
-            key = (cell.folder.parts[0], cell.folder.parts[1], size)
-            rows.setdefault(key, {}).setdefault(cell.method.name, []).append(cell)
-        for key, cells in rows.items():
-            table.add_row(*key, *(self._told(cells.get(method, [])) for method in methods))
+            cells.setdefault((_place(cell), cell.method.name), []).append(cell)
+        places, methods = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
+        upright = len(methods) <= max(len(places), WIDE)  # many methods go downwards
+        table.add_column("")
+        for name in methods if upright else places:
+            table.add_column(name, justify="right")
+        for row in places if upright else methods:
+            keys = [(row, name) for name in methods] if upright else [(name, row) for name in places]
+            table.add_row(row, *(self._told(cells.get(key, [])) for key in keys))
         return table
 
     def _told(self, cells: list[Cell]) -> str:
@@ -156,3 +162,9 @@ class Board:
         found = [self.status.get(str(cell)) for cell in cells]
         marks = ("…" if "running" in found else "") + ("!" if "failed" in found else "")
         return f"{found.count('done')}/{len(cells)}{marks}"
+
+
+def _place(cell: Cell) -> str:
+    """Encoder, task and number of training examples."""
+    size = "all" if cell.train_size is None else f"{cell.train_size:,}"
+    return f"{cell.folder.parts[0]}, {cell.folder.parts[1]}, {size}"
