@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -29,6 +30,10 @@ COMMANDS = {
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "bench": ("offramp.cli.bench:bench", "time models against full-depth peers"),
     "report": ("offramp.cli.report:report", "tables, figures and a page from records"),
+}
+# Of a command with others below it: `offramp bench MODEL DATA`, but also `offramp bench attack MODEL DATA`.
+SUBCOMMANDS = {
+    "bench": {"attack": "offramp.cli.bench_attack:bench_attack"},
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
 
@@ -63,8 +68,21 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
     )
     for name, (target, line) in COMMANDS.items():
         # A line given here would stand in the place of the command's own help: it is for the list alone.
-        app.command(target, name=name, help=None if chosen else line)
+        if chosen and name in SUBCOMMANDS:
+            app.command(_make_group(name, target))
+        else:
+            app.command(target, name=name, help=None if chosen else line)
     return app
+
+
+def _make_group(name: str, target: str) -> App:
+    """A command that does something by itself, and has others below it."""
+    module, _, function = target.partition(":")
+    group = App(name=name)
+    group.default(getattr(import_module(module), function))
+    for below, path in SUBCOMMANDS[name].items():
+        group.command(path, name=below)
+    return group
 
 
 def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
