@@ -18,6 +18,7 @@ from offramp._core.trace import Trace
 from offramp.evaluation.study_results import load_results
 from offramp.evaluation.sweep import LOCK, is_recorded, run_cell, run_sweep
 from offramp.evaluation.sweep_plan import Sweep, make_sweep
+from offramp.training.conflict_callback import FILE, read_products
 from offramp.training.strategies import Joint
 
 STEPS = 4
@@ -164,3 +165,16 @@ def test_what_cannot_work_is_told_before_anything_runs(
     other = replace(tiny_sweep.cells[0], training={"max_steps": 5})
     with pytest.raises(ConfigError, match="a cell with another training .* choose another output folder"):
         run_sweep(replace(tiny_sweep, cells=(other,)), tmp_path)
+
+
+def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    cell = replace(tiny_sweep.cells[0], conflict=(0.0, 0.5, 1.0))
+    assert run_cell(cell, tmp_path) == "done"
+    products = read_products(tmp_path / cell.folder / FILE)
+    assert sorted(products) == [0, STEPS // 2, STEPS]
+    assert all(one.shape[1:] == (2, 2, 2) for one in products.values())
+    # The weights know nothing of it: same scores as without.
+    plain = replace(cell, conflict=())
+    run_cell(plain, tmp_path / "plain")
+    one, other = (read_record(tmp_path / at / cell.folder)["metrics"]["scores"] for at in (".", "plain"))
+    assert one == other

@@ -27,6 +27,7 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
         learning_rate: [5e-5, 1.0e-4]
         training: {epochs: 1, batch_size: 8, precision: auto}
         max_length: 64
+        conflict: [0, 1]
         """
     )
     sweep = read_sweep(path)
@@ -43,6 +44,14 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
     assert last.folder == Path("owner-other/rte/linear/nall-lr0.0001-seed1")
     assert last.options.strategy_options == {"weights": "linear"}
     assert (last.options.epochs, last.options.batch_size, last.options.learning_rate) == (1, 8, 1e-4)
+    assert first.conflict == (0.0, 1.0)
+    assert first.to_dict()["conflict"] == [0.0, 1.0]
+
+
+def test_members_of_a_cascade_share_no_layer_to_conflict_in() -> None:
+    sweep = make_sweep({**SMALL, "strategies": ["joint", "multi_model"], "conflict": 1})
+    assert [cell.conflict for cell in sweep.cells] == [(1.0,), ()]
+    assert "conflict" not in make_sweep(SMALL).cells[0].to_dict()  # as in older records
 
 
 def test_learning_rates_by_method() -> None:
@@ -68,6 +77,7 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"seeds": ["a"]}, "whole numbers from 0 on in seeds, got 'a'"),
         ({"train_sizes": [0]}, "whole numbers from 1 on in train_sizes, got 0"),
         ({"backbones": {"minilm-l6": [0]}}, "from 1 on in exits, got 0"),
+        ({"conflict": [50]}, "between 0 and 1 in conflict, got 50"),
         ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
         ({"learning_rate": [5]}, "learning_rate between 0 and 1, got 5"),
         ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'joint'"),

@@ -26,6 +26,8 @@ from offramp.evaluation.sweep_plan import Cell, Sweep
 from offramp.metrics import score
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from offramp.data import TextData
     from offramp.model.base import SegmentedModel
 
@@ -171,6 +173,7 @@ def _run_cell(cell: Cell, output: Path, load: Load | None) -> None:
         seed=cell.seed,
         output_dir=output / cell.folder / RUN,
         options=cell.options,
+        callbacks=_conflict_watch(cell, model, data["train"], output),
         progress=False,
     )
     seconds = (datetime.now(UTC) - started).total_seconds()
@@ -179,6 +182,18 @@ def _run_cell(cell: Cell, output: Path, load: Load | None) -> None:
     run = compact(trace(model, data["validation"]))
     metrics = {**cell_metrics(run, cell.rule, data.metrics[0], temperatures), "train_seconds": seconds}
     record_cell(cell, output, run, trained, {**metrics, "train_examples": len(data["train"])}, started)
+
+
+def _conflict_watch(cell: Cell, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
+    """Measures gradient conflict where the cell asks for it, and keeps it beside the cell's record."""
+    from offramp.training.conflict_callback import ConflictCallback
+    from offramp.training.run import training_steps
+
+    if not cell.conflict:
+        return []
+    total = training_steps(cell.method.strategy, cell.options, len(rows))
+    steps = sorted({round(share * total) for share in cell.conflict})
+    return [ConflictCallback(model, rows, steps, output / cell.folder, seed=cell.seed)]
 
 
 def fresh_model(cell: Cell, data: TextData) -> SegmentedModel:

@@ -28,6 +28,7 @@ KEYS = (
     "criterion",
     "pooling",
     "max_length",
+    "conflict",
 )
 WHOLE = ("all", "whole")
 
@@ -66,6 +67,7 @@ class Cell:
         training: the other options of `TrainingOptions`.
         criterion: exit rule of the curves, where the method has none of its own.
         pooling, max_length: of the model; None for the backbone's default.
+        conflict: shares of the training at which gradient conflict is measured; of methods whose exits share layers.
     """
 
     backbone: str
@@ -79,6 +81,7 @@ class Cell:
     criterion: str = "confidence"
     pooling: str | None = None
     max_length: int | None = None
+    conflict: tuple[float, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -106,6 +109,8 @@ class Cell:
     def to_dict(self) -> dict[str, Any]:
         """The cell as a record keeps it: the same from whatever folder a sweep is run."""
         content = plain({**asdict(self), "backbone": short(self.backbone), "task": short(self.task)})
+        if not self.conflict:  # as in records from before there was such a thing
+            del content["conflict"]
         assert isinstance(content, dict)
         return content
 
@@ -165,7 +170,7 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
             `strategies` (names, or name → options, among them `strategy`, `gates` and `criterion`),
             `train_sizes` (numbers or "all"), `seeds`, `learning_rate` (a number, several, or method → number),
             `tuned_on` (folder of a sweep over learning rates), `training` (options of `TrainingOptions`),
-            `criterion`, `pooling`, `max_length`, `name`.
+            `criterion`, `pooling`, `max_length`, `conflict` (shares of the training, such as [0, 0.5, 1]), `name`.
 
     Raises:
         ConfigError: an unknown key, or a value that cannot work.
@@ -193,6 +198,7 @@ def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
         "criterion": str(content.get("criterion", "confidence")),
         "pooling": content.get("pooling"),
         "max_length": content.get("max_length"),
+        "conflict": tuple(_share(share) for share in _listed(content.get("conflict"))),
     }
     methods = [_method(*item) for item in _items(content["strategies"])]
     backbones = [(name, _layers(exits)) for name, exits in _items(content["backbones"])]
@@ -201,7 +207,8 @@ def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
         sizes = _listed(content.get("train_sizes") if given is None else given) or [None]
         for size, (backbone, exits), method in product(map(_size, sizes), backbones, methods):
             for rate, seed in product(_rates(content.get("learning_rate"), method), seeds):
-                yield Cell(backbone, exits, task, method, size, seed, rate, **shared)
+                own = {**shared, "conflict": ()} if method.strategy == "multi_model" else shared
+                yield Cell(backbone, exits, task, method, size, seed, rate, **own)
 
 
 def _items(given: Any) -> list[tuple[str, Any]]:
@@ -246,6 +253,12 @@ def _whole(given: Any, what: str, least: int = 0) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"expected whole numbers from {least} on in {what}, got {given!r}")
     return given
+
+
+def _share(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise ConfigError(f"expected shares of the training between 0 and 1 in conflict, got {given!r}")
+    return float(given)
 
 
 def _positive(given: Any, what: str) -> float:

@@ -54,6 +54,10 @@ class TrainingOptions:
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise ConfigError(f"learning_rate must lie between 0 and 1, got {self.learning_rate}")
 
+    def steps(self, examples: int) -> int:
+        """Optimizer steps over so many training examples."""
+        return self.max_steps or math.ceil(self.epochs * math.ceil(examples / self.batch_size))
+
 
 def default_learning_rate(hidden_size: int) -> float:
     """Peak learning rate by the encoder's width: narrow distilled encoders need more."""

@@ -172,6 +172,12 @@ def _parts(model: SegmentedModel, strategy: Strategy) -> list[_Part]:
     return [_Part(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
 
 
+def training_steps(strategy: str, options: TrainingOptions, examples: int) -> int:
+    """Optimizer steps of a run over all phases of its strategy; of a cascade, those of one member."""
+    phases = make_strategy(strategy, **options.strategy_options).phases
+    return sum(_shortened(options, phase.share).steps(examples) for phase in phases)
+
+
 def _shortened(options: TrainingOptions, share: float) -> TrainingOptions:
     """The options of a phase that takes a share of the epochs or steps."""
     return replace(options, epochs=options.epochs * share, max_steps=math.ceil(options.max_steps * share))
