@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from offramp._core.errors import ConfigError
-from offramp._core.records import read_record
+from offramp._core.records import FILE_NAME, read_record
 from offramp._core.trace import Trace
 from offramp.evaluation.study_results import load_results
 from offramp.evaluation.sweep import LOCK, is_recorded, run_cell, run_sweep
@@ -176,5 +176,7 @@ def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: Sweep, tmp_p
     # The weights know nothing of it: same scores as without.
     plain = replace(cell, conflict=())
     run_cell(plain, tmp_path / "plain")
-    one, other = (read_record(tmp_path / at / cell.folder)["metrics"]["scores"] for at in (".", "plain"))
+    one, other = (
+        read_record(tmp_path / at / cell.folder / FILE_NAME)["metrics"]["scores"] for at in (".", "plain")
+    )
     assert one == other

@@ -108,11 +108,10 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """The cell as a record keeps it: the same from whatever folder a sweep is run."""
-        content = plain({**asdict(self), "backbone": short(self.backbone), "task": short(self.task)})
+        content = {**asdict(self), "backbone": short(self.backbone), "task": short(self.task)}
         if not self.conflict:  # as in records from before there was such a thing
             del content["conflict"]
-        assert isinstance(content, dict)
-        return content
+        return {key: plain(value) for key, value in content.items()}
 
     def __str__(self) -> str:
         return f"{self.folder.as_posix()}"
