@@ -53,18 +53,12 @@ def train(
     """
     limit_threads(threads)
     found = reading.load(data)
-    model = make_model(
-        found,
-        backbone=backbone,
-        exits=exits,
-        strategy=strategy,
-        pooling=pooling,
-        gates=gates,
-        max_length=max_length,
-        seed=seed,
-    )
     from offramp.training.run import train as fit
+    from offramp.training.untrained import untrained_model
 
+    model = untrained_model(
+        strategy, backbone, exits, found, pooling=pooling, gates=gates, max_length=max_length, seed=seed
+    )
     watch = conflict_watch(model, found, conflict_steps, output, seed)
     model = fit(
         model,
@@ -80,36 +74,6 @@ def train(
     show(f"{found.metrics[0]} on validation, by exit", rows)
     note(f"model: {output / 'model'}")
     emit(json, {"model": str(output / "model"), "metric": found.metrics[0], "exits": rows})
-
-
-def make_model(
-    data: Any,
-    *,
-    backbone: str,
-    exits: list[int] | None,
-    strategy: str,
-    pooling: str | None = None,
-    gates: bool = False,
-    max_length: int | None = None,
-    seed: int = 0,
-) -> Any:
-    """A fresh model of the class that the strategy trains."""
-    from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
-    from offramp.training.strategies import make_strategy
-
-    make_strategy(strategy)  # an unknown name is told before anything is downloaded
-    cascade = strategy == "multi_model"
-    cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
-    return cls.from_backbone(
-        backbone,
-        exits,
-        labels=data.labels,
-        kind=data.kind,
-        pooling=pooling,
-        gates=gates,
-        max_length=max_length,
-        seed=seed,
-    )
 
 
 def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[str, Any]]:

@@ -159,12 +159,22 @@ def _run_cell(cell: Cell, output: Path, load: Load | None) -> None:
     from offramp.data import load_data
     from offramp.inference.tracing import trace
     from offramp.training.run import train
+    from offramp.training.untrained import untrained_model
 
     started = datetime.now(UTC)
     data = (load or load_data)(cell.task)
     if cell.train_size is not None:
         data = data.subsample(cell.train_size, cell.seed)
-    model = fresh_model(cell, data)
+    model = untrained_model(
+        cell.method.strategy,
+        cell.backbone,
+        cell.exits,
+        data,
+        pooling=cell.pooling,
+        gates=cell.method.gates,
+        max_length=cell.max_length,
+        seed=cell.seed,
+    )
     make_criterion(cell.rule).check(len(model.exit_layers), model.kind, model.gates)
     model = train(
         model,
@@ -194,24 +204,6 @@ def _conflict_watch(cell: Cell, model: SegmentedModel, rows: Any, output: Path) 
     total = training_steps(cell.method.strategy, cell.options, len(rows))
     steps = sorted({round(share * total) for share in cell.conflict})
     return [ConflictCallback(model, rows, steps, output / cell.folder, seed=cell.seed)]
-
-
-def fresh_model(cell: Cell, data: TextData) -> SegmentedModel:
-    """The untrained model of a cell."""
-    from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
-
-    cascade = cell.method.strategy == "multi_model"
-    cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
-    return cls.from_backbone(
-        cell.backbone,
-        cell.exits,
-        labels=data.labels,
-        kind=data.kind,
-        pooling=cell.pooling,
-        gates=cell.method.gates,
-        max_length=cell.max_length,
-        seed=cell.seed,
-    )
 
 
 def compact(trace: Trace) -> Trace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -57,13 +58,24 @@ def peak_activation_bytes(
         inputs: `input_ids`, `attention_mask`, … `(batch, length)`.
         labels: `(batch,)`.
     """
-    ledger = _Ledger({p.untyped_storage().data_ptr() for p in model.parameters()})
     model.train()
+
+    def step() -> None:
+        strategy.step(model, inputs, labels, lambda loss: loss.backward())
+
+    try:
+        return peak_held_bytes(model.parameters(), step)
+    finally:
+        model.zero_grad(set_to_none=True)
+
+
+def peak_held_bytes(parameters: Iterable[Tensor], step: Callable[[], object]) -> int:
+    """Peak bytes that autograd holds while `step` runs forward and backward; the parameters are not counted."""
+    ledger = _Ledger({p.untyped_storage().data_ptr() for p in parameters})
 
     def unpack(kept: Any) -> Tensor:
         return kept.tensor
 
     with torch.autograd.graph.saved_tensors_hooks(ledger.pack, unpack):
-        strategy.step(model, inputs, labels, lambda loss: loss.backward())
-    model.zero_grad(set_to_none=True)
+        step()
     return ledger.peak

@@ -71,7 +71,7 @@ def train(
     refuse_shared_layers(model, method)
     model.config.strategy = strategy
     folder = Path(output_dir)
-    train_set = _encoded(model, data["train"])
+    train_set = encoded(model, data["train"])
     config = {
         "strategy": strategy,
         "backbone": model.config.backbone.model_type,
@@ -92,10 +92,10 @@ def train(
         model.load_state_dict(loaded.state_dict())
         return model.eval()
     started = datetime.now(UTC)
-    parts = _parts(model, method)
+    parts = parts_of(model, method)
     for part in parts:
         done = folder / "checkpoints" / (part.name or "all")
-        trainer = _trainer(part, train_set, method, settings, seed, done, model)
+        trainer = trainer_of(part, train_set, method, settings, seed, done, model)
         if progress:
             trainer.add_callback(ProgressBar(f"{strategy} {part.name}".strip()))
         for callback in callbacks:
@@ -154,7 +154,7 @@ def _check_fit(model: SegmentedModel, strategy: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """What gets an optimizer and a schedule of its own: a member of a cascade, or a phase."""
 
     name: str
@@ -164,12 +164,12 @@ class _Part:
     phase: Phase = ONE_PHASE
 
 
-def _parts(model: SegmentedModel, strategy: Strategy) -> list[_Part]:
+def parts_of(model: SegmentedModel, strategy: Strategy) -> list[Part]:
     """The parts of a run, in order."""
     if isinstance(model, MultiModelForSequenceClassification):
-        return [_Part(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
+        return [Part(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
     # Phases see their batches in orders that no other phase or seed has.
-    return [_Part(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
+    return [Part(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
 
 
 def training_steps(strategy: str, options: TrainingOptions, examples: int) -> int:
@@ -183,7 +183,8 @@ def _shortened(options: TrainingOptions, share: float) -> TrainingOptions:
     return replace(options, epochs=options.epochs * share, max_steps=math.ceil(options.max_steps * share))
 
 
-def _encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
+def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
+    """The labelled texts of a split as token ids; `DataError` where they do not fit the model."""
     if not len(dataset):
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
@@ -196,8 +197,8 @@ def _encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
     return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels)
 
 
-def _trainer(
-    part: _Part,
+def trainer_of(
+    part: Part,
     data: EncodedDataset,
     strategy: Strategy,
     options: TrainingOptions,
@@ -209,7 +210,7 @@ def _trainer(
     options = _shortened(options, part.phase.share)
     trainer = MultiExitTrainer(
         model=part.model,
-        args=_arguments(options, seed + part.seed_offset, folder, part.model),
+        args=arguments(options, seed + part.seed_offset, folder, part.model),
         train_dataset=data,
         data_collator=DataCollatorWithPadding(whole.tokenizer),
         strategy=strategy,
@@ -232,7 +233,8 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
         raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
 
 
-def _arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:
+def arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:
+    """Our options as those of the library's trainer."""
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,

@@ -1,0 +1,88 @@
+"""`offramp bench train`: what a training step costs, by strategy, against plain fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, show
+from offramp.training.options import TrainingOptions
+
+
+def bench_train(
+    data: str,
+    *,
+    output: Path,
+    backbone: str = "minilm-l6",
+    exits: list[int] | None = None,
+    strategies: tuple[str, ...] = ("joint", "sweet", "multi_model"),
+    steps: int = 50,
+    rounds: int = 3,
+    max_length: int | None = None,
+    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(precision="auto"),
+    seed: Seed = 0,
+    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Time training steps and their memory, every strategy against a plain classifier in transformers.Trainer.
+
+    For example `offramp bench train sst2 --backbone minilm-l6 --output results/bench-train-minilm`. All ways take turns
+    on the same batches.
+
+    Args:
+        data: as for `offramp train`.
+        output: folder of the record.
+        backbone: as for `offramp train`.
+        exits: layers to leave after; by default a sixth, a third, two thirds, and the last.
+        strategies: those of `offramp train`.
+        steps: of each way in each round.
+        rounds: how often the ways take turns.
+        max_length: longest input in tokens; by default 256.
+        training: how to fine-tune.
+        seed: for the order of the data.
+        reading: how to read the data.
+        threads: CPU threads.
+        json: print one JSON object on stdout.
+    """
+    limit_threads(threads)
+    from offramp._core.environment import usable_cores
+    from offramp._core.records import write_record
+    from offramp.training.bench import bench_training
+    from offramp.training.untrained import untrained_model
+
+    started = datetime.now(UTC)
+    found = reading.load(data)
+    models = {
+        name: untrained_model(name, backbone, exits, found, max_length=max_length, seed=seed)
+        for name in strategies
+    }
+    costs = bench_training(
+        models, found["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
+    )
+    table = [asdict(cost) for cost in costs]
+    config = {
+        "data": found.name,
+        "backbone": backbone,
+        "exit_layers": next(iter(models.values())).exit_layers,
+        "steps": steps,
+        "rounds": rounds,
+        "threads": threads or usable_cores(),
+        **asdict(training),
+    }
+    path = write_record(
+        output,
+        command="bench train",
+        config=config,
+        metrics={},
+        seed=seed,
+        tables={"bench_train": table},
+        started=started,
+    )
+    show("a training step", table)
+    note(f"record: {path}")
+    emit(json, {"record": str(path), "rows": table})
