@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.evaluation.conflict import conflict, conflict_metrics, conflict_table, following_table
+from offramp.evaluation.conflict import (
+    conflict,
+    conflict_metrics,
+    conflict_table,
+    exit_agreement,
+    following_table,
+)
 
 EXITS = (1, 2, 3)
 
@@ -91,3 +97,16 @@ def test_one_exit_has_nothing_to_conflict_with() -> None:
 def test_products_of_another_model(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"expected products \(batches, 3, 3, 3\) for exits \[1, 2, 3\]"):
         conflict(np.ones(shape), EXITS)
+
+
+def test_an_exit_against_the_sum_of_the_others() -> None:
+    # One layer under three exits whose gradients are (1, 0), (−1, 0) and (0, 1); a second under the last two.
+    first = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    second = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    products = np.stack([first @ first.T, second @ second.T, np.diag([0.0, 0.0, 1.0])])[None]
+    found = exit_agreement(products, (1, 2, 3))
+    root = np.sqrt(0.5)
+    assert found[0] == pytest.approx(-root)  # (1, 0) against (−1, 1)
+    assert found[1] == pytest.approx((-root + 1) / 2)  # (−1, 0) against (1, 1), then equal
+    assert found[2] == pytest.approx((0 + 1) / 2)  # (0, 1) against nothing, then equal
+    assert np.isnan(exit_agreement(products[:, :1, :1, :1], (1,))).all()

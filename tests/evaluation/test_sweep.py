@@ -18,7 +18,7 @@ from offramp._core.trace import Trace
 from offramp.evaluation.study_results import load_results
 from offramp.evaluation.sweep import LOCK, is_recorded, run_cell, run_sweep
 from offramp.evaluation.sweep_plan import Sweep, make_sweep
-from offramp.training.conflict_callback import FILE, read_products
+from offramp.training.products import FILE, read_products
 from offramp.training.strategies import Joint
 
 STEPS = 4

@@ -20,7 +20,7 @@ def test_every_number_is_written() -> None:
     (panel, _) = conflict_figure({0: found}, "Where exits pull apart").axes
     told = {text.get_text().rstrip("·") for text in panel.texts}
     numbers = [found.pairs.cosine[0, 0, 1], found.pairs.cosine[1, 1, 2], found.following.cosine[0]]
-    assert {f"{n:.2f}".replace("-", "−") for n in numbers} <= told
+    assert {f"{n:.2f}".replace("-", "−").replace("0.", ".", 1) for n in numbers} <= told
     assert len(panel.texts) == 4 + 2
     assert [t.get_text() for t in panel.get_xticklabels()] == ["1 | 2", "1 | 4", "2 | 4", "next | later"]
     assert [t.get_text() for t in panel.get_yticklabels()] == ["1", "2"]  # above, no two exits meet

@@ -10,7 +10,7 @@ from offramp.evaluation.study import study
 from offramp.evaluation.study_results import load_results
 from offramp.reports.study_build import study_report
 from offramp.reports.study_tables import in_points, name_of, study_tables
-from tests.evaluation.made_up_cells import SWEEP, record_all
+from tests.evaluation.made_up_cells import SKILLS, SWEEP, record_all
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Path) -> None:
     files = study_report(folder, tmp_path / "a", resamples=30)
     assert {name for name in files if name.endswith(".svg")} == {
-        f"figures/{name}-minilm-l6.svg" for name in ("curves", "exits", "differences", "sizes")
+        f"figures/{name}-minilm-l6.svg"
+        for name in ("curves", "exits", "differences", "sizes", *(f"reliability-{m}" for m in SKILLS))
     }
     assert {name for name in files if name.startswith("tables/")} == {
         f"tables/{name}.md"
-        for name in ("differences", "individual", "exits", "curves", "curve-differences", "winners", "sizes")
+        for name in (
+            *("differences", "individual", "exits", "curves", "curve-differences", "winners", "sizes"),
+            "calibration",
+        )
     }
     again = study_report(folder, tmp_path / "b", resamples=30)
     assert all(path.read_bytes() == again[name].read_bytes() for name, path in files.items())

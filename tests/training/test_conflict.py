@@ -14,7 +14,8 @@ from offramp.evaluation.conflict import conflict
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import exit_loss
 from offramp.training.conflict import batches_of, gradient_products, measure_products
-from offramp.training.conflict_callback import ConflictCallback, read_products, write_products
+from offramp.training.conflict_callback import ConflictCallback
+from offramp.training.products import read_products, write_products
 from offramp.training.run import train
 from offramp.training.strategies import Sweet
 from offramp.training.strategies.base import Strategy

@@ -15,7 +15,7 @@ from offramp.cli.common import DataOptions, emit, limit_threads, note, show, wri
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
     from offramp.model.base import SegmentedModel
-    from offramp.training.conflict import Products
+    from offramp.training.products import Products
 
 
 def conflict(
@@ -117,7 +117,8 @@ def conflict_watch(
     """Measure conflict on the training split at some steps of a run, and record it when the run is over."""
     if not steps:
         return ConflictWatch((), lambda: None)
-    from offramp.training.conflict_callback import ConflictCallback, read_products
+    from offramp.training.conflict_callback import ConflictCallback
+    from offramp.training.products import read_products
 
     started, folder = datetime.now(UTC), run / "conflict"
     callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)

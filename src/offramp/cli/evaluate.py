@@ -144,7 +144,14 @@ def model_tables(
     name: str, run: Trace, policy: Policy, at_policy: Any, times: Any, metrics: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """The tables of one model's record, as `offramp.reports.schema` names them."""
-    from offramp.evaluation import exit_histogram, interval_table, per_exit, speed_accuracy, stack_curves
+    from offramp.evaluation import (
+        exit_histogram,
+        interval_table,
+        per_exit,
+        reliability_table,
+        speed_accuracy,
+        stack_curves,
+    )
 
     curve = speed_accuracy(
         run, policy.criterion, metric=metrics[0], temperatures=policy.temperatures, resamples=500, seed=seed
@@ -154,6 +161,8 @@ def model_tables(
         "histogram": exit_histogram(run, policy),
         "policy": interval_table(at_policy.values()),
     }
+    if run.kind == "classification":
+        tables["reliability"] = reliability_table(run, policy.temperatures)
     if times is not None:
         tables["timing"] = times
         curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in times.to_pylist()})

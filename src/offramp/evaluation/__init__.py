@@ -2,6 +2,7 @@
 
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
+from offramp.evaluation.calibrated import reliability_table
 from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
@@ -44,6 +45,7 @@ __all__ = [
     "policy_scores",
     "policy_statistic",
     "refuse_unlike",
+    "reliability_table",
     "robustness",
     "robustness_by",
     "robustness_table",

@@ -101,6 +101,30 @@ def _agreement(products: Floats, first: Floats, second: Floats, defined: NDArray
     return Agreement(*(np.where(defined, mean, np.nan) for mean in means))
 
 
+def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
+    """How each exit agrees with the others: cosine of its gradient with the sum of theirs.
+
+    Args:
+        products: `(batches, layers, exits, exits)`.
+        exit_layers: of the model, from 1.
+
+    Returns:
+        `(exits,)`: mean over batches and over the layers that the exit shares with others; NaN where it shares none.
+    """
+    above = np.asarray(exit_layers) >= np.arange(1, products.shape[1] + 1)[:, None]  # (layers, exits)
+    found = np.full(len(exit_layers), np.nan)
+    for exit in range(len(exit_layers)):
+        others = above & (np.arange(len(exit_layers)) != exit)
+        shared = above[:, exit] & others.any(axis=1)
+        with_sum = (products[:, :, exit] * others).sum(axis=2)
+        of_sum = (products * others[:, :, None] * others[:, None, :]).sum(axis=(2, 3))
+        lengths = np.sqrt(products[:, :, exit, exit] * np.maximum(of_sum, 0.0))
+        cosines = np.divide(with_sum, lengths, out=np.zeros_like(with_sum), where=lengths > 0)
+        if shared.any():
+            found[exit] = np.clip(cosines, -1, 1)[:, shared].mean()
+    return found
+
+
 def conflict_table(found: dict[int, Conflict]) -> pa.Table:
     """Pairs of exits as rows.
 

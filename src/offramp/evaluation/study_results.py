@@ -8,13 +8,17 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
 from offramp._core.records import read_records
 from offramp._core.trace import Trace
+from offramp.evaluation.calibrated import pool_reliability, reliability_table
 from offramp.evaluation.outcomes import scaled
 from offramp.evaluation.sweep import expand
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class Result:
         metric: main metric of the task.
         trace: over validation, logits scaled by temperature.
         mean_score: over its exits.
+        temperatures: one an exit; None for regression.
+        folder: of the cell.
     """
 
     backbone: str
@@ -56,6 +62,8 @@ class Result:
     metric: str
     trace: Trace
     mean_score: float
+    temperatures: tuple[float, ...] | None
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,10 @@ def load_results(folder: str | Path) -> list[Result]:
 
 
 def is_sweep(folder: str | Path) -> bool:
-    """Whether all records below a folder are cells of a sweep."""
+    """Whether all records below a folder are cells of a sweep, or belong to one (such as that of its training)."""
     records = _records(Path(folder)) if Path(folder).is_dir() else []
-    return bool(records) and all("cell" in record["config"] for record in records)
+    cells = {Path(record["path"]).parent for record in records if "cell" in record["config"]}
+    return bool(cells) and all(cells & {*Path(record["path"]).parents} for record in records)
 
 
 def _records(root: Path) -> list[dict[str, Any]]:
@@ -116,6 +125,8 @@ def _result(record: Mapping[str, Any], folder: Path) -> Result:
         metric=metrics["metric"],
         trace=trace if temperatures is None else scaled(trace, temperatures),
         mean_score=metrics["mean_score"],
+        temperatures=None if temperatures is None else tuple(temperatures),
+        folder=folder,
     )
 
 
@@ -154,6 +165,28 @@ def group_results(results: Iterable[Result]) -> tuple[dict[Place, Group], list[s
                 group[method] = [one for one in ones if one.seed in common]
     order = sorted(found, key=lambda p: (p.backbone, p.task, p.train_size or 10**9))
     return {place: found[place] for place in order}, left_out
+
+
+def reliability_by_method(groups: Mapping[Place, Group]) -> dict[tuple[str, str, str], pa.Table]:
+    """Rows of `reliability_table` over all seeds, by encoder, task (with its size where there are several) and method.
+
+    The traces are over validation, the temperatures from calibration data.
+    """
+    tasks = [(place.backbone, place.task) for place in groups]
+    found = {}
+    for place, group in groups.items():
+        sized = tasks.count((place.backbone, place.task)) > 1
+        task = f"{place.task}, {place.train_size or 'all'}" if sized else place.task
+        for method, ones in group.items():
+            tables = [reliability_table(unscaled(one), one.temperatures) for one in ones if one.temperatures]
+            if tables:
+                found[place.backbone, task, method] = pool_reliability(tables)
+    return found
+
+
+def unscaled(one: Result) -> Trace:
+    """The trace of a cell with its logits as the model gave them."""
+    return scaled(one.trace, one.temperatures and [1 / t for t in one.temperatures])
 
 
 def _rank(one: Result) -> tuple[int, bool, str, int]:

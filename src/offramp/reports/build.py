@@ -12,6 +12,7 @@ from offramp._core.records import write_text
 from offramp.evaluation.columns import floats
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
 from offramp.reports.html import page
+from offramp.reports.reliability import reliability_figure
 from offramp.reports.study import Attack, Part, Study, load_study
 from offramp.reports.style import save_figure
 from offramp.reports.tables import all_tables, exit_scores
@@ -75,6 +76,9 @@ def part_figures(part: Part) -> dict[str, Figure]:
         )
     for i, (layers, shares) in enumerate(clean_histograms(part).items(), start=1):
         figures[f"histogram-{i}"] = histogram_figure(shares, layers, f"Where examples leave{told}")
+    for i, (label, run) in enumerate(part.labelled("reliability"), start=1):
+        title = f"Reliability of every exit: {label}"
+        figures[f"reliability-{i}"] = reliability_figure(run.tables["reliability"], title)
     for i, attack in enumerate(part.attacks, start=1):
         sides = {"clean": _shares(attack, "clean"), "attacked": _shares(attack, "adversarial")}
         title = f"Where examples leave: {attack.label}"

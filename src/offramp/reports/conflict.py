@@ -23,11 +23,13 @@ EXPLAINED = (
 )
 
 
-def conflict_figure(found: Mapping[int, Conflict], title: str = "Gradient conflict") -> Figure:
+def conflict_figure(
+    found: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
+) -> Figure:
     """Cosines between the exits' gradients, by layer.
 
     Args:
-        found: by training step; one panel each.
+        found: by training step, or under names of their own; one panel each.
         title: set above the panels.
 
     Raises:
@@ -44,7 +46,7 @@ def conflict_figure(found: Mapping[int, Conflict], title: str = "Gradient confli
         figure = Figure(figsize=(WIDTH, rows * (1.4 + 0.3 * layers) + 0.6), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for place, (panel, (step, one)) in enumerate(zip(panels, found.items(), strict=False)):
-            name = "" if len(found) == 1 else f"step {step}"
+            name = step if isinstance(step, str) else "" if len(found) == 1 else f"step {step}"
             image = _draw(panel, one, name, first=place % columns == 0, alone=columns == 1)
         for panel in panels[len(found) :]:
             panel.set_visible(False)
@@ -64,7 +66,7 @@ def _draw(panel: Axes, one: Conflict, name: str, *, first: bool, alone: bool) ->
         value = cosines[row, column]
         mark = "·" if negative[row, column] >= 0.5 else ""
         ink = "white" if abs(value) > 0.75 else INK
-        told = f"{value:.2f}{mark}".replace("-", "−")
+        told = _short(value) + mark
         panel.text(column, row, told, ha="center", va="center", fontsize=8, color=ink)
     panel.set_xticks(range(len(columns)), columns, rotation=0 if alone else 90, fontsize=9)
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
@@ -74,6 +76,12 @@ def _draw(panel: Axes, one: Conflict, name: str, *, first: bool, alone: bool) ->
     if first:
         panel.set_ylabel("Layer")
     return image
+
+
+def _short(value: float) -> str:
+    """Two decimals without the zero in front: three panels leave no room for it."""
+    told = f"{abs(value):.2f}".removeprefix("0")
+    return f"−{told}" if value < 0 and told != ".00" else told
 
 
 def _columns(one: Conflict) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:

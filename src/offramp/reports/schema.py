@@ -12,6 +12,7 @@ is a list of rows, a dict of columns, or the name of a Parquet file relative to 
 `winners`      `evaluation.compare(…).winners`
 `attack`       the rows of an attack; its robustness numbers are computed from them again
 `timing`       `evaluation.time_speedups`
+`reliability`  `evaluation.reliability_table`
 =============  ========================================================================================
 
 and in `metrics` or `config`, all optional:
@@ -39,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import DataError
 from offramp._core.records import read_records
 from offramp.evaluation.attack_table import COLUMNS as ATTACK
+from offramp.evaluation.calibrated import COLUMNS as RELIABILITY
 from offramp.evaluation.columns import as_table, require_columns, table
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
@@ -65,6 +67,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         *ATTACK,
     ),
     "timing": ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high"),
+    "reliability": RELIABILITY,
 }
 ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
 

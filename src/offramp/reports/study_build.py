@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from offramp._core.records import write_text
+from offramp.evaluation.calibrated import pool_reliability
 from offramp.evaluation.study import MethodStudy, study
-from offramp.evaluation.study_results import load_results
+from offramp.evaluation.study_conflict import conflict_study
+from offramp.evaluation.study_results import load_results, reliability_by_method
+from offramp.evaluation.sweep_plan import slug
+from offramp.reports.reliability import calibration_table, reliability_figure
+from offramp.reports.study_conflict import conflict_figures, conflict_tables
 from offramp.reports.study_figures import study_figures
-from offramp.reports.study_tables import study_tables
+from offramp.reports.study_tables import name_of, study_tables
 from offramp.reports.style import save_figure
+from offramp.reports.text_table import TextTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+ByMethod = dict[tuple[str, str, str], "pa.Table"]  # encoder, task with its size, method
 
 
 def study_report(folder: str | Path, output: str | Path, *, resamples: int = 1000) -> dict[str, Path]:
@@ -27,19 +40,45 @@ def study_report(folder: str | Path, output: str | Path, *, resamples: int = 100
         DataError: where there are no cells, or a cell's trace is missing or broken.
         OfframpError: where the report cannot be written.
     """
-    found, target = study(load_results(folder), resamples=resamples), Path(output)
+    results, target = load_results(folder), Path(output)
+    found, pulls = study(results, resamples=resamples), conflict_study(results, resamples=resamples)
+    reliable = reliability_by_method(found.groups)
+    figures = study_figures(found) | conflict_figures(pulls) | _reliability_figures(reliable)
+    tables = study_tables(found) | conflict_tables(pulls) | _calibration_tables(reliable)
     written: dict[str, Path] = {}
     pictures: dict[str, str] = {}
-    for name, figure in study_figures(found).items():
+    for name, figure in figures.items():
         svg, png = save_figure(figure, target / "figures" / name)
         pictures[name] = svg.name
         written |= {f"figures/{svg.name}": svg, f"figures/{png.name}": png}
-    texts = {f"tables/{name}.md": table.markdown() for name, table in study_tables(found).items()}
+    texts = {f"tables/{name}.md": table.markdown() for name, table in tables.items()}
     texts["report.md"] = markdown(Path(folder).resolve().name, found, texts, pictures)
     for name, content in texts.items():
         write_text(target / name, content)
         written[name] = target / name
     return written
+
+
+def _reliability_figures(reliable: ByMethod) -> dict[str, Figure]:
+    """A diagram for each encoder and method, all tasks and seeds together."""
+    pooled: dict[tuple[str, str], list[pa.Table]] = {}
+    for (backbone, _, method), table in reliable.items():
+        pooled.setdefault((backbone, method), []).append(table)
+    return {
+        f"reliability-{slug(method)}-{slug(backbone)}": reliability_figure(
+            pool_reliability(tables), f"Reliability of every exit, {name_of(method)}, {backbone}"
+        )
+        for (backbone, method), tables in pooled.items()
+    }
+
+
+def _calibration_tables(reliable: ByMethod) -> dict[str, TextTable]:
+    if not reliable:
+        return {}
+    named: dict[tuple[str, ...], pa.Table] = {
+        (backbone, task, name_of(method)): table for (backbone, task, method), table in reliable.items()
+    }
+    return {"calibration": calibration_table(named, ("encoder", "task", "method"))}
 
 
 def markdown(title: str, found: MethodStudy, tables: dict[str, str], pictures: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.columns import from_rows, rows_where
+from offramp.reports.reliability import calibration_table
 from offramp.reports.study import Attack, Part, Study
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
 
@@ -185,6 +186,14 @@ def timing_table(part: Part) -> TextTable:
     return TextTable("Measured speed", header, tuple(rows), note)
 
 
+def reliability_errors_table(part: Part) -> TextTable:
+    """Calibration errors of the exits, before and after temperatures."""
+    named: dict[tuple[str, ...], pa.Table] = {
+        (label,): run.tables["reliability"] for label, run in part.labelled("reliability")
+    }
+    return calibration_table(named, ("model",))
+
+
 def exit_scores(part: Part, metric: str) -> dict[str, pa.Table]:
     """By model, rows with `layer`, `score`, `low` and `high`: what the figure of the exits is drawn from.
 
@@ -230,5 +239,6 @@ PARTS: dict[str, Callable[[Part], TextTable]] = {
     "winners": winners_table,
     "robustness": robustness_table,
     "attacks": attacks_table,
+    "calibration": reliability_errors_table,
     "timing": timing_table,
 }

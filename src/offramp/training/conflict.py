@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp._core.errors import ConfigError, DataError
@@ -17,8 +16,8 @@ from offramp.engine.batching import pad
 from offramp.model.base import SegmentedModel, exit_loss
 from offramp.model.encoding import TextEncoder
 from offramp.model.multi_exit import MultiExitForSequenceClassification
+from offramp.training.products import Products
 
-Products = NDArray[np.float64]  # (batches, layers, exits, exits)
 Batch = tuple[dict[str, Tensor], Tensor]
 
 

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from offramp._core.errors import ConfigError, DataError
-from offramp.training.conflict import Products, check_measurable, measure_products
-
-FILE = "products.npz"
+from offramp._core.errors import ConfigError
+from offramp.training.conflict import check_measurable, measure_products
+from offramp.training.products import FILE, Products, read_products, write_products
 
 
 class ConflictCallback(TrainerCallback):
@@ -59,28 +57,3 @@ class ConflictCallback(TrainerCallback):
     def _visit(self, step: int) -> None:
         if step in self.steps:
             write_products(self.path, {**read_products(self.path), step: self.measure()})
-
-
-def write_products(path: Path, products: dict[int, Products]) -> None:
-    """Write products by step, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with open(partial, "wb") as file:
-        arrays: dict[str, Any] = {str(step): products[step] for step in sorted(products)}
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
-
-
-def read_products(path: Path) -> dict[int, Products]:
-    """Products by step; none where there is no file.
-
-    Raises:
-        DataError: a file that `write_products` did not write.
-    """
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {int(step): stored[step] for step in stored.files}
-    except Exception as error:  # zip, zlib and numpy each raise their own
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it") from error

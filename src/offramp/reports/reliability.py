@@ -1,0 +1,95 @@
+"""Reliability diagrams and calibration errors, before and after temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from offramp.evaluation.calibrated import SIDES, calibration_errors
+from offramp.evaluation.columns import floats, rows_where
+from offramp.reports.style import ATTACKED, CLEAN, GREY, WIDTH, caption, shown, styled
+from offramp.reports.text_table import NOTHING, TextTable, number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 4  # panels side by side
+SHADES = dict(zip(SIDES, (ATTACKED, CLEAN), strict=True))
+EXPLAINED = "Accuracy against mean confidence in 15 bins; larger marks hold more examples. Dashed: perfect."
+
+
+def reliability_figure(table: pa.Table, title: str = "Reliability of every exit") -> Figure:
+    """A reliability diagram an exit, before and after its temperature.
+
+    Args:
+        table: rows of `evaluation.calibrated.reliability_table`.
+        title: set above the panels.
+    """
+    from matplotlib.figure import Figure
+
+    errors = calibration_errors(table)
+    layers = sorted({layer for layer, _ in errors})
+    with styled():
+        columns = min(COLUMNS, len(layers))
+        rows = -(-len(layers) // columns)
+        figure = Figure(figsize=(WIDTH, 2.4 * rows + 1.0), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for panel, layer in zip(panels, layers, strict=False):
+            _draw(panel, rows_where(table, "layer", layer), layer, errors)
+        for panel in panels[len(layers) :]:
+            panel.set_visible(False)
+        for panel in panels[::columns]:
+            panel.set_ylabel("Accuracy", fontsize=10)
+        for panel in panels[-columns:]:
+            panel.set_xlabel("Confidence", fontsize=10)
+        figure.suptitle(shown(title), x=0.01, ha="left", fontweight="bold", fontsize=13)
+        caption(figure, EXPLAINED)
+    return figure
+
+
+def _draw(panel: Axes, table: pa.Table, layer: int, errors: Mapping[tuple[int, str], float]) -> None:
+    panel.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+    lines = []
+    for side, shade in SHADES.items():
+        rows = rows_where(table, "side", side)
+        if not rows.num_rows:
+            continue
+        count = floats(rows, "count")
+        sure, right = floats(rows, "confidence"), floats(rows, "accuracy")
+        panel.plot(sure, right, color=shade, lw=1.2)
+        panel.scatter(sure, right, s=3 + 60 * count / count.sum(), color=shade, zorder=3)
+        lines.append((f"{side} {errors[layer, side]:.3f}", shade))
+    for i, (words, shade) in enumerate(reversed(lines)):
+        panel.annotate(
+            words,
+            (0.97, 0.03 + 0.1 * i),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=9,
+            color=shade,
+        )
+    panel.set_title(f"layer {layer}, ECE", fontsize=11, fontweight="normal")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1)
+
+
+def calibration_table(tables: Mapping[tuple[str, ...], pa.Table], header: tuple[str, ...]) -> TextTable:
+    """Expected calibration error of every exit, before → after its temperature.
+
+    Args:
+        tables: rows of `evaluation.calibrated.reliability_table`, under the words that begin the line.
+        header: what those words are.
+    """
+    found = {key: calibration_errors(table) for key, table in tables.items()}
+    layers = sorted({layer for errors in found.values() for layer, _ in errors})
+    rows = tuple((*key, *(_change(errors, layer) for layer in layers)) for key, errors in found.items())
+    note = "Expected calibration error, 15 bins, before → after the exit's temperature, which was fitted on other data."
+    columns = (*header, *(f"layer {layer}" for layer in layers))
+    return TextTable("Calibration of the exits", columns, rows, note, words=len(header))
+
+
+def _change(errors: Mapping[tuple[int, str], float], layer: int) -> str:
+    told = [number(errors[layer, side]) for side in SIDES if (layer, side) in errors]
+    return " → ".join(told) or NOTHING

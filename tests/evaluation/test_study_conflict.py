@@ -1,0 +1,88 @@
+"""Conflict over the cells of a sweep: pooled by moment, and set against what separate classifiers gain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offramp.evaluation.study_conflict import conflict_study
+from offramp.evaluation.study_results import is_sweep, load_results
+from offramp.metrics import score
+from offramp.reports.study_build import study_report
+from offramp.training.products import FILE, write_products
+from tests.evaluation.made_up_cells import LAYERS, record_all
+
+
+def products_of(seed: int) -> np.ndarray:
+    """Products of random gradients `(batches, layers, exits, exits)`, none below the layer."""
+    random = np.random.default_rng(seed)
+    gradients = random.normal(size=(3, LAYERS[-1], len(LAYERS), 5))
+    gradients *= (np.asarray(LAYERS) >= np.arange(1, LAYERS[-1] + 1)[:, None])[None, :, :, None]
+    return np.einsum("blid,bljd->blij", gradients, gradients)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sweep = record_all(tmp_path)
+    for cell in sweep.cells:
+        found = products_of(cell.seed)
+        if cell.method.name == "joint":
+            write_products(tmp_path / cell.folder / FILE, {0: found, 50: found, 100: found})
+        if cell.method.name == "sweet":  # its exits share nothing
+            alone = found * np.eye(len(LAYERS))
+            write_products(tmp_path / cell.folder / FILE, {0: alone, 100: alone})
+    return tmp_path
+
+
+def test_cells_are_pooled_by_moment(folder: Path) -> None:
+    found = conflict_study(load_results(folder), resamples=20)
+    assert list(found.maps) == [("minilm-l6", "joint")]
+    maps = found.maps["minilm-l6", "joint"]
+    assert list(maps) == ["0 % of training", "50 % of training", "100 % of training"]
+    assert {one.batches for one in maps.values()} == {2 * 3 * 3}  # tasks, seeds, batches
+
+
+def test_the_gap_is_to_the_separate_classifier_of_the_same_task_and_seed(folder: Path) -> None:
+    results = load_results(folder)
+    found = conflict_study(results, resamples=20)
+    rows = found.points.to_pylist()
+    assert len(rows) == 3 * 2 * 3 * len(LAYERS)
+    row = next(r for r in rows if (r["task"], r["seed"], r["exit_layer"]) == ("rte", 2, LAYERS[1]))
+    one, other = (
+        next(r for r in results if (r.method, r.task, r.seed) == (name, "rte", 2)).trace
+        for name in ("multi_model", "joint")
+    )
+    scores = [score("accuracy", t.require_labels(), t.predictions()[:, 1]) for t in (one, other)]
+    assert row["gap"] == pytest.approx(scores[0] - scores[1])
+    assert all(
+        r["low"] <= r["correlation"] <= r["high"] and r["models"] == 6 for r in found.relation.to_pylist()
+    )
+
+
+def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
+    record_all(tmp_path)
+    found = conflict_study(load_results(tmp_path))
+    assert not found.maps
+    assert not found.points.num_rows
+    assert not found.relation.num_rows
+
+
+def test_the_report_shows_it_and_how_calibrated_the_exits_are(folder: Path) -> None:
+    files = study_report(folder, folder / "report", resamples=20)
+    figures = {"conflict-joint-minilm-l6", "conflict-gap-joint-minilm-l6", "reliability-sweet-minilm-l6"}
+    assert {f"figures/{name}.svg" for name in figures} <= set(files)
+    assert "conflict-sweet" not in " ".join(files)
+    assert "Does conflict tell the gap?" in files["tables/conflict-relation.md"].read_text()
+    assert " → " in files["tables/calibration.md"].read_text()
+
+
+def test_records_of_kept_models_belong_to_their_cells(folder: Path) -> None:
+    record = next(folder.rglob("record.json"))
+    (record.parent / "run").mkdir()
+    kept = record.parent / "run" / "train.json"
+    kept.write_text(record.read_text().replace('"cell"', '"other"'))
+    assert is_sweep(folder)
+    kept.rename(folder / "train.json")
+    assert not is_sweep(folder)
