@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from offramp._core.errors import ModelError, OfframpError, unknown_name
-from offramp._core.library import quiet
+from offramp._core.library import hub, quiet
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
 
@@ -187,7 +187,7 @@ def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: Pr
 def _read(source: str, what: str, load: Callable[[], T]) -> T:
     """Load one part without noise; whatever a damaged or foreign file raises becomes one clear error."""
     try:
-        with quiet():
+        with quiet(), hub():
             return load()
     except OfframpError:
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import DataError, MissingExtraError
+from offramp._core.library import hub
 from offramp.data.files import SPLIT_NAMES
 from offramp.data.rows import Table
 
@@ -45,7 +46,8 @@ def read_hub(name: str, config: str | None) -> dict[str, Table]:
     """
     datasets = _library()
     try:
-        loaded = datasets.load_dataset(name, config)
+        with hub():
+            loaded = datasets.load_dataset(name, config)
     except Exception as error:  # offline, missing, gated, broken: as many types as causes
         where = f"{name}:{config}" if config else name
         raise DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from offramp._core.errors import ModelError
+from offramp._core.library import hub
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
@@ -37,11 +38,13 @@ def load_model(source: str | Path) -> SegmentedModel:
             )
         folder = inner
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        with hub():
+            config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"no model at {source}: {str(error).splitlines()[0]}") from error
     if config.model_type not in CLASSES:
         raise ModelError(
             f"{source} holds a {config.model_type!r} model, not a multi-exit one: train it first with 'offramp train'"
         )
-    return CLASSES[config.model_type].from_pretrained(str(folder)).eval()
+    with hub():
+        return CLASSES[config.model_type].from_pretrained(str(folder)).eval()
