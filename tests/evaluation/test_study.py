@@ -11,7 +11,7 @@ import pytest
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.evaluation.study import CLAIMS, rate_table, study, tuned_rates, with_tuned_rates
-from offramp.evaluation.study_results import Place, is_sweep, load_results
+from offramp.evaluation.study_results import Place, best_rates, is_sweep, load_results
 from offramp.evaluation.sweep_plan import make_sweep
 from tests.evaluation.made_up_cells import SWEEP, record_all
 
@@ -151,3 +151,14 @@ def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
 
 def test_the_papers_claims() -> None:
     assert CLAIMS == {"multi_model": 2.3, "sweet": 1.1}
+
+
+def test_rates_are_compared_over_the_same_tasks(tmp_path: Path) -> None:
+    """A rate that has only seen the easy task yet would win."""
+    easy = {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]}
+    record_all(tmp_path, easy)
+    record_all(tmp_path, {**easy, "tasks": ["qnli"], "learning_rate": [0.01]}, joint=0.1)
+    results = load_results(tmp_path)
+    assert set(best_rates(results).values()) == {0.01}
+    with pytest.raises(ConfigError, match="not every learning rate of joint on minilm-l6 has been tried"):
+        tuned_rates(tmp_path)

@@ -187,17 +187,26 @@ def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
     """The best learning rate by encoder and method, from a sweep over learning rates.
 
     Raises:
-        ConfigError: no such sweep, or one without several rates.
+        ConfigError: no such sweep, one without several rates, or one that is not finished.
     """
     try:
-        table = rate_table(load_results(folder))
+        rows = rate_table(load_results(folder)).to_pylist()
     except DataError as error:
         raise ConfigError(
             f"learning rates are to be taken from {folder}, but: {error}; run that sweep first, or give learning_rate"
         ) from error
-    return {
-        (row["backbone"], row["method"]): row["learning_rate"] for row in table.to_pylist() if row["best"]
-    }
+    models: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        models.setdefault((row["backbone"], row["method"]), set()).add(row["models"])
+    unfinished = [
+        f"{method} on {backbone}" for (backbone, method), counts in models.items() if len(counts) > 1
+    ]
+    if unfinished:
+        raise ConfigError(
+            f"not every learning rate of {unfinished[0]} has been tried on every task and seed in {folder}: finish "
+            "that sweep first"
+        )
+    return {(row["backbone"], row["method"]): row["learning_rate"] for row in rows if row["best"]}
 
 
 def with_tuned_rates(sweep: Sweep) -> Sweep:

@@ -140,11 +140,16 @@ def mean_scores(results: Sequence[Result]) -> dict[tuple[str, str], dict[float |
 
 
 def best_rates(results: Sequence[Result]) -> dict[tuple[str, str], float | None]:
-    """The learning rate with the highest mean score over exits, tasks and seeds, by encoder and method."""
-    return {
-        key: max(rates, key=lambda rate: sum(rates[rate]) / len(rates[rate]))
-        for key, rates in mean_scores(results).items()
-    }
+    """The learning rate with the highest mean score over exits, tasks and seeds, by encoder and method.
+
+    A rate that has been tried on fewer tasks and seeds than another one is left out: its mean is of other things.
+    """
+    best = {}
+    for key, rates in mean_scores(results).items():
+        most = max(map(len, rates.values()))
+        whole = {rate: scores for rate, scores in rates.items() if len(scores) == most}
+        best[key] = max(whole, key=lambda rate: sum(whole[rate]) / most)
+    return best
 
 
 def group_results(results: Iterable[Result]) -> tuple[dict[Place, Group], list[str]]:
