@@ -37,17 +37,17 @@ def test_doubts_about_traces() -> None:
     trace.logits[:, 0] = [0.0, 1.0]
     policy = Policy(make_criterion("confidence"), (1, 4, 6, 12), (1.0,) * 4)
     assert trace_doubts(trace, policy) == (
-        "the policy does not say what data its temperatures were fitted on",
-        "the trace has no fingerprint: whether it was calibrated on cannot be checked",
-        "only 50 examples: intervals are wide",
-        "5 examples (10.0%, more than a little) were cut to the maximum length",
-        "the exit at layer 1 gives every example the same answer",
+        "the policy does not say what data its temperatures were fitted on [unknown-calibration]",
+        "the trace has no fingerprint: whether it was calibrated on cannot be checked [unknown-calibration]",
+        "only 50 examples: intervals are wide [few]",
+        "5 examples (10.0%, more than a little) were cut to the maximum length [truncated]",
+        "the exit at layer 1 gives every example the same answer [constant-exit]",
     )
     assert trace_doubts(replace(model_trace(), truncated=2)) == (
-        "2 examples (1.0%) were cut to the maximum length",
+        "2 examples (1.0%) were cut to the maximum length [truncated]",
     )
     alike = replace(model_trace(), labels=np.zeros(200, dtype=np.int64))
-    assert trace_doubts(alike) == ("all labels are the same",)
+    assert trace_doubts(alike) == ("all labels are the same [one-label]",)
 
 
 def test_calibration_data_are_refused() -> None:
@@ -68,13 +68,13 @@ def test_doubts_about_attacks() -> None:
     rows[1] = attack_row(0, 2, id=1, adversarial_text="a good film")
     rows[2] = attack_row(0, 2, id=1)
     assert attack_doubts(rows) == (
-        "1 examples ended weaker than they began (an earlier exit than the clean text)",
-        "1 examples count as successes although no text was changed",
-        "1 rows repeat an example of the same recipe and seed",
+        "1 examples ended weaker than they began (an earlier exit than the clean text) [weaker]",
+        "1 examples count as successes although no text was changed [success-unchanged]",
+        "1 rows repeat an example of the same recipe and seed [repeated-rows]",
     )
     rows[1] |= {"text_pair": "so it was", "adversarial_text_pair": "so it is"}
     assert len(attack_doubts(rows)) == 2  # the second sentence was changed
-    assert attack_doubts([]) == ("no example was attacked",)
-    assert attack_doubts(rows[5:10]) == ("only 5 examples: intervals are wide",)
+    assert attack_doubts([]) == ("no example was attacked [nobody]",)
+    assert attack_doubts(rows[5:10]) == ("only 5 examples: intervals are wide [few]",)
     with pytest.raises(DataError, match="needs the columns id"):
         attack_doubts([{"text": "a"}])

@@ -15,8 +15,8 @@ from filelock import FileLock
 from offramp._core.errors import ConfigError
 from offramp._core.records import FILE_NAME, read_record
 from offramp._core.trace import Trace
+from offramp.evaluation.grid import LOCK, is_recorded, run_cell, run_grid
 from offramp.evaluation.study_results import load_results
-from offramp.evaluation.sweep import LOCK, is_recorded, run_cell, run_sweep
 from offramp.evaluation.sweep_plan import Sweep, make_sweep
 from offramp.training.products import FILE, read_products
 from offramp.training.strategies import Joint
@@ -69,7 +69,7 @@ def test_a_sweep_stopped_and_run_again(
     told: list[tuple[str, str]] = []
     steps = count_steps(monkeypatch, stop_at=STEPS + 2)  # inside the second cell
     with pytest.raises(KeyboardInterrupt, match="run the same again"):
-        run_sweep(tiny_sweep, tmp_path, watch=lambda cell, status, _: told.append((str(cell), status)))
+        run_grid(tiny_sweep, tmp_path, watch=lambda cell, status, _: told.append((str(cell), status)))
     names = [str(cell) for cell in tiny_sweep.cells]
     assert told == [(name, "waiting") for name in names] + [
         (names[0], "running"),
@@ -79,9 +79,9 @@ def test_a_sweep_stopped_and_run_again(
     assert [is_recorded(cell, tmp_path) for cell in tiny_sweep.cells] == [True, False, False, False]
     first = tmp_path / tiny_sweep.cells[0].folder / "record.json"
     stamp = first.stat().st_mtime_ns
-    assert run_sweep(tiny_sweep, tmp_path) == {}
+    assert run_grid(tiny_sweep, tmp_path) == {}
     assert steps == [4 * STEPS]  # no step was taken twice
-    assert run_sweep(tiny_sweep, tmp_path) == {}
+    assert run_grid(tiny_sweep, tmp_path) == {}
     assert steps == [4 * STEPS]
     assert first.stat().st_mtime_ns == stamp
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
@@ -123,7 +123,7 @@ def test_seeds_choose_the_training_examples(
         raise ConfigError("seen enough")
 
     monkeypatch.setattr("offramp.training.run.train", train)
-    assert set(run_sweep(tiny_sweep, tmp_path).values()) == {"seen enough"}
+    assert set(run_grid(tiny_sweep, tmp_path).values()) == {"seen enough"}
     assert [len(set(rows)) > 40 for rows in seen] == [True] * 4
     assert seen[0] == seen[1]  # methods are paired by seed
     assert seen[2] == seen[3]
@@ -134,7 +134,7 @@ def test_a_cell_that_fails_stops_no_other(tiny_sweep: Sweep, tmp_path: Path) -> 
     deep = replace(tiny_sweep.cells[0], exits=(1, 9), learning_rate=1e-2)
     sweep = replace(tiny_sweep, cells=(deep, tiny_sweep.cells[0]))
     told = {}
-    failed = run_sweep(
+    failed = run_grid(
         sweep, tmp_path, watch=lambda cell, status, reason: told.update({str(cell): (status, reason)})
     )
     assert list(failed) == [str(deep)]
@@ -157,14 +157,14 @@ def test_what_cannot_work_is_told_before_anything_runs(
     steps = count_steps(monkeypatch)
     wrong = replace(tiny_sweep.cells[-1], method=replace(tiny_sweep.cells[-1].method, strategy="jiont"))
     with pytest.raises(ConfigError, match="Did you mean 'joint'"):
-        run_sweep(replace(tiny_sweep, cells=(*tiny_sweep.cells[:-1], wrong)), tmp_path)
+        run_grid(replace(tiny_sweep, cells=(*tiny_sweep.cells[:-1], wrong)), tmp_path)
     with pytest.raises(ConfigError, match="unknown engine 'cloud'"):
-        run_sweep(tiny_sweep, tmp_path, engine="cloud")
+        run_grid(tiny_sweep, tmp_path, engine="cloud")
     assert steps == [0]
     run_cell(tiny_sweep.cells[0], tmp_path)
     other = replace(tiny_sweep.cells[0], training={"max_steps": 5})
     with pytest.raises(ConfigError, match="a cell with another training .* choose another output folder"):
-        run_sweep(replace(tiny_sweep, cells=(other,)), tmp_path)
+        run_grid(replace(tiny_sweep, cells=(other,)), tmp_path)
 
 
 def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: Sweep, tmp_path: Path) -> None:

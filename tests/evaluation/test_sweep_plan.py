@@ -106,7 +106,7 @@ def test_files_that_are_no_sweep(content: str, message: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configs_of_the_repository(path: Path) -> None:
-    from offramp.evaluation.sweep import check_cells
+    from offramp.evaluation.grid import check_cells
 
     sweep = read_sweep(path)
     check_cells(sweep.cells)

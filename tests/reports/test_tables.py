@@ -166,7 +166,7 @@ def test_doubts_are_told_once(runs: Path, tmp_path: Path) -> None:
     assert load_study(runs).doubts == [
         "Early-Exit, evaluate: 2 examples were cut",
         "SWEET, evaluate: 2 examples were cut",
-        "same-word: only 12 examples: intervals are wide",
+        "same-word: only 12 examples: intervals are wide [few]",
     ]
     write_attack(tmp_path / "idle", [])
     assert load_study(tmp_path).doubts == ["idle, attack: no example was attacked"]

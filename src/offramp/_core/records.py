@@ -158,11 +158,12 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return _checked(content, Path(path))
 
 
-def read_records(root: str | Path) -> list[dict[str, Any]]:
+def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, Any]]:
     """Read every record below a folder; other JSON files are passed over.
 
     Args:
         root: a folder, searched at any depth, or one record.
+        pattern: which files are looked into.
 
     Returns:
         The records in order of their paths, each with its `path` relative to `root`.
@@ -179,7 +180,7 @@ def read_records(root: str | Path) -> list[dict[str, Any]]:
     if root.is_file():
         return [{**read_record(root), "path": root.name}]
     found, broken = [], []
-    for path in sorted(root.rglob("*.json")):
+    for path in sorted(root.rglob(pattern)):
         try:
             content = _read_json(path)
             if _is_record(content):

@@ -75,6 +75,8 @@ class Account:
         max_gradient: most gradients that may be taken for it; None for no limit.
         forward: texts run.
         gradient: gradients taken; the forward pass inside a gradient is not counted as a forward query too.
+        zero_gradients: gradients that were zero everywhere.
+        broken_gradients: gradients with NaN or infinities.
         seconds: time of the model calls, each call's time shared evenly by its texts.
     """
 
@@ -82,6 +84,8 @@ class Account:
     max_gradient: int | None = None
     forward: int = 0
     gradient: int = 0
+    zero_gradients: int = 0
+    broken_gradients: int = 0
     seconds: float = 0.0
     answers: OrderedDict[Key, Answer] = field(default_factory=OrderedDict, repr=False)
 
@@ -101,6 +105,12 @@ class Account:
     def gradients_left(self, wanted: int) -> int:
         """How many of the gradients wanted the budget allows."""
         return wanted if self.max_gradient is None else min(wanted, self.max_gradient - self.gradient)
+
+    def inspect(self, look: Look) -> None:
+        """Enter what a gradient that was taken for this example is worth."""
+        size = sum(float(g.abs().sum()) for g in look.gradients)
+        self.zero_gradients += size == 0
+        self.broken_gradients += not np.isfinite(size)
 
     def pay(self, key: Key, answer: Answer, seconds: float) -> None:
         """Enter a text that was run for this example."""

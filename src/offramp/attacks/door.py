@@ -105,12 +105,26 @@ class Door(ABC):
         """
         allowed = [texts[: account.gradients_left(len(texts))] for account, texts in requests]
         started = time.perf_counter()
-        looks = iter(self.white_box.differentiate([text for texts in allowed for text in texts], loss))
-        share = (time.perf_counter() - started) / max(sum(map(len, allowed)), 1)
+        looks = self.white_box.differentiate([text for texts in allowed for text in texts], loss)
+        share = (time.perf_counter() - started) / max(len(looks), 1)
+        left, found = iter(looks), []
         for (account, _), texts in zip(requests, allowed, strict=True):
             account.gradient += len(texts)
             account.seconds += share * len(texts)
-        return [[next(looks) for _ in texts] for texts in allowed]
+            found.append([next(left) for _ in texts])
+            for look in found[-1]:
+                account.inspect(look)
+        return found
+
+    def tokens_lost(self, texts: Sequence[AttackedText]) -> list[int | None]:
+        """For each text how many tokens its maximum length cuts away; None where that is not known."""
+        if self.model is None or not texts:
+            return [None] * len(texts)
+        from offramp.model.encoding import TextEncoder
+
+        encoder = TextEncoder.of(self.model)
+        lengths = encoder.full_lengths(*columns([text.segments for text in texts]))
+        return [max(length - encoder.max_length, 0) for length in lengths]
 
     def measure(self, account: Account, texts: Sequence[AttackedText]) -> list[float]:
         """Seconds that each text takes, run alone and in turn; each is a query, also where it repeats.

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.account import Answer
+from offramp.attacks.options import Weighting
 
 EARLIER, GROWTH = 0.1, 1.2  # weight of the exits before the current one; growth from the current one on
 
 
-def same_loss(logits: Tensor, exit: Tensor, lam: float = 0.8) -> Tensor:
+def same_loss(logits: Tensor, exit: Tensor, lam: float = 0.8, weighting: Weighting = "growing") -> Tensor:
     """The loss of SAME: towards uniform predictions, and towards neighbouring exits that disagree.
 
     `L = λ·L_cross + (1−λ)·L_unif`, with weights `w_i` of 0.1 for exits before the current one and
@@ -33,6 +34,7 @@ def same_loss(logits: Tensor, exit: Tensor, lam: float = 0.8) -> Tensor:
         logits: `(batch, exits, classes)`, divided by the temperatures.
         exit: `(batch,)` index of the current exit, 0-based.
         lam: weight of `L_cross`.
+        weighting: `growing` as above; `flat`: every `w_i` is 1.
 
     Returns:
         `(batch,)` float32; finite for finite logits. Targets carry no gradient.
@@ -46,6 +48,8 @@ def same_loss(logits: Tensor, exit: Tensor, lam: float = 0.8) -> Tensor:
     log_p = F.log_softmax(logits.float(), dim=-1)
     steps = torch.arange(logits.shape[1], device=logits.device) - exit[:, None]
     weights = torch.where(steps < 0, EARLIER, GROWTH ** steps.float())
+    if weighting == "flat":
+        weights = torch.ones_like(weights)
     uniform = (-log_p / logits.shape[-1]).mean(-1)
     cross = -log_p.gather(-1, _disagreeing(logits.detach())[..., None]).squeeze(-1)
     return (weights * (lam * cross + (1 - lam) * uniform)).mean(-1)
@@ -61,7 +65,10 @@ def _disagreeing(logits: Tensor) -> Tensor:
 
 
 def same_loss_reference(
-    logits: NDArray[np.floating], exit: NDArray[np.integer], lam: float = 0.8
+    logits: NDArray[np.floating],
+    exit: NDArray[np.integer],
+    lam: float = 0.8,
+    weighting: Weighting = "growing",
 ) -> NDArray[np.float64]:
     """`same_loss` in numpy, exit by exit as the formula reads; arguments and result as there, in float64."""
     batch, exits, classes = logits.shape
@@ -72,6 +79,8 @@ def same_loss_reference(
     total, before = np.zeros(batch), np.full(batch, -1)
     for i in range(exits):
         weight = np.where(i < exit, EARLIER, GROWTH ** (i - exit).astype(np.float64))
+        if weighting == "flat":
+            weight = np.ones(batch)
         predicted = shifted[:, i].argmax(-1)
         others = shifted[:, i].copy()
         others[rows, predicted] = -np.inf
@@ -123,17 +132,18 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Same(Objective):
-    """The loss of SAME with its weight λ; see `same_loss`."""
+    """The loss of SAME with its weight λ and the weighting of its exits; see `same_loss`."""
 
     lam: float = 0.8
+    weighting: Weighting = "growing"
 
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
         """See `same_loss`."""
-        return same_loss(logits, exit, self.lam)
+        return same_loss(logits, exit, self.lam, self.weighting)
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
         """See `same_loss_reference`."""
-        return same_loss_reference(logits, exit, self.lam)
+        return same_loss_reference(logits, exit, self.lam, self.weighting)
 
 
 @dataclass(frozen=True)

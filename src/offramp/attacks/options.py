@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from offramp._core.errors import ConfigError, unknown_name
 
 Keep = Literal["nothing", "prediction", "label"]  # what an attack must not change
+Weighting = Literal["growing", "flat"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Options:
 
     Args:
         lam: weight λ of the part of the loss that makes neighbouring exits disagree, 0 to 1.
+        weighting: of the exits in SAME's loss: growing from the current one on, as published, or flat.
         top_n: edits tried for each text of the beam in each round.
         top_k: tokens, by gradient norm, whose words may get character changes.
         beam: texts kept after each round.
@@ -32,6 +34,7 @@ class Options:
     """
 
     lam: float = 0.8
+    weighting: Weighting = "growing"
     top_n: int = 100
     top_k: int = 10
     beam: int = 5
@@ -62,6 +65,8 @@ class Options:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.keep not in get_args(Keep):
             raise ConfigError(unknown_name("value of keep", self.keep, get_args(Keep)))
+        if self.weighting not in get_args(Weighting):
+            raise ConfigError(unknown_name("weighting", self.weighting, get_args(Weighting)))
         if self.min_similarity is not None and not 0 <= self.min_similarity <= 1:
             raise ConfigError(f"min_similarity is a cosine between 0 and 1, got {self.min_similarity}")
 

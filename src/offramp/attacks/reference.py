@@ -45,7 +45,8 @@ class ReferenceAttack:
     model_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self.objective, self.constraints = Same(self.options.lam), Constraints(self.options.words)
+        self.objective = Same(self.options.lam, self.options.weighting)
+        self.constraints = Constraints(self.options.words)
         self.tables = self.victim.model.embedding_tables()
         rows = min(table.num_embeddings for table in self.tables)
         self.vocabulary = Vocabulary.of(self.victim.model.tokenizer, rows)

@@ -36,7 +36,8 @@ def schema(kind: Kind) -> pa.Schema:
 
     Exits count from 0, layers from 1; costs are FLOPs; `seconds` are an example's share of the time.
     `words` are those of the whole text, also beyond the model's maximum length. `success` means a later
-    exit than before. `words_changed` are words replaced and words in front.
+    exit than before. `words_changed` are words replaced and words in front. `…_tokens_lost` are cut away by
+    the model's maximum length; missing where that is not known.
     """
     answer = pa.float64() if kind == "regression" else pa.int64()
     text, number, real = pa.string(), pa.int64(), pa.float64()
@@ -47,12 +48,14 @@ def schema(kind: Kind) -> pa.Schema:
     pairs += [(f"{side}_prediction", answer) for side in ("clean", "adversarial")]
     pairs += [("words", number), ("words_changed", number), ("similarity", real)]
     pairs += [("forward_queries", number), ("gradient_queries", number), ("seconds", real)]
+    pairs += [(f"{what}_gradients", number) for what in ("zero", "broken")]
+    pairs += [(f"{side}_tokens_lost", number) for side in ("clean", "adversarial")]
     pairs += [("success", pa.bool_()), ("reached_last", pa.bool_()), ("recipe", text), ("seed", number)]
     return pa.schema(pairs)
 
 
 def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
-    """One example's row, but for `similarity`, `recipe` and `seed`."""
+    """One example's row, but for `similarity`, tokens lost, `recipe` and `seed`."""
     sides = {"clean": outcome.clean, "adversarial": outcome.adversarial}
     row: dict[str, Any] = {"id": id, "label": label}
     for side, found in sides.items():
@@ -67,6 +70,8 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
         "forward_queries": outcome.account.forward,
         "gradient_queries": outcome.account.gradient,
         "seconds": outcome.seconds,
+        "zero_gradients": outcome.account.zero_gradients,
+        "broken_gradients": outcome.account.broken_gradients,
         "success": outcome.slower,
         "reached_last": outcome.adversarial.answer.last,
     }

@@ -20,6 +20,7 @@ from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import UNIVERSAL, make_recipe
 from offramp.attacks.result import AttackResult, make_row
+from offramp.attacks.search import Found
 from offramp.attacks.similarity import DEFAULT_JUDGE, Judge, judged_by, load_judge
 from offramp.attacks.store import Store, texts_fingerprint
 from offramp.attacks.universal import find_trigger
@@ -98,7 +99,9 @@ def attack(
         for start in range(0, len(todo), group):
             store.add(attack_group(victim, prepared, todo[start : start + group], seed, judge))
             report(len(store.rows), len(examples))
-    extra |= {"min_similarity": prepared.constraints.min_similarity, "data": fingerprint(dataset)}
+    constraints = prepared.constraints
+    extra |= {"min_similarity": constraints.min_similarity, "fewest": constraints.fewest}
+    extra |= {"data": fingerprint(dataset)}
     return store.finish([e.id for e in examples], {**extra, **judged_by(judge, victim.model)})
 
 
@@ -131,11 +134,19 @@ def attack_group(
         recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
     ]
     outcomes = side_by_side(victim, recipe, searches)
-    similarities = _similarities(outcomes, judge)
-    return [
-        make_row(e.id, e.label, outcome) | {"similarity": value, "recipe": recipe.name, "seed": seed}
-        for e, outcome, value in zip(examples, outcomes, similarities, strict=True)
-    ]
+    lost = [victim.tokens_lost([found.text for found in side]) for side in _sides(outcomes)]
+    rows = []
+    for e, outcome, similarity, *tokens in zip(
+        examples, outcomes, _similarities(outcomes, judge), *lost, strict=True
+    ):
+        row = make_row(e.id, e.label, outcome)
+        row |= {"similarity": similarity, "recipe": recipe.name, "seed": seed}
+        rows.append(row | dict(zip(("clean_tokens_lost", "adversarial_tokens_lost"), tokens, strict=True)))
+    return rows
+
+
+def _sides(outcomes: Sequence[Outcome]) -> tuple[list[Found], list[Found]]:
+    return [o.clean for o in outcomes], [o.adversarial for o in outcomes]
 
 
 def _similarities(outcomes: Sequence[Outcome], judge: Judge | None) -> list[float]:

@@ -91,15 +91,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def pick_split(data: TextData, split: str, examples: int | None = None, seed: int = 0) -> Any:
     """A split, or `examples` of its rows chosen by `seed`."""
-    rows = data[split]
-    if examples is None or examples >= len(rows):
-        return rows
-    if examples < 1:
-        raise ConfigError(f"examples must be at least 1, got {examples}")
-    from offramp._core.seeding import generator
-
-    chosen = generator(seed, "examples").permutation(len(rows))[:examples]
-    return rows.select(sorted(chosen.tolist()))
+    return data.sample(split, examples, seed)
 
 
 def limit_threads(threads: int | None) -> None:

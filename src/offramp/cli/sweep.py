@@ -1,4 +1,4 @@
-"""`offramp sweep`: strategies × encoders × tasks × training sizes × seeds, cell by cell."""
+"""`offramp sweep`: a grid of models or of attacks, cell by cell."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from offramp._core.errors import OfframpError
 from offramp.cli.common import console, emit, limit_threads, note
 
 if TYPE_CHECKING:
-    from offramp.evaluation.sweep import Status
-    from offramp.evaluation.sweep_plan import Cell, Sweep
+    from offramp.evaluation.grid import GridCell, Plan, Status
 
 WIDE = 4  # methods that fit side by side in any case
 
@@ -34,28 +33,28 @@ def sweep(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Run a sweep: every cell is trained, calibrated, traced on validation and recorded.
+    """Run a sweep: every model is trained, calibrated, traced on validation and recorded; or attacked.
 
     For example `offramp sweep configs/sweet-minilm.yaml`. What is recorded is not run again, so a sweep that was
     stopped goes on when the same command is given again. `offramp report results/sweet-minilm` makes tables and
-    figures of what there is.
+    figures of what there is. A file with `models` and `recipes`, such as `configs/same-minilm.yaml`, attacks the
+    models that a sweep with `--keep-models` left.
 
     Args:
         config: YAML file; those in `configs` are examples.
         output: folder of the records; by default `results/NAME`, NAME being the file's.
         engine: local, one cell after another; or ray, on the cluster that RAY_ADDRESS names or on this machine.
         workers: for ray, cells at once.
-        keep_models: keep the models, which are deleted otherwise once they are traced.
+        keep_models: keep the models, which are deleted otherwise once they are traced; attacks need them.
         dry_run: only tell what would be run.
         threads: CPU threads.
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.evaluation.study import with_tuned_rates
-    from offramp.evaluation.sweep import check_cells, is_recorded, run_sweep
-    from offramp.evaluation.sweep_plan import read_sweep
+    from offramp.evaluation.grid import check_cells, is_recorded, run_grid
+    from offramp.evaluation.plans import read_plan
 
-    plan = with_tuned_rates(read_sweep(config))
+    plan = read_plan(config)
     folder = output or Path("results") / plan.name
     board = Board(plan)
     if dry_run:
@@ -66,7 +65,7 @@ def sweep(
         emit(json, board.counts())
         return
     with board:
-        failed = run_sweep(
+        failed = run_grid(
             plan, folder, engine=engine, workers=workers, keep_models=keep_models, watch=board.note
         )
     note(f"sweep: {folder}")
@@ -82,7 +81,7 @@ def sweep(
 class Board:
     """What is done and what remains, as a table that keeps itself up to date; on a pipe, a line a cell."""
 
-    plan: Sweep
+    plan: Plan
     status: dict[str, Status] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of finished cells, by method
     started: dict[str, float] = field(default_factory=dict)
@@ -100,14 +99,14 @@ class Board:
         if self.live:
             self.live.stop()
 
-    def note(self, cell: Cell, status: Status, reason: str) -> None:
-        """What `run_sweep` tells about a cell."""
+    def note(self, cell: GridCell, status: Status, reason: str) -> None:
+        """What `run_grid` tells about a cell."""
         name, before = str(cell), self.status.get(str(cell))
         self.status[name] = status
         if status == "running":
             self.started[name] = time.monotonic()
         elif before == "running" and status == "done":
-            self.seconds.setdefault(cell.method.name, []).append(time.monotonic() - self.started[name])
+            self.seconds.setdefault(cell.column, []).append(time.monotonic() - self.started[name])
         if before in ("waiting", "running") and not self.live:
             spent = f", {time.monotonic() - self.started[name]:.0f} s" if before == "running" else ""
             why = f": {reason}" if reason else ""
@@ -123,16 +122,14 @@ class Board:
     def remaining(self) -> float | None:
         """Seconds that the rest may take in this process; None before every method left has been timed."""
         left = [
-            cell.method.name
-            for cell in self.plan.cells
-            if self.status.get(str(cell)) in ("waiting", "running")
+            cell.column for cell in self.plan.cells if self.status.get(str(cell)) in ("waiting", "running")
         ]
         if not left or not all(name in self.seconds for name in left):
             return None
         return sum(sum(self.seconds[name]) / len(self.seconds[name]) for name in left)
 
     def view(self) -> Group:
-        """Cells done of those planned, by task and method, and what is running."""
+        """Cells done of those planned, by row and column, and what is running."""
         counts, rest = self.counts(), self.remaining()
         title = f"{self.plan.name}: {counts['done']} of {counts['cells']} cells"
         title += "" if rest is None else f", about {rest / 60:.0f} min to go"
@@ -142,9 +139,9 @@ class Board:
 
     def _grid(self) -> Table:
         table = Table()
-        cells: dict[tuple[str, str], list[Cell]] = {}
+        cells: dict[tuple[str, str], list[GridCell]] = {}
         for cell in self.plan.cells:
-            cells.setdefault((_place(cell), cell.method.name), []).append(cell)
+            cells.setdefault((cell.row, cell.column), []).append(cell)
         places, methods = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
         upright = len(methods) <= max(len(places), WIDE)  # many methods go downwards
         table.add_column("")
@@ -155,16 +152,10 @@ class Board:
             table.add_row(row, *(self._told(cells.get(key, [])) for key in keys))
         return table
 
-    def _told(self, cells: list[Cell]) -> str:
+    def _told(self, cells: list[GridCell]) -> str:
         """Such as 3/5, with a mark for what is running or has failed."""
         if not cells:
             return ""
         found = [self.status.get(str(cell)) for cell in cells]
         marks = ("…" if "running" in found else "") + ("!" if "failed" in found else "")
         return f"{found.count('done')}/{len(cells)}{marks}"
-
-
-def _place(cell: Cell) -> str:
-    """Encoder, task and number of training examples."""
-    size = "all" if cell.train_size is None else f"{cell.train_size:,}"
-    return f"{cell.folder.parts[0]}, {cell.folder.parts[1]}, {size}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp._core.errors import DataError, MissingExtraError, unknown_name
+from offramp._core.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from offramp._core.seeding import generator
 from offramp._core.trace import Kind
 from offramp.data.splits import stratified_order
@@ -70,6 +70,20 @@ class TextData(Mapping[str, "Dataset"]):
     def num_labels(self) -> int:
         """Number of classes K, or 1 for regression: the columns of a head."""
         return len(self.labels) or 1
+
+    def sample(self, split: str, examples: int | None = None, seed: int = 0) -> Dataset:
+        """A split, or some of its rows, chosen by `seed`, in their order.
+
+        Raises:
+            ConfigError: less than one example is asked for.
+        """
+        rows = self[split]
+        if examples is None or examples >= len(rows):
+            return rows
+        if examples < 1:
+            raise ConfigError(f"examples must be at least 1, got {examples}")
+        chosen = generator(seed, "examples").permutation(len(rows))[:examples]
+        return rows.select(sorted(chosen.tolist()))
 
     def subsample(self, n: int, seed: int = 0) -> TextData:
         """The same data with at most `n` training rows; every other split stays as it is.

@@ -3,7 +3,7 @@
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.calibrated import reliability_table
-from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
+from offramp.evaluation.checks import attack_doubts, floor_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
@@ -37,6 +37,7 @@ __all__ = [
     "efficiency_drop",
     "exit_histogram",
     "exit_statistic",
+    "floor_doubts",
     "from_paper",
     "gain_drop",
     "interval_table",

@@ -12,13 +12,17 @@ from offramp._core.errors import DataError
 from offramp._core.trace import Trace
 from offramp.calibration import refuse_if_calibrated
 from offramp.engine.policy import Policy
+from offramp.evaluation.attack_table import SIDES
 from offramp.evaluation.columns import as_table, floats, require_columns
+from offramp.evaluation.doubts import doubt
+from offramp.evaluation.recheck import count_breaches
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FEW = 100  # examples below which a 95 % interval on accuracy is wider than about 20 points
 MANY_CUT = 0.05
+NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "adversarial_layer", "success")
 
 
 def refuse_unlike(traces: Mapping[str, Trace]) -> None:
@@ -70,32 +74,45 @@ def trace_doubts(trace: Trace, policy: Policy | None = None) -> tuple[str, ...]:
     if policy is not None:
         refuse_if_calibrated(policy, trace)
         if not policy.calibrated_on and policy.temperatures is not None:
-            doubts.append("the policy does not say what data its temperatures were fitted on")
+            sentence = "the policy does not say what data its temperatures were fitted on"
+            doubts.append(doubt("unknown-calibration", sentence))
     if not trace.fingerprint:
-        doubts.append("the trace has no fingerprint: whether it was calibrated on cannot be checked")
-    if len(trace) < FEW:
-        doubts.append(f"only {len(trace)} examples: intervals are wide")
+        sentence = "the trace has no fingerprint: whether it was calibrated on cannot be checked"
+        doubts.append(doubt("unknown-calibration", sentence))
+    doubts += _few(len(trace))
     if trace.truncated:
         share = trace.truncated / len(trace)
         weight = ", more than a little" if share > MANY_CUT else ""
-        doubts.append(f"{trace.truncated} examples ({share:.1%}{weight}) were cut to the maximum length")
+        sentence = f"{trace.truncated} examples ({share:.1%}{weight}) were cut to the maximum length"
+        doubts.append(doubt("truncated", sentence))
     return (*doubts, *_exit_doubts(trace, labels))
+
+
+def _few(examples: int) -> list[str]:
+    return [doubt("few", f"only {examples} examples: intervals are wide")] if examples < FEW else []
 
 
 def _exit_doubts(trace: Trace, labels: Any) -> list[str]:
     """Exits that say the same about everything."""
     if np.all(labels == labels[0]):
-        return ["all labels are the same"]
+        return [doubt("one-label", "all labels are the same")]
     predictions = trace.predictions()
     constant = np.flatnonzero((predictions == predictions[0]).all(axis=0))
+    layers = [trace.exit_layers[exit] for exit in constant]
     return [
-        f"the exit at layer {trace.exit_layers[exit]} gives every example the same answer"
-        for exit in constant
+        doubt("constant-exit", f"the exit at layer {layer} gives every example the same answer")
+        for layer in layers
     ]
 
 
-def attack_doubts(rows: pa.Table | Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def attack_doubts(
+    rows: pa.Table | Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """What a reader of an attack table should know.
+
+    Args:
+        rows: of the attack.
+        metadata: of the attack, so that its constraints are checked again; None leaves that out.
 
     Returns:
         Sentences, none where there is nothing to doubt.
@@ -105,29 +122,79 @@ def attack_doubts(rows: pa.Table | Sequence[Mapping[str, Any]]) -> tuple[str, ..
     """
     table = as_table(rows)
     if table.num_rows == 0:
-        return ("no example was attacked",)
-    names = (
-        "id",
-        "recipe",
-        "seed",
-        "text",
-        "adversarial_text",
-        "clean_layer",
-        "adversarial_layer",
-        "success",
-    )
-    require_columns(table, names, "checking an attack")
+        return (doubt("nobody", "no example was attacked"),)
+    require_columns(table, NEEDED, "checking an attack")
     keys = list(zip(*(table[name].to_pylist() for name in ("id", "recipe", "seed")), strict=True))
     weaker = floats(table, "adversarial_layer") < floats(table, "clean_layer")
+    idle = _unchanged(table) & (floats(table, "success") > 0)
     counts = {
-        "examples ended weaker than they began (an earlier exit than the clean text)": weaker.sum(),
-        "examples count as successes although no text was changed": (
-            _unchanged(table) & (floats(table, "success") > 0)
-        ).sum(),
-        "rows repeat an example of the same recipe and seed": len(keys) - len(set(keys)),
+        "weaker": (
+            weaker.sum(),
+            "examples ended weaker than they began (an earlier exit than the clean text)",
+        ),
+        "success-unchanged": (idle.sum(), "examples count as successes although no text was changed"),
+        "repeated-rows": (len(keys) - len(set(keys)), "rows repeat an example of the same recipe and seed"),
     }
-    few = (f"only {table.num_rows} examples: intervals are wide",) if table.num_rows < FEW else ()
-    return (*few, *(f"{count} {what}" for what, count in counts.items() if count))
+    found = [doubt(name, f"{count} {what}") for name, (count, what) in counts.items() if count]
+    return (*_few(table.num_rows), *found, *_inside_doubts(table), *_constraint_doubts(table, metadata))
+
+
+def _inside_doubts(table: pa.Table) -> list[str]:
+    """Gradients that say nothing, and tokens that were cut away; tables of older versions do not tell."""
+    found, columns = [], set(table.column_names)
+    if {"zero_gradients", "broken_gradients"} <= columns:
+        taken = int(floats(table, "gradient_queries").sum())
+        for name, what in (("zero", "exactly zero"), ("broken", "NaN or infinite")):
+            count = int(np.nansum(floats(table, f"{name}_gradients")))
+            if count:
+                found.append(doubt(f"{name}-gradients", f"{count} of {taken} gradients were {what}"))
+    if "clean_tokens_lost" in columns:
+        clean, after = (np.nan_to_num(floats(table, f"{side}_tokens_lost")) for side in SIDES)
+        if (clean > 0).any():
+            sentence = f"{(clean > 0).sum()} clean texts lost {int(clean.sum())} tokens to the maximum length"
+            found.append(doubt("truncated", sentence))
+        if (after > clean).any():
+            sentence = f"{(after > clean).sum()} adversarial texts lost more tokens than their originals"
+            found.append(doubt("truncated", sentence))
+    return found
+
+
+def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> list[str]:
+    """Rows that break a constraint, by a second implementation."""
+    if metadata is None:
+        return []
+    counted = count_breaches(table.to_pylist(), metadata)
+    return [
+        doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
+        for name, ids in counted.items()
+    ]
+
+
+def floor_doubts(
+    white: pa.Table, floor: pa.Table, names: tuple[str, str] = ("the white box", "random edits")
+) -> tuple[str, ...]:
+    """Whether random edits do better than an attack with gradients, on the same examples.
+
+    Args:
+        white: rows of the attack that takes gradients.
+        floor: rows of the random one, under the same budget of words and tries.
+        names: of both.
+
+    Returns:
+        One sentence, or none; none where they have no example in common.
+    """
+    layers = [
+        dict(zip(rows["id"].to_pylist(), floats(rows, "adversarial_layer"), strict=True))
+        for rows in (white, floor)
+    ]
+    common = sorted(layers[0].keys() & layers[1].keys())
+    if not common:
+        return ()
+    one, other = (float(np.mean([side[id] for id in common])) for side in layers)
+    if one >= other:
+        return ()
+    sentence = f"{names[0]} reaches layer {one:.2f} on average, {names[1]} {other:.2f}"
+    return (doubt("white-below-random", sentence),)
 
 
 def _unchanged(table: pa.Table) -> NDArray[np.bool_]:

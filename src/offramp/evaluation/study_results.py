@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
-from offramp._core.records import read_records
+from offramp._core.records import FILE_NAME, read_records
 from offramp._core.trace import Trace
 from offramp.evaluation.calibrated import pool_reliability, reliability_table
 from offramp.evaluation.outcomes import scaled
@@ -90,7 +90,7 @@ def load_results(folder: str | Path) -> list[Result]:
         DataError: no folder, no cell, or a cell without its trace.
     """
     root = Path(folder)
-    cells = [record for record in _records(root) if "cell" in record["config"]]
+    cells = sweep_records(root)
     if not cells:
         raise DataError(f"no cells of a sweep below {root}: run one with 'offramp sweep'")
     return [_result(record, (root / record["path"]).parent) for record in cells]
@@ -98,16 +98,25 @@ def load_results(folder: str | Path) -> list[Result]:
 
 def is_sweep(folder: str | Path) -> bool:
     """Whether all records below a folder are cells of a sweep, or belong to one (such as that of its training)."""
-    records = _records(Path(folder)) if Path(folder).is_dir() else []
-    cells = {Path(record["path"]).parent for record in records if "cell" in record["config"]}
+    records = cell_records(Path(folder)) if Path(folder).is_dir() else []
+    cells = {Path(record["path"]).parent for record in records if _is_trained(record)}
     return bool(cells) and all(cells & {*Path(record["path"]).parents} for record in records)
 
 
-def _records(root: Path) -> list[dict[str, Any]]:
-    """The records below a folder; those that cannot be read are logged."""
+def sweep_records(root: Path) -> list[dict[str, Any]]:
+    """The records of trained cells below a folder."""
+    return [record for record in cell_records(root) if _is_trained(record)]
+
+
+def _is_trained(record: Mapping[str, Any]) -> bool:
+    return "cell" in record["config"] and "method" in record["config"]["cell"]
+
+
+def cell_records(root: Path) -> list[dict[str, Any]]:
+    """The records below a folder that runs wrote for themselves; those that cannot be read are logged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = read_records(root)
+        records = read_records(root, FILE_NAME)
     for warning in caught:
         _LOG.warning("%s", warning.message)
     return records

@@ -1,20 +1,17 @@
-"""Run a sweep: each cell is trained, calibrated, traced and recorded; what is recorded is not run again."""
+"""What a cell of a sweep does: train, calibrate, trace and record one model."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp._core.errors import ConfigError, OfframpError, unknown_name
 from offramp._core.plain import plain
-from offramp._core.records import FILE_NAME, read_record, write_record
+from offramp._core.records import read_record, write_record
 from offramp._core.trace import Trace
 from offramp.calibration import fit_temperatures
 from offramp.criteria import make_criterion
@@ -22,147 +19,33 @@ from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.columns import table
 from offramp.evaluation.curves import speed_accuracy
 from offramp.evaluation.outcomes import cost_statistic, static_exits
-from offramp.evaluation.sweep_plan import Cell, Sweep
+from offramp.evaluation.sweep_plan import RUN, Cell
 from offramp.metrics import score
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from offramp.data import TextData
+    from offramp.evaluation.grid import Load
     from offramp.model.base import SegmentedModel
 
-TRACE, RUN, LOCK = "trace.npz", "run", ".lock"
-ENGINES = ("local", "ray")
-KEPT_IN_MEMORY = 8  # data sets
-
-Status = Literal["waiting", "running", "done", "failed", "elsewhere"]
-Watch = Callable[[Cell, Status, str], None]  # cell, what became of it, a sentence where it failed
-Load = Callable[[str], "TextData"]
+TRACE = "trace.npz"
 
 
-def run_sweep(
-    sweep: Sweep,
-    output: str | Path,
-    *,
-    engine: str = "local",
-    keep_models: bool = False,
-    workers: int | None = None,
-    watch: Watch = lambda cell, status, reason: None,
-) -> dict[str, str]:
-    """Run every cell that has no record yet.
-
-    Args:
-        sweep: of `read_sweep`; where it is tuned on another sweep, see `study.tuned_rates`.
-        output: folder of the sweep; each cell has a folder of its own below it.
-        engine: `local`, one cell after another in this process; or `ray`, on a cluster (its machines must share
-            the folder).
-        keep_models: keep each cell's model, under `run/model` in its folder.
-        workers: for ray, cells at once; by default as many as the cluster has processors for.
-        watch: is told about every cell, once what it is doing changes.
-
-    Returns:
-        Reasons by cell, for those that failed; they are tried again when the sweep is run again.
-
-    Raises:
-        ConfigError: an unknown engine, strategy or exit rule, or a folder that holds other cells of these names.
-    """
-    if engine not in ENGINES:
-        raise ConfigError(unknown_name("engine", engine, ENGINES))
-    folder = Path(output)
-    check_cells(sweep.cells)
-    left = []
-    for cell in sweep.cells:
-        done = is_recorded(cell, folder)
-        watch(cell, "done" if done else "waiting", "")
-        left += [] if done else [cell]
-    if engine == "ray" and left:
-        from offramp.evaluation.sweep_ray import run_on_ray
-
-        return run_on_ray(left, folder, keep_models=keep_models, workers=workers, watch=watch)
-    return _run_here(left, folder, keep_models, watch)
-
-
-def _run_here(cells: Sequence[Cell], folder: Path, keep_models: bool, watch: Watch) -> dict[str, str]:
-    from offramp.data import load_data
-
-    load, failed = lru_cache(KEPT_IN_MEMORY)(load_data), {}
-    for cell in cells:
-        watch(cell, "running", "")
-        try:
-            watch(cell, run_cell(cell, folder, keep_model=keep_models, load=load), "")
-        except OfframpError as error:
-            failed[str(cell)] = str(error)
-            watch(cell, "failed", str(error))
-    return failed
-
-
-def check_cells(cells: Sequence[Cell]) -> None:
-    """Raise `ConfigError` or `CriterionError` for names and options that no cell can run with."""
-    from offramp.training.strategies import make_strategy
-
-    for cell in cells:
-        make_strategy(cell.method.strategy, **cell.method.options)
-        make_criterion(cell.rule)
-
-
-def is_recorded(cell: Cell, output: Path) -> bool:
-    """Whether a cell has been run; `ConfigError` where its folder holds another one."""
-    path = output / cell.folder / FILE_NAME
-    if not path.exists():
-        return False
-    stored, asked = read_record(path)["config"].get("cell", {}), cell.to_dict()
-    changed = sorted(key for key in asked if stored.get(key) != asked[key])
-    if changed:
-        raise ConfigError(
-            f"{path.parent} holds a cell with another {changed[0]} ({stored.get(changed[0])!r}, asked for "
-            f"{asked[changed[0]]!r}): choose another output folder, or delete that one"
-        )
-    return True
-
-
-def run_cell(
-    cell: Cell, output: Path, *, keep_model: bool = False, load: Load | None = None
-) -> Literal["done", "elsewhere"]:
-    """Train, calibrate, trace and record one cell, unless that has been done or is being done.
-
-    A cell whose process died goes on from its last checkpoint.
+def train_cell(cell: Cell, output: Path, load: Load) -> None:
+    """Train, calibrate, trace and record one cell; one whose process died goes on from its last checkpoint.
 
     Args:
         cell: what to run.
         output: folder of the sweep.
-        keep_model: keep the trained model.
-        load: gives the data of a task; `load_data` by default.
-
-    Returns:
-        "done", or "elsewhere" where another process holds the cell.
+        load: gives the data of a task.
     """
-    from filelock import FileLock, Timeout
-
-    folder = output / cell.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # The system lets go of the lock when its process dies, however it dies.
-        with FileLock(folder / LOCK, timeout=0):
-            try:
-                if not is_recorded(cell, output):
-                    _run_cell(cell, output, load)
-                if not keep_model:
-                    shutil.rmtree(folder / RUN, ignore_errors=True)
-            finally:
-                (folder / LOCK).unlink(missing_ok=True)
-    except Timeout:
-        return "elsewhere"
-    return "done"
-
-
-def _run_cell(cell: Cell, output: Path, load: Load | None) -> None:
-    from offramp.data import load_data
     from offramp.inference.tracing import trace
     from offramp.training.run import train
     from offramp.training.untrained import untrained_model
 
     started = datetime.now(UTC)
-    data = (load or load_data)(cell.task)
+    data = load(cell.task)
     if cell.train_size is not None:
         data = data.subsample(cell.train_size, cell.seed)
     model = untrained_model(

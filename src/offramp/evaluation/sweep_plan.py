@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
@@ -13,8 +14,11 @@ import yaml
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.plain import plain
+from offramp.criteria import make_criterion
+from offramp.evaluation.grid import GridCell, Load
 from offramp.training.options import TrainingOptions
 
+RUN = "run"  # folder of a cell's training
 KEYS = (
     "name",
     "backbones",
@@ -53,7 +57,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(GridCell):
     """One model of a sweep: all that its weights depend on.
 
     Attributes:
@@ -113,8 +117,33 @@ class Cell:
             del content["conflict"]
         return {key: plain(value) for key, value in content.items()}
 
-    def __str__(self) -> str:
-        return f"{self.folder.as_posix()}"
+    @property
+    def row(self) -> str:
+        """Encoder, task and number of training examples."""
+        size = "all" if self.train_size is None else f"{self.train_size:,}"
+        return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
+
+    @property
+    def column(self) -> str:
+        """The method."""
+        return self.method.name
+
+    def check(self) -> None:
+        """Raise `ConfigError` or `CriterionError` for a strategy, option or exit rule that there is none of."""
+        from offramp.training.strategies import make_strategy
+
+        make_strategy(self.method.strategy, **self.method.options)
+        make_criterion(self.rule)
+
+    def run(self, output: Path, load: Load) -> None:
+        """See `sweep.train_cell`."""
+        from offramp.evaluation.sweep import train_cell
+
+        train_cell(self, output, load)
+
+    def tidy(self, output: Path) -> None:
+        """Delete the trained model."""
+        shutil.rmtree(output / self.folder / RUN, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -143,10 +172,15 @@ def slug(name: str) -> str:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep's YAML file; see `configs/` for examples.
+    """Read a sweep's YAML file; errors as in `read_keys` and `make_sweep`."""
+    return make_sweep(read_keys(path))
+
+
+def read_keys(path: str | Path) -> dict[str, Any]:
+    """The keys of a YAML file that plans cells, `name` among them: the file's own unless it gives another.
 
     Raises:
-        ConfigError: a file that is no YAML, an unknown key, or a value that cannot work.
+        ConfigError: no such file, or one that is no YAML mapping.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -158,7 +192,7 @@ def read_sweep(path: str | Path) -> Sweep:
         raise ConfigError(
             f"{path} must hold a sweep's keys ({', '.join(KEYS)}), got {type(content).__name__}"
         )
-    return make_sweep({"name": Path(path).stem, **content})
+    return {"name": Path(path).stem, **content}
 
 
 def make_sweep(content: Mapping[str, Any]) -> Sweep:
@@ -199,25 +233,25 @@ def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
         "max_length": content.get("max_length"),
         "conflict": tuple(_share(share) for share in _listed(content.get("conflict"))),
     }
-    methods = [_method(*item) for item in _items(content["strategies"])]
-    backbones = [(name, _layers(exits)) for name, exits in _items(content["backbones"])]
-    seeds = [_whole(seed, "seeds") for seed in _listed(content.get("seeds", 0))]
-    for task, given in _items(content["tasks"]):
-        sizes = _listed(content.get("train_sizes") if given is None else given) or [None]
+    methods = [_method(*item) for item in named(content["strategies"])]
+    backbones = [(name, _layers(exits)) for name, exits in named(content["backbones"])]
+    seeds = [whole(seed, "seeds") for seed in listed(content.get("seeds", 0))]
+    for task, given in named(content["tasks"]):
+        sizes = listed(content.get("train_sizes") if given is None else given) or [None]
         for size, (backbone, exits), method in product(map(_size, sizes), backbones, methods):
             for rate, seed in product(_rates(content.get("learning_rate"), method), seeds):
                 own = {**shared, "conflict": ()} if method.strategy == "multi_model" else shared
                 yield Cell(backbone, exits, task, method, size, seed, rate, **own)
 
 
-def _items(given: Any) -> list[tuple[str, Any]]:
+def named(given: Any) -> list[tuple[str, Any]]:
     """Names with what belongs to each: from a mapping, a list of names, or one name."""
     if isinstance(given, Mapping):
         return [(str(name), value) for name, value in given.items()]
-    return [(str(name), None) for name in _listed(given)]
+    return [(str(name), None) for name in listed(given)]
 
 
-def _listed(given: Any) -> list[Any]:
+def listed(given: Any) -> list[Any]:
     """One value or several, as a list."""
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
@@ -237,18 +271,19 @@ def _rates(given: Any, method: Method) -> list[float | None]:
         if method.name not in given:
             raise ConfigError(unknown_name("method in learning_rate", method.name, map(str, given)))
         given = given[method.name]
-    return [_positive(rate, "learning_rate") for rate in _listed(given)] or [None]
+    return [_positive(rate, "learning_rate") for rate in listed(given)] or [None]
 
 
 def _layers(given: Any) -> tuple[int, ...] | None:
-    return None if given is None else tuple(_whole(layer, "exits", least=1) for layer in _listed(given))
+    return None if given is None else tuple(whole(layer, "exits", least=1) for layer in listed(given))
 
 
 def _size(given: Any) -> int | None:
-    return None if given is None or given in WHOLE else _whole(given, "train_sizes", least=1)
+    return None if given is None or given in WHOLE else whole(given, "train_sizes", least=1)
 
 
-def _whole(given: Any, what: str, least: int = 0) -> int:
+def whole(given: Any, what: str, least: int = 0) -> int:
+    """A whole number, or `ConfigError`."""
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"expected whole numbers from {least} on in {what}, got {given!r}")
     return given

@@ -59,6 +59,12 @@ class TextEncoder:
         encodings = [{name: batch[name][i] for name in names} for i in range(len(texts))]
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
 
+    def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
+        """Tokens of each text, special ones included, were nothing cut away."""
+        second = None if pairs is None else list(map(clean_text, pairs))
+        batch = self.tokenizer(list(map(clean_text, texts)), second, truncation=False, verbose=False)
+        return [len(ids) for ids in batch["input_ids"]]
+
     def dataset(self, dataset: Any) -> tuple[list[Encoding], int]:
         """The encodings of a dataset with columns `text` and, for pairs, `text_pair`; how many were cut."""
         if "text" not in dataset.column_names:

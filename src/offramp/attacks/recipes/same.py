@@ -80,7 +80,8 @@ def _same(name: str, moves: tuple[Move, ...], victim: Door, options: Options) ->
     require_probabilities(victim)
     return Recipe(
         name=name,
-        objective=Same(options.lam),  # released code: λ = 0.8
+        # Released code: λ = 0.8, weights that grow from the current exit on.
+        objective=Same(options.lam, options.weighting),
         moves=moves,
         # Released code: stop words stay (NLTK's list; ours: scikit-learn's), no word changes twice, at most
         # max(3, 10 %) words change. The two sides of a pair are one text, and both may change.

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from offramp._core.errors import MissingExtraError
-from offramp.evaluation import sweep_ray
-from offramp.evaluation.sweep import LOCK, is_recorded, run_cell, run_sweep
+from offramp.evaluation import grid_ray
+from offramp.evaluation.grid import LOCK, is_recorded, run_cell, run_grid
 from offramp.evaluation.sweep_plan import make_sweep
 
 
@@ -69,7 +69,7 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
             file.write(f"{status} {cell}\n")
         return status
 
-    monkeypatch.setattr(sweep_ray, "run_cell", logged)
+    monkeypatch.setattr(grid_ray, "run_cell", logged)
     killed: list[Path] = []
     locks = [output.resolve() / cell.folder / LOCK for cell in sweep.cells]
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
@@ -77,7 +77,7 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
         killer = threading.Thread(target=kill_first_worker, args=(locks, killed))
         killer.start()
         told: dict[str, list[str]] = {}
-        failed = run_sweep(
+        failed = run_grid(
             sweep,
             output,
             engine="ray",
@@ -95,7 +95,7 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
         assert lines.count(f"done {cell}") == 1
         assert lines.count(f"start {cell}") == (2 if output.resolve() / cell.folder == killed[0] else 1)
     # On a cluster or not, what is recorded is not run again.
-    assert run_sweep(sweep, output) == {}
+    assert run_grid(sweep, output) == {}
     assert log.read_text().splitlines() == lines
 
 
@@ -103,7 +103,7 @@ def test_without_ray_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch, t
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(sweep_ray.importlib, "import_module", missing)
+    monkeypatch.setattr(grid_ray.importlib, "import_module", missing)
     sweep = make_sweep({"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]})
     with pytest.raises(MissingExtraError, match=r"offramp\[ray\]"):
-        run_sweep(sweep, tmp_path, engine="ray")
+        run_grid(sweep, tmp_path, engine="ray")

@@ -1,4 +1,4 @@
-"""Sweeps on a ray cluster: a cell a task; ray retries those whose worker died."""
+"""Grids on a ray cluster: a cell a task; ray retries those whose worker died."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import MissingExtraError, OfframpError
-from offramp.evaluation.sweep import run_cell
-from offramp.evaluation.sweep_plan import Cell
+from offramp.evaluation.grid import GridCell, run_cell
 
 if TYPE_CHECKING:
-    from offramp.evaluation.sweep import Watch
+    from offramp.evaluation.grid import Watch
 
 RETRIES = 3  # of a cell whose worker died
 PATIENCE = 5.0  # seconds between two looks
 
 
 def run_on_ray(
-    cells: Sequence[Cell], output: Path, *, keep_models: bool, workers: int | None, watch: Watch
+    cells: Sequence[GridCell], output: Path, *, keep_models: bool, workers: int | None, watch: Watch
 ) -> dict[str, str]:
     """Run cells on the cluster that RAY_ADDRESS names, or on this machine.
 
-    A cell that was killed is run again, from its last checkpoint; one that has a record, or that another worker
+    A cell that was killed is run again, and goes on where it was; one that has a record, or that another worker
     holds, is not. Each cell takes a processor, and a GPU where the cluster has some; at most `workers` cells are
     handed out at a time, so that none waits inside ray for long.
 
-    Arguments and result are those of `sweep.run_sweep`.
+    Arguments and result are those of `grid.run_grid`.
 
     Raises:
         MissingExtraError: ray is not installed.
@@ -42,7 +41,7 @@ def run_on_ray(
     gpus = int(resources.get("GPU", 0))
     remote = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=min(gpus, 1))(run_cell)
     at_once = workers or gpus or max(1, int(resources.get("CPU", 1)))
-    waiting, running = list(cells), dict[Any, Cell]()
+    waiting, running = list(cells), dict[Any, GridCell]()
     failed: dict[str, str] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -58,7 +57,7 @@ def run_on_ray(
     return failed
 
 
-def _collect(ray: Any, task: Any, cell: Cell, watch: Watch) -> str:
+def _collect(ray: Any, task: Any, cell: GridCell, watch: Watch) -> str:
     """Why a cell failed; nothing where it did not."""
     try:
         watch(cell, ray.get(task), "")

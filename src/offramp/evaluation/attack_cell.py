@@ -1,0 +1,166 @@
+"""What a cell of an attack study does: tune the exit rule, attack, and record what that takes away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp._core.errors import DataError
+from offramp._core.records import write_record
+from offramp._core.trace import Trace
+from offramp.calibration import tune
+from offramp.evaluation.checks import attack_doubts
+from offramp.evaluation.probes import victim_doubts
+from offramp.evaluation.robustness import robustness
+
+if TYPE_CHECKING:
+    from offramp.attacks import AttackResult
+    from offramp.data import TextData
+    from offramp.engine.policy import Policy
+    from offramp.evaluation.attack_plan import AttackCell, Setting
+    from offramp.evaluation.grid import Load
+    from offramp.evaluation.trained import Trained
+    from offramp.model.base import SegmentedModel
+
+CALIBRATION = "calibration.npz"  # beside the cells of a model
+PROBED = 8  # examples that the victim is probed with
+
+
+def attack_model(cell: AttackCell, output: Path, load: Load) -> None:
+    """Attack one model and record it; a cell whose process died goes on with the examples that are left.
+
+    Args:
+        cell: what to attack, and how.
+        output: folder of the study.
+        load: gives the data of a task.
+    """
+    from offramp.attacks import attack
+
+    started = datetime.now(UTC)
+    data = load(cell.source)
+    model = load_victim(cell.victim, data)
+    policy = tuned(cell.victim, model, data, cell.criterion, cell.setting, output)
+    rows = data.sample(cell.setting.split, cell.setting.examples, cell.setting.seed)
+    result = attack(
+        model,
+        policy,
+        rows,
+        cell.attack.recipe,
+        seed=cell.setting.seed,
+        output=output / cell.folder,
+        resume=True,
+        similarity=cell.setting.similarity,
+        progress=False,
+        **cell.attack.options,
+    )
+    probed = victim_doubts(model, policy, rows.select(range(min(PROBED, len(rows)))))
+    record_attack(cell, output / cell.folder, result, data.metrics[0], policy, probed, started)
+
+
+def load_victim(victim: Trained, data: TextData) -> SegmentedModel:
+    """The model, or `DataError` where it answers with other classes than the data has."""
+    from offramp.model import load_model
+
+    model = load_model(victim.model)
+    if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
+        raise DataError(
+            f"{victim.model} was trained on other labels than {data.name} has: give the task that it was trained on"
+        )
+    return model
+
+
+def tuned(
+    victim: Trained, model: SegmentedModel, data: TextData, criterion: str, setting: Setting, output: Path
+) -> Policy:
+    """The policy for a criterion: always the same for a model, since all criteria share one calibration trace."""
+    run = calibration_trace(model, data, output / victim.folder)
+    return tune(
+        run,
+        criterion,
+        max_accuracy_drop=setting.target.get("max_accuracy_drop"),
+        max_cost=setting.target.get("max_cost"),
+        metric=data.metrics[0],
+        temperatures=data.kind == "classification",
+    )
+
+
+def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Trace:
+    """The model's trace of the calibration split: kept in a folder, made where it is missing or of another model.
+
+    Cells that run at the same time wait for the one that makes it.
+    """
+    from filelock import FileLock
+
+    from offramp.attacks.store import weights_fingerprint
+    from offramp.data import fingerprint
+    from offramp.inference.tracing import trace
+
+    path, lock = folder / CALIBRATION, folder / f".{CALIBRATION}.lock"
+    wanted = (weights_fingerprint(model), fingerprint(data["calibration"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        known = _read(path)
+        if known and (known.metadata.get("weights"), known.fingerprint) == wanted:
+            run = known
+        else:
+            run = trace(model, data["calibration"])
+            run.metadata["weights"] = wanted[0]
+            partial = folder / f".{CALIBRATION}"
+            run.save(partial)
+            partial.replace(path)
+        lock.unlink(missing_ok=True)
+    return run
+
+
+def _read(path: Path) -> Trace | None:
+    try:
+        return Trace.load(path)
+    except DataError:  # not there yet, or broken: made again
+        return None
+
+
+def record_attack(
+    cell: AttackCell,
+    folder: Path,
+    result: AttackResult,
+    metric: str,
+    policy: Policy,
+    probed: tuple[str, ...],
+    started: datetime | None = None,
+) -> dict[str, Any]:
+    """Write the record of an attack whose rows are in its folder: a cell that has a record is complete.
+
+    Args:
+        cell: what was attacked.
+        folder: of the cell.
+        result: the attack's.
+        metric: main metric of the task.
+        policy: the one that was attacked.
+        probed: doubts about the victim.
+        started: when the cell began.
+
+    Returns:
+        The record's metrics.
+    """
+    found = robustness(result.table, policy.exit_layers, metric=metric, seed=cell.setting.seed)
+    metrics = {
+        **found.metrics,
+        "metric": metric,
+        "exit_layers": policy.exit_layers,
+        "threshold": policy.criterion.threshold,
+        "tuned": policy.target,
+        "doubts": [*attack_doubts(result.table, result.metadata), *probed],
+    }
+    config = {"cell": cell.to_dict(), "trigger": result.metadata.get("trigger")}
+    tables = {"attack": "attack.parquet"}
+    write_record(
+        folder,
+        command="sweep",
+        config=config,
+        metrics=metrics,
+        seed=cell.setting.seed,
+        tables=tables,
+        started=started,
+    )
+    return metrics

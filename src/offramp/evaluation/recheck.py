@@ -1,0 +1,138 @@
+"""Constraints of an attack, checked on its finished rows by an implementation that shares no code with it.
+
+Words are read off the strings again, character by character; nothing is taken from `attacks.text` or
+`attacks.constraints`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+JOINERS = "'’-\u2010\u2011"
+ACCENTS = range(0x300, 0x370)
+LEAST = 3  # words that may change however short a text is, where an attack does not say otherwise
+NOISE = 1e-6  # of a cosine
+
+Pieces = tuple[list[str], list[str]]  # words, and what stands before, between and behind them
+
+
+def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    """Which constraints a row breaks.
+
+    Args:
+        row: of an attack's table.
+        metadata: of the attack: its `options`, and `fewest` and `min_similarity` where it tells them.
+
+    Returns:
+        Short names of what is broken; none where all holds.
+    """
+    options = metadata.get("options") or {}
+    front = str(options.get("trigger") or "").split()
+    sides = list(_sides(row, front))
+    if any(len(a[0]) != len(b[0]) for a, b in sides):
+        return ["number of words"]
+    found = [] if all(a[1] == b[1] for a, b in sides) else ["characters between words"]
+    words = sum(len(before[0]) for before, _ in sides)
+    changed = [(a, b) for before, after in sides for a, b in zip(before[0], after[0], strict=True) if a != b]
+    if len(changed) + len(front) != row["words_changed"] or words != row["words"]:
+        found.append("count of words")
+    if len(changed) > budget(options.get("words", 0.1), words, int(metadata.get("fewest", LEAST))):
+        found.append("word budget")
+    if any(old.lower() in stop_words() for old, _ in changed):
+        found.append("stop words")
+    limit = options.get("max_edits")
+    if limit is not None and sum(distance(*pair) for pair in changed) > limit:
+        found.append("edit distance")
+    return [*found, *_kept(row, str(options.get("keep", "nothing"))), *_alike(row, metadata)]
+
+
+def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Pieces, Pieces]]:
+    """Each segment before and after, taken apart; words in front are taken off."""
+    for name in ("text", "text_pair"):
+        if row.get(name) is not None:
+            after = str(row[f"adversarial_{name}"])
+            lead = "".join(f"{word} " for word in front) if name == "text" else ""
+            yield take_apart(str(row[name])), take_apart(after.removeprefix(lead))
+
+
+def take_apart(text: str) -> Pieces:
+    """The words of a text and what stands around them: one more than there are words."""
+    words, around, start = [], [], 0
+    at = 0
+    while at < len(text):
+        end = _word_end(text, at)
+        if end > at:
+            words.append(text[at:end])
+            around.append(text[start:at])
+            start = at = end
+        else:
+            at += 1
+    return words, [*around, text[start:]]
+
+
+def _word_end(text: str, at: int) -> int:
+    """Where the word that begins at a place ends; the place itself where none does."""
+    end = _run_end(text, at)
+    while end > at and end < len(text) and text[end] in JOINERS:
+        further = _run_end(text, end + 1)
+        if further == end + 1:
+            break
+        end = further
+    return end
+
+
+def _run_end(text: str, at: int) -> int:
+    """Where a run of letters and digits, with accents, ends; the place itself where none begins."""
+    if at >= len(text) or not text[at].isalnum():
+        return at
+    while at < len(text) and (text[at].isalnum() or ord(text[at]) in ACCENTS):
+        at += 1
+    return at
+
+
+def budget(words: float | int, of: int, fewest: int) -> int:
+    """How many of some words may change."""
+    if isinstance(words, int):
+        return words
+    share = math.floor(words * of)
+    return max(fewest, share if math.isclose(share, words * of, abs_tol=1e-9) else share + 1)
+
+
+def stop_words() -> frozenset[str]:
+    """English words that stay."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)
+
+
+def distance(before: str, after: str) -> int:
+    """Levenshtein distance, by the full table."""
+    table = {(i, 0): i for i in range(len(before) + 1)} | {(0, j): j for j in range(len(after) + 1)}
+    for i, old in enumerate(before, start=1):
+        for j, new in enumerate(after, start=1):
+            replaced = table[i - 1, j - 1] + (old != new)
+            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
+    return table[len(before), len(after)]
+
+
+def _kept(row: Mapping[str, Any], keep: str) -> list[str]:
+    before, after, label = (row[n] for n in ("clean_prediction", "adversarial_prediction", "label"))
+    held = keep == "prediction" or (keep == "label" and before == label)
+    return [f"{keep} kept"] if held and after != before else []
+
+
+def _alike(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    least, found = metadata.get("min_similarity") or 0.0, row["similarity"]
+    known = found is not None and not math.isnan(found)
+    return ["similarity"] if known and row["words_changed"] and found < least - NOISE else []
+
+
+def count_breaches(rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Ids of the rows that break each constraint."""
+    counted: dict[str, list[Any]] = {}
+    for row in rows:
+        for name in breaches(row, metadata):
+            counted.setdefault(name, []).append(row["id"])
+    return counted
