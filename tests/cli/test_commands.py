@@ -92,6 +92,8 @@ def test_an_attack_goes_on_and_other_options_are_refused(
     assert run([*attack, "--rounds", "1"]) == 0
     assert run([*attack, "--rounds", "1"]) == 0
     capsys.readouterr()
+    assert run([*attack, "--workers", "2"]) == 2
+    assert "--workers is for --engine ray" in capsys.readouterr().err
     assert run([*attack, "--rounds", "2"]) == 2
     assert "another attack (rounds 1 there, 2 here)" in capsys.readouterr().err
     assert run([*attack, "--rounds", "2", "--restart"]) == 0

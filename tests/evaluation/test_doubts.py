@@ -13,7 +13,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.attacks import FunctionVictim, Victim, attack
+from offramp.attacks import AttackResult, FunctionVictim, Victim, attack
 from offramp.attacks.constraints import edit_distance
 from offramp.attacks.text import AttackedText
 from offramp.criteria import make_criterion
@@ -21,6 +21,7 @@ from offramp.engine.policy import Policy
 from offramp.evaluation import attack_doubts, floor_doubts
 from offramp.evaluation.columns import as_table
 from offramp.evaluation.doubts import CHECKS, page
+from offramp.evaluation.floor import floor_beside
 from offramp.evaluation.probes import victim_doubts
 from offramp.evaluation.recheck import breaches, budget, distance, take_apart
 from tests.evaluation.made_up import attack_row
@@ -163,6 +164,32 @@ def test_random_edits_that_do_better_are_told() -> None:
     assert floor_doubts(white, as_table([attack_row(0, 2, id=9)])) == ()
 
 
+def test_attacks_that_lie_beside_each_other_are_compared(model: Any, data: Any, tmp_path: Path) -> None:
+    policy = Policy(make_criterion("confidence", 0.6), (1, 2, 4))
+    folders = {name: tmp_path / f"attack-{name}" for name in ("same-word", "random-word")}
+    results = {
+        name: attack(model, policy, data, name, output=folders[name], **FAST)
+        for name in ("same-word", "random-word")
+    }
+    deep = results["random-word"].table
+    for name, layer in (("adversarial_layer", 4), ("adversarial_exit", 2)):
+        column = [[layer] * len(data)]
+        deep = deep.set_column(deep.schema.get_field_index(name), name, column)
+    AttackResult(deep, results["random-word"].metadata).save(folders["random-word"] / "attack.parquet")
+    shallow = results["same-word"].table.set_column(
+        deep.schema.get_field_index("adversarial_layer"), "adversarial_layer", [[1] * len(data)]
+    )
+    AttackResult(shallow, results["same-word"].metadata).save(folders["same-word"] / "attack.parquet")
+    told = ("same-word reaches layer 1.00 on average, random-word 4.00 [white-below-random]",)
+    assert floor_beside(folders["same-word"]) == floor_beside(folders["random-word"]) == told
+    more = {
+        **results["random-word"].metadata,
+        "options": {**results["random-word"].metadata["options"], "words": 9},
+    }
+    AttackResult(deep, more).save(folders["random-word"] / "attack.parquet")
+    assert floor_beside(folders["same-word"]) == ()  # not the same budget
+
+
 GOOD = attack_row(
     0,
     2,
@@ -247,6 +274,12 @@ def test_our_attacks_keep_their_constraints(recipe: str, model: Any, data: Any) 
         [[1 - row["clean_prediction"] for row in result.rows]],
     )
     assert "constraints" in names(attack_doubts(broken, result.metadata))
+
+
+def test_a_rule_that_does_not_look_is_told() -> None:
+    rows = [attack_row(1, 1, id=i, adversarial_text="a good film") for i in range(100)]
+    assert attack_doubts(rows) == ("all texts, clean and adversarial, leave at layer 2 [one-exit]",)
+    assert attack_doubts([*rows[1:], attack_row(1, 2, id=0)]) == ()
 
 
 def test_an_older_table_is_read_too() -> None:

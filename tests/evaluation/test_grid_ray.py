@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from offramp._core.errors import MissingExtraError
+from offramp._core import cluster
+from offramp._core.errors import ConfigError, MissingExtraError
 from offramp.evaluation import grid_ray
 from offramp.evaluation.grid import LOCK, is_recorded, run_cell, run_grid
 from offramp.evaluation.sweep_plan import make_sweep
@@ -103,7 +105,16 @@ def test_without_ray_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch, t
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(grid_ray.importlib, "import_module", missing)
+    monkeypatch.setattr(cluster.importlib, "import_module", missing)
     sweep = make_sweep({"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]})
     with pytest.raises(MissingExtraError, match=r"offramp\[ray\]"):
         run_grid(sweep, tmp_path, engine="ray")
+
+
+def test_workers_are_counted() -> None:
+    machine = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0})
+    assert cluster.places(machine, None) == (4, {"num_cpus": 1, "num_gpus": 0})
+    machine = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0, "GPU": 2.0})
+    assert cluster.places(machine, None) == (2, {"num_cpus": 1, "num_gpus": 1})
+    with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
+        cluster.places(machine, 0)

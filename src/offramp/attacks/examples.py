@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import DataError
 from offramp._core.seeding import generator
 from offramp.attacks.text import AttackedText
+
+SLICE = 256  # rows read at once
 
 
 @dataclass(frozen=True)
@@ -20,40 +22,73 @@ class Example:
     label: int | float | None
 
 
-def read_examples(dataset: Any) -> list[Example]:
-    """The examples of a data set; ids are row numbers where it has none.
+class Examples:
+    """The examples of a data set, made as they are needed: only ids are held.
+
+    Args:
+        dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
+
+    Attributes:
+        ids: of all examples, in order; row numbers where the data have none.
 
     Raises:
         DataError: no examples, no column `text`, a text that is no string, or ids that repeat.
     """
-    names = dataset.column_names
-    if "text" not in names:
-        raise DataError(f"expected a column 'text', found {names}: load the data with offramp.load_data")
-    if not len(dataset):
-        raise DataError("the data set is empty: there is nothing to attack")
-    ids = list(dataset["id"]) if "id" in names else list(range(len(dataset)))
-    if len(set(ids)) < len(ids):
-        raise DataError(f"expected different ids, got {len(ids) - len(set(ids))} repeated: number the rows")
-    pairs = list(dataset["text_pair"]) if "text_pair" in names else [None] * len(ids)
-    labels = list(dataset["label"]) if "label" in names else [None] * len(ids)
-    texts = list(dataset["text"])
-    for text in (*texts, *(pairs if "text_pair" in names else ())):
-        if not isinstance(text, str):
-            raise DataError(f"expected texts as strings, got {text!r:.80}: drop the rows without text")
-    return [
-        Example(int(id), AttackedText.of(text, pair), label)
-        for id, text, pair, label in zip(ids, texts, pairs, labels, strict=True)
-    ]
+
+    def __init__(self, dataset: Any) -> None:
+        self.names = dataset.column_names
+        if "text" not in self.names:
+            raise DataError(
+                f"expected a column 'text', found {self.names}: load the data with offramp.load_data"
+            )
+        if not len(dataset):
+            raise DataError("the data set is empty: there is nothing to attack")
+        self.dataset = dataset
+        self.ids = [int(id) for id in dataset["id"]] if "id" in self.names else list(range(len(dataset)))
+        if len(set(self.ids)) < len(self.ids):
+            repeated = len(self.ids) - len(set(self.ids))
+            raise DataError(f"expected different ids, got {repeated} repeated: number the rows")
+        for _, segments in self.segments(range(len(dataset))):
+            for text in segments:
+                if not isinstance(text, str):
+                    raise DataError(
+                        f"expected texts as strings, got {text!r:.80}: drop the rows without text"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def segments(self, places: Sequence[int]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Ids and texts of the rows in these places, a few at a time."""
+        for start in range(0, len(places), SLICE):
+            some = places[start : start + SLICE]
+            rows = self.dataset.select(some)
+            columns = [rows[name] for name in ("text", "text_pair") if name in self.names]
+            yield from zip((self.ids[i] for i in some), zip(*columns, strict=True), strict=True)
+
+    def take(self, places: Sequence[int]) -> list[Example]:
+        """The examples in these places."""
+        rows = self.dataset.select(places)
+        labels = list(rows["label"]) if "label" in self.names else [None] * len(places)
+        return [
+            Example(id, AttackedText.of(*segments), label)
+            for (id, segments), label in zip(self.segments(places), labels, strict=True)
+        ]
 
 
-def halves(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Two halves drawn at random, each in the order of the data; the second is the larger one.
+def read_examples(dataset: Any) -> list[Example]:
+    """All examples of a small data set; errors as of `Examples`."""
+    examples = Examples(dataset)
+    return examples.take(range(len(examples)))
+
+
+def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """The places of `count` examples in two halves drawn at random, each in order; the second is the larger one.
 
     Raises:
         DataError: less than two examples.
     """
-    if len(examples) < 2:
-        raise DataError(f"expected at least 2 examples, one to search on and one to try, got {len(examples)}")
-    drawn = set(generator(seed, "halves").permutation(len(examples))[: len(examples) // 2].tolist())
-    first = [e for i, e in enumerate(examples) if i in drawn]
-    return first, [e for i, e in enumerate(examples) if i not in drawn]
+    if count < 2:
+        raise DataError(f"expected at least 2 examples, one to search on and one to try, got {count}")
+    drawn = set(generator(seed, "halves").permutation(count)[: count // 2].tolist())
+    return sorted(drawn), [i for i in range(count) if i not in drawn]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,8 @@ class AttackResult:
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file, whole or not at all, with the metadata inside."""
-        path = Path(path)
-        described = self.table.replace_schema_metadata({_METADATA: json.dumps(self.metadata)})
-        write_parquet(described, path)
-        return path
+        write_result([self.table], self.table.schema, self.metadata, Path(path))
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> AttackResult:
@@ -142,6 +140,18 @@ class AttackResult:
                 f"{path} is no result of an attack ({error}): make one with 'offramp attack'"
             ) from error
         return cls(table.replace_schema_metadata(None), metadata)
+
+
+def write_result(
+    tables: Iterable[pa.Table], columns: pa.Schema, metadata: Mapping[str, Any], path: Path
+) -> None:
+    """Write rows that come some at a time as one Parquet file, whole or not at all, with metadata inside."""
+    draft = path.with_name(f".{path.name}.tmp")
+    described = columns.with_metadata({_METADATA: json.dumps(metadata)})
+    with pq.ParquetWriter(draft, described) as writer:
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(described.metadata))
+    draft.replace(path)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from offramp._core.seeding import generator
 from offramp.attacks.blackbox import as_victim
 from offramp.attacks.door import Door
 from offramp.attacks.drive import Outcome, side_by_side
-from offramp.attacks.examples import Example, halves, read_examples
+from offramp.attacks.examples import Example, Examples, halves
 from offramp.attacks.options import Options
 from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipe import Recipe
@@ -43,6 +43,7 @@ def attack(
     group: int = 16,
     similarity: str = DEFAULT_JUDGE,
     progress: Report | bool = True,
+    workers: int | Literal["all"] | None = None,
     **options: Any,
 ) -> AttackResult:
     """Change the words of each example so that it leaves as late as possible.
@@ -63,8 +64,12 @@ def attack(
         batch_size: texts the model runs at once.
         group: examples attacked side by side, and saved together.
         similarity: the judge: `use`, `none`, or an encoder by name.
+        workers: None attacks in this process; else as many workers of the ray cluster that RAY_ADDRESS names,
+            or of this machine, get a group at a time: with the same result, whatever becomes of a worker.
         progress: True for a bar or lines on stderr, or a function of (examples done, examples in all).
         options: of the recipe; see `Options`.
+
+    Finished groups go to `output` and out of memory, so that the number of examples does not matter.
 
     Returns:
         One row an example, in the order of the data. An example that leaves at the last exit anyway stays
@@ -81,28 +86,78 @@ def attack(
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
     settings = Options.of(**options)
     victim = as_victim(model, policy, batch_size, settings.queries)
-    examples = read_examples(dataset)
+    examples = Examples(dataset)
+    places: Sequence[int] = range(len(examples))
     extra: dict[str, Any] = {}
     if recipe == UNIVERSAL and not settings.trigger.split():
-        trigger, examples, extra = _search_trigger(victim, examples, seed)
+        trigger, places, extra = _search_trigger(victim, examples, seed)
         settings = replace(settings, trigger=trigger)
-    prepared = make_recipe(recipe, victim, settings)
+    job = Job(victim, recipe, settings, seed, similarity)
+    opened = job.open()  # here too: what cannot work is told before any folder is made
     manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
     manifest |= {"kind": victim.kind, **victim.describe()}
-    manifest |= {"texts": texts_fingerprint([(e.id, e.text.original) for e in examples])}
+    manifest |= {"texts": texts_fingerprint(examples.segments(places))}
     store = Store(None if output is None else Path(output), manifest, resume=resume)
-    judge = load_judge(similarity)
-    prepared = judged(prepared, judge, settings.min_similarity)
-    todo = [e for e in examples if e.id not in store.rows]
+    todo = [place for place in places if examples.ids[place] not in store.done]
+    groups = [todo[start : start + group] for start in range(0, len(todo), group)]
     with reporting(progress) as report:
-        report(len(store.rows), len(examples))
-        for start in range(0, len(todo), group):
-            store.add(attack_group(victim, prepared, todo[start : start + group], seed, judge))
-            report(len(store.rows), len(examples))
-    constraints = prepared.constraints
-    extra |= {"min_similarity": constraints.min_similarity, "fewest": constraints.fewest}
-    extra |= {"data": fingerprint(dataset)}
-    return store.finish([e.id for e in examples], {**extra, **judged_by(judge, victim.model)})
+        report(len(store.done), len(places))
+        for rows in (
+            opened.each(examples, groups) if workers is None else _shard(job, examples, groups, workers)
+        ):
+            store.add(rows)
+            report(len(store.done), len(places))
+    extra |= {**opened.describe(), "data": fingerprint(dataset)}
+    return store.finish([examples.ids[place] for place in places], extra)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs in order to attack: it can be sent to another one."""
+
+    victim: Door
+    recipe: str
+    options: Options
+    seed: int
+    similarity: str
+
+    def open(self) -> Opened:
+        """The attack, ready to run; `ConfigError` and `DataError` as of `attack`."""
+        judge = load_judge(self.similarity)
+        recipe = make_recipe(self.recipe, self.victim, self.options)
+        return Opened(self, judged(recipe, judge, self.options.min_similarity), judge)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An attack that is ready to run: words, synonyms and the judge are loaded."""
+
+    job: Job
+    recipe: Recipe
+    judge: Judge | None
+
+    def group(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """The rows of some examples that are attacked side by side."""
+        return attack_group(self.job.victim, self.recipe, examples, self.job.seed, self.judge)
+
+    def each(self, examples: Examples, groups: Sequence[Sequence[int]]) -> Iterator[list[dict[str, Any]]]:
+        """The rows of one group after another."""
+        for places in groups:
+            yield self.group(examples.take(places))
+
+    def describe(self) -> dict[str, Any]:
+        """What the result says about it."""
+        constraints = self.recipe.constraints
+        told = {"min_similarity": constraints.min_similarity, "fewest": constraints.fewest}
+        return {**told, **judged_by(self.judge, self.job.victim.model)}
+
+
+def _shard(
+    job: Job, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
+) -> Iterator[list[dict[str, Any]]]:
+    from offramp.attacks.shards import on_ray
+
+    return on_ray(job, examples, groups, workers)
 
 
 def judged(recipe: Recipe, judge: Judge | None, wanted: float | None) -> Recipe:
@@ -117,13 +172,12 @@ def judged(recipe: Recipe, judge: Judge | None, wanted: float | None) -> Recipe:
     return replace(recipe, constraints=replace(recipe.constraints, judge=judge, min_similarity=least))
 
 
-def _search_trigger(
-    victim: Door, examples: Sequence[Example], seed: int
-) -> tuple[str, list[Example], dict[str, Any]]:
-    """A trigger searched on one half of the examples, the other half, and what is to be said about it."""
-    searched, tested = halves(examples, seed)
-    trigger = find_trigger(victim.white_box, [e.text for e in searched])
-    return str(trigger), tested, {"trigger": asdict(trigger), "searched_on": [e.id for e in searched]}
+def _search_trigger(victim: Door, examples: Examples, seed: int) -> tuple[str, list[int], dict[str, Any]]:
+    """A trigger searched on one half of the examples, the other half's places, and what is to be said about it."""
+    searched, tested = halves(len(examples), seed)
+    trigger = find_trigger(victim.white_box, [e.text for e in examples.take(searched)])
+    told = {"trigger": asdict(trigger), "searched_on": [examples.ids[place] for place in searched]}
+    return str(trigger), tested, told
 
 
 def attack_group(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from torch import nn
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.plain import plain
 from offramp._core.records import write_text
-from offramp.attacks.result import AttackResult, schema, write_parquet
+from offramp.attacks.result import AttackResult, schema, write_parquet, write_result
 from offramp.engine.policy import Policy
 
 MANIFEST, PARTS, RESULT = "manifest.json", "parts", "attack.parquet"
+CHUNK = 1024  # rows put in order at once
 RECORDED = ("record.json", "robustness.parquet")  # what the command line writes beside the result
 
 
 class Store:
-    """Where finished rows go: into memory, and into a folder where one is given.
+    """Where finished rows go: into a folder, group by group, or into memory where none is given.
 
     Args:
         folder: the attack's folder, made where missing; None keeps everything in memory.
@@ -37,11 +38,15 @@ class Store:
     Raises:
         ConfigError: the folder holds another attack, or finished rows while `resume` is False.
         DataError: the folder's manifest cannot be read.
+
+    Attributes:
+        done: ids of the finished examples, and the file that holds each.
     """
 
     def __init__(self, folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> None:
         self.folder, self.manifest = folder, _as_json(manifest)
-        self.rows: dict[int, dict[str, Any]] = {}
+        self.done: dict[int, Path | None] = {}
+        self._rows: dict[int, dict[str, Any]] = {}  # where there is no folder
         if folder is None:
             return
         if not (folder / MANIFEST).exists():
@@ -50,33 +55,48 @@ class Store:
         if (folder / MANIFEST).exists():
             self._compare(_read_manifest(folder / MANIFEST))
             self._load()
-            if self.rows and not resume:
+            if self.done and not resume:
                 raise ConfigError(
-                    f"{folder} holds {len(self.rows)} finished examples of this attack: go on with "
+                    f"{folder} holds {len(self.done)} finished examples of this attack: go on with "
                     "resume=True (--resume), or give another folder"
                 )
         else:
             write_text(folder / MANIFEST, json.dumps(self.manifest, indent=2) + "\n")
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of a finished group; on disk they are there whole or not at all."""
-        self.rows |= {row["id"]: dict(row) for row in rows}
-        if self.folder is not None:
-            table = pa.Table.from_pylist(list(rows), schema(self.manifest["kind"]))
-            write_parquet(table, self.folder / PARTS / f"{rows[0]['id']}.parquet")
+        """Keep the rows of a finished group; on disk they are there whole or not at all, and no longer in memory."""
+        path = None
+        if self.folder is None:
+            self._rows |= {row["id"]: dict(row) for row in rows}
+        else:
+            path = self.folder / PARTS / f"{rows[0]['id']}.parquet"
+            write_parquet(pa.Table.from_pylist(list(rows), schema(self.manifest["kind"])), path)
+        self.done |= {row["id"]: path for row in rows}
 
     def finish(self, order: Sequence[int], metadata: Mapping[str, Any]) -> AttackResult:
         """The result in the order of the ids; in a folder it replaces the parts."""
-        result = AttackResult.of([self.rows[id] for id in order], {**self.manifest, **_as_json(metadata)})
-        if self.folder is not None:
-            result.save(self.folder / RESULT)
-            shutil.rmtree(self.folder / PARTS)
-        return result
+        described = {**self.manifest, **_as_json(metadata)}
+        if self.folder is None:
+            return AttackResult.of([self._rows[id] for id in order], described)
+        if not (self.folder / RESULT).exists():  # else it was finished before
+            write_result(
+                self._in_order(order), schema(self.manifest["kind"]), described, self.folder / RESULT
+            )
+        shutil.rmtree(self.folder / PARTS)
+        return AttackResult.load(self.folder / RESULT)
+
+    def _in_order(self, order: Sequence[int]) -> Iterator[pa.Table]:
+        """The rows in order, some at a time."""
+        for start in range(0, len(order), CHUNK):
+            ids = order[start : start + CHUNK]
+            paths = dict.fromkeys(self.done[id] for id in ids)
+            rows = {row["id"]: row for path in paths for row in pq.read_table(path).to_pylist()}
+            yield pa.Table.from_pylist([rows[id] for id in ids], schema(self.manifest["kind"]))
 
     def _load(self) -> None:
         assert self.folder is not None
-        for path in (*self.folder.glob(RESULT), *(self.folder / PARTS).glob("*.parquet")):
-            self.rows |= {row["id"]: row for row in pq.read_table(path).to_pylist()}
+        for path in (*(self.folder / PARTS).glob("*.parquet"), *self.folder.glob(RESULT)):
+            self.done |= dict.fromkeys(pq.read_table(path, columns=["id"])["id"].to_pylist(), path)
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         now = self.manifest
@@ -137,9 +157,13 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def texts_fingerprint(rows: Sequence[tuple[int, tuple[str, ...]]]) -> str:
+def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
     """16 hexadecimal digits of ids and texts in their order."""
-    return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256(b"[")
+    for place, row in enumerate(rows):
+        digest.update((", " * (place > 0) + repr(row)).encode("utf-8", "surrogatepass"))
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
 def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> list[str]:

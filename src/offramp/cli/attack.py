@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from offramp._core.errors import ConfigError
 from offramp.attacks.options import Options
 from offramp.cli.common import (
     DataOptions,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from offramp.attacks import AttackResult
 
 SHOWN = 3
+PROBED = 8  # examples that the victim is asked about again
 REPORTED = (
     "clean_depth",
     "adversarial_depth",
@@ -58,6 +61,8 @@ def attack(
     similarity: str = "use",
     search: Annotated[Options, Parameter(name="*")] = Options(),
     restart: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -86,15 +91,21 @@ def attack(
         similarity: judge of how close a text stays to its original: use, none, or an encoder by name.
         search: how the recipe searches.
         restart: throw away what a run with other options left in the folder.
+        engine: local, in this process; or ray, on the cluster that RAY_ADDRESS names or on this machine, a group
+            of examples at a time.
+        workers: for ray, processes at once; by default as many as fit.
         output: folder of the results; by default `attack-RECIPE` inside the model's folder.
         reading: how to read the data.
         threads: CPU threads.
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
+    if engine == "local" and workers is not None:
+        raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import discard
     from offramp.engine.policy import Policy
+    from offramp.evaluation.probes import victim_doubts
 
     started = datetime.now(UTC)
     found = reading.load(data)
@@ -115,8 +126,10 @@ def attack(
         batch_size=batch_size,
         group=group,
         similarity=similarity,
+        workers=(workers or "all") if engine == "ray" else None,
         **vars(search),
     )
+    probed = victim_doubts(victim, chosen, rows.select(range(min(PROBED, len(rows)))))
     config = {
         "data": data,
         "split": split,
@@ -126,7 +139,7 @@ def attack(
         "threshold": chosen.criterion.threshold,
         **vars(search),
     }
-    metrics = record_attack(result, victim, found, folder, config, seed, started)
+    metrics = record_attack(result, victim, found, folder, config, probed, started)
     show_attack(result, victim, metrics, found.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
@@ -138,20 +151,21 @@ def record_attack(
     data: Any,
     folder: Path,
     config: dict[str, Any],
-    seed: int,
+    probed: Sequence[str],
     started: datetime,
 ) -> dict[str, Any]:
-    """Robustness numbers of an attack, written beside its rows."""
+    """Robustness numbers of an attack and all doubts about it, written beside its rows."""
     from offramp._core.records import write_record
     from offramp.evaluation import attack_doubts, robustness
+    from offramp.evaluation.floor import floor_beside
 
-    metric = data.metrics[0]
+    metric, seed = data.metrics[0], result.metadata["seed"]
     found = robustness(result.table, victim.exit_layers, metric=metric, seed=seed)
     metrics = {
         **found.metrics,
         "metric": metric,
         "exit_layers": victim.exit_layers,
-        "doubts": attack_doubts(result.table),
+        "doubts": [*attack_doubts(result.table, result.metadata), *probed, *floor_beside(folder)],
     }
     tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
     write_record(

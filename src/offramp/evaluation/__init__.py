@@ -3,10 +3,11 @@
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.calibrated import reliability_table
-from offramp.evaluation.checks import attack_doubts, floor_doubts, refuse_unlike, trace_doubts
+from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
+from offramp.evaluation.floor import floor_doubts
 from offramp.evaluation.outcomes import exit_statistic, policy_statistic, scaled
 from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
 from offramp.evaluation.robustness import (

@@ -136,6 +136,9 @@ def attack_doubts(
         "repeated-rows": (len(keys) - len(set(keys)), "rows repeat an example of the same recipe and seed"),
     }
     found = [doubt(name, f"{count} {what}") for name, (count, what) in counts.items() if count]
+    layers = {float(n) for side in SIDES for n in np.unique(floats(table, f"{side}_layer"))}
+    if len(layers) == 1 and table.num_rows > 1:
+        found.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
     return (*_few(table.num_rows), *found, *_inside_doubts(table), *_constraint_doubts(table, metadata))
 
 
@@ -168,33 +171,6 @@ def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> l
         doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
         for name, ids in counted.items()
     ]
-
-
-def floor_doubts(
-    white: pa.Table, floor: pa.Table, names: tuple[str, str] = ("the white box", "random edits")
-) -> tuple[str, ...]:
-    """Whether random edits do better than an attack with gradients, on the same examples.
-
-    Args:
-        white: rows of the attack that takes gradients.
-        floor: rows of the random one, under the same budget of words and tries.
-        names: of both.
-
-    Returns:
-        One sentence, or none; none where they have no example in common.
-    """
-    layers = [
-        dict(zip(rows["id"].to_pylist(), floats(rows, "adversarial_layer"), strict=True))
-        for rows in (white, floor)
-    ]
-    common = sorted(layers[0].keys() & layers[1].keys())
-    if not common:
-        return ()
-    one, other = (float(np.mean([side[id] for id in common])) for side in layers)
-    if one >= other:
-        return ()
-    sentence = f"{names[0]} reaches layer {one:.2f} on average, {names[1]} {other:.2f}"
-    return (doubt("white-below-random", sentence),)
 
 
 def _unchanged(table: pa.Table) -> NDArray[np.bool_]:

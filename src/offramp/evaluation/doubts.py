@@ -60,8 +60,14 @@ CHECKS: dict[str, Check] = {
     "weaker": Check(
         "examples leave earlier after the attack than before.",
         "A search that keeps the best text ever seen cannot end below its start: there is a fault in it, or the "
-        "attack does not look (`waffle-universal`, texts carried over from another model).",
+        "attack does not look at exits (`waffle-universal`, accuracy attacks, texts of another model).",
         "Look at the rows; for an attack that does not look, take the number as it is.",
+    ),
+    "one-exit": Check(
+        "every clean and every adversarial text leaves at one and the same exit.",
+        "The exit rule does not look at the text: the threshold that was tuned lets everything pass, or nothing. "
+        "There is no decision that an attack could change, and a drop of zero says nothing about robustness.",
+        "Tune for a cost (`max_cost`) or a smaller loss of accuracy, so that examples leave at different exits.",
     ),
     "success-unchanged": Check(
         "an example counts as a success although its text is what it was.",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp._core.errors import MissingExtraError, OfframpError
+from offramp._core.cluster import PATIENCE, RETRIES, connect, places
+from offramp._core.errors import OfframpError
 from offramp.evaluation.grid import GridCell, run_cell
 
 if TYPE_CHECKING:
     from offramp.evaluation.grid import Watch
-
-RETRIES = 3  # of a cell whose worker died
-PATIENCE = 5.0  # seconds between two looks
 
 
 def run_on_ray(
@@ -31,16 +28,9 @@ def run_on_ray(
     Raises:
         MissingExtraError: ray is not installed.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ray", "ray") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    remote = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=min(gpus, 1))(run_cell)
-    at_once = workers or gpus or max(1, int(resources.get("CPU", 1)))
+    ray = connect()
+    at_once, takes = places(ray, workers)
+    remote = ray.remote(max_retries=RETRIES, **takes)(run_cell)
     waiting, running = list(cells), dict[Any, GridCell]()
     failed: dict[str, str] = {}
     while waiting or running:

@@ -1,0 +1,40 @@
+"""The one place that starts ray: it is optional, and imported where it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from offramp._core.errors import ConfigError, MissingExtraError
+
+RETRIES = 3  # of work whose worker died
+PATIENCE = 5.0  # seconds between two looks
+
+
+def connect() -> Any:
+    """The module `ray`, connected to the cluster that RAY_ADDRESS names, else started on this machine.
+
+    Raises:
+        MissingExtraError: ray is not installed.
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("ray", "ray") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    return ray
+
+
+def places(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
+    """How many workers run at once, and what each takes: a processor, and a GPU where the cluster has some.
+
+    Raises:
+        ConfigError: less than one worker is asked for.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}: leave it out for as many as fit")
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    at_once = workers or gpus or max(1, int(resources.get("CPU", 1)))
+    return at_once, {"num_cpus": 1, "num_gpus": min(gpus, 1)}

@@ -1,0 +1,89 @@
+"""Whether an attack that sees gradients does better than random edits under the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offramp.evaluation.columns import floats
+from offramp.evaluation.doubts import doubt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from offramp.attacks import AttackResult
+
+FLOOR = "random"  # how the recipes of random edits begin
+SHARED = ("policy", "weights", "texts")  # the same victim and the same examples
+BUDGET = ("words", "top_n", "beam", "rounds", "keep", "max_edits", "min_similarity")
+
+
+def floor_doubts(
+    white: pa.Table, floor: pa.Table, names: tuple[str, str] = ("the white box", "random edits")
+) -> tuple[str, ...]:
+    """Whether random edits do better than an attack with gradients, on the same examples.
+
+    Args:
+        white: rows of the attack that takes gradients.
+        floor: rows of the random one, under the same budget of words and tries.
+        names: of both.
+
+    Returns:
+        One sentence, or none; none where they have no example in common.
+    """
+    layers = [
+        dict(zip(rows["id"].to_pylist(), floats(rows, "adversarial_layer"), strict=True))
+        for rows in (white, floor)
+    ]
+    common = sorted(layers[0].keys() & layers[1].keys())
+    if not common:
+        return ()
+    one, other = (float(np.mean([side[id] for id in common])) for side in layers)
+    if one >= other:
+        return ()
+    sentence = f"{names[0]} reaches layer {one:.2f} on average, {names[1]} {other:.2f}"
+    return (doubt("white-below-random", sentence),)
+
+
+def floor_beside(folder: Path) -> tuple[str, ...]:
+    """Doubts about an attack from those beside it: random edits on the same victim, examples and budget.
+
+    Args:
+        folder: of the attack; its neighbours are looked into, where it takes gradients or is random itself.
+
+    Returns:
+        Sentences, none where nothing comparable lies beside it.
+    """
+    from offramp.attacks import AttackResult
+
+    this = AttackResult.load(folder)
+    others = [
+        AttackResult.load(p) for p in sorted(folder.parent.glob("*/attack.parquet")) if p.parent != folder
+    ]
+    found: list[str] = []
+    for other in others:
+        if comparable(this.metadata, other.metadata):
+            white, floor = (other, this) if is_floor(this.metadata) else (this, other)
+            if _white(white) and is_floor(floor.metadata):
+                names = (str(white.metadata["recipe"]), str(floor.metadata["recipe"]))
+                found += floor_doubts(white.table, floor.table, names)
+    return tuple(found)
+
+
+def is_floor(metadata: Mapping[str, Any]) -> bool:
+    """Whether an attack is one of random edits."""
+    return str(metadata.get("recipe", "")).startswith(FLOOR)
+
+
+def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two attacks had the same victim, examples and budget."""
+    options = one.get("options") or {}, other.get("options") or {}
+    alike = all(one.get(name) == other.get(name) for name in SHARED)
+    return alike and all(options[0].get(name) == options[1].get(name) for name in BUDGET)
+
+
+def _white(result: AttackResult) -> bool:
+    return bool(floats(result.table, "gradient_queries").sum() > 0) and not is_floor(result.metadata)
