@@ -11,18 +11,21 @@ def report(runs: Path, *, output: Path | None = None, json: bool = False) -> Non
     """Make figures, tables and a self-contained HTML page from run records alone.
 
     For example `offramp report runs`, which reads every record below `runs`. The folder of a sweep gets the tables
-    and figures of a study instead: methods compared task by task and on average.
+    and figures of a study instead: methods compared task by task and on average; or, where models were attacked, what
+    each attack takes away.
 
     Args:
         runs: folder of one run, or one that holds several, or of a sweep.
         output: where the report goes; by default `report` inside it.
         json: print one JSON object on stdout.
     """
+    from offramp.evaluation.attack_results import is_attack_study
     from offramp.evaluation.study_results import is_sweep
     from offramp.reports import report as write
+    from offramp.reports.attack_build import attack_report
     from offramp.reports.study_build import study_report
 
-    make = study_report if is_sweep(runs) else write
+    make = study_report if is_sweep(runs) else attack_report if is_attack_study(runs) else write
     files = make(runs, output or runs / "report")
     for name, path in files.items():
         note(f"{name}: {path}")
