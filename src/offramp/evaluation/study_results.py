@@ -98,7 +98,7 @@ def load_results(folder: str | Path) -> list[Result]:
 
 def is_sweep(folder: str | Path) -> bool:
     """Whether all records below a folder are cells of a sweep, or belong to one (such as that of its training)."""
-    records = cell_records(Path(folder)) if Path(folder).is_dir() else []
+    records = cell_records(Path(folder), "*.json") if Path(folder).is_dir() else []
     cells = {Path(record["path"]).parent for record in records if _is_trained(record)}
     return bool(cells) and all(cells & {*Path(record["path"]).parents} for record in records)
 
@@ -112,11 +112,11 @@ def _is_trained(record: Mapping[str, Any]) -> bool:
     return "cell" in record["config"] and "method" in record["config"]["cell"]
 
 
-def cell_records(root: Path) -> list[dict[str, Any]]:
-    """The records below a folder that runs wrote for themselves; those that cannot be read are logged."""
+def cell_records(root: Path, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
+    """The records below a folder, of cells unless told otherwise; those that cannot be read are logged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = read_records(root, FILE_NAME)
+        records = read_records(root, pattern)
     for warning in caught:
         _LOG.warning("%s", warning.message)
     return records

@@ -25,7 +25,6 @@ from offramp.metrics import score
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from offramp.data import TextData
     from offramp.evaluation.grid import Load
     from offramp.model.base import SegmentedModel
 

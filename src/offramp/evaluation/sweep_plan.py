@@ -231,7 +231,7 @@ def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
         "criterion": str(content.get("criterion", "confidence")),
         "pooling": content.get("pooling"),
         "max_length": content.get("max_length"),
-        "conflict": tuple(_share(share) for share in _listed(content.get("conflict"))),
+        "conflict": tuple(_share(share) for share in listed(content.get("conflict"))),
     }
     methods = [_method(*item) for item in named(content["strategies"])]
     backbones = [(name, _layers(exits)) for name, exits in named(content["backbones"])]
