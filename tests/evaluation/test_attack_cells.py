@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import read_record
 from offramp.attacks import AttackResult, transfer
 from offramp.attacks import run as run_module
+from offramp.cli.main import run
 from offramp.data import load_data
 from offramp.evaluation import attack_cell
 from offramp.evaluation.attack_cell import load_victim, tuned
@@ -114,6 +117,9 @@ def test_what_a_cell_leaves_behind(trained: Any, tmp_path: Path) -> None:
     ]
     record, result = read_record(folder / "record.json"), AttackResult.load(folder)
     assert record["config"]["cell"] == cell.to_dict()
+    changes = result.column("fluency_change")
+    assert np.isfinite(changes).all()
+    assert (changes[result.column("words_changed") == 0] == 0).all()
     metrics = record["metrics"]
     assert metrics["examples"] == len(result) == 6
     assert metrics["clean_depth"] == pytest.approx(np.mean(result.column("clean_layer")))
@@ -226,3 +232,29 @@ def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
                 assert row["adversarial_depth"] == pytest.approx(np.mean(own.column("adversarial_layer")))
     with pytest.raises(DataError, match="has not been attacked yet"):
         carried[0].run(tmp_path / "elsewhere", load_data)
+
+
+def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, output = tmp_path / "same-toy.yaml", tmp_path / "out"
+    keys = {
+        **trained["keys"],
+        "tasks": {trained["task"]: 0},
+        "criteria": ["confidence"],
+        "transfer": ["floor"],
+    }
+    config.write_text(yaml.safe_dump(keys))
+    arguments = ["sweep", str(config), "--output", str(output), "--json"]
+    assert run([*arguments, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cells"], told["waiting"]) == (6, 6)
+    assert not output.exists()
+    assert run(arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["done"] == 6
+    assert "/confidence/same-word: done" in captured.err
+    assert "/transfer/floor: done" in captured.err
+    assert run(["report", str(output)]) == 0
+    assert (output / "report" / "tables" / "claims.md").exists()
+    config.write_text(yaml.safe_dump({**keys, "recipes": ["same-wrod"], "transfer": False}))
+    assert run(["sweep", str(config), "--dry-run"]) == 2
+    assert "Did you mean" in capsys.readouterr().err

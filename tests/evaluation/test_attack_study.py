@@ -137,7 +137,7 @@ def test_difference_tables(study: Any) -> None:
     keys = [tuple(row[name] for name in ("attack", "task", "method", "criterion")) for row in rows]
     assert len(set(keys)) == len(keys)
     numbers = number_table(study)
-    assert numbers.num_rows == 32 * 15
+    assert numbers.num_rows == 32 * 16
 
 
 def test_doubts_are_counted_and_floors_compared(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
     )
     with files["tables/numbers.csv"].open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 32 * 15
+    assert len(rows) == 32 * 16
     assert float(rows[0]["low"]) <= float(rows[0]["estimate"]) <= float(rows[0]["high"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,10 @@ from offramp._core.errors import DataError
 from offramp._core.records import write_record
 from offramp._core.trace import Trace
 from offramp.calibration import tune
+from offramp.evaluation.attack_results import FLUENCY
 from offramp.evaluation.checks import attack_doubts
+from offramp.evaluation.columns import with_column
+from offramp.evaluation.fluency import Bigram, fluency_change
 from offramp.evaluation.probes import victim_doubts
 from offramp.evaluation.robustness import robustness
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 CALIBRATION = "calibration.npz"  # beside the cells of a model
+SEGMENTS = ("text", "text_pair")
 PROBED = 8  # examples that the victim is probed with
 
 
@@ -54,6 +59,7 @@ def attack_model(cell: AttackCell, output: Path, load: Load) -> None:
         progress=False,
         **cell.attack.options,
     )
+    result = with_fluency(result, data, output / cell.folder)
     probed = victim_doubts(model, policy, rows.select(range(min(PROBED, len(rows)))))
     record_attack(cell, output / cell.folder, result, data.metrics[0], policy, probed, started)
 
@@ -118,6 +124,21 @@ def _read(path: Path) -> Trace | None:
         return Trace.load(path)
     except DataError:  # not there yet, or broken: made again
         return None
+
+
+def with_fluency(result: AttackResult, data: TextData, folder: Path) -> AttackResult:
+    """The result with the column `fluency_change`, also in its file: see `fluency`."""
+    if FLUENCY in result.table.column_names:
+        return result
+    texts = [text for name in SEGMENTS if name in data["train"].column_names for text in data["train"][name]]
+    sides = [
+        [[row[f"{side}{name}"] for name in SEGMENTS if row[name] is not None] for row in result.rows]
+        for side in ("", "adversarial_")
+    ]
+    changes = fluency_change(Bigram(texts), *sides).tolist()
+    told = replace(result, table=with_column(result.table, FLUENCY, changes))
+    told.save(folder / "attack.parquet")
+    return told
 
 
 def record_attack(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
-from offramp.evaluation.columns import in_front, stack
+from offramp.evaluation.columns import floats, in_front, stack
 from offramp.evaluation.robustness import attack_statistic, metric_names
 from offramp.evaluation.study_results import ORDER, cell_records
 
@@ -38,7 +38,9 @@ NUMBERS = (
     "seconds",
     "success",
     "reached_last",
+    "fluency_change",
 )
+FLUENCY = "fluency_change"  # a column of the study's own, see `fluency`
 RECIPES = (
     "same-plus",
     "same-word",
@@ -116,10 +118,14 @@ class Attacked:
         """`NUMBERS` under any weighting of the examples."""
         whole = attack_statistic(read_attack(self.rows, self.exit_layers), self.metric)
         known = [name.replace(f"_{self.metric}", "_score") for name in metric_names(self.metric)]
-        columns = [known.index(name) for name in NUMBERS]
+        columns = [known.index(name) for name in NUMBERS if name != FLUENCY]
+        fluency = np.full(whole.examples, np.nan)
+        if FLUENCY in self.rows.column_names:
+            fluency = floats(self.rows, FLUENCY)
 
         def values(weights: Weights) -> NDArray[np.float64]:
-            return whole.values(weights)[:, columns]
+            means = weights @ fluency / weights.sum(axis=1)
+            return np.column_stack([whole.values(weights)[:, columns], means])
 
         texts = json.dumps([self.rows[name].to_pylist() for name in ("id", "text")])
         return Statistic(NUMBERS, whole.examples, f"{zlib.crc32(texts.encode()):08x}", values)

@@ -92,13 +92,15 @@ def effort_table(study: AttackStudy) -> TextTable:
         "score",
         "words",
         "similarity",
+        "fluency",
         "forward",
         "gradient",
         "seconds",
     )
     note = (
-        "Means per example over training methods and exit rules: words changed, similarity to the original, texts run, "
-        f"gradients taken, seconds. {DROP} {NESTED}"
+        "Means per example over training methods and exit rules: words changed, similarity to the original, change in "
+        "log-probability a token (bigram model of the training texts, nats), texts run, gradients taken, seconds. "
+        f"{DROP} {NESTED}"
     )
     return TextTable("Recipes: effect and effort", header, tuple(rows), note, words=3)
 
@@ -110,7 +112,7 @@ def _effort(found: Numbers) -> tuple[str, ...]:
     score = f"{plain('clean_score', 3)} → {plain('adversarial_score', 3)}"
     depths = (plain("clean_depth", 2), plain("adversarial_depth", 2))
     spent = (plain("forward_queries", 0), plain("gradient_queries", 1), plain("seconds", 2))
-    changed = (plain("words_changed", 2), plain("similarity", 3))
+    changed = (plain("words_changed", 2), plain("similarity", 3), plain("fluency_change", 2))
     return (*depths, _shown(found, "efficiency_drop"), score, *changed, *spent)
 
 
