@@ -13,16 +13,19 @@ from filelock import FileLock
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import read_record
-from offramp.attacks import AttackResult, transfer
+from offramp.attacks import RECIPES, AttackResult, Options, transfer
 from offramp.attacks import run as run_module
 from offramp.cli.main import run
 from offramp.data import load_data
 from offramp.evaluation import attack_cell
 from offramp.evaluation.attack_cell import load_victim, tuned
-from offramp.evaluation.attack_plan import make_attack_plan
+from offramp.evaluation.attack_plan import KEYS, is_attack_plan, make_attack_plan
 from offramp.evaluation.grid import LOCK, is_recorded, run_cell, run_grid
 from offramp.evaluation.study_results import is_sweep, load_results
+from offramp.evaluation.sweep_plan import named, read_keys, read_sweep
 from offramp.evaluation.transfer_plan import TransferCell
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Stop(BaseException):
@@ -88,6 +91,22 @@ def test_recipes_and_options_are_checked_before_anything_runs(trained: Any, tmp_
     with pytest.raises(ConfigError, match="Did you mean 'rounds'"):
         run_grid(plan_of(trained, options={"round": 1}), tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("same-*.yaml")), ids=lambda path: path.stem)
+def test_the_configs_of_the_repository(path: Path) -> None:
+    content = read_keys(path)
+    assert is_attack_plan(content)
+    assert set(content) <= set(KEYS)
+    for name, own in named(content["recipes"]):
+        options = {key: value for key, value in (own or {}).items() if key != "recipe"}
+        assert (own or {}).get("recipe", name) in RECIPES
+        Options.of(**options)
+    models = content["models"]
+    for folder in models.values() if isinstance(models, dict) else [models]:
+        sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
+        assert {cell.task for cell in sweep.cells} >= {task for task, _ in named(content["tasks"])}
+        assert {cell.method.name for cell in sweep.cells} >= set(content["strategies"])
 
 
 def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from offramp.reports.attack_tables import ablated
 from offramp.reports.study_tables import name_of
 from offramp.reports.style import (
     ATTACKED,
-    CLEAN,
     GREY,
     WIDTH,
     caption,
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 2  # panels side by side
 BARS = "Bars: 95 % bootstrap intervals over examples and seeds."
+BEYOND = "Above 1: costlier than the full model, which a cascade can be."
+BEHIND = 0.5  # how far intervals are drawn beyond the last estimate
 DASHED = "Dashed: the SAME paper's 80 %."
 WIDEST = 12  # columns of a matrix whose values are written into it
 
@@ -91,7 +92,7 @@ def panels(study: AttackStudy, backbone: str, attack: str, what: str) -> Figure:
         _legend(figure, methods)
         title = "Share of the gain lost" if what == "drop" else "Cost before and after"
         figure.suptitle(f"{title}: {attack}, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13)
-        words = f"{BARS} {DASHED}" if what == "drop" else f"Hollow: clean. Full: attacked. {BARS}"
+        words = f"{BARS} {DASHED} {BEYOND}" if what == "drop" else f"Hollow: clean. Full: attacked. {BARS}"
         caption(figure, words)
     return figure
 
@@ -127,8 +128,7 @@ def _frame(axes: Axes, task: str, criteria: Sequence[str], what: str) -> None:
     axes.axvline(0 if what == "drop" else 1, color=GREY, lw=1)
     if what == "drop":
         axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(low, -1.0), min(max(high, 1.05), 1.5))  # a share of next to nothing may be anything
+        _reach(axes)
     axes.set_xlabel("Share of the gain lost" if what == "drop" else "Cost (share of FLOPs)", fontsize=10)
 
 
@@ -145,24 +145,39 @@ def _legend(figure: Figure, methods: Sequence[str]) -> None:
 
 
 def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
-    """The gain lost to every attack, on average over tasks, methods and exit rules."""
-    found = {a: study.mean(study.where(backbone=backbone, attack=a)) for a in study.values("attack")}
-    known = {a: numbers for a, numbers in found.items() if numbers is not None}
+    """The gain lost to every attack by method, on average over tasks and exit rules."""
+    attacks, methods = study.values("attack"), study.values("method")
     with styled():
-        figure, axes = new_figure(1.5 + 0.34 * len(known))
+        figure, axes = new_figure(1.5 + (0.2 + 0.13 * len(methods)) * len(attacks))
         figure.suptitle(
             f"What attacks take away, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13
         )
-        for row, (attack, numbers) in enumerate(known.items()):
-            recipe = study.recipe(attack)
-            shade = CLEAN if is_accuracy(recipe) else GREY if is_random(recipe) else ATTACKED
-            _bar(axes, numbers.interval("efficiency_drop"), row, shade)
-        _rows(axes, list(known))
+        for row, attack in enumerate(attacks):
+            for i, method in enumerate(methods):
+                found = study.mean(study.where(backbone=backbone, attack=attack, method=method))
+                if found is not None:
+                    _drop(axes, found, row + (i - (len(methods) - 1) / 2) * 0.8 / max(len(methods), 2), i)
+        _rows(axes, [f"{attack}{_sort(study.recipe(attack))}" for attack in attacks])
+        _reach(axes)
         axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
         axes.axvline(0, color=GREY, lw=1)
         axes.set_xlabel("Share of the gain lost")
-        caption(figure, f"Blue: accuracy attacks. Grey: random edits. {BARS} {DASHED}")
+        _legend(figure, methods)
+        caption(figure, f"{BARS} {DASHED} {BEYOND}")
     return figure
+
+
+def _sort(recipe: str) -> str:
+    return " (accuracy)" if is_accuracy(recipe) else " (floor)" if is_random(recipe) else ""
+
+
+def _reach(axes: Axes) -> None:
+    """Limits that show every estimate; an interval of a share of next to nothing may run out of the picture."""
+    marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[arg-type, index]
+    marks = [mark for mark in marks if np.isfinite(mark)]
+    low, high = axes.get_xlim()
+    least, most = min([*marks, 0.0]), max([*marks, 1.0])
+    axes.set_xlim(max(low, least - BEHIND), min(max(high, 1.05), most + BEHIND))
 
 
 def ablation_figure(study: AttackStudy, backbone: str) -> Figure:
