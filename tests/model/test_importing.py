@@ -118,6 +118,21 @@ def test_labels_come_from_the_config_unless_given(make: Any) -> None:
     assert import_checkpoint(folder, "deebert", labels=["x", "y", "z"]).labels == ("x", "y", "z")
 
 
+def test_outputs_come_in_the_order_wanted(make: Any) -> None:
+    folder, config, state = make(CASES["deebert-bert"])
+    labels, order = ["contradiction", "entailment", "neutral"], ["entailment", "neutral", "contradiction"]
+    model = import_checkpoint(folder, "deebert", labels=labels, order=order)
+    assert model.labels == tuple(order)
+    expected = forward(CASES["deebert-bert"], config, state, batch(config))
+    with torch.no_grad():
+        logits = model(**batch(config)).logits
+    torch.testing.assert_close(logits[:, 1], expected["2"][:, [1, 2, 0]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits[:, -1], expected["final"][:, [1, 2, 0]], atol=1e-5, rtol=0)
+    for wrong in (order[:2], [*order, "neutral"], ["a", "b", "c"]):
+        with pytest.raises(ModelError, match="expected an order of the labels"):
+            import_checkpoint(folder, "deebert", labels=labels, order=wrong)
+
+
 def test_the_tokenizer_is_the_one_beside_the_weights_or_the_one_asked_for(
     make: Any, tiny_encoder: Path
 ) -> None:

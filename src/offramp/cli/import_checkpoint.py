@@ -15,6 +15,7 @@ def import_checkpoint(
     layout: Literal["deebert", "pabee", "elasticbert"],
     output: Path,
     labels: list[str] | None = None,
+    order: list[str] | None = None,
     tokenizer: str | None = None,
     last_exit: Literal["classifier", "highway"] = "classifier",
     max_length: int | None = None,
@@ -30,6 +31,7 @@ def import_checkpoint(
         layout: the code that wrote it: deebert (BERT, RoBERTa), pabee (BERT, ALBERT) or elasticbert.
         output: folder of the model; it must be new or empty.
         labels: class names in the order of the outputs, as your data calls them; by default those in config.json.
+        order: the same names in the order that your data has, where that differs: MNLI's mostly does.
         tokenizer: packaged encoder, folder or hub id to take the tokenizer from, where the checkpoint has none.
         last_exit: of deebert, the head of the last exit: the classifier, or the last off-ramp (highway), which its
             training leaves out.
@@ -41,7 +43,13 @@ def import_checkpoint(
     from offramp.model import import_checkpoint as load
 
     model = load(
-        checkpoint, layout, labels=labels, tokenizer=tokenizer, last_exit=last_exit, max_length=max_length
+        checkpoint,
+        layout,
+        labels=labels,
+        order=order,
+        tokenizer=tokenizer,
+        last_exit=last_exit,
+        max_length=max_length,
     )
     model.save_pretrained(output / "model")
     what = ", ".join(model.labels) or "one value"

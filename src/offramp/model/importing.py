@@ -32,6 +32,7 @@ def import_checkpoint(
     layout: str,
     *,
     labels: Sequence[str] | None = None,
+    order: Sequence[str] | None = None,
     tokenizer: str | Path | None = None,
     last_exit: LastExit = "classifier",
     max_length: int | None = None,
@@ -48,7 +49,9 @@ def import_checkpoint(
     Args:
         folder: `config.json`, and `model.safetensors` or `pytorch_model.bin`; mostly a tokenizer too.
         layout: `deebert` (BERT, RoBERTa), `pabee` (BERT, ALBERT) or `elasticbert`.
-        labels: class names in the order of the outputs; by default those in `config.json`.
+        labels: class names in the order of the outputs; by default those in `config.json`. DeeBERT and PABEE code has
+            MNLI's as contradiction, entailment, neutral; with RoBERTa the last two change places.
+        order: the same names in the order wanted, such as that of your data; by default as they are.
         tokenizer: a packaged encoder, folder or hub id to take the tokenizer from, where `folder` has none.
         last_exit: of DeeBERT, the head of the last exit: `classifier`, or the last off-ramp, `highway`.
         max_length: longest input in tokens; by default 256 or what the encoder takes.
@@ -72,6 +75,7 @@ def import_checkpoint(
     depth = backbone.num_hidden_layers
     heads, unused = _heads(LAYOUTS[layout], encoder, depth, last_exit)
     names = _label_names(source, stored, _outputs(source, heads[0][1], weights), labels)
+    names, rows = _ordered(names, order)
     config = MultiExitConfig(
         backbone_config=backbone,
         exits=range(1, depth + 1),
@@ -83,7 +87,10 @@ def import_checkpoint(
     )
     with torch.random.fork_rng(devices=[]):
         model = MultiExitForSequenceClassification(config)
-    _fill(model, source, f"the layout {layout!r}", weights, _origins(model, encoder, heads), unused)
+    origins = _origins(model, encoder, heads)
+    _check(model, source, layout, weights, origins, unused)
+    tensors = {name: weights[origin] for name, origin in origins.items()}
+    model.load_state_dict({n: t[rows] if ".classifier." in n else t for n, t in tensors.items()})
     model.tokenizer = _tokenizer(source, tokenizer, backbone)
     model.config.max_tokens = check_length(max_length, model.backbone, model.tokenizer)
     return model.eval()
@@ -215,6 +222,14 @@ def _label_names(
     return list(labels or (known.get(str(i), str(i)) for i in range(outputs)))
 
 
+def _ordered(names: list[str], order: Sequence[str] | None) -> tuple[list[str], list[int]]:
+    """The names in the order wanted, and the output that each one has in the checkpoint."""
+    wanted = names if order is None else list(order)
+    if sorted(wanted) != sorted(names):
+        raise ModelError(f"expected an order of the labels {names}, got {wanted}: name each of them once")
+    return wanted, [names.index(name) for name in wanted]
+
+
 def _origins(
     model: MultiExitForSequenceClassification, encoder: str, heads: Sequence[tuple[str, str]]
 ) -> dict[str, str]:
@@ -227,7 +242,7 @@ def _origins(
     return origins
 
 
-def _fill(
+def _check(
     model: MultiExitForSequenceClassification,
     source: Path,
     layout: str,
@@ -235,14 +250,13 @@ def _fill(
     origins: Mapping[str, str],
     unused: set[str],
 ) -> None:
-    """Copy every tensor; `ModelError` with names for what is missing, left over, or of another shape."""
+    """`ModelError` with names where tensors are missing, left over, or of another shape."""
     for problem, names in _misfits(model.state_dict(), weights, origins, unused):
         if names:
             raise ModelError(
-                f"the checkpoint in {source} is in {layout}, but {problem} {_some(names)}: it is damaged, or its "
-                "config.json is of another model"
+                f"the checkpoint in {source} is in the layout {layout!r}, but {problem} {_some(names)}: it is "
+                "damaged, or its config.json is of another model"
             )
-    model.load_state_dict({name: weights[origin] for name, origin in origins.items()})
 
 
 def _misfits(
