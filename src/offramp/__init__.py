@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         MultiExitConfig,
         MultiExitForSequenceClassification,
         MultiModelForSequenceClassification,
+        import_checkpoint,
         load_model,
     )
     from offramp.training.run import train
@@ -36,6 +37,7 @@ _HOME = {
     "Policy": "offramp.engine.policy",
     "Trace": "offramp._core.trace",
     "attack": "offramp.attacks",
+    "import_checkpoint": "offramp.model",
     "load_data": "offramp.data",
     "load_model": "offramp.model",
     "make_criterion": "offramp.criteria",
@@ -54,6 +56,7 @@ __all__ = [
     "Policy",
     "Trace",
     "attack",
+    "import_checkpoint",
     "load_data",
     "load_model",
     "make_criterion",

@@ -31,10 +31,13 @@ class ConfigError(OfframpError, ValueError):
 
 
 class MissingExtraError(OfframpError, ImportError):
-    """An optional dependency is needed; the message gives the install line."""
+    """An optional dependency is needed; the message gives the install line, and a second one where it takes two."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is needed for this; install it with: pip install 'offramp[{extra}]'")
+    def __init__(self, package: str, extra: str, then: str = "") -> None:
+        second = f" && {then}" if then else ""
+        super().__init__(
+            f"{package} is needed for this; install it with: pip install 'offramp[{extra}]'{second}"
+        )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

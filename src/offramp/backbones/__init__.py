@@ -1,7 +1,7 @@
 """Encoders of the `transformers` library, unmodified, driven layer by layer."""
 
 from offramp.backbones.backbone import Backbone, BackboneState
-from offramp.backbones.loading import load_backbone, truncated_config
+from offramp.backbones.loading import has_tokenizer, load_backbone, load_tokenizer, truncated_config
 from offramp.backbones.packaged import PACKAGED
 from offramp.backbones.parity import check_parity
 from offramp.backbones.specs import SPECS, BackboneSpec, Context, spec_of
@@ -14,7 +14,9 @@ __all__ = [
     "BackboneState",
     "Context",
     "check_parity",
+    "has_tokenizer",
     "load_backbone",
+    "load_tokenizer",
     "spec_of",
     "truncated_config",
 ]

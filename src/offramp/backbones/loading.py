@@ -26,6 +26,8 @@ from offramp.backbones.specs import spec_of
 
 T = TypeVar("T")
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+
 
 def load_backbone(
     name: str | Path, *, depth: int | None = None
@@ -49,11 +51,35 @@ def load_backbone(
     spec_of(config)
     if depth is not None:
         config = truncated_config(config, depth)
-    tokenizer = _read(source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source))
-    _check_tokenizer(source, tokenizer, config)
+    tokenizer = load_tokenizer(source, config)
     model, report = _read(source, "weights", lambda: _weights(source, config))
     _check_weights(source, model, report)
     return model, tokenizer
+
+
+def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of an encoder.
+
+    Args:
+        name: as in `load_backbone`; a folder may hold a tokenizer alone.
+        config: config of the encoder, which says what kind of tokenizer where its own files do not.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ModelError: nothing there, or a tokenizer with more tokens than the encoder has.
+    """
+    folder = Path(name).expanduser()
+    source = str(folder) if has_tokenizer(folder) else _source(name)
+    tokenizer = _read(source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, config=config))
+    _check_tokenizer(source, tokenizer, config)
+    return tokenizer
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the vocabulary of a tokenizer, in one of the library's formats."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:

@@ -22,6 +22,10 @@ COMMANDS = {
     "demo": ("offramp.cli.demo:demo", "train three ways on real data, compare, attack, report"),
     "data": ("offramp.cli.data:data", "show a data set, or list those with a name"),
     "train": ("offramp.cli.train:train", "fine-tune an encoder so that it can leave early"),
+    "import": (
+        "offramp.cli.import_checkpoint:import_checkpoint",
+        "read a checkpoint of DeeBERT or PABEE code",
+    ),
     "tune": ("offramp.cli.tune:tune", "choose the threshold to leave at, on calibration data"),
     "evaluate": ("offramp.cli.evaluate:evaluate", "measure exits, curves and speed; compare models"),
     "attack": ("offramp.cli.attack:attack", "edit words so that a model runs deep"),
@@ -44,7 +48,7 @@ A first look, on real data: `offramp demo`. A study of your own, step by step:
 
     offramp train movies --strategy sweet --output runs/sweet
     offramp tune runs/sweet movies --max-accuracy-drop 0.01
-    offramp evaluate runs/sweet movies
+    offramp evaluate runs/sweet --data movies
     offramp attack runs/sweet movies --recipe same-word
     offramp report runs/sweet
     offramp export runs/sweet --output served --precision int8 --data movies

@@ -2,6 +2,7 @@
 
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
+from offramp.model.importing import import_checkpoint
 from offramp.model.loading import load_model
 from offramp.model.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
 
@@ -11,5 +12,6 @@ __all__ = [
     "MultiExitOutput",
     "MultiModelConfig",
     "MultiModelForSequenceClassification",
+    "import_checkpoint",
     "load_model",
 ]

@@ -1,0 +1,202 @@
+"""TextAttack itself: imported without flair, without its downloads, and without a trace in this process.
+
+Its import asks for flair, which tags parts of speech and needs transformers before version 5; downloads six data sets
+of NLTK; disables every logger there is; and changes environment variables. Recipes that work offline need none of
+that but NLTK's stop words and WordNet, which come out of registry packages here.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from offramp._core.errors import ConfigError, MissingExtraError
+from offramp._core.packages import cache_dir, fetch
+
+TEXTATTACK = "textattack==0.3.11"  # what the bridge is tested with
+STOP_WORDS = "corpora/stopwords/english"
+STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc"}
+WORDNET = (
+    *("lexnames", "index.sense", "cntlist.rev"),
+    *(f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb")),
+    *(f"{pos}.exc" for pos in ("adj", "adv", "noun", "verb")),
+)
+WORDNET_SHA256 = {
+    "data.noun": "0be5cc3ab9bf4dc9",
+    "index.noun": "c9828ab17300e93c",
+    "noun.exc": "2ee57b3eb38bc567",
+}
+
+
+def load_textattack(*, wordnet: bool = False) -> ModuleType:
+    """The library, imported on first use.
+
+    Stop words (12 MB to download), and WordNet where asked for (31 MB), are fetched once out of registry packages,
+    unless NLTK has them already.
+
+    Args:
+        wordnet: whether NLTK's WordNet is needed too, as in PWWS.
+
+    Returns:
+        The module `textattack`.
+
+    Raises:
+        MissingExtraError: TextAttack, or a package that its import needs, is not installed.
+        DataError: data that cannot be downloaded.
+    """
+    _provide("corpora/stopwords", _stop_words)
+    if wordnet:
+        _provide("corpora/wordnet", _wordnet)
+    if sys.modules.get("textattack") is None:
+        with _undisturbed(), quiet(), _own_cache(), _flair():
+            _import()
+    return sys.modules["textattack"]
+
+
+def _import() -> None:
+    try:
+        import textattack  # noqa: F401
+    except ModuleNotFoundError as error:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "textattack"]:
+            del sys.modules[name]
+        raise MissingExtraError(
+            str(error.name), "textattack", then=f"pip install --no-deps {TEXTATTACK}"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing said of goals that TextAttack does not know, and of what it downloads."""
+    logger = logging.getLogger("textattack.shared.utils.install")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level or logging.INFO)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Environment variables and loggers as they were."""
+    environment = dict(os.environ)
+    loggers = [n for n in logging.root.manager.loggerDict.values() if isinstance(n, logging.Logger)]
+    disabled = [logger.disabled for logger in loggers]
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        for logger, before in zip(loggers, disabled, strict=True):
+            logger.disabled = before
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """A cache of TextAttack's in which its downloads count as done; where it has one, that one."""
+    usual = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
+    done = "post_install_check_3"  # the file that it leaves when it has downloaded what it may need
+    if not (usual / done).is_file():
+        own = cache_dir() / "textattack"
+        own.mkdir(parents=True, exist_ok=True)
+        (own / done).touch()
+        os.environ["TA_CACHE_DIR"] = str(own)
+    yield
+
+
+class NotHere:
+    """Stands where flair's classes are imported; whoever wants to use one is told."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        _no_flair()
+
+    @classmethod
+    def load(cls, *_: Any, **__: Any) -> NoReturn:
+        """Where a tagger would be downloaded."""
+        _no_flair()
+
+
+def _no_flair() -> NoReturn:
+    raise ConfigError(
+        "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
+        "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
+    )
+
+
+@contextmanager
+def _flair() -> Iterator[None]:
+    """flair where it can be imported, else a stand-in for the time of the import."""
+    try:
+        import flair  # noqa: F401
+    except ImportError:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "flair"]:
+            del sys.modules[name]
+    else:
+        yield
+        return
+    modules = {name: ModuleType(name) for name in ("flair", "flair.data", "flair.models")}
+    flair_, data, models = (modules[name] for name in modules)
+    flair_.__dict__.update(data=data, models=models)
+    data.__dict__.update(Sentence=NotHere, Tokenizer=NotHere)
+    models.__dict__.update(SequenceTagger=NotHere)
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
+
+
+def _provide(resource: str, make: Any) -> None:
+    """Show NLTK a folder with a resource that it does not find."""
+    try:
+        import nltk
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("nltk", "textattack", then=f"pip install --no-deps {TEXTATTACK}") from error
+    try:
+        nltk.data.find(resource)
+    except LookupError:
+        try:
+            nltk.data.find(f"{resource}.zip")  # as NLTK's own downloader leaves some
+        except LookupError:
+            nltk.data.path.append(str(make()))
+
+
+def _stop_words() -> Path:
+    """NLTK's English stop words."""
+    member = f"llama_index/core/_static/nltk_cache/{STOP_WORDS}"
+    return fetch(
+        "llama-index-core", "0.14.25", {member: STOP_WORDS}, name="nltk-stopwords", sha256=STOP_WORDS_SHA256
+    )
+
+
+def _wordnet() -> Path:
+    """WordNet 3.0 as NLTK reads it: the package has the lines end as on Windows, which shifts all offsets."""
+    members = {f"wn/data/wordnet-3.0/{name}": name for name in WORDNET}
+    given = fetch("wn", "0.0.23", members, name="wordnet-3.0-crlf", sha256=WORDNET_SHA256)
+    root = cache_dir() / "nltk-wordnet-3.0"
+    if root.is_dir():
+        return root
+    with tempfile.TemporaryDirectory(prefix=".nltk-wordnet.", dir=cache_dir()) as scratch:
+        folder = Path(scratch) / "data" / "corpora" / "wordnet"
+        folder.mkdir(parents=True)
+        for name in WORDNET:
+            (folder / name).write_bytes((given / name).read_bytes().replace(b"\r\n", b"\n"))
+        try:
+            (Path(scratch) / "data").rename(root)
+        except OSError:
+            if not root.is_dir():  # else another process was faster
+                raise
+    return root

@@ -1,0 +1,67 @@
+"""`offramp import`: a checkpoint of released early-exit code as a model of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from offramp._core.errors import ConfigError
+from offramp.cli.common import emit, note
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    *,
+    layout: Literal["deebert", "pabee", "elasticbert"],
+    output: Path,
+    labels: list[str] | None = None,
+    order: list[str] | None = None,
+    tokenizer: str | None = None,
+    last_exit: Literal["classifier", "highway"] = "classifier",
+    max_length: int | None = None,
+    json: bool = False,
+) -> None:
+    """Import a checkpoint that DeeBERT, PABEE or ElasticBERT code wrote: same logits, an exit behind every layer.
+
+    For example `offramp import sst2-deebert --layout deebert --labels negative positive --output runs/deebert`. What
+    comes out is tuned, evaluated, attacked and exported like a model that `offramp train` wrote.
+
+    Args:
+        checkpoint: folder with config.json, and model.safetensors or pytorch_model.bin.
+        layout: the code that wrote it: deebert (BERT, RoBERTa), pabee (BERT, ALBERT) or elasticbert.
+        output: folder of the model; it must be new or empty.
+        labels: class names in the order of the outputs, as your data calls them; by default those in config.json.
+        order: the same names in the order that your data has, where that differs: MNLI's mostly does.
+        tokenizer: packaged encoder, folder or hub id to take the tokenizer from, where the checkpoint has none.
+        last_exit: of deebert, the head of the last exit: the classifier, or the last off-ramp (highway), which its
+            training leaves out.
+        max_length: longest input in tokens.
+        json: print one JSON object on stdout.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output} holds something already: choose a new folder, or empty it")
+    from offramp.model import import_checkpoint as load
+
+    model = load(
+        checkpoint,
+        layout,
+        labels=labels,
+        order=order,
+        tokenizer=tokenizer,
+        last_exit=last_exit,
+        max_length=max_length,
+    )
+    model.save_pretrained(output / "model")
+    what = ", ".join(model.labels) or "one value"
+    note(f"{len(model.exit_layers)} exits on {model.config.backbone.model_type}; answers: {what}")
+    note(f"model: {output / 'model'}")
+    emit(
+        json,
+        {
+            "model": str(output / "model"),
+            "layout": layout,
+            "kind": model.kind,
+            "labels": model.labels,
+            "exit_layers": model.exit_layers,
+        },
+    )
