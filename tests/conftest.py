@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may need a hub
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,16 @@ def tiny_data() -> Any:
             rows.append({"id": i, "text": " ".join(words), "label": label})
         splits[split] = Dataset.from_list(rows)
     return splits
+
+
+@pytest.fixture(scope="session")
+def stop_words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A few stop words where NLTK looks; for the whole session, since NLTK reads a corpus from one place only."""
+    import nltk
+
+    data = tmp_path_factory.mktemp("nltk")
+    (data / "corpora" / "stopwords").mkdir(parents=True)
+    (data / "corpora" / "stopwords" / "english").write_text("a\nthe\nand\nis\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nltk.data, "path", [str(data), *nltk.data.path])
+        yield

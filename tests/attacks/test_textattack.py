@@ -61,18 +61,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.fixture(scope="module")
-def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def bridge(stop_words: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The bridge with a few stop words instead of NLTK's, and nothing downloaded."""
-    import nltk
-
     from offramp.attacks import textattack
 
-    data = tmp_path_factory.mktemp("nltk")
-    (data / "corpora" / "stopwords").mkdir(parents=True)
-    (data / "corpora" / "stopwords" / "english").write_text("a\nthe\nand\nis\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(data / "cache"))
-        patch.setattr(nltk.data, "path", [str(data), *nltk.data.path])
+        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.mktemp("cache")))
         textattack.load_textattack()
         yield textattack
 

@@ -21,14 +21,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "textattack.md"
 )
 @pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.usefixtures("stop_words")
 def test_the_example_on_a_tiny_model_and_a_file(
     tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import nltk
-
-    (tmp_path / "nltk" / "corpora" / "stopwords").mkdir(parents=True)
-    (tmp_path / "nltk" / "corpora" / "stopwords" / "english").write_text("the\na\n")
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk"), *nltk.data.path])
     rows = [row for split in tiny_data.values() for row in split]
     lines = ["text,label", *(f"{row['text']}{end},{row['label']}" for row in rows for end in ("", " film"))]
     (tmp_path / "sentences.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
