@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ Encoding = Mapping[str, Sequence[int]]  # one text: lists of ints of one length,
 PaddedBatch = dict[str, NDArray[np.int64]]
 
 MASK = "attention_mask"
+T = TypeVar("T")
 
 
 def check_batch_size(batch_size: int) -> int:
@@ -92,6 +94,7 @@ def batches(
     batch_size: int,
     pad_values: Mapping[str, int] | None = None,
     counts: NDArray[np.int64] | None = None,
+    multiple: int = 1,
 ) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
     """Padded batches of examples of like length, made one at a time.
 
@@ -100,6 +103,7 @@ def batches(
         batch_size: rows of a batch; the last one may have fewer.
         pad_values: as in `pad`.
         counts: their `token_counts`, where they are known.
+        multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
@@ -113,10 +117,11 @@ def batches(
     order = by_length(counts)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows])
+        length = min(-(-int(counts[rows[0]]) // multiple) * multiple, int(counts[order[0]]))
+        yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows], length)
 
 
-def windows(encodings: Iterable[Encoding], size: int) -> Iterator[list[Encoding]]:
+def windows(encodings: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive stretches of an iterable, `size` long but for the last, read only when asked for."""
     source = iter(encodings)
     while window := list(islice(source, size)):

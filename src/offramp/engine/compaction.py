@@ -51,10 +51,14 @@ class CompactingEngine(Generic[State]):
     Attributes:
         stats: what the last `run`, or the last `stream` so far, did.
 
+    Several threads may share one engine; `stats` then tells of whichever run ended last.
+
     Raises:
         CriterionError: the policy was made for another model or task.
         ConfigError: `batch_size` is below 1.
     """
+
+    window = WINDOW
 
     def __init__(
         self,
@@ -91,13 +95,13 @@ class CompactingEngine(Generic[State]):
         """Decide on any number of texts in bounded memory.
 
         Args:
-            encodings: read as needed, `16 * batch_size` at a time, and sorted by length within such a window.
+            encodings: read as needed, `window * batch_size` at a time, and sorted by length within such a window.
 
         Yields:
             `Decisions` of consecutive stretches, in the order of `encodings`.
         """
         self.stats = self._no_stats()
-        for window in windows(encodings, WINDOW * self.batch_size):
+        for window in windows(encodings, self.window * self.batch_size):
             decisions, stats = self._decide(window, None)
             self.stats += stats
             yield decisions
@@ -113,7 +117,7 @@ class CompactingEngine(Generic[State]):
                 "leave labels out unless the criterion is 'oracle'"
             )
         lengths = token_counts(encodings)
-        log = _Log.empty(len(encodings))
+        log = Log.empty(len(encodings))
         count = self._run_all(encodings, lengths, known, log)
         left = np.bincount(log.exit, minlength=len(self.segments.exit_layers))
         stats = Stats(tuple(int(n) for n in left), count, int(log.near.sum()))
@@ -124,7 +128,7 @@ class CompactingEngine(Generic[State]):
         encodings: Sequence[Encoding],
         lengths: NDArray[np.int64],
         labels: NDArray[Any] | None,
-        log: _Log,
+        log: Log,
     ) -> int:
         """Decide on all texts, batch by batch; returns the number of batches."""
         count = 0
@@ -133,12 +137,12 @@ class CompactingEngine(Generic[State]):
             flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
             for k in range(len(self.segments.exit_layers)):
                 assert flight is not None, "the last exit takes all"
-                if (flight := self._step(k, flight, log)) is None:
+                if (flight := self.step(k, flight, log)) is None:
                     break
             count += 1
         return count
 
-    def _step(self, k: int, flight: Flight[State], log: _Log) -> Flight[State] | None:
+    def step(self, k: int, flight: Flight[State], log: Log) -> Flight[State] | None:
         """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""
         state, evidence = self.segments.run(k, flight.state)
         assert len(evidence.logits) == len(flight.rows), "a segment must keep the rows of its state"
@@ -184,7 +188,7 @@ class Flight(Generic[State]):
 
 
 @dataclass
-class _Log:
+class Log:
     """Decisions as they fall, each row's in its place; arrays `(examples,)`, logits `(examples, classes)`."""
 
     exit: NDArray[np.intp]
@@ -193,7 +197,7 @@ class _Log:
     logits: NDArray[np.floating] | None = None  # made with the first rows, which tell the number of classes
 
     @classmethod
-    def empty(cls, examples: int) -> _Log:
+    def empty(cls, examples: int) -> Log:
         return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
 
     def record(

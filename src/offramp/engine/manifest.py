@@ -49,6 +49,7 @@ class Manifest:
         tokenizer: file of the tokenizer.
         versions: of the libraries at export.
         checks: how the export compares with the model it came from.
+        times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
         files: sha256 by file name.
     """
 
@@ -69,6 +70,7 @@ class Manifest:
     tokenizer: str = "tokenizer.json"
     versions: dict[str, str] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -102,6 +104,7 @@ class Manifest:
     @classmethod
     def _of(cls, content: dict[str, Any], path: Path) -> Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
+        content = {"times": {}, **content}  # earlier exports have none
         missing = sorted({f.name for f in fields(cls)} - set(content))
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
