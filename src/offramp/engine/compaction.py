@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
+from offramp._core.trace import Evidence
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import Encoding, batches, check_batch_size, token_counts, windows
 from offramp.engine.policy import Decisions, Policy, softmax
-from offramp.engine.segments import Segments, State
+from offramp.engine.segments import Batch, Segments, State
 
+Single = Callable[[Batch], tuple[int, NDArray[np.float32]]]  # a batch of one to its exit and logits
 WINDOW = 16  # batches that a stream sorts by length together
 
 
@@ -47,6 +49,7 @@ class CompactingEngine(Generic[State]):
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
         pad_values: what to pad each input with, by name; 0 where not given.
+        single: runs a text that comes alone through all segments at once; see `engine.single`.
 
     Attributes:
         stats: what the last `run`, or the last `stream` so far, did.
@@ -67,12 +70,14 @@ class CompactingEngine(Generic[State]):
         *,
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
+        single: Single | None = None,
     ) -> None:
         policy.check(segments.exit_layers, segments.kind, segments.gates)
         self.segments = segments
         self.policy = policy
         self.batch_size = check_batch_size(batch_size)
         self.pad_values = dict(pad_values or {})
+        self.single = single
         self.stats = self._no_stats()
 
     def run(self, encodings: Sequence[Encoding], labels: ArrayLike | None = None) -> Decisions:
@@ -134,13 +139,25 @@ class CompactingEngine(Generic[State]):
         count = 0
         for rows, batch in batches(encodings, self.batch_size, self.pad_values, lengths):
             known = None if labels is None else labels[rows]
+            count += 1
+            if self.single is not None and len(rows) == 1 and known is None:
+                self._run_single(rows, *self.single(batch), log)
+                continue
             flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
             for k in range(len(self.segments.exit_layers)):
                 assert flight is not None, "the last exit takes all"
                 if (flight := self.step(k, flight, log)) is None:
                     break
-            count += 1
         return count
+
+    def _run_single(self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.float32], log: Log) -> None:
+        """Write down what the single graph decided; of scores near the threshold it tells the last one alone."""
+        exits = len(self.segments.exit_layers)
+        rule = self.policy.criterion
+        scores = rule.score(self.policy.scale(Evidence(exit, exits, logits)), {})[0]
+        log.record(rows, exit, logits, scores)
+        if exit < exits - 1:
+            log.near[rows] |= near_threshold(rule, scores)
 
     def step(self, k: int, flight: Flight[State], log: Log) -> Flight[State] | None:
         """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.engine.batching import Encoding, windows
-from offramp.engine.compaction import CompactingEngine
+from offramp.engine.compaction import CompactingEngine, Single
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.pools import PoolingEngine
@@ -93,7 +93,11 @@ class Engine:
         if not isinstance(policy, Policy):
             policy = Policy.load(policy)
         self.compacting: CompactingEngine[Any] = CompactingEngine(
-            self.segments, policy, batch_size=batch_size, pad_values=self.encoder.pad_values
+            self.segments,
+            policy,
+            batch_size=batch_size,
+            pad_values=self.encoder.pad_values,
+            single=_single(self.segments, policy, threads, device),
         )
         if pools:
             times = _times(self.segments, self.encoder, threads)
@@ -146,6 +150,16 @@ class Engine:
                 strict=True,
             )
         ]
+
+
+def _single(segments: Segments[Any], policy: Policy, threads: int | None, device: str) -> Single | None:
+    """The folder's single graph, where it has one for this rule; OpenVINO and GPUs keep to segments."""
+    from offramp.engine.onnx import OnnxSegments
+    from offramp.engine.single import SingleGraph, fits
+
+    if type(segments) is not OnnxSegments or device != "cpu" or not fits(segments.manifest, policy):
+        return None
+    return SingleGraph(segments.folder, segments.manifest, policy, threads)
 
 
 def _times(segments: Segments[Any], encoder: Any, threads: int | None) -> SegmentTimes:
