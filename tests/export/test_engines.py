@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +23,6 @@ from offramp.export.single import write_single
 from offramp.inference.engine import Engine
 
 KINDS = ["multi_exit", "cascade", "int8"]
-BACKENDS = [
-    "onnx",
-    pytest.param(
-        "openvino",
-        marks=pytest.mark.skipif(
-            not importlib.util.find_spec("openvino"), reason="openvino is not installed"
-        ),
-    ),
-]
 
 
 @pytest.fixture
@@ -83,17 +73,16 @@ def test_an_export_carries_a_single_graph_for_its_rule_alone(exports: dict[str, 
         write_single(exports["multi_exit"], manifest, "patience", exports["multi_exit"] / "never.onnx")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_engine_decides_alike_at_every_batch_size(
-    backend: str, kind: str, exports: dict[str, Path], texts: list[str]
+    kind: str, exports: dict[str, Path], texts: list[str]
 ) -> None:
-    engine = Engine(exports[kind], backend=backend, threads=1, batch_size=5)
+    engine = Engine(exports[kind], threads=1, batch_size=5)
     slow = run_reference(engine.segments, engine.compacting.policy, engine.encoder(texts, None))
     always = SegmentTimes((9.0, 9.0), (0.0, 0.0), (0.0, 0.0), 0.0)
     pools = PoolingEngine(engine.segments, engine.compacting.policy, always, batch_size=4, multiple=4)
     found = [engine.decide(texts), pools.run(engine.encoder(texts, None))]
-    found += [Engine(exports[kind], backend=backend, threads=1, batch_size=1).decide(texts)]
+    found += [Engine(exports[kind], threads=1, batch_size=1).decide(texts)]
     for decisions in found:
         np.testing.assert_array_equal(decisions.exit, slow.exit)
         np.testing.assert_array_equal(decisions.prediction, slow.prediction)
@@ -114,16 +103,43 @@ def test_a_stream_answers_in_order(exports: dict[str, Path], texts: list[str]) -
     assert list(engine.stream([])) == []
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_threads_share_one_engine(backend: str, exports: dict[str, Path], texts: list[str]) -> None:
-    engine = Engine(exports["int8"], backend=backend, threads=1, batch_size=3)
+def test_threads_share_one_engine(exports: dict[str, Path], texts: list[str]) -> None:
+    engine = Engine(exports["int8"], threads=1, batch_size=3)
     alone = engine.predict(texts)
     with ThreadPoolExecutor(6) as pool:
         assert all(found == alone for found in pool.map(engine.predict, [texts] * 12))
 
 
-def test_openvino_runs_on_the_cpu_alone_and_onnx_where_a_provider_is(exports: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="'openvino' runs on the cpu, got device 'cuda'"):
-        Engine(exports["int8"], backend="openvino", device="cuda")
+def test_a_device_that_is_not_there(exports: dict[str, Path]) -> None:
+    import onnxruntime
+
     with pytest.raises(ConfigError, match="Did you mean 'cpu'"):
         Engine(exports["int8"], device="cpus")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(ConfigError, match="has no cuda: install onnxruntime-gpu"):
+            Engine(exports["int8"], device="cuda")
+
+
+def test_products_with_their_bias_are_one_operator_and_give_the_same(
+    exports: dict[str, Path], texts: list[str], tmp_path: Path
+) -> None:
+    import onnx
+
+    from offramp.engine.onnx import open_session
+    from offramp.export.quantise import quantise_graph
+
+    plain = OnnxSegments(exports["multi_exit"], threads=1)
+    part = plain.manifest.segments[0]
+    feeds = [as_batch(one) for one in plain.encoder()(texts) if one["input_ids"]]
+    feeds = [{name: feed[name] for name in part.inputs} for feed in feeds]
+    found, counts = [], []
+    for fold in (True, False):
+        path = tmp_path / f"{fold}.onnx"
+        quantise_graph(exports["multi_exit"] / part.file, path, feeds, fold=fold)
+        kinds = [node.op_type for node in onnx.load(path).graph.node]
+        assert ("MatMulIntegerToFloat" in kinds) == fold
+        counts.append(kinds.count("MatMul"))
+        session = open_session(path, 1)
+        found.append(np.concatenate([session.run(["logits"], feed)[0] for feed in feeds]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert 0 < counts[0] < counts[1], "attention's own products stay"

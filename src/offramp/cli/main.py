@@ -33,7 +33,10 @@ COMMANDS = {
 }
 # Of a command with others below it: `offramp bench MODEL DATA`, but also `offramp bench attack MODEL DATA`.
 SUBCOMMANDS = {
-    "bench": {"attack": "offramp.cli.bench_attack:bench_attack"},
+    "bench": {
+        "attack": "offramp.cli.bench_attack:bench_attack",
+        "stream": "offramp.cli.bench_stream:bench_stream",
+    },
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
 

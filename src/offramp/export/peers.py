@@ -16,10 +16,10 @@ from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, open_session
-from offramp.engine.openvino import OpenVinoSegments, compile_graph
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
 from offramp.engine.single import SingleGraph, fits
+from offramp.export.openvino import compile_graph
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
@@ -100,9 +100,7 @@ def graph(contest: Contest, file: str, lean: bool = False) -> Answers:
 def openvino_graph(contest: Contest, file: str) -> Answers:
     """One graph in OpenVINO as it comes: float32 graphs run in bfloat16 where the processor has it."""
     manifest = Manifest.load(contest.work / "fp32")
-    request = compile_graph(
-        contest.work / "full" / file, contest.threads, precision=""
-    ).create_infer_request()
+    request = compile_graph(contest.work / "full" / file, contest.threads).create_infer_request()
     inputs = [value.get_any_name() for value in request.model_inputs]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -124,18 +122,17 @@ def eager_one_by_one(contest: Contest) -> Answers:
     return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
 
 
-def exported_engine(contest: Contest, precision: str, openvino: bool = False) -> Answers:
+def exported_engine(contest: Contest, precision: str) -> Answers:
     """Our engine on an exported folder, under the policy."""
-    engine = make_engine(contest, precision, openvino)
+    engine = make_engine(contest, precision)
     return lambda encodings: engine.run(encodings).prediction
 
 
-def make_engine(contest: Contest, precision: str, openvino: bool = False) -> CompactingEngine[Any]:
+def make_engine(contest: Contest, precision: str) -> CompactingEngine[Any]:
     """The engine of `exported_engine`; batches are as large as what it is asked."""
-    kind = OpenVinoSegments if openvino else OnnxSegments
-    segments = kind(contest.work / precision, threads=contest.threads, verify=False)
+    segments = OnnxSegments(contest.work / precision, threads=contest.threads, verify=False)
     policy, manifest = segments.policy(), segments.manifest
-    alone = not openvino and fits(manifest, policy)
+    alone = fits(manifest, policy)
     single = SingleGraph(segments.folder, manifest, policy, contest.threads) if alone else None
     return CompactingEngine(segments, policy, pad_values=manifest.pad_values, batch_size=1024, single=single)
 
@@ -150,10 +147,8 @@ def find_peers(contest: Contest) -> dict[str, Peer]:
         "ort-dynamic-int8-full": Peer(partial(graph, file="dynamic.onnx"), "full"),
         "ort-static-int8-full": Peer(partial(graph, file="static.onnx", lean=True), "full"),
     }
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    if has_openvino:
+    if importlib.util.find_spec("openvino") is not None:
         peers["openvino-full"] = Peer(partial(openvino_graph, file="fp32.onnx"), "full")
-        peers["openvino-int8-full"] = Peer(partial(openvino_graph, file="static.onnx"), "full")
         if (work / "nncf.xml").is_file():
             peers["openvino-nncf-full"] = Peer(partial(openvino_graph, file="nncf.xml"), "full")
     layers = Manifest.load(contest.work / "fp32").exit_layers
@@ -163,8 +158,6 @@ def find_peers(contest: Contest) -> dict[str, Peer]:
     peers["eager-compaction"] = Peer(eager_compaction, "earlier")
     peers["ours-fp32"] = Peer(partial(exported_engine, precision="fp32"), "ours")
     peers["ours-int8"] = Peer(partial(exported_engine, precision="int8"), "ours")
-    if has_openvino:
-        peers["ours-openvino-int8"] = Peer(partial(exported_engine, precision="int8", openvino=True), "ours")
     return peers
 
 

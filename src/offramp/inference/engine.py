@@ -21,7 +21,7 @@ from offramp.engine.segments import Segments
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
-BACKENDS = ("torch", "onnx", "openvino")
+BACKENDS = ("torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Engine:
     Args:
         model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
         policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
-        backend: `torch`, or for an exported folder `onnx` (the faster one on few texts) or `openvino` (on many); by
-            default `torch` or `onnx`, as the model is made for.
+        backend: `torch`, or `onnx` for an exported folder; by default what the model is made for.
         batch_size: rows run at once; exits and labels do not depend on it.
         threads: CPU threads of an exported folder; by default as many as the process may use.
         device: of the `onnx` backend, `cpu` or `cuda`; a torch model runs where it lies.
@@ -82,9 +81,7 @@ class Engine:
         self.encoder: Any
         if backend != "torch":
             options = {"threads": threads, "device": device}
-            self.segments, self.encoder, self.labels, exported = _exported_parts(
-                backend, model, options, policy is None
-            )
+            self.segments, self.encoder, self.labels, exported = _onnx_parts(model, options, policy is None)
             policy = exported if policy is None else policy
         else:
             self.segments, self.encoder, self.labels = _torch_parts(model)
@@ -153,11 +150,11 @@ class Engine:
 
 
 def _single(segments: Segments[Any], policy: Policy, threads: int | None, device: str) -> Single | None:
-    """The folder's single graph, where it has one for this rule; OpenVINO and GPUs keep to segments."""
+    """The folder's single graph, where it has one for this rule; GPUs keep to segments."""
     from offramp.engine.onnx import OnnxSegments
     from offramp.engine.single import SingleGraph, fits
 
-    if type(segments) is not OnnxSegments or device != "cpu" or not fits(segments.manifest, policy):
+    if not isinstance(segments, OnnxSegments) or device != "cpu" or not fits(segments.manifest, policy):
         return None
     return SingleGraph(segments.folder, segments.manifest, policy, threads)
 
@@ -167,7 +164,7 @@ def _times(segments: Segments[Any], encoder: Any, threads: int | None) -> Segmen
     from offramp.engine.onnx import OnnxSegments, thread_count
 
     count = thread_count(threads)
-    if type(segments) is OnnxSegments and segments.manifest.times:  # they are of ONNX Runtime
+    if isinstance(segments, OnnxSegments) and segments.manifest.times:
         found = SegmentTimes.from_dict(segments.manifest.times)
         if found.fits(len(segments.exit_layers), count):
             return found
@@ -186,17 +183,16 @@ def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any
     return TorchSegments(loaded), TextEncoder.of(loaded), loaded.labels
 
 
-def _exported_parts(
-    backend: str, model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool
+def _onnx_parts(
+    model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool
 ) -> tuple[Segments[Any], Any, tuple[str, ...], Policy | None]:
     """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch."""
     from offramp.engine.onnx import OnnxSegments
-    from offramp.engine.openvino import OpenVinoSegments
 
     if not isinstance(model, str | Path):
         raise ConfigError(
-            f"backend {backend!r} runs an exported folder: make one with 'offramp export', and give its path"
+            "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
         )
-    segments = (OnnxSegments if backend == "onnx" else OpenVinoSegments)(model, **options)
+    segments = OnnxSegments(model, **options)
     policy = segments.policy() if with_policy else None
     return segments, segments.encoder(), segments.labels, policy

@@ -12,6 +12,8 @@ is a list of rows, a dict of columns, or the name of a Parquet file relative to 
 `winners`      `evaluation.compare(…).winners`
 `attack`       the rows of an attack; its robustness numbers are computed from them again
 `timing`       `evaluation.time_speedups`
+`bench`        rows of `export.bench.race`: every peer at every batch size
+`stream`       rows of `export.stream.stream_series`, with the mode
 =============  ========================================================================================
 
 and in `metrics` or `config`, all optional:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
+LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": ("name", "estimate", "low", "high"),
     "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
@@ -65,6 +68,19 @@ TABLES: dict[str, tuple[str, ...]] = {
         *ATTACK,
     ),
     "timing": ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high"),
+    "bench": (
+        "peer",
+        "kind",
+        "batch_size",
+        "length",
+        *LATENCY,
+        "faster",
+        "cost",
+        "share",
+        "score",
+        "peak_mib",
+    ),
+    "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
 }
 ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
 
