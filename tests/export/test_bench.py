@@ -87,6 +87,7 @@ def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 def test_peers_agree_and_the_race_is_run(
     contest: Contest, tiny_models: dict[str, Any], tiny_data: Any
 ) -> None:
@@ -115,6 +116,10 @@ def test_peers_agree_and_the_race_is_run(
     assert cold_start(contest.work / "int8", 1, repeats=1).p50 > 0
     with pytest.raises(ConfigError, match=r"must lie in 1\.\.48"):
         race(contest, encodings, None, Course((64,)))
+    with pytest.raises(ConfigError, match="Did you mean 'ours-int8'"):
+        race(contest, encodings, None, Course((4,), peers=("our-int8",)))
+    with pytest.raises(ConfigError, match="add eager-full"):
+        race(contest, encodings, None, Course((4,), peers=("ours-int8",)))
 
 
 @pytest.mark.slow
@@ -126,9 +131,10 @@ def test_from_the_command_line(contest: Contest, tiny_data: Any, tmp_path: Path)
     (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]))
     command = ["bench", str(contest.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
     command += ["--policy", str(contest.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
+    command += ["--peers", "eager-full", "cut-1", "ours-int8"]
     assert run([*command, "--output", str(tmp_path / "out")]) == 0
     record = read_record(tmp_path / "out" / "record.json")
-    assert len(record["tables"]["bench"]) >= 2 * 10
+    assert len(record["tables"]["bench"]) == 2 * 3
     assert record["metrics"]["cold_start_seconds"] > 0
     stream = ["bench", "stream", str(tmp_path / "out" / "int8"), str(tmp_path / "own.csv"), "--texts", "300"]
     assert run([*stream, "--every", "0.01", "--output", str(tmp_path / "out" / "stream")]) == 0

@@ -27,6 +27,7 @@ class RaceOptions:
         split: the split they come from.
         repeats: timed rounds.
         seed: chooses the texts and their order.
+        peers: names of those that take part; by default all that there are libraries for.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -35,12 +36,13 @@ class RaceOptions:
     split: str = "validation"
     repeats: int = 30
     seed: int = 0
+    peers: tuple[str, ...] = ()
 
     def course(self, metric: str) -> Course:
         """The same as the race takes it."""
         from offramp.export.bench import Course
 
-        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric)
+        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers)
 
 
 def bench(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.energy import Energy
@@ -41,6 +41,7 @@ class Course:
         repeats: timed rounds; three before them are not.
         seed: of the order of the texts.
         metric: key of `METRICS`.
+        peers: names of those that take part; all where empty.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -48,6 +49,7 @@ class Course:
     repeats: int = 30
     seed: int = 0
     metric: str = "accuracy"
+    peers: tuple[str, ...] = ()
 
 
 def race(
@@ -71,7 +73,7 @@ def race(
         all texts, `peak_mib` of a process that runs this peer alone, and `joules` a text where the machine tells.
 
     Raises:
-        ConfigError: fewer texts than a batch holds, or batch sizes below 1.
+        ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
     """
     sizes = course.batch_sizes
     if not sizes or min(sizes) < 1 or max(sizes) > len(encodings):
@@ -80,7 +82,7 @@ def race(
         )
     if course.length:
         encodings = [at_length(one, course.length) for one in encodings]
-    peers = usable(find_peers(contest))
+    peers = chosen_peers(find_peers(contest), course.peers)
     memory = {name: peak_memory(contest, name, encodings[: max(sizes)]) for name in peers}
     runs = {name: peer.build(contest) for name, peer in peers.items()}
     scores = {
@@ -107,11 +109,23 @@ def race(
     return rows
 
 
-def usable(peers: dict[str, Peer]) -> dict[str, Peer]:
-    """Without torch.compile where there is no C++ compiler for it."""
-    if any(shutil.which(name) for name in ("g++", "clang++", "cl")):
-        return peers
-    return {name: peer for name, peer in peers.items() if name != "compiled-full"}
+def chosen_peers(peers: dict[str, Peer], names: Sequence[str]) -> dict[str, Peer]:
+    """Those asked for; of all of them not torch.compile where there is no C++ compiler for it.
+
+    Raises:
+        ConfigError: an unknown name, or no peer to full depth among them, which the others are compared with.
+    """
+    for name in names:
+        if name not in peers:
+            raise ConfigError(unknown_name("peer", name, peers))
+    if not names:
+        compiler = any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+        return {name: peer for name, peer in peers.items() if compiler or name != "compiled-full"}
+    if not any(peers[name].kind == "full" for name in names):
+        raise ConfigError(
+            f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"
+        )
+    return {name: peer for name, peer in peers.items() if name in names}
 
 
 def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:

@@ -60,6 +60,8 @@ def eager(contest: Contest, compiled: bool = False) -> Answers:
     """The library's own forward to full depth, and the last head; as it is, or through torch.compile."""
     import torch
 
+    from offramp.export.graphs import silent
+
     model, pad_values = _torch_model(contest)
     last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model
     backbone, head = last.backbone, last.heads[-1]
@@ -74,7 +76,8 @@ def eager(contest: Contest, compiled: bool = False) -> Answers:
             hidden = state.hidden
         return head(hidden, batch["attention_mask"])[0]
 
-    run: Any = torch.compile(forward, dynamic=True) if compiled else forward
+    with silent():
+        run: Any = torch.compile(forward, dynamic=True) if compiled else forward
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
         batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in known}
