@@ -64,6 +64,13 @@ class ToyNet:
         assert 0 < len(rows) < len(state.names), "a needless take"
         return ToyState(state.names[rows], state.hidden[rows], state.next)
 
+    def join(self, states: Any) -> ToyState:
+        assert len(states) > 1, "a needless join"
+        assert len({state.next for state in states}) == 1
+        names, hidden = (np.concatenate([getattr(s, f) for s in states]) for f in ("names", "hidden"))
+        self.log.append(("join", states[0].next - 1, names.tolist()))
+        return ToyState(names, hidden, states[0].next)
+
     def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Token · layer, and 1 for each head that ran."""
         assert len(lengths), "nobody's cost was asked for"

@@ -10,14 +10,23 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp._core.records import read_record
+from offramp.engine.energy import Energy
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
-from offramp.export.bench import race, requests, summary
-from offramp.export.peers import PEERS, Contest, prepare
+from offramp.export.bench import (
+    Course,
+    at_length,
+    cold_start,
+    compared,
+    race,
+    request_batches,
+    requests,
+    summary,
+)
+from offramp.export.contest import prepare
+from offramp.export.peers import Contest, find_peers
 from offramp.export.run import Texts
 from offramp.model.encoding import TextEncoder
-
-FULL = [name for name in PEERS if "full" in name]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,8 @@ def contest(
 def test_every_peer_meets_the_same_requests() -> None:
     encodings = [{"input_ids": [i]} for i in range(10)]
     seen: list[list[Any]] = [[], []]
-    calls = [requests(lambda batch, log=log: log.append(batch), encodings, 3, 0) for log in seen]  # type: ignore[misc]
+    batches = request_batches(encodings, 3, 0)
+    calls = [requests(lambda batch, log=log: log.append(batch), encodings, batches) for log in seen]  # type: ignore[misc]
     for _ in range(5):
         for call in calls:
             call()
@@ -49,35 +59,87 @@ def test_the_summary_worked_out_by_hand() -> None:
     assert row["speedup"] == pytest.approx(2.0)  # the median of 2, 1 and 4
 
 
+def test_the_share_of_the_ideal_worked_out_by_hand() -> None:
+    half_the_work = compared(Timing(np.array([0.005, 0.007])), best=0.010, cost=0.5)
+    assert half_the_work == pytest.approx({"faster": 10 / 6, "cost": 0.5, "share": 5 / 6})
+
+
+def test_texts_of_one_length_keep_their_ends() -> None:
+    text = {"input_ids": [1, 7, 8, 2], "attention_mask": [1] * 4}
+    assert at_length(text, 7) == {"input_ids": [1, 7, 8, 7, 8, 7, 2], "attention_mask": [1] * 7}
+    assert at_length(text, 3)["input_ids"] == [1, 7, 2]
+    assert at_length({"input_ids": [1, 2]}, 4) == {"input_ids": [1, 1, 1, 2]}
+
+
+def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:
+    assert not Energy(tmp_path / "none").known
+    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 50), ("intel-rapl:0:0", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{value}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("1000\n")
+    energy = Energy(tmp_path)
+    before = energy.read()
+    assert before == [900, 50], "packages, not their parts"
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100")  # past its maximum, and from the start again
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("80")
+    assert energy.joules(before, energy.read()) == pytest.approx((200 + 30) / 1e6)
+    assert Energy(tmp_path / "none").joules([], []) is None
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 def test_peers_agree_and_the_race_is_run(
     contest: Contest, tiny_models: dict[str, Any], tiny_data: Any
 ) -> None:
     policy = Policy.load(contest.model.parent / "policy.json")
     prepare(contest.model, contest.work, policy, Texts(tiny_data["calibration"], tiny_data["validation"]))
     encodings = TextEncoder.of(tiny_models["multi_exit"]).dataset(tiny_data["validation"])[0]
-    full = [PEERS[name](contest)(encodings) for name in FULL]
-    np.testing.assert_array_equal(full[0], full[1])
-    ours = [PEERS[name](contest)(encodings) for name in ("ours-torch", "ours-fp32")]
-    np.testing.assert_array_equal(ours[0], ours[1])
-    rows = race(contest, encodings, tiny_data["validation"]["label"], batch_sizes=(1, 4), repeats=2)
-    assert [(row["peer"], row["batch_size"]) for row in rows] == [(n, b) for b in (1, 4) for n in PEERS]
+    peers = find_peers(contest)
+    assert {"eager-full", "ort-static-int8-full", "cut-1", "eager-exits", "ours-int8"} <= set(peers)
+    answers = {name: peer.build(contest)(encodings) for name, peer in peers.items() if "compiled" not in name}
+    np.testing.assert_array_equal(answers["eager-full"], answers["ort-fp32-full"])
+    for name in ("eager-exits", "eager-compaction"):
+        np.testing.assert_array_equal(answers[name], answers["ours-fp32"])
+    course = Course((1, 4), length=12, repeats=2)
+    rows = race(contest, encodings, tiny_data["validation"]["label"], course)
+    names = list(dict.fromkeys(row["peer"] for row in rows))
+    assert [(row["peer"], row["batch_size"]) for row in rows] == [(n, b) for b in (1, 4) for n in names]
     for row in rows:
         assert 0 < row["low"] <= row["p50"] <= row["high"] <= row["p99"]
         assert row["peak_mib"] > 20
         assert 0 <= row["score"] <= 1
+        assert row["length"] == 12
+        assert (row["cost"] == 1) == (row["kind"] == "full")
+        assert row["share"] == pytest.approx(row["faster"] * row["cost"])
     assert rows[0]["speedup"] == 1
+    assert max(row["faster"] for row in rows if row["kind"] == "full") == pytest.approx(1)
+    assert cold_start(contest.work / "int8", 1, repeats=1).p50 > 0
     with pytest.raises(ConfigError, match=r"must lie in 1\.\.48"):
-        race(contest, encodings, None, batch_sizes=(64,))
+        race(contest, encodings, None, Course((64,)))
+    with pytest.raises(ConfigError, match="Did you mean 'ours-int8'"):
+        race(contest, encodings, None, Course((4,), peers=("our-int8",)))
+    with pytest.raises(ConfigError, match="add eager-full"):
+        race(contest, encodings, None, Course((4,), peers=("ours-int8",)))
 
 
 @pytest.mark.slow
 def test_from_the_command_line(contest: Contest, tiny_data: Any, tmp_path: Path) -> None:
     from offramp.cli.main import run
+    from offramp.reports import report
 
     rows = [f"{row['text']},{row['label']}" for split in tiny_data.values() for row in split]
     (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]))
     command = ["bench", str(contest.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
     command += ["--policy", str(contest.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
+    command += ["--peers", "eager-full", "cut-1", "ours-int8"]
     assert run([*command, "--output", str(tmp_path / "out")]) == 0
-    assert len(read_record(tmp_path / "out" / "record.json")["tables"]["bench"]) == 2 * len(PEERS)
+    record = read_record(tmp_path / "out" / "record.json")
+    assert len(record["tables"]["bench"]) == 2 * 3
+    assert record["metrics"]["cold_start_seconds"] > 0
+    stream = ["bench", "stream", str(tmp_path / "out" / "int8"), str(tmp_path / "own.csv"), "--texts", "300"]
+    assert run([*stream, "--every", "0.01", "--output", str(tmp_path / "out" / "stream")]) == 0
+    series = read_record(tmp_path / "out" / "stream" / "record.json")["tables"]["stream"]
+    assert {row["mode"] for row in series} == {"batches", "pools"}
+    assert [row["texts"] for row in series if row["mode"] == "pools"][-1] == 300
+    written = report(tmp_path / "out", tmp_path / "report")
+    assert {"figures/bench-1-batch-1.svg", "figures/stream-1.svg", "tables/bench.md"} <= set(written)

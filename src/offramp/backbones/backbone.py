@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -39,6 +41,20 @@ class BackboneState:
         """
         kept = {name: None if value is None else value[rows] for name, value in self.rows.items()}
         return replace(self, hidden=self.hidden[rows], attention_mask=self.attention_mask[rows], rows=kept)
+
+    def join(self, others: Sequence[BackboneState]) -> BackboneState:
+        """This batch with others of the same padded length behind it."""
+        states = (self, *others)
+        rows = {
+            name: None if value is None else torch.cat([cast(Tensor, state.rows[name]) for state in states])
+            for name, value in self.rows.items()
+        }
+        return replace(
+            self,
+            hidden=torch.cat([state.hidden for state in states]),
+            attention_mask=torch.cat([state.attention_mask for state in states]),
+            rows=rows,
+        )
 
     def detach(self) -> BackboneState:
         """The same values, cut from the graph: no gradient reaches lower layers or what layers share."""

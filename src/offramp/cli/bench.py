@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, note, pick_split, show
 from offramp.cli.tune import policy_for
+
+if TYPE_CHECKING:
+    from offramp.export.bench import Course
 
 
 @dataclass(frozen=True)
@@ -19,17 +22,27 @@ class RaceOptions:
 
     Args:
         batch_sizes: texts a request.
+        length: tokens of every text, which is repeated or cut to them; by default as in the data.
         examples: texts, chosen by `seed` from `split`.
         split: the split they come from.
         repeats: timed rounds.
         seed: chooses the texts and their order.
+        peers: names of those that take part; by default all that there are libraries for.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
+    length: int = 0
     examples: int = 200
     split: str = "validation"
     repeats: int = 30
     seed: int = 0
+    peers: tuple[str, ...] = ()
+
+    def course(self, metric: str) -> Course:
+        """The same as the race takes it."""
+        from offramp.export.bench import Course
+
+        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers)
 
 
 def bench(
@@ -45,10 +58,10 @@ def bench(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Time a model with early exits against the same model to full depth: eager, ONNX Runtime, dynamic int8.
+    """Time a model with early exits against full depth in every runtime, smaller models, and earlier designs.
 
     For example `offramp bench runs/sweet movies`. All take part in every round, on the same texts, and every row tells
-    the score beside the time.
+    the score beside the time. `offramp report` draws the two against each other.
 
     Args:
         model: folder that `offramp train` wrote.
@@ -66,8 +79,10 @@ def bench(
     from offramp._core.environment import usable_cores
     from offramp._core.records import write_record
     from offramp.engine.policy import Policy
+    from offramp.export.bench import cold_start
     from offramp.export.bench import race as run
-    from offramp.export.peers import Contest, prepare
+    from offramp.export.contest import prepare
+    from offramp.export.peers import Contest
     from offramp.export.run import Texts
     from offramp.model import load_model
     from offramp.model.encoding import TextEncoder
@@ -77,42 +92,42 @@ def bench(
     loaded = load_model(model)
     chosen = Policy.load(policy) if policy else policy_for(model, loaded, found, criterion, max_accuracy_drop)
     rows = pick_split(found, race.split, race.examples, race.seed)
-    folder = output or model / "bench"
+    folder, count = output or model / "bench", threads or usable_cores()
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", race.examples), rows))
     labels = rows["label"] if "label" in rows.column_names else None
-    table = run(
-        Contest(model, folder, threads or usable_cores()),
-        TextEncoder.of(loaded).dataset(rows)[0],
-        labels,
-        metric=found.metrics[0],
-        batch_sizes=race.batch_sizes,
-        repeats=race.repeats,
-        seed=race.seed,
-    )
-    config = {"data": data, "threads": threads or usable_cores(), "metric": found.metrics[0], **vars(race)}
+    encodings = TextEncoder.of(loaded).dataset(rows)[0]
+    table = run(Contest(model, folder, count), encodings, labels, race.course(found.metrics[0]))
+    cold = cold_start(folder / "int8", count).p50
+    config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
+    rule = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
     path = write_record(
         folder,
         command="bench",
-        config=config,
-        metrics={},
+        config={**config, **rule, "exit_layers": chosen.exit_layers},
+        metrics={"cold_start_seconds": cold},
         seed=race.seed,
         tables={"bench": table},
         started=started,
     )
-    shown = ("peer", "batch_size", "p50", "p95", "p99", "throughput", "speedup", "score", "peak_mib")
-    narrow = {"batch_size": "batch", "throughput": "texts/s", "peak_mib": "MiB"}
-    lines = [{narrow.get(name, name): _short(row[name]) for name in shown} for row in table]
-    show("milliseconds a request; speed-up over eager full depth", lines)
+    show_race(table)
+    note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     note(f"record: {path}")
-    emit(json, {"record": str(path), "rows": table})
+    emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+
+
+def show_race(table: list[dict[str, Any]]) -> None:
+    """The rows of a race for people, a table for each batch size."""
+    shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
+    narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
+    columns = (*shown, "peak_mib", *(["joules"] if any(row["joules"] for row in table) else []))
+    for size in dict.fromkeys(row["batch_size"] for row in table):
+        rows = [row for row in table if row["batch_size"] == size]
+        lines = [{narrow.get(name, name): _short(row[name]) for name in columns} for row in rows]
+        show(f"batch {size}: milliseconds a request", lines)
 
 
 def _short(value: Any) -> Any:
     """A number with as many digits as the measurement carries."""
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and value < 100
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else value
-    )
+    if not isinstance(value, float):
+        return value
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

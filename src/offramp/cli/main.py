@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "bench": {
         "attack": "offramp.cli.bench_attack:bench_attack",
         "train": "offramp.cli.bench_train:bench_train",
+        "stream": "offramp.cli.bench_stream:bench_stream",
     },
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.

@@ -20,8 +20,9 @@ def finite(values: NDArray[np.floating], what: str, exit: int) -> NDArray[np.flo
         CriterionError: where a value is NaN or infinite.
     """
     wide: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
-    bad = ~np.isfinite(wide)
-    if bad.any():
+    good = np.isfinite(wide)
+    if not good.all():
+        bad = ~good
         rows = int(bad.reshape(len(bad), -1).any(axis=1).sum())
         raise CriterionError(
             f"expected finite {what}, got NaN or infinity at exit {exit + 1} (counted from 1) in {rows} of "
@@ -41,15 +42,15 @@ def log_probabilities(evidence: Evidence) -> NDArray[np.float64]:
     Raises:
         CriterionError: where a logit is not finite, or there is one column only (a regression head).
     """
-    from scipy.special import log_softmax
-
     logits = finite_logits(evidence)
     if logits.shape[1] < 2:
         raise CriterionError(
             f"expected logits of at least two classes, got {logits.shape[1]} at exit {evidence.exit + 1}: "
             "a regression head has no probabilities, use 'patience'"
         )
-    return log_softmax(logits, axis=1)
+    # scipy's own log_softmax takes 30 µs on one row, a tenth of a small model's layer.
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def confidence(evidence: Evidence) -> NDArray[np.float64]:

@@ -4,7 +4,9 @@ from offramp.engine.agreement import Agreement, compare
 from offramp.engine.batching import Encoding, batches, pad
 from offramp.engine.compaction import CompactingEngine, Stats
 from offramp.engine.policy import Decisions, Policy
+from offramp.engine.pools import PoolingEngine
 from offramp.engine.reference import run_reference
+from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Batch, Encoder, Segments
 from offramp.engine.timing import Timing, time_interleaved
 
@@ -16,11 +18,14 @@ __all__ = [
     "Encoder",
     "Encoding",
     "Policy",
+    "PoolingEngine",
+    "SegmentTimes",
     "Segments",
     "Stats",
     "Timing",
     "batches",
     "compare",
+    "measure_segments",
     "pad",
     "run_reference",
     "time_interleaved",

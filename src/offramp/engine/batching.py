@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ Encoding = Mapping[str, Sequence[int]]  # one text: lists of ints of one length,
 PaddedBatch = dict[str, NDArray[np.int64]]
 
 MASK = "attention_mask"
+T = TypeVar("T")
 
 
 def check_batch_size(batch_size: int) -> int:
@@ -47,12 +49,19 @@ def token_counts(encodings: Sequence[Encoding]) -> NDArray[np.int64]:
     return counts
 
 
-def pad(encodings: Sequence[Encoding], pad_values: Mapping[str, int] | None = None) -> PaddedBatch:
-    """Pad encodings on the right to the longest of them.
+def pad(
+    encodings: Sequence[Encoding],
+    pad_values: Mapping[str, int] | None = None,
+    counts: NDArray[np.int64] | None = None,
+    length: int = 0,
+) -> PaddedBatch:
+    """Pad encodings on the right to the longest of them, or further.
 
     Args:
         encodings: at least one; all with the same input names.
         pad_values: what to pad each input with; 0 where a name is not given. The mask's is always 0.
+        counts: their `token_counts`, where they are known.
+        length: pad to so many tokens, where none is longer.
 
     Returns:
         `(batch, length)` int64 arrays by input name; an attention mask is added where there is none.
@@ -61,8 +70,8 @@ def pad(encodings: Sequence[Encoding], pad_values: Mapping[str, int] | None = No
         DataError: as `token_counts`.
     """
     values = {**(pad_values or {}), MASK: 0}
-    counts = token_counts(encodings)
-    shape = (len(encodings), int(counts.max()))
+    counts = token_counts(encodings) if counts is None else counts
+    shape = (len(encodings), max(int(counts.max()), length))
     batch = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in encodings[0]}
     for name, array in batch.items():
         for row, encoding in enumerate(encodings):
@@ -81,7 +90,11 @@ def by_length(counts: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def batches(
-    encodings: Sequence[Encoding], batch_size: int, pad_values: Mapping[str, int] | None = None
+    encodings: Sequence[Encoding],
+    batch_size: int,
+    pad_values: Mapping[str, int] | None = None,
+    counts: NDArray[np.int64] | None = None,
+    multiple: int = 1,
 ) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
     """Padded batches of examples of like length, made one at a time.
 
@@ -89,6 +102,8 @@ def batches(
         encodings: any number.
         batch_size: rows of a batch; the last one may have fewer.
         pad_values: as in `pad`.
+        counts: their `token_counts`, where they are known.
+        multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
@@ -98,13 +113,15 @@ def batches(
         DataError: as `token_counts`.
     """
     check_batch_size(batch_size)
-    order = by_length(token_counts(encodings))
+    counts = token_counts(encodings) if counts is None else counts
+    order = by_length(counts)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        yield rows, pad([encodings[row] for row in rows], pad_values)
+        length = min(-(-int(counts[rows[0]]) // multiple) * multiple, int(counts[order[0]]))
+        yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows], length)
 
 
-def windows(encodings: Iterable[Encoding], size: int) -> Iterator[list[Encoding]]:
+def windows(encodings: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive stretches of an iterable, `size` long but for the last, read only when asked for."""
     source = iter(encodings)
     while window := list(islice(source, size)):

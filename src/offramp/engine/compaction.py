@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -17,6 +17,7 @@ from offramp.engine.batching import Encoding, batches, check_batch_size, token_c
 from offramp.engine.policy import Decisions, Policy, softmax
 from offramp.engine.segments import Batch, Segments, State
 
+Single = Callable[[Batch], tuple[int, NDArray[np.float32]]]  # a batch of one to its exit and logits
 WINDOW = 16  # batches that a stream sorts by length together
 
 
@@ -48,14 +49,19 @@ class CompactingEngine(Generic[State]):
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
         pad_values: what to pad each input with, by name; 0 where not given.
+        single: runs a text that comes alone through all segments at once; see `engine.single`.
 
     Attributes:
         stats: what the last `run`, or the last `stream` so far, did.
+
+    Several threads may share one engine; `stats` then tells of whichever run ended last.
 
     Raises:
         CriterionError: the policy was made for another model or task.
         ConfigError: `batch_size` is below 1.
     """
+
+    window = WINDOW
 
     def __init__(
         self,
@@ -64,12 +70,14 @@ class CompactingEngine(Generic[State]):
         *,
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
+        single: Single | None = None,
     ) -> None:
         policy.check(segments.exit_layers, segments.kind, segments.gates)
         self.segments = segments
         self.policy = policy
         self.batch_size = check_batch_size(batch_size)
         self.pad_values = dict(pad_values or {})
+        self.single = single
         self.stats = self._no_stats()
 
     def run(self, encodings: Sequence[Encoding], labels: ArrayLike | None = None) -> Decisions:
@@ -92,13 +100,13 @@ class CompactingEngine(Generic[State]):
         """Decide on any number of texts in bounded memory.
 
         Args:
-            encodings: read as needed, `16 * batch_size` at a time, and sorted by length within such a window.
+            encodings: read as needed, `window * batch_size` at a time, and sorted by length within such a window.
 
         Yields:
             `Decisions` of consecutive stretches, in the order of `encodings`.
         """
         self.stats = self._no_stats()
-        for window in windows(encodings, WINDOW * self.batch_size):
+        for window in windows(encodings, self.window * self.batch_size):
             decisions, stats = self._decide(window, None)
             self.stats += stats
             yield decisions
@@ -113,82 +121,128 @@ class CompactingEngine(Generic[State]):
                 f"expected one label for each of the {len(encodings)} texts, got shape {known.shape}: "
                 "leave labels out unless the criterion is 'oracle'"
             )
-        log = _Log.empty(len(encodings), self.segments.kind == "regression")
-        count = 0
-        for rows, batch in batches(encodings, self.batch_size, self.pad_values):
-            self._run_batch(rows, batch, None if known is None else known[rows], log)
-            count += 1
+        lengths = token_counts(encodings)
+        log = Log.empty(len(encodings))
+        count = self._run_all(encodings, lengths, known, log)
         left = np.bincount(log.exit, minlength=len(self.segments.exit_layers))
         stats = Stats(tuple(int(n) for n in left), count, int(log.near.sum()))
-        return log.decisions(self.segments, token_counts(encodings)), stats
+        return log.decisions(self.segments, self.policy, lengths), stats
 
-    def _run_batch(
-        self, rows: NDArray[np.intp], batch: Batch, labels: NDArray[Any] | None, log: _Log
-    ) -> None:
-        """Decide on one batch; `rows` and `labels` shrink together with the state."""
+    def _run_all(
+        self,
+        encodings: Sequence[Encoding],
+        lengths: NDArray[np.int64],
+        labels: NDArray[Any] | None,
+        log: Log,
+    ) -> int:
+        """Decide on all texts, batch by batch; returns the number of batches."""
+        count = 0
+        for rows, batch in batches(encodings, self.batch_size, self.pad_values, lengths):
+            known = None if labels is None else labels[rows]
+            count += 1
+            if self.single is not None and len(rows) == 1 and known is None:
+                self._run_single(rows, *self.single(batch), log)
+                continue
+            flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
+            for k in range(len(self.segments.exit_layers)):
+                assert flight is not None, "the last exit takes all"
+                if (flight := self.step(k, flight, log)) is None:
+                    break
+        return count
+
+    def _run_single(self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.float32], log: Log) -> None:
+        """Write down what the single graph decided; of scores near the threshold it tells the last one alone."""
         exits = len(self.segments.exit_layers)
-        state = self.segments.start(batch)
-        memory: Memory = {}
-        for k in range(exits):
-            state, evidence = self.segments.run(k, state)
-            assert len(evidence.logits) == len(rows), "a segment must keep the rows of its state"
-            scaled = self.policy.scale(replace(evidence, label=labels))
-            scores, memory = self.policy.criterion.score(scaled, memory)
-            last = k == exits - 1
-            if not last:
-                log.near[rows] |= near_threshold(self.policy.criterion, scores)
-            leave = np.ones(len(rows), dtype=bool) if last else self.policy.criterion.leaves(scores)
-            log.record(rows, leave, evidence, scaled, scores)
-            stay = np.flatnonzero(~leave)
-            if not len(stay):
-                return
-            if len(stay) < len(rows):
-                state = self.segments.take(state, stay)
-                memory = {name: values[stay] for name, values in memory.items()}
-                rows, labels = rows[stay], None if labels is None else labels[stay]
+        rule = self.policy.criterion
+        scores = rule.score(self.policy.scale(Evidence(exit, exits, logits)), {})[0]
+        log.record(rows, exit, logits, scores)
+        if exit < exits - 1:
+            log.near[rows] |= near_threshold(rule, scores)
+
+    def step(self, k: int, flight: Flight[State], log: Log) -> Flight[State] | None:
+        """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""
+        state, evidence = self.segments.run(k, flight.state)
+        assert len(evidence.logits) == len(flight.rows), "a segment must keep the rows of its state"
+        if flight.labels is not None:
+            evidence = replace(evidence, label=flight.labels)
+        rule = self.policy.criterion
+        scores, memory = rule.score(self.policy.scale(evidence), flight.memory)
+        if k == len(self.segments.exit_layers) - 1:
+            log.record(flight.rows, k, evidence.logits, scores)
+            return None
+        log.near[flight.rows] |= near_threshold(rule, scores)
+        leave = rule.leaves(scores)
+        if not leave.any():
+            return Flight(flight.rows, state, memory, flight.labels)
+        if leave.all():
+            log.record(flight.rows, k, evidence.logits, scores)
+            return None
+        log.record(flight.rows[leave], k, evidence.logits[leave], scores[leave])
+        stay = np.flatnonzero(~leave)
+        return Flight(flight.rows, self.segments.take(state, stay), memory, flight.labels).only(stay)
 
 
 @dataclass(frozen=True)
-class _Log:
-    """Decisions as they fall, each row's in its place; arrays `(examples,)`."""
+class Flight(Generic[State]):
+    """Rows on their way from exit to exit.
+
+    Attributes:
+        rows: their places among all examples `(batch,)`.
+        state: the segments' state, of these rows.
+        memory: the criterion's, `(batch, …)` each.
+        labels: true labels `(batch,)`, where they are known.
+    """
+
+    rows: NDArray[np.intp]
+    state: State
+    memory: Memory
+    labels: NDArray[Any] | None
+
+    def only(self, stay: NDArray[np.intp]) -> Flight[State]:
+        """Some of the rows, for a state that has been cut to them already."""
+        memory = {name: values[stay] for name, values in self.memory.items()}
+        return Flight(self.rows[stay], self.state, memory, None if self.labels is None else self.labels[stay])
+
+
+@dataclass
+class Log:
+    """Decisions as they fall, each row's in its place; arrays `(examples,)`, logits `(examples, classes)`."""
 
     exit: NDArray[np.intp]
-    prediction: NDArray[Any]
-    probability: NDArray[np.float64]
     score: NDArray[np.float64]
     near: NDArray[np.bool_]
+    logits: NDArray[np.floating] | None = None  # made with the first rows, which tell the number of classes
 
     @classmethod
-    def empty(cls, examples: int, regression: bool) -> _Log:
-        return cls(
-            exit=np.zeros(examples, dtype=np.intp),
-            prediction=np.zeros(examples, dtype=np.float32 if regression else np.int64),
-            probability=np.full(examples, np.nan),
-            score=np.zeros(examples),
-            near=np.zeros(examples, dtype=bool),
-        )
+    def empty(cls, examples: int) -> Log:
+        return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
 
     def record(
-        self,
-        rows: NDArray[np.intp],
-        leave: NDArray[np.bool_],
-        evidence: Evidence,
-        scaled: Evidence,
-        scores: NDArray[np.float64],
+        self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
     ) -> None:
-        """Note the rows that leave: answers as the model gave them, probabilities calibrated."""
-        out = rows[leave]
-        self.exit[out] = evidence.exit
-        self.score[out] = scores[leave]
-        if self.prediction.dtype.kind == "f":
-            self.prediction[out] = evidence.logits[leave, 0]
-        else:
-            self.prediction[out] = evidence.logits[leave].argmax(axis=-1)
-            self.probability[out] = softmax(scaled.logits[leave]).max(axis=-1)
+        """Note rows that leave."""
+        if self.logits is None:
+            self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
+        self.exit[rows] = exit
+        self.score[rows] = scores
+        self.logits[rows] = logits
 
-    def decisions(self, segments: Segments[Any], lengths: NDArray[np.int64]) -> Decisions:
-        """The log with layers, and costs by unpadded length."""
-        rows = np.arange(len(lengths))
-        costs = segments.costs(lengths)[0][rows, self.exit] if len(rows) else np.zeros(0)
-        layers = np.asarray(segments.exit_layers, dtype=np.int64)[self.exit]
-        return Decisions(self.exit, layers, self.prediction, self.probability, self.score, costs)
+    def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
+        """Answers as the model gave them, calibrated probabilities, layers, and costs by unpadded length."""
+        regression = segments.kind == "regression"
+        logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
+        probability = np.full(len(logits), np.nan)
+        if not regression and len(logits):
+            divisor = 1.0 if policy.temperatures is None else np.asarray(policy.temperatures)[self.exit, None]
+            probability = softmax(logits.astype(np.float64) / divisor).max(axis=-1)
+        costs = (
+            segments.costs(lengths)[0][np.arange(len(lengths)), self.exit] if len(lengths) else np.zeros(0)
+        )
+        return Decisions(
+            exit=self.exit,
+            layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
+            prediction=logits[:, 0].astype(np.float32) if regression else logits.argmax(axis=-1),
+            probability=probability,
+            score=self.score,
+            cost=costs,
+        )

@@ -49,6 +49,9 @@ class Manifest:
         tokenizer: file of the tokenizer.
         versions: of the libraries at export.
         checks: how the export compares with the model it came from.
+        times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
+        single: the graph with all segments and the decision in it, for one text at a time; "" where there is none.
+        single_rule: name of the exit rule that it decides by.
         files: sha256 by file name.
     """
 
@@ -69,6 +72,9 @@ class Manifest:
     tokenizer: str = "tokenizer.json"
     versions: dict[str, str] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, Any] = field(default_factory=dict)
+    single: str = ""
+    single_rule: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -102,6 +108,7 @@ class Manifest:
     @classmethod
     def _of(cls, content: dict[str, Any], path: Path) -> Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
+        content = {"times": {}, "single": "", "single_rule": "", **content}  # earlier exports have none
         missing = sorted({f.name for f in fields(cls)} - set(content))
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
@@ -136,7 +143,7 @@ class Manifest:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )
-        needed = {self.tokenizer, self.policy or self.tokenizer, *(part.file for part in self.segments)}
+        needed = {self.tokenizer, *(part.file for part in self.segments), self.policy, self.single} - {""}
         if unlisted := sorted(needed - set(self.files)):
             raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
 

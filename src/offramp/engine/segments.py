@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +29,9 @@ class Segments(Protocol[State]):
 
     def take(self, state: State, rows: NDArray[np.intp]) -> State:
         """The state of some of its rows, in the order of `rows`."""
+
+    def join(self, states: Sequence[State]) -> State:
+        """The rows of several states, at least one, behind each other; all of one padded length."""
 
     def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length: of leaving at each exit `(examples, exits)`, of the full model `(examples,)`."""

@@ -30,6 +30,11 @@ class Timing:
         return float(np.quantile(self.seconds, 0.5))
 
     @property
+    def mean(self) -> float:
+        """Mean in seconds."""
+        return float(self.seconds.mean())
+
+    @property
     def p95(self) -> float:
         """95th percentile in seconds."""
         return float(np.quantile(self.seconds, 0.95))
@@ -44,6 +49,7 @@ def time_interleaved(
     repeats: int = 20,
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
+    rest: float = 0.0,
 ) -> dict[str, Timing]:
     """Time callables against each other.
 
@@ -56,6 +62,7 @@ def time_interleaved(
         repeats: timed rounds.
         warmup: rounds before them that are not timed.
         clock: seconds from any start; wall time by default.
+        rest: seconds of sleep before each call, so that threads of the one before, which spin for a while, are gone.
 
     Returns:
         One `Timing` a name.
@@ -76,6 +83,8 @@ def time_interleaved(
         for r in range(-warmup, repeats):
             start = r % len(names)
             for name in names[start:] + names[:start]:
+                if rest:
+                    time.sleep(rest)
                 before = clock()
                 calls[name]()
                 if r >= 0:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,25 +17,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
-from offramp.engine.batching import Encoding
+from offramp.engine.batching import Encoding, token_counts
+from offramp.engine.energy import Energy
 from offramp.engine.timing import Timing, time_interleaved
-from offramp.export.peers import PEERS, Answers, Contest
+from offramp.export.peers import Answers, Contest, Peer, find_peers, make_engine
 from offramp.metrics import score
 
 MIB = 2**20
+WARMUP = 3
+REST = 0.002  # seconds before each call: threads that spin do so for less than a millisecond
+ENERGY_SECONDS = 2.0  # counters are read over at least so long
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is raced over.
+
+    Attributes:
+        batch_sizes: texts a request.
+        length: tokens of every text; 0 leaves them as they are in the data.
+        repeats: timed rounds; three before them are not.
+        seed: of the order of the texts.
+        metric: key of `METRICS`.
+        peers: names of those that take part; all where empty.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    length: int = 0
+    repeats: int = 30
+    seed: int = 0
+    metric: str = "accuracy"
+    peers: tuple[str, ...] = ()
 
 
 def race(
-    contest: Contest,
-    encodings: Sequence[Encoding],
-    labels: ArrayLike | None,
-    *,
-    metric: str = "accuracy",
-    batch_sizes: Sequence[int] = (1, 8, 32),
-    repeats: int = 30,
-    seed: int = 0,
+    contest: Contest, encodings: Sequence[Encoding], labels: ArrayLike | None, course: Course = Course()
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
@@ -40,46 +63,91 @@ def race(
         contest: what the peers are built from.
         encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
-        metric: key of `METRICS`.
-        batch_sizes: texts a request.
-        repeats: timed rounds; three before them are not.
-        seed: of the order of the texts.
+        course: batch sizes, lengths and rounds.
 
     Returns:
-        A row for each peer and batch size: milliseconds a request at the median (`p50`), `p95` and `p99`, its
-        quartiles `low` and `high`, `throughput` in texts a second, `speedup` over the first peer (the median over the
-        rounds, which pair the two), the `score` on all texts, and `peak_mib` of a process that runs this peer alone.
+        A row for each peer and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and `high`,
+        `p95`, `p99`, `mean`), `throughput` in texts a second, `speedup` over the first peer (median over the rounds,
+        which pair the two), `faster` than the fastest full-depth peer (ratio of the means), `cost` in FLOPs as a share
+        of the full model's on the same requests, `share` = faster · cost of what that cost promises, the `score` on
+        all texts, `peak_mib` of a process that runs this peer alone, and `joules` a text where the machine tells.
 
     Raises:
-        ConfigError: fewer texts than a batch holds, or batch sizes below 1.
+        ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
     """
-    if not batch_sizes or min(batch_sizes) < 1 or max(batch_sizes) > len(encodings):
+    sizes = course.batch_sizes
+    if not sizes or min(sizes) < 1 or max(sizes) > len(encodings):
         raise ConfigError(
-            f"batch sizes must lie in 1..{len(encodings)}, the number of texts, got {list(batch_sizes)}"
+            f"batch sizes must lie in 1..{len(encodings)}, the number of texts, got {list(sizes)}"
         )
-    peers = {name: build(contest) for name, build in PEERS.items()}
-    memory = {name: peak_memory(contest, name, encodings[: max(batch_sizes)]) for name in peers}
+    if course.length:
+        encodings = [at_length(one, course.length) for one in encodings]
+    peers = chosen_peers(find_peers(contest), course.peers)
+    memory = {name: peak_memory(contest, name, encodings[: max(sizes)]) for name in peers}
+    runs = {name: peer.build(contest) for name, peer in peers.items()}
     scores = {
-        name: None if labels is None else scored(run, encodings, labels, metric)
-        for name, run in peers.items()
+        name: None if labels is None else scored(run, encodings, labels, course.metric)
+        for name, run in runs.items()
     }
+    costs = Costs(contest, encodings)
     rows = []
-    for size in batch_sizes:
-        calls = {name: requests(run, encodings, size, seed) for name, run in peers.items()}
-        timings = time_interleaved(calls, repeats=repeats)
-        first = next(iter(timings.values()))
+    for size in sizes:
+        batches = request_batches(encodings, size, course.seed)
+        for run in runs.values():  # compilers and shape caches, before anything is timed
+            for batch in batches[: WARMUP + course.repeats]:
+                run([encodings[i] for i in batch])
+        calls = {name: requests(run, encodings, batches) for name, run in runs.items()}
+        timings = time_interleaved(calls, repeats=course.repeats, warmup=WARMUP, rest=REST)
+        timed = np.concatenate([batches[(WARMUP + r) % len(batches)] for r in range(course.repeats)])
+        best = min(timings[name].mean for name, peer in peers.items() if peer.kind == "full")
         for name, timing in timings.items():
-            known = {"peer": name, "batch_size": size}
-            rest = {"score": scores[name], "peak_mib": memory[name]}
-            rows.append({**known, **summary(timing, first, size), **rest})
+            known = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": course.length}
+            ideal = compared(timing, best, costs.of(name, peers[name].kind, timed))
+            rest = {"score": scores[name], "peak_mib": memory[name], "joules": joules(calls[name], size)}
+            first = next(iter(timings.values()))
+            rows.append({**known, **summary(timing, first, size), **ideal, **rest})
     return rows
 
 
-def requests(run: Answers, encodings: Sequence[Encoding], size: int, seed: int) -> Callable[[], object]:
-    """A call that answers the next batch; all peers meet the same batches in the same order."""
+def chosen_peers(peers: dict[str, Peer], names: Sequence[str]) -> dict[str, Peer]:
+    """Those asked for; of all of them not torch.compile where there is no C++ compiler for it.
+
+    Raises:
+        ConfigError: an unknown name, or no peer to full depth among them, which the others are compared with.
+    """
+    for name in names:
+        if name not in peers:
+            raise ConfigError(unknown_name("peer", name, peers))
+    if not names:
+        compiler = any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+        return {name: peer for name, peer in peers.items() if compiler or name != "compiled-full"}
+    if not any(peers[name].kind == "full" for name in names):
+        raise ConfigError(
+            f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"
+        )
+    return {name: peer for name, peer in peers.items() if name in names}
+
+
+def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:
+    """The text repeated or cut to so many tokens, its first and last token kept where they are."""
+    found = {}
+    for name, values in encoding.items():
+        inner = list(values[1:-1]) or list(values[:1])
+        found[name] = [values[0], *np.resize(inner, max(length - 2, 0)).tolist(), values[-1]][:length]
+    return found
+
+
+def request_batches(encodings: Sequence[Encoding], size: int, seed: int) -> list[NDArray[np.intp]]:
+    """The texts of each request, as indices; full batches alone."""
     order = generator(seed, "bench", size).permutation(len(encodings))
-    batches = [[encodings[row] for row in order[i : i + size]] for i in range(0, len(order) - size + 1, size)]
-    following: Iterator[list[Encoding]] = cycle(batches)
+    return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+
+
+def requests(
+    run: Answers, encodings: Sequence[Encoding], batches: Sequence[NDArray[np.intp]]
+) -> Callable[[], object]:
+    """A call that answers the next batch; all peers meet the same batches in the same order."""
+    following: Iterator[list[Encoding]] = cycle([[encodings[row] for row in batch] for batch in batches])
     return lambda: run(next(following))
 
 
@@ -88,9 +156,50 @@ def summary(timing: Timing, first: Timing, size: int) -> dict[str, float]:
     names = {"p50": 0.5, "low": 0.25, "high": 0.75, "p95": 0.95, "p99": 0.99}
     return {
         **{name: 1e3 * float(np.quantile(timing.seconds, q)) for name, q in names.items()},
+        "mean": 1e3 * timing.mean,
         "throughput": size * len(timing.seconds) / float(timing.seconds.sum()),
         "speedup": float(np.median(first.seconds / timing.seconds)),
     }
+
+
+def compared(timing: Timing, best: float, cost: float) -> dict[str, float]:
+    """Against the fastest full-depth peer, whose mean request takes `best` seconds."""
+    faster = best / timing.mean
+    return {"faster": faster, "cost": cost, "share": faster * cost}
+
+
+class Costs:
+    """FLOPs of every peer as a share of the full model's, on any of the texts."""
+
+    def __init__(self, contest: Contest, encodings: Sequence[Encoding]) -> None:
+        engines = {precision: make_engine(contest, precision) for precision in ("fp32", "int8")}
+        self.spent = {precision: engine.run(encodings).cost for precision, engine in engines.items()}
+        segments = engines["fp32"].segments
+        self.exits, self.full = segments.costs(token_counts(encodings))
+        self.layers = segments.exit_layers
+
+    def of(self, name: str, kind: str, texts: NDArray[np.intp]) -> float:
+        """The share on these texts, which may repeat."""
+        if kind == "full":
+            return 1.0
+        if kind == "cut":
+            spent = self.exits[:, self.layers.index(int(name.removeprefix("cut-")))]
+        else:
+            spent = self.spent["int8" if "int8" in name else "fp32"]
+        return float(spent[texts].sum() / self.full[texts].sum())
+
+
+def joules(call: Callable[[], object], size: int) -> float | None:
+    """Energy of the whole processor for a text, over a few seconds of requests; None where it cannot be read."""
+    energy = Energy()
+    if not energy.known:
+        return None
+    before, started, count = energy.read(), time.perf_counter(), 0
+    while time.perf_counter() - started < ENERGY_SECONDS:
+        call()
+        count += size
+    spent = energy.joules(before, energy.read())
+    return None if spent is None else spent / count
 
 
 def scored(run: Answers, encodings: Sequence[Encoding], labels: ArrayLike, metric: str) -> float:
@@ -107,7 +216,7 @@ def peak_memory(contest: Contest, name: str, encodings: Sequence[Encoding]) -> f
 
 
 def _peak(contest: Contest, name: str, encodings: Sequence[Encoding]) -> float:
-    PEERS[name](contest)(encodings)
+    find_peers(contest)[name].build(contest)(encodings)
     status = Path("/proc/self/status")
     if status.exists():  # Linux lets a child inherit its parent's ru_maxrss; VmHWM is its own
         return (
@@ -116,3 +225,25 @@ def _peak(contest: Contest, name: str, encodings: Sequence[Encoding]) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB  # bytes on macOS
+
+
+FIRST_ANSWER = """
+import sys
+from offramp import Engine
+Engine(sys.argv[1], threads=int(sys.argv[2])).predict(["a gripping, funny film"])
+"""
+
+
+def cold_start(folder: Path, threads: int, repeats: int = 5) -> Timing:
+    """From the start of a fresh Python to the first answer of an exported folder; the first run is not counted."""
+    import offramp
+
+    package = str(Path(offramp.__file__).resolve().parents[1])
+    code = f"import sys; sys.path.insert(0, {package!r}){FIRST_ANSWER}"
+    command = [sys.executable, "-c", code, str(folder), str(threads)]
+    seconds = []
+    for _ in range(repeats + 1):
+        before = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - before)
+    return Timing(np.array(seconds[1:]))

@@ -65,19 +65,22 @@ class LaterSegment(nn.Module):
 
 
 class FullDepth(nn.Module):
-    """Token ids to the last exit's answer, without the heads before it."""
+    """Token ids to one exit's answer, without the heads before it: by default the last exit's."""
 
-    def __init__(self, model: MultiExitForSequenceClassification, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: MultiExitForSequenceClassification, names: Sequence[str], exit: int | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(names)
+        self.exit = len(model.exit_layers) - 1 if exit is None else exit
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         """The logits by name."""
         state = self.model.start(dict(zip(self.names, tensors, strict=True)))
-        for k in range(len(self.model.exit_layers)):
+        for k in range(self.exit + 1):
             state = self.model.segment(k, state)
-        return {"logits": self.model.head(len(self.model.exit_layers) - 1, state)[0]}
+        return {"logits": self.model.head(self.exit, state)[0]}
 
 
 def hidden_name(k: int) -> str:
@@ -154,12 +157,17 @@ def exportable(model: SegmentedModel) -> Any:
     return plain
 
 
-def export_full_depth(model: SegmentedModel, inputs: Sequence[str], folder: Path) -> None:
-    """Write `segment-1.onnx`: the model, or a cascade's last member, as one graph with its last head alone."""
+def export_cut(model: SegmentedModel, inputs: Sequence[str], folder: Path, exit: int) -> Path:
+    """Write the model cut behind one exit (0-based), or that member of a cascade, as one graph with its head alone.
+
+    Returns:
+        The file, `segment-1.onnx` in the folder.
+    """
     plain = exportable(model)
     if isinstance(plain, MultiModelForSequenceClassification):
-        plain = plain.member(len(plain.exit_layers) - 1)
-    write(FullDepth(plain, inputs), [probe(plain, inputs, *sizes) for sizes in PROBES], folder, 0)
+        plain, exit = plain.member(exit), 0
+    batches = [probe(plain, inputs, *sizes) for sizes in PROBES]
+    return folder / write(FullDepth(plain, inputs, exit), batches, folder, 0)[0].file
 
 
 def select(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -10,10 +10,12 @@ import numpy as np
 from offramp._core.errors import ModelError
 from offramp._core.trace import Trace
 from offramp.engine.agreement import compare
-from offramp.engine.batching import Encoding, batches, token_counts
+from offramp.engine.batching import Encoding, batches, pad, token_counts
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
+from offramp.engine.single import SingleGraph
 
 LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
 TEXTS = (
@@ -108,6 +110,18 @@ def check_export(
         "engine_differs_from_trace": len(agreement.mismatches),
         "within_noise": agreement.within_noise,
     }
+
+
+def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
+    """How many texts the single graph decides otherwise than the segments do."""
+    manifest = exported.manifest
+    single = SingleGraph(exported.folder, manifest, policy)
+    found = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
+    differ = 0
+    for row, encoding in enumerate(encodings):
+        exit, logits = single(pad([encoding], manifest.pad_values))
+        differ += int(exit != found.exit[row] or logits.argmax() != found.prediction[row])
+    return differ
 
 
 def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:

@@ -1,22 +1,25 @@
-"""What a speed-up is measured against: the same model to full depth, eager and in ONNX Runtime, and our engines."""
+"""What a speed-up is measured against: full depth in every runtime, smaller models, earlier designs; and ours."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import MissingExtraError
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, open_session
 from offramp.engine.policy import Policy
-from offramp.export.run import Texts, export_model
+from offramp.engine.reference import run_reference
+from offramp.engine.single import SingleGraph, fits
+from offramp.export.openvino import compile_graph
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
@@ -30,7 +33,7 @@ class Contest:
 
     Attributes:
         model: folder of the trained model.
-        work: folder of its exports, as `prepare` leaves it.
+        work: folder of its exports, as `offramp.export.contest.prepare` leaves it.
         threads: CPU threads of every peer.
     """
 
@@ -39,54 +42,55 @@ class Contest:
     threads: int
 
 
-def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
-    """Export a model for every peer: float32 and int8 segments, and one graph of the full depth in both."""
-    from offramp.export.graphs import export_full_depth, silent
-    from offramp.model import load_model
+@dataclass(frozen=True)
+class Peer:
+    """One way to answer.
 
-    loaded = load_model(model)
-    manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
-    export_model(loaded, work / "int8", precision="int8", policy=policy, texts=texts)
-    full = work / "full"
-    full.mkdir(parents=True, exist_ok=True)
-    export_full_depth(loaded, manifest.inputs, full)
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise MissingExtraError("onnx", "export") from error
-    with silent():
-        quantize_dynamic(
-            full / "segment-1.onnx", full / "int8.onnx", per_channel=True, weight_type=QuantType.QInt8
-        )
+    Attributes:
+        build: makes it.
+        kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
+            `ours`.
+    """
+
+    build: Callable[[Contest], Answers]
+    kind: str
 
 
-def eager(contest: Contest) -> Answers:
-    """The library's own forward to full depth, and the last head."""
+def eager(contest: Contest, compiled: bool = False) -> Answers:
+    """The library's own forward to full depth, and the last head; as it is, or through torch.compile."""
     import torch
+
+    from offramp.export.graphs import silent
 
     model, pad_values = _torch_model(contest)
     last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model
     backbone, head = last.backbone, last.heads[-1]
     known = ("input_ids", "attention_mask", "token_type_ids")[: 3 if last.driver.spec.token_types else 2]
 
-    @torch.inference_mode()
-    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
-        batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in known}
+    def forward(batch: dict[str, Any]) -> Any:
         hidden = backbone(**batch).last_hidden_state
         if last.driver.final_norm is not None:  # the head norms for itself
             state = last.start(batch)
             for k in range(len(last.exit_layers)):
                 state = last.segment(k, state)
             hidden = state.hidden
-        return _answers(head(hidden, batch["attention_mask"])[0].numpy())
+        return head(hidden, batch["attention_mask"])[0]
+
+    with silent():
+        run: Any = torch.compile(forward, dynamic=True) if compiled else forward
+
+    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
+        batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in known}
+        with torch.no_grad():
+            return _answers(run(batch).numpy())
 
     return answer
 
 
-def full_graph(contest: Contest, file: str) -> Answers:
-    """One graph to full depth in ONNX Runtime, as it comes: threads that spin, one session."""
+def graph(contest: Contest, file: str, lean: bool = False) -> Answers:
+    """One graph in ONNX Runtime: as it comes, with threads that spin, or with the settings of our engine."""
     manifest = Manifest.load(contest.work / "fp32")
-    session = open_session(contest.work / "full" / file, contest.threads, spinning=True)
+    session = open_session(contest.work / "full" / file, contest.threads, spinning=not lean, lean=lean)
     inputs = [value.name for value in session.get_inputs()]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -96,34 +100,76 @@ def full_graph(contest: Contest, file: str) -> Answers:
     return answer
 
 
-def torch_engine(contest: Contest) -> Answers:
-    """Our engine on torch, under the policy."""
+def openvino_graph(contest: Contest, file: str) -> Answers:
+    """One graph in OpenVINO as it comes: float32 graphs run in bfloat16 where the processor has it."""
+    manifest = Manifest.load(contest.work / "fp32")
+    request = compile_graph(contest.work / "full" / file, contest.threads).create_infer_request()
+    inputs = [value.get_any_name() for value in request.model_inputs]
+
+    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
+        batch = pad(encodings, manifest.pad_values)
+        return _answers(np.array(request.infer({n: batch[n] for n in inputs}, share_inputs=True)[0]))
+
+    return answer
+
+
+def eager_compaction(contest: Contest) -> Answers:
+    """Rows that leave are taken out of an eager batch (FastBERT): our engine on torch."""
+    engine = _torch_engine(contest)
+    return lambda encodings: engine.run(encodings).prediction
+
+
+def eager_one_by_one(contest: Contest) -> Answers:
+    """One text after another, eager, until it may leave (DeeBERT, PABEE)."""
+    engine = _torch_engine(contest)
+    return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
+
+
+def exported_engine(contest: Contest, precision: str) -> Answers:
+    """Our engine on an exported folder, under the policy."""
+    engine = make_engine(contest, precision)
+    return lambda encodings: engine.run(encodings).prediction
+
+
+def make_engine(contest: Contest, precision: str) -> CompactingEngine[Any]:
+    """The engine of `exported_engine`; batches are as large as what it is asked."""
+    segments = OnnxSegments(contest.work / precision, threads=contest.threads, verify=False)
+    policy, manifest = segments.policy(), segments.manifest
+    alone = fits(manifest, policy)
+    single = SingleGraph(segments.folder, manifest, policy, contest.threads) if alone else None
+    return CompactingEngine(segments, policy, pad_values=manifest.pad_values, batch_size=1024, single=single)
+
+
+def find_peers(contest: Contest) -> dict[str, Peer]:
+    """All peers that this machine has the libraries for, by name; the first is what speed-ups are counted from."""
+    work = contest.work / "full"
+    peers = {
+        "eager-full": Peer(eager, "full"),
+        "compiled-full": Peer(partial(eager, compiled=True), "full"),
+        "ort-fp32-full": Peer(partial(graph, file="fp32.onnx"), "full"),
+        "ort-dynamic-int8-full": Peer(partial(graph, file="dynamic.onnx"), "full"),
+        "ort-static-int8-full": Peer(partial(graph, file="static.onnx", lean=True), "full"),
+    }
+    if importlib.util.find_spec("openvino") is not None:
+        peers["openvino-full"] = Peer(partial(openvino_graph, file="fp32.onnx"), "full")
+        if (work / "nncf.xml").is_file():
+            peers["openvino-nncf-full"] = Peer(partial(openvino_graph, file="nncf.xml"), "full")
+    layers = Manifest.load(contest.work / "fp32").exit_layers
+    for layer in layers[:-1]:
+        peers[f"cut-{layer}"] = Peer(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
+    peers["eager-exits"] = Peer(eager_one_by_one, "earlier")
+    peers["eager-compaction"] = Peer(eager_compaction, "earlier")
+    peers["ours-fp32"] = Peer(partial(exported_engine, precision="fp32"), "ours")
+    peers["ours-int8"] = Peer(partial(exported_engine, precision="int8"), "ours")
+    return peers
+
+
+def _torch_engine(contest: Contest) -> CompactingEngine[Any]:
     from offramp.inference.segments import TorchSegments
 
     model, pad_values = _torch_model(contest)
-    policy = OnnxSegments(contest.work / "fp32", threads=1, verify=False).policy()
-    engine: CompactingEngine[Any] = CompactingEngine(
-        TorchSegments(model), policy, pad_values=pad_values, batch_size=1024
-    )
-    return lambda encodings: engine.run(encodings).prediction
-
-
-def onnx_engine(contest: Contest, precision: str) -> Answers:
-    """Our engine on an exported folder, under the policy."""
-    segments = OnnxSegments(contest.work / precision, threads=contest.threads, verify=False)
-    pad_values = segments.manifest.pad_values
-    engine = CompactingEngine(segments, segments.policy(), pad_values=pad_values, batch_size=1024)
-    return lambda encodings: engine.run(encodings).prediction
-
-
-PEERS: dict[str, Callable[[Contest], Answers]] = {
-    "eager-full": eager,
-    "ort-full": lambda contest: full_graph(contest, "segment-1.onnx"),
-    "ort-int8-full": lambda contest: full_graph(contest, "int8.onnx"),
-    "ours-torch": torch_engine,
-    "ours-fp32": lambda contest: onnx_engine(contest, "fp32"),
-    "ours-int8": lambda contest: onnx_engine(contest, "int8"),
-}
+    policy = Policy.load(contest.work / "fp32" / Manifest.load(contest.work / "fp32").policy)
+    return CompactingEngine(TorchSegments(model), policy, pad_values=pad_values, batch_size=1024)
 
 
 def _torch_model(contest: Contest) -> tuple[Any, Mapping[str, int]]:
@@ -135,7 +181,7 @@ def _torch_model(contest: Contest) -> tuple[Any, Mapping[str, int]]:
 
     torch.set_num_threads(contest.threads)
     model: SegmentedModel = load_model(contest.model)
-    return model, TextEncoder.of(model).pad_values
+    return model.eval(), TextEncoder.of(model).pad_values
 
 
 def _answers(logits: NDArray[Any]) -> NDArray[Any]:

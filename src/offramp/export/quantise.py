@@ -14,6 +14,7 @@ from offramp._core.errors import MissingExtraError
 from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState
+from offramp.export.fold import DOMAIN, fold_products
 from offramp.export.graphs import silent
 
 QUANTISED = ("MatMul", "Gemm")
@@ -51,8 +52,18 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
         quantise_graph(source / part.file, target / part.file, found)
 
 
-def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState]) -> None:
-    """One graph; attention's products of two activations, norms, poolings and embeddings stay in float32."""
+def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
+    """One graph; attention's products of two activations, norms, poolings and embeddings stay in float32.
+
+    Args:
+        source: the float32 graph.
+        target: the int8 graph.
+        feeds: its inputs on real texts.
+        fold: write products and biases as one operator of ONNX Runtime's own; see `offramp.export.fold`.
+
+    Raises:
+        MissingExtraError: without `onnx`.
+    """
     try:
         import onnx
         from onnxruntime import quantization as q
@@ -81,6 +92,11 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState]) -> No
             reduce_range=True,  # 7-bit weights: with 8, sums saturate on CPUs without VNNI, which then answer otherwise
             extra_options={"WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": list(QUANTISED)},
         )
+    if fold:
+        model = onnx.load(str(target))
+        if fold_products(model.graph) and DOMAIN not in {entry.domain for entry in model.opset_import}:
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        onnx.save(model, str(target))
 
 
 def unsuited(graph: Any) -> list[str]:

@@ -13,9 +13,10 @@ from offramp._core.environment import versions
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp._core.text import clean_text
 from offramp.engine.manifest import FILE_NAME, Manifest, sha256
-from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx import OnnxSegments, thread_count
 from offramp.engine.policy import Policy
-from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph
+from offramp.engine.segment_times import measure_segments
+from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph, single_differs
 
 if TYPE_CHECKING:
     from offramp.engine.batching import Encoding
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 POLICY = "policy.json"
+SINGLE = "single.onnx"
 TOKENIZER = "tokenizer.json"
 MIN_CALIBRATION = 16
+LARGEST = 1_800_000_000  # a protobuf file ends at 2 GiB; larger models run as segments alone
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def write_fp32(
         tokenizer=TOKENIZER,
         versions=versions(),
     )
+    manifest = add_single(manifest, folder, policy)
     manifest = seal(manifest, folder, model, policy, compared)
     refuse_wrong_graph(manifest.checks)
     return manifest
@@ -165,7 +169,20 @@ def write_int8(
     for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
-    return seal(replace(fp32, precision="int8"), folder, model, policy, compared)
+    manifest = add_single(replace(fp32, precision="int8", single="", single_rule=""), folder, policy)
+    return seal(manifest, folder, model, policy, compared)
+
+
+def add_single(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
+    """Write the single graph too, where the policy's rule can be decided in one."""
+    from offramp.export.single import RULES, write_single
+
+    if policy is None or policy.criterion.name not in RULES or len(manifest.segments) == 1:
+        return manifest
+    if sum((folder / part.file).stat().st_size for part in manifest.segments) > LARGEST:
+        return manifest
+    write_single(folder, manifest, policy.criterion.name, folder / SINGLE)
+    return replace(manifest, single=SINGLE, single_rule=policy.criterion.name)
 
 
 def seal(
@@ -183,7 +200,13 @@ def seal(
     manifest.save(folder)
     exported = OnnxSegments(folder, verify=False)
     checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy)
-    manifest = replace(manifest, checks=checks)
+    if manifest.single and policy is not None:
+        checks["single_differs"] = single_differs(exported, policy, compared)
+    times: dict[str, Any] = {}
+    if policy is not None:
+        count, longest = thread_count(None), max(compared, key=lambda one: len(one["input_ids"]))
+        times = measure_segments(exported, longest, threads=count, longest=manifest.max_length).to_dict()
+    manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.engine.compaction import CompactingEngine
+from offramp.engine.batching import Encoding, windows
+from offramp.engine.compaction import CompactingEngine, Single
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.policy import Decisions, Policy
+from offramp.engine.pools import PoolingEngine
+from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Segments
 
 if TYPE_CHECKING:
@@ -46,12 +49,15 @@ class Engine:
         policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
         backend: `torch`, or `onnx` for an exported folder; by default what the model is made for.
         batch_size: rows run at once; exits and labels do not depend on it.
-        threads: CPU threads of the `onnx` backend; by default as many as the process may use.
+        threads: CPU threads of an exported folder; by default as many as the process may use.
+        device: of the `onnx` backend, `cpu` or `cuda`; a torch model runs where it lies.
+        pools: let rows of several batches wait for each other at every depth of a stream, where the times measured on
+            this machine say that it pays.
 
     Raises:
-        ModelError: no such model, or a folder that is damaged or made for the other backend.
+        ModelError: no such model, or a folder that is damaged or made for another backend.
         CriterionError: the policy was made for another model.
-        ConfigError: an unknown backend, or no policy.
+        ConfigError: an unknown backend or device, or no policy.
     """
 
     def __init__(
@@ -62,6 +68,8 @@ class Engine:
         backend: str | None = None,
         batch_size: int = 32,
         threads: int | None = None,
+        device: str = "cpu",
+        pools: bool = False,
     ) -> None:
         if backend is None:
             backend = (
@@ -71,8 +79,9 @@ class Engine:
             raise ConfigError(unknown_name("backend", backend, BACKENDS))
         self.segments: Segments[Any]
         self.encoder: Any
-        if backend == "onnx":
-            self.segments, self.encoder, self.labels, exported = _onnx_parts(model, threads, policy is None)
+        if backend != "torch":
+            options = {"threads": threads, "device": device}
+            self.segments, self.encoder, self.labels, exported = _onnx_parts(model, options, policy is None)
             policy = exported if policy is None else policy
         else:
             self.segments, self.encoder, self.labels = _torch_parts(model)
@@ -81,8 +90,17 @@ class Engine:
         if not isinstance(policy, Policy):
             policy = Policy.load(policy)
         self.compacting: CompactingEngine[Any] = CompactingEngine(
-            self.segments, policy, batch_size=batch_size, pad_values=self.encoder.pad_values
+            self.segments,
+            policy,
+            batch_size=batch_size,
+            pad_values=self.encoder.pad_values,
+            single=_single(self.segments, policy, threads, device),
         )
+        if pools:
+            times = _times(self.segments, self.encoder, threads)
+            self.compacting = PoolingEngine(
+                self.segments, policy, times, batch_size=batch_size, pad_values=self.encoder.pad_values
+            )
 
     def decide(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Decisions:
         """Decisions in arrays, in the order of the texts."""
@@ -91,7 +109,26 @@ class Engine:
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """One `Prediction` for each text, in order."""
         encodings = self.encoder(texts, pairs)
-        decisions = self.compacting.run(encodings)
+        return self._predictions(encodings, self.compacting.run(encodings))
+
+    def stream(self, texts: Iterable[str] | Iterable[tuple[str, str]]) -> Iterator[Prediction]:
+        """Answer any number of texts, or of pairs of texts, in bounded memory.
+
+        Args:
+            texts: read as needed, some batches at a time, and sorted by length within such a window.
+
+        Yields:
+            One `Prediction` for each, in order.
+        """
+        for window in windows(texts, self.compacting.window * self.compacting.batch_size):
+            if isinstance(window[0], str):
+                encodings = self.encoder(window, None)
+            else:
+                encodings = self.encoder([a for a, _ in window], [b for _, b in window])
+            yield from self._predictions(encodings, self.compacting.run(encodings))
+
+    def _predictions(self, encodings: Sequence[Encoding], decisions: Decisions) -> list[Prediction]:
+        """Decisions as a caller reads them."""
         lengths = np.array([len(e["input_ids"]) for e in encodings], dtype=np.int64)
         full = self.segments.costs(lengths)[1]
         return [
@@ -112,6 +149,30 @@ class Engine:
         ]
 
 
+def _single(segments: Segments[Any], policy: Policy, threads: int | None, device: str) -> Single | None:
+    """The folder's single graph, where it has one for this rule; GPUs keep to segments."""
+    from offramp.engine.onnx import OnnxSegments
+    from offramp.engine.single import SingleGraph, fits
+
+    if not isinstance(segments, OnnxSegments) or device != "cpu" or not fits(segments.manifest, policy):
+        return None
+    return SingleGraph(segments.folder, segments.manifest, policy, threads)
+
+
+def _times(segments: Segments[Any], encoder: Any, threads: int | None) -> SegmentTimes:
+    """What the export says of its segments' times where they were measured on such a machine, else measured now."""
+    from offramp.engine.onnx import OnnxSegments, thread_count
+
+    count = thread_count(threads)
+    if isinstance(segments, OnnxSegments) and segments.manifest.times:
+        found = SegmentTimes.from_dict(segments.manifest.times)
+        if found.fits(len(segments.exit_layers), count):
+            return found
+    return measure_segments(
+        segments, encoder(["word " * 9], None)[0], threads=count, longest=encoder.max_length
+    )
+
+
 def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any, tuple[str, ...]]:
     """Segments, encoder and labels of a torch model."""
     from offramp.inference.segments import TorchSegments
@@ -123,7 +184,7 @@ def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any
 
 
 def _onnx_parts(
-    model: SegmentedModel | str | Path, threads: int | None, with_policy: bool
+    model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool
 ) -> tuple[Segments[Any], Any, tuple[str, ...], Policy | None]:
     """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch."""
     from offramp.engine.onnx import OnnxSegments
@@ -132,6 +193,6 @@ def _onnx_parts(
         raise ConfigError(
             "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
         )
-    segments = OnnxSegments(model, threads=threads)
+    segments = OnnxSegments(model, **options)
     policy = segments.policy() if with_policy else None
     return segments, segments.encoder(), segments.labels, policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class TorchSegments:
     def take(self, state: Any, rows: NDArray[np.intp]) -> Any:
         """Some rows of a state."""
         return state.take(torch.as_tensor(rows, device=self.model.device))
+
+    @torch.inference_mode()
+    def join(self, states: Sequence[Any]) -> Any:
+        """The rows of several states behind each other."""
+        return states[0].join(states[1:])
 
     def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `SegmentedModel.costs`."""

@@ -60,6 +60,17 @@ class CascadeState:
         }
         return replace(self, inputs=inputs, reached=None if self.reached is None else self.reached.take(rows))
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """These texts with others of the same padded length behind them; what was reached is done with."""
+        states = (self, *others)
+        inputs = {
+            name: [torch.cat(tables) for tables in zip(*(s.inputs[name] for s in states), strict=True)]
+            if isinstance(value, list)
+            else torch.cat([s.inputs[name] for s in states])
+            for name, value in self.inputs.items()
+        }
+        return replace(self, inputs=inputs, reached=None)
+
     def detach(self) -> Self:
         """The state cut from the graph; members share nothing, so only what was reached holds one."""
         return replace(self, reached=None if self.reached is None else self.reached.detach())

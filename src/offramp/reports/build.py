@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offramp._core.records import write_text
 from offramp.evaluation.columns import floats
+from offramp.reports.bench import latency_figure, stream_figure
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
 from offramp.reports.html import page
 from offramp.reports.reliability import reliability_figure
@@ -83,10 +84,28 @@ def part_figures(part: Part) -> dict[str, Figure]:
         sides = {"clean": _shares(attack, "clean"), "attacked": _shares(attack, "adversarial")}
         title = f"Where examples leave: {attack.label}"
         figures[f"histogram-attack-{i}"] = histogram_figure(sides, attack.exit_layers, title)
+    figures |= speed_figures(part, told)
     if part.attacks:
         deepest = max(attack.exit_layers[-1] for attack in part.attacks)
         results = {attack.label: attack.found for attack in part.attacks}
         figures["depth"] = depth_figure(results, deepest, f"How deep examples go{told}")
+    return figures
+
+
+def speed_figures(part: Part, told: str) -> dict[str, Figure]:
+    """Accuracy against latency for every bench and batch size, and every stream."""
+    figures = {}
+    for i, (label, run) in enumerate(part.labelled("bench"), start=1):
+        rows = run.tables["bench"].to_pylist()
+        for size in dict.fromkeys(row["batch_size"] for row in rows):
+            chosen = [row for row in rows if row["batch_size"] == size and row["score"] is not None]
+            if chosen:
+                title = f"{label}, batch {size}{told}"
+                figures[f"bench-{i}-batch-{size}"] = latency_figure(
+                    chosen, str(run.get("metric", "accuracy")), title
+                )
+    for i, (label, run) in enumerate(part.labelled("stream"), start=1):
+        figures[f"stream-{i}"] = stream_figure(run.tables["stream"].to_pylist(), f"{label}: a stream{told}")
     return figures
 
 

@@ -13,6 +13,8 @@ is a list of rows, a dict of columns, or the name of a Parquet file relative to 
 `attack`       the rows of an attack; its robustness numbers are computed from them again
 `timing`       `evaluation.time_speedups`
 `reliability`  `evaluation.reliability_table`
+`bench`        rows of `export.bench.race`: every peer at every batch size
+`stream`       rows of `export.stream.stream_series`, with the mode
 =============  ========================================================================================
 
 and in `metrics` or `config`, all optional:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
+LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": ("name", "estimate", "low", "high"),
     "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
@@ -68,6 +71,19 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "timing": ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high"),
     "reliability": RELIABILITY,
+    "bench": (
+        "peer",
+        "kind",
+        "batch_size",
+        "length",
+        *LATENCY,
+        "faster",
+        "cost",
+        "share",
+        "score",
+        "peak_mib",
+    ),
+    "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
 }
 ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
 

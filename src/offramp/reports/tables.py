@@ -194,6 +194,49 @@ def reliability_errors_table(part: Part) -> TextTable:
     return calibration_table(named, ("model",))
 
 
+def bench_table(part: Part) -> TextTable:
+    """Every peer of every bench."""
+    names = ("p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score", "peak_mib")
+    digits = {"throughput": 0, "peak_mib": 0, "p50": 2, "p95": 2, "p99": 2, "speedup": 2, "faster": 2}
+    rows = []
+    for label, run in part.labelled("bench"):
+        for row in run.tables["bench"].to_pylist():
+            length = str(row["length"]) if row["length"] else "data"
+            values = (number(row[name], digits.get(name, 3)) for name in names)
+            rows.append((label, row["peer"], str(row["batch_size"]), length, *values))
+    header = ("model", "peer", "batch", "tokens", "p50, ms", "p95, ms", "p99, ms", "texts/s")
+    rest = ("× eager", "× best full depth", "cost", "share of the ideal", "score", "peak MiB")
+    note = "Share of the ideal: times faster than the fastest full-depth peer (by means), times the cost in FLOPs."
+    return TextTable("Peers", (*header, *rest), tuple(rows), note, words=2)
+
+
+def stream_table(part: Part) -> TextTable:
+    """What streams came to."""
+    rows = []
+    for label, run in part.labelled("stream"):
+        series = run.tables["stream"].to_pylist()
+        for mode in dict.fromkeys(row["mode"] for row in series):
+            end = [row for row in series if row["mode"] == mode][-1]
+            told = [number(run.get(f"{mode}_{name}")) for name in ("throughput_change", "memory_growth_mib")]
+            speed = number(end["texts"] / end["seconds"], 0)
+            memory = number(end["resident_mib"], 0)
+            rows.append(
+                (label, mode, str(end["texts"]), number(end["seconds"], 0), speed, told[0], memory, told[1])
+            )
+    header = (
+        "model",
+        "mode",
+        "texts",
+        "seconds",
+        "texts/s",
+        "change of speed",
+        "resident MiB",
+        "growth, MiB",
+    )
+    note = "Change and growth: second half against first, last look against first, after one minute."
+    return TextTable("Streams", header, tuple(rows), note, words=2)
+
+
 def exit_scores(part: Part, metric: str) -> dict[str, pa.Table]:
     """By model, rows with `layer`, `score`, `low` and `high`: what the figure of the exits is drawn from.
 
@@ -241,4 +284,6 @@ PARTS: dict[str, Callable[[Part], TextTable]] = {
     "attacks": attacks_table,
     "calibration": reliability_errors_table,
     "timing": timing_table,
+    "bench": bench_table,
+    "stream": stream_table,
 }

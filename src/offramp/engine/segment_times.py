@@ -1,0 +1,154 @@
+"""Milliseconds of every segment as a function of rows and length: measured on this machine, fitted, and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.environment import cpu_model
+from offramp._core.errors import ConfigError
+from offramp.criteria import make_criterion
+from offramp.engine.batching import MASK, Encoding, PaddedBatch
+from offramp.engine.compaction import CompactingEngine, Flight, Log
+from offramp.engine.policy import Policy
+from offramp.engine.segments import Segments
+
+ROWS = (1, 4, 16, 32)
+LENGTHS = (8, 24, 64)
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class SegmentTimes:
+    """What running and joining cost, in milliseconds.
+
+    Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions counted.
+
+    Attributes:
+        fixed: `(segments,)` whatever the batch.
+        per_token: `(segments,)` a token, padding included.
+        per_pair: `(segments,)` a pair of tokens of one row.
+        copy: a token that is copied from one batch to another.
+        cpu: processor on which this was measured.
+        threads: CPU threads that it was measured with.
+    """
+
+    fixed: tuple[float, ...]
+    per_token: tuple[float, ...]
+    per_pair: tuple[float, ...]
+    copy: float
+    cpu: str = ""
+    threads: int = 0
+
+    def ms(self, k: int, rows: int, length: int) -> float:
+        """Milliseconds of segment `k` (0-based) on so many rows of one padded length."""
+        return self.fixed[k] + rows * length * (self.per_token[k] + length * self.per_pair[k])
+
+    def leaving(self, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Milliseconds until a text run alone leaves at each exit `(examples, exits)`, by its length."""
+        powers = np.asarray(lengths, dtype=np.float64)[:, None] ** np.arange(3)
+        table = powers @ np.array([self.fixed, self.per_token, self.per_pair])
+        return np.cumsum(table, axis=1)
+
+    def waiting_pays(self, k: int, rows: int, length: int, batch_size: int) -> bool:
+        """Whether rows save more as part of a full batch than it costs to copy them into one."""
+        share = self.ms(k, batch_size, length) * rows / batch_size
+        return self.ms(k, rows, length) - share > self.copy * rows * length
+
+    def fits(self, segments: int, threads: int) -> bool:
+        """Whether this was measured for such a model, with as many threads, on a processor like this one."""
+        return (len(self.fixed), self.threads, self.cpu) == (segments, threads, cpu_model())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> SegmentTimes:
+        """The inverse of `to_dict`; `ConfigError` where it is none."""
+        try:
+            fixed, per_token, per_pair = (
+                tuple(float(v) for v in stored[name]) for name in ("fixed", "per_token", "per_pair")
+            )
+            rest = (float(stored["copy"]), str(stored["cpu"]), int(stored["threads"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"expected the fields of SegmentTimes, got {stored!r:.200}") from error
+        return cls(fixed, per_token, per_pair, *rest)
+
+
+def measure_segments(
+    segments: Segments[Any],
+    example: Encoding,
+    *,
+    threads: int,
+    longest: int = LENGTHS[-1],
+    clock: Callable[[], float] = time.perf_counter,
+) -> SegmentTimes:
+    """Measure every segment on a few batch sizes and lengths; a second or two on a small model.
+
+    Args:
+        segments: the model, cut at its exits.
+        example: one text, repeated until it is as long as needed.
+        threads: CPU threads that the segments run with, to be noted.
+        longest: the model's maximum length.
+        clock: seconds from any start.
+
+    Returns:
+        The fitted times, none negative.
+    """
+    lengths = sorted({min(length, longest) for length in LENGTHS})
+    sizes = [(rows, length) for rows in ROWS for length in lengths]
+    measured = np.array([one_size(segments, example, size, clock) for size in sizes])
+    powers = np.array([(1, rows * length, rows * length**2) for rows, length in sizes], dtype=np.float64)
+    fits = [positive_fit(powers, measured[:, k]) for k in range(len(segments.exit_layers))]
+    fixed, per_token, per_pair = (
+        tuple(float(value) for value in column) for column in zip(*fits, strict=True)
+    )
+    copied = positive_fit(powers[:, 1:2], measured[:, -1]) if len(fits) > 1 else [0.0]
+    return SegmentTimes(fixed, per_token, per_pair, float(copied[0]), cpu_model(), threads)
+
+
+def positive_fit(powers: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients of at least 0 that fit times with small relative errors."""
+    from scipy.optimize import nnls
+
+    found: NDArray[np.float64] = nnls(powers / ms[:, None], np.ones(len(ms)))[0]
+    return found
+
+
+def one_size(
+    segments: Segments[Any], example: Encoding, size: tuple[int, int], clock: Callable[[], float]
+) -> list[float]:
+    """Median milliseconds of every segment on a batch of this size, and of joining it with itself, by half."""
+    exits = len(segments.exit_layers)
+    engine = CompactingEngine(segments, Policy(make_criterion("fixed", exits), segments.exit_layers))
+    batch, rows = stretched(example, *size), np.arange(size[0])
+    rounds = []
+    for _ in range(REPEATS + 1):
+        times = []
+        log = Log.empty(size[0])
+        before = clock()
+        flight: Flight[Any] | None = Flight(rows, segments.start(batch), {}, None)
+        joined = 0.0
+        for k in range(exits):
+            assert flight is not None, "nobody leaves before the last exit"
+            state, flight = flight.state, engine.step(k, flight, log)
+            times.append(1e3 * (clock() - before))
+            if k == 1:
+                started = clock()
+                segments.join([state, state])
+                joined = 1e3 * (clock() - started) / 2
+            before = clock()
+        rounds.append([*times, max(joined, 1e-6)])
+    return [float(value) for value in np.median(rounds[1:], axis=0)]
+
+
+def stretched(example: Encoding, rows: int, length: int) -> PaddedBatch:
+    """A batch of one text, repeated or cut to a length, without padding."""
+    batch = {name: np.tile(np.resize(values, length), (rows, 1)) for name, values in example.items()}
+    return {**batch, MASK: np.ones((rows, length), dtype=np.int64)}

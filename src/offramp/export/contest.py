@@ -1,0 +1,81 @@
+"""Everything that the peers of a bench are built from, exported once."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from offramp._core.errors import MissingExtraError
+from offramp.engine.batching import PaddedBatch, batches
+from offramp.engine.manifest import Manifest
+from offramp.engine.policy import Policy
+from offramp.export.run import Texts, export_model
+
+
+def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
+    """Export a model for every peer: segments in float32 and int8, and one graph for each static model.
+
+    Args:
+        model: folder of the trained model.
+        work: folder for the exports.
+        policy: of our engines.
+        texts: on which int8 scales are taken, and exports compared.
+    """
+    from offramp.export.graphs import export_cut
+    from offramp.export.quantise import quantise_graph
+    from offramp.model import load_model
+    from offramp.model.encoding import TextEncoder
+
+    loaded = load_model(model)
+    manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
+    export_model(loaded, work / "int8", precision="int8", policy=policy, texts=texts)
+    full = work / "full"
+    shutil.rmtree(full, ignore_errors=True)
+    full.mkdir(parents=True)
+    encodings = TextEncoder.of(loaded).dataset(texts.calibration)[0]
+    feeds: list[Any] = [dict(batch) for _, batch in batches(encodings, 16, manifest.pad_values)]
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        for exit, layer in enumerate(manifest.exit_layers):
+            last = exit == len(manifest.exit_layers) - 1
+            source = export_cut(loaded, manifest.inputs, Path(scratch), exit)
+            given = [{name: feed[name] for name in manifest.inputs} for feed in feeds]
+            quantise_graph(source, full / ("static.onnx" if last else f"cut-{layer}.onnx"), given)
+            if last:
+                source.replace(full / "fp32.onnx")
+    quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
+    if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
+        quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", manifest, feeds)
+
+
+def quantise_dynamically(source: Path, target: Path) -> None:
+    """What the library offers at once, and most people run: weights in int8, activations by the batch at hand."""
+    from offramp.export.graphs import silent
+
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise MissingExtraError("onnx", "export") from error
+    with silent():
+        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def quantise_with_nncf(source: Path, target: Path, manifest: Manifest, feeds: Sequence[PaddedBatch]) -> None:
+    """What OpenVINO's own tool makes of the model, with its settings for transformers."""
+    import nncf
+    import openvino
+
+    from offramp.export.graphs import silent
+
+    given = [{name: feed[name] for name in manifest.inputs} for feed in feeds]
+    with silent():
+        quantised = nncf.quantize(
+            openvino.Core().read_model(str(source)),
+            nncf.Dataset(given),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(given),
+        )
+    openvino.save_model(quantised, str(target))

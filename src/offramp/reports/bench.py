@@ -1,0 +1,102 @@
+"""Figures of measured speed: accuracy against latency with every peer, and a stream over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from offramp._core.errors import DataError
+from offramp.reports.style import GREY, PALETTE, WIDTH, caption, colour, new_figure, shown, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = {
+    "full": ("the whole model", PALETTE[0], "s"),
+    "cut": ("cut to its first layers", PALETTE[4], "D"),
+    "earlier": ("earlier designs of early exits", PALETTE[3], "^"),
+    "ours": ("ours", PALETTE[2], "o"),
+}
+
+
+def latency_figure(
+    rows: Sequence[Mapping[str, Any]], metric: str, title: str = "Score against latency"
+) -> Figure:
+    """Every peer of a bench at one batch size: what it scores, and the milliseconds that a request takes.
+
+    Args:
+        rows: of a `bench` table, of one batch size.
+        metric: what the scores are.
+        title: set above the axes.
+
+    Raises:
+        DataError: where no peer was scored.
+    """
+    scored = [row for row in rows if row["score"] is not None]
+    if not scored:
+        raise DataError("expected peers with scores to draw, got none: run the bench on labelled data")
+    with styled():
+        figure, axes = new_figure(5.0, title)
+        for kind, (label, shade, mark) in KINDS.items():
+            chosen = [row for row in scored if row["kind"] == kind]
+            if not chosen:
+                continue
+            spots = [(row["mean"], row["score"]) for row in chosen]
+            axes.plot(*zip(*spots, strict=True), mark, color=shade, ms=8, ls="", label=label)
+        _name(axes, scored)
+        axes.set_xscale("log")
+        axes.margins(x=0.12, y=0.16)
+        axes.set_xlabel("Mean milliseconds a request (logarithmic)")
+        axes.set_ylabel(metric.replace("_", " ").capitalize())
+        axes.legend(loc="lower right")
+        caption(figure, "All peers in one run, in turns on the same requests.")
+    return figure
+
+
+def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Names beside the marks, above and below in turns, so that neighbours stay apart."""
+    ordered = sorted(rows, key=lambda row: (row["score"], row["mean"]))
+    for place, row in enumerate(ordered):
+        height = (7, -13, 17, -23)[place % 4]
+        spot = (row["mean"], row["score"])
+        axes.annotate(
+            shown(row["peer"]),
+            spot,
+            (0, height),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=KINDS[row["kind"]][1] if row["kind"] in KINDS else GREY,
+        )
+
+
+def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over time") -> Figure:
+    """Throughput and resident memory of a stream, one line a mode.
+
+    Args:
+        rows: of a `stream` table.
+        title: set above the axes.
+
+    Raises:
+        DataError: where nothing was streamed.
+    """
+    if not rows:
+        raise DataError("expected a stream to draw, got no rows")
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        for place, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
+            chosen = [row for row in rows if row["mode"] == mode]
+            minutes = [row["seconds"] / 60 for row in chosen]
+            above.plot(minutes, [row["throughput"] for row in chosen], color=colour(place), label=shown(mode))
+            below.plot(minutes, [row["resident_mib"] for row in chosen], color=colour(place))
+        above.set_title(shown(title))
+        above.set_ylabel("Texts a second")
+        below.set_ylabel("Resident MiB")
+        below.set_xlabel("Minutes")
+        for axes in (above, below):
+            axes.set_ylim(bottom=0)
+        above.legend(loc="lower right", ncols=2)
+    return figure
