@@ -236,9 +236,7 @@ Engine(sys.argv[1], threads=int(sys.argv[2])).predict(["a gripping, funny film"]
 
 def cold_start(folder: Path, threads: int, repeats: int = 5) -> Timing:
     """From the start of a fresh Python to the first answer of an exported folder; the first run is not counted."""
-    import offramp
-
-    package = str(Path(offramp.__file__).resolve().parents[1])
+    package = str(Path(__file__).resolve().parents[2])  # whichever copy of it is running
     code = f"import sys; sys.path.insert(0, {package!r}){FIRST_ANSWER}"
     command = [sys.executable, "-c", code, str(folder), str(threads)]
     seconds = []
