@@ -26,6 +26,8 @@ from offramp.export.bench import (
 from offramp.export.contest import prepare
 from offramp.export.peers import Contest, find_peers
 from offramp.export.run import Texts
+from offramp.export.stream import endless, flatness, stream_series
+from offramp.inference.engine import Engine
 from offramp.model.encoding import TextEncoder
 
 
@@ -69,6 +71,33 @@ def test_texts_of_one_length_keep_their_ends() -> None:
     assert at_length(text, 7) == {"input_ids": [1, 7, 8, 7, 8, 7, 2], "attention_mask": [1] * 7}
     assert at_length(text, 3)["input_ids"] == [1, 7, 2]
     assert at_length({"input_ids": [1, 2]}, 4) == {"input_ids": [1, 1, 1, 2]}
+
+
+def test_a_stream_is_looked_at_window_by_window(exports: dict[str, Path]) -> None:
+    engine = Engine(exports["multi_exit"], threads=1, batch_size=2)
+    rows = stream_series(engine, ["a good film", "dull"], count=70, every=0.0)
+    assert [row["texts"] for row in rows] == [32, 64, 70], "sixteen batches of two at a time"
+    for row, before in zip(rows[1:], rows, strict=False):
+        spent = row["seconds"] - before["seconds"]
+        assert row["throughput"] == pytest.approx((row["texts"] - before["texts"]) / spent)
+    assert sorted(list(endless("abc", 7, 0))[3:6]) == list("abc")
+    with pytest.raises(ConfigError, match="a count of at least 1, got 0 texts, 5"):
+        stream_series(engine, [], count=5)
+
+
+def test_flatness_worked_out_by_hand() -> None:
+    series = [
+        {"seconds": 10.0 * i, "texts": 100 * i, "throughput": speed, "resident_mib": memory}
+        for i, speed, memory in (
+            (1, 5.0, 1.0),
+            (7, 10.0, 5.0),
+            (8, 10.0, 5.0),
+            (11, 12.0, 6.0),
+            (12, 12.0, 7.0),
+        )
+    ]
+    found = flatness(series)  # a run of two minutes: a fifth of it is 24 s
+    assert found == pytest.approx({"throughput": 10.0, "throughput_change": 0.2, "memory_growth_mib": 2.0})
 
 
 def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:

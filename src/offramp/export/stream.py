@@ -50,9 +50,12 @@ def stream_series(
     if not len(texts) or count < 1:
         raise ConfigError(f"streaming needs texts and a count of at least 1, got {len(texts)} texts, {count}")
     started = last = time.perf_counter()
+    window = engine.compacting.window * engine.compacting.batch_size
     seen = 0
     rows = []
     for done, _ in enumerate(engine.stream(endless(texts, count, seed)), start=1):
+        if done % window and done != count:  # answers come a window at a time
+            continue
         now = time.perf_counter()
         if now - last >= every or done == count:
             rows.append(
