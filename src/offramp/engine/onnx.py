@@ -149,8 +149,7 @@ def open_session(
         manifest: tells in an error which version wrote the graph.
         spinning: threads that spin answer faster, and take the cores from everyone else.
         device: `cpu` or `cuda`.
-        lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen; threads
-            that spin stop with the end of a call.
+        lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen.
 
     Raises:
         ModelError: a graph that this ONNX Runtime cannot run.
@@ -171,8 +170,6 @@ def open_session(
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    if spinning and lean:
-        options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors; they are raised too
     options.enable_mem_pattern = not lean
     try:

@@ -28,8 +28,7 @@ class SingleGraph:
 
     def __init__(self, folder: Path, manifest: Manifest, policy: Policy, threads: int | None = None) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        # Its threads may spin: they stop with each answer, so nobody else pays for it.
-        self.session = open_session(folder / manifest.single, threads, manifest, lean=True, spinning=True)
+        self.session = open_session(folder / manifest.single, threads, manifest, lean=True)
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.constants = {
