@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from offramp._core.records import write_record
 from offramp.evaluation import robustness
 from offramp.reports import TextTable, all_tables, load_study
 from offramp.reports.tables import exit_scores
@@ -170,3 +171,27 @@ def test_doubts_are_told_once(runs: Path, tmp_path: Path) -> None:
     ]
     write_attack(tmp_path / "idle", [])
     assert load_study(tmp_path).doubts == ["idle, attack: no example was attacked"]
+
+
+def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
+    step = {
+        "seconds": 0.2,
+        "lowest": 0.1,
+        "highest": 0.4,
+        "examples_per_second": 80.0,
+        "activation_mib": 64.0,
+    }
+    passes = {"forward": 90.0, "gradient": 2.0, "examples_per_second": 0.5, "model_share": 0.8}
+    depths = {"clean_depth": 2.0, "depth": 5.5, "times_faster": 12.0}
+    for name, row in {
+        "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
+        "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths},
+    }.items():
+        write_record(tmp_path / name, command=name, config={}, metrics={}, seed=0, tables={name: [row]})
+    tables = all_tables(load_study(tmp_path))
+    assert tables["bench-train"].rows == (
+        ("bench_train", "multi model", "0.200 [0.100, 0.400]", "80", "2.50", "64"),
+    )
+    assert tables["bench-attack"].rows == (
+        ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "0.80", "12.0"),
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, emit, limit_threads, note, pick_split, show
+from offramp.cli.common import DataOptions, emit, limit_threads, note, pick_split, record_bench, show
 from offramp.cli.tune import policy_for
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ def bench(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
-    from offramp._core.records import write_record
     from offramp.engine.policy import Policy
     from offramp.export.bench import cold_start
     from offramp.export.bench import race as run
@@ -100,18 +99,11 @@ def bench(
     cold = cold_start(folder / "int8", count).p50
     config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
     rule = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
-    path = write_record(
-        folder,
-        command="bench",
-        config={**config, **rule, "exit_layers": chosen.exit_layers},
-        metrics={"cold_start_seconds": cold},
-        seed=race.seed,
-        tables={"bench": table},
-        started=started,
-    )
+    settings = {**config, **rule, "exit_layers": chosen.exit_layers}
+    told = {"cold_start_seconds": cold}
+    path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
     show_race(table)
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
-    note(f"record: {path}")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
 

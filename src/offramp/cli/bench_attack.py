@@ -10,7 +10,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from offramp.attacks.options import Options
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for, note, pick_split, show
+from offramp.cli.common import (
+    DataOptions,
+    Seed,
+    emit,
+    limit_threads,
+    load_for,
+    pick_split,
+    record_bench,
+    show,
+)
 from offramp.cli.tune import policy_for
 
 
@@ -58,7 +67,6 @@ def bench_attack(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
-    from offramp._core.records import write_record
     from offramp.attacks.bench import REFERENCE
     from offramp.attacks.bench import bench_attack as run
     from offramp.engine.policy import Policy
@@ -84,15 +92,7 @@ def bench_attack(
         "threshold": chosen.criterion.threshold,
         **vars(search),
     }
-    path = write_record(
-        output or model / "bench-attack",
-        command="bench attack",
-        config=config,
-        metrics={},
-        seed=seed,
-        tables={"bench_attack": table},
-        started=started,
-    )
+    folder = output or model / "bench-attack"
+    path = record_bench(folder, "bench attack", {"bench_attack": table}, config, started, seed=seed)
     show("attacks on the same examples", table)
-    note(f"record: {path}")
     emit(json, {"record": str(path), "rows": table})

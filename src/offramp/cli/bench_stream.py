@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, note, show
+from offramp.cli.common import DataOptions, Seed, emit, record_bench, show
 
 
 def bench_stream(
@@ -46,7 +46,6 @@ def bench_stream(
         json: print one JSON object on stdout.
     """
     from offramp._core.environment import usable_cores
-    from offramp._core.records import write_record
     from offramp.export.stream import MODES, flatness, stream_series
     from offramp.inference.engine import Engine
 
@@ -66,15 +65,10 @@ def bench_stream(
         metrics |= {f"{mode}_{name}": value for name, value in told.items()}
         lines.append({"mode": mode, "texts": texts, "seconds": series[-1]["seconds"], **told})
     config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
-    path = write_record(
-        output or folder.parent / "bench-stream",
-        command="bench stream",
-        config={**config, "every": every},
-        metrics=metrics,
-        seed=seed,
-        tables={"stream": table},
-        started=started,
+    target = output or folder.parent / "bench-stream"
+    config["every"] = every
+    path = record_bench(
+        target, "bench stream", {"stream": table}, config, started, seed=seed, metrics=metrics
     )
     show("streamed", lines)
-    note(f"record: {path}")
     emit(json, {"record": str(path), **metrics})

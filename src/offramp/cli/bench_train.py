@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, show
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, record_bench, show
 from offramp.training.options import TrainingOptions
 
 
@@ -23,7 +23,7 @@ def bench_train(
     steps: int = 50,
     rounds: int = 3,
     max_length: int | None = None,
-    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(precision="auto"),
+    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
     seed: Seed = 0,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -31,8 +31,8 @@ def bench_train(
 ) -> None:
     """Time training steps and their memory, every strategy against a plain classifier in transformers.Trainer.
 
-    For example `offramp bench train sst2 --backbone minilm-l6 --output results/bench-train-minilm`. All ways take turns
-    on the same batches.
+    For example `offramp bench train sst2 --precision auto --output results/bench-train-minilm`. All ways take turns on
+    the same batches.
 
     Args:
         data: as for `offramp train`.
@@ -51,7 +51,6 @@ def bench_train(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
-    from offramp._core.records import write_record
     from offramp.training.bench import bench_training
     from offramp.training.untrained import untrained_model
 
@@ -74,15 +73,6 @@ def bench_train(
         "threads": threads or usable_cores(),
         **asdict(training),
     }
-    path = write_record(
-        output,
-        command="bench train",
-        config=config,
-        metrics={},
-        seed=seed,
-        tables={"bench_train": table},
-        started=started,
-    )
+    path = record_bench(output, "bench train", {"bench_train": table}, config, started, seed=seed)
     show("a training step", table)
-    note(f"record: {path}")
     emit(json, {"record": str(path), "rows": table})

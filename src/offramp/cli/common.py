@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -148,6 +149,42 @@ def _json_ready(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json_ready(v) for v in value]
     return str(value) if isinstance(value, str | Path) else plain(value)
+
+
+def record_bench(
+    folder: Path,
+    command: str,
+    table: Mapping[str, Any],
+    config: Mapping[str, Any],
+    started: datetime,
+    *,
+    seed: int,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the record of a bench and say where it lies.
+
+    Args:
+        folder: of the record.
+        command: as it was given, such as `bench train`.
+        table: the name of the table in the report, and its rows.
+        config: how it was run.
+        started: when.
+        seed: of what is random.
+        metrics: numbers that sum it up.
+    """
+    from offramp._core.records import write_record
+
+    path = write_record(
+        folder,
+        command=command,
+        config=dict(config),
+        metrics=dict(metrics or {}),
+        seed=seed,
+        tables=dict(table),
+        started=started,
+    )
+    note(f"record: {path}")
+    return path
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:

@@ -14,6 +14,8 @@ is a list of rows, a dict of columns, or the name of a Parquet file relative to 
 `timing`       `evaluation.time_speedups`
 `reliability`  `evaluation.reliability_table`
 `bench`        rows of `export.bench.race`: every peer at every batch size
+`bench_train`  rows of `training.bench.bench_training`
+`bench_attack` rows of `attacks.bench.bench_attack`, with how much faster than the released pattern
 `stream`       rows of `export.stream.stream_series`, with the mode
 =============  ========================================================================================
 
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
+COSTS = ("times_plain", "activation_mib")
+PASSES = ("examples_per_second", "forward", "gradient")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": ("name", "estimate", "low", "high"),
     "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
@@ -82,6 +86,17 @@ TABLES: dict[str, tuple[str, ...]] = {
         "share",
         "score",
         "peak_mib",
+    ),
+    "bench_train": ("name", "seconds", "lowest", "highest", "examples_per_second", *COSTS),
+    "bench_attack": (
+        "name",
+        "examples",
+        "seconds",
+        *PASSES,
+        "model_share",
+        "clean_depth",
+        "depth",
+        "times_faster",
     ),
     "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
 }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BRACKETS = "Brackets: 95 % bootstrap intervals."
+TRAINING = {"examples_per_second": 0, "times_plain": 2, "activation_mib": 0}
+ATTACKING = {"seconds": 1, "forward": 0, "gradient": 1, "model_share": 2, "times_faster": 1}
 EFFORT = {
     "words_changed": "words changed",
     "similarity": "similarity",
@@ -210,6 +212,42 @@ def bench_table(part: Part) -> TextTable:
     return TextTable("Peers", (*header, *rest), tuple(rows), note, words=2)
 
 
+def bench_train_table(part: Part) -> TextTable:
+    """What a training step costs."""
+    rows = []
+    for label, run in part.labelled("bench_train"):
+        for row in run.tables["bench_train"].to_pylist():
+            seconds = interval(row["seconds"], row["lowest"], row["highest"])
+            told = [number(row[name], digits) for name, digits in TRAINING.items()]
+            rows.append((label, row["name"].replace("_", " "), seconds, *told))
+    header = ("run", "training", "seconds a step", "examples/s", "× plain", "activations, MiB")
+    note = "Medians over rounds; brackets: lowest and highest round. × plain: paired by round."
+    return TextTable("Training steps", header, tuple(rows), note, words=2)
+
+
+def bench_attack_table(part: Part) -> TextTable:
+    """What attacks cost beside the released work pattern."""
+    rows = []
+    for label, run in part.labelled("bench_attack"):
+        for row in run.tables["bench_attack"].to_pylist():
+            told = [number(row[name], digits) for name, digits in ATTACKING.items()]
+            depths = change(row["clean_depth"], row["depth"], 2)
+            rows.append((label, row["name"], str(row["examples"]), depths, *told))
+    header = (
+        "model",
+        "attack",
+        "examples",
+        "depth",
+        "seconds",
+        "forward",
+        "gradient",
+        "in the model",
+        "times faster",
+    )
+    note = "Passes are means per example; in the model: share of the time; depth: clean → adversarial."
+    return TextTable("Attacks timed", header, tuple(rows), note, words=2)
+
+
 def stream_table(part: Part) -> TextTable:
     """What streams came to."""
     rows = []
@@ -285,5 +323,7 @@ PARTS: dict[str, Callable[[Part], TextTable]] = {
     "calibration": reliability_errors_table,
     "timing": timing_table,
     "bench": bench_table,
+    "bench-train": bench_train_table,
+    "bench-attack": bench_attack_table,
     "stream": stream_table,
 }
