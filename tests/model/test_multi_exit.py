@@ -214,3 +214,9 @@ def test_a_disk_that_takes_no_weights_is_a_clear_error(tiny_encoder: Path, tmp_p
     (tmp_path / "model.safetensors").mkdir()  # nothing can be written where a folder stands
     with pytest.raises((OfframpError, OSError)):
         model.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "/no/such/folder", "runs/no/such", "./nosuch/model"])
+def test_a_missing_folder_is_not_taken_for_a_hub_id(name: str) -> None:
+    with pytest.raises(ModelError, match=f"no model at {name}: no such folder"):
+        load_model(name)

@@ -30,6 +30,12 @@ def load_model(source: str | Path) -> SegmentedModel:
         ModelError: nothing there, another kind of model, or missing / foreign / corrupt tensors.
     """
     folder = Path(source)
+    is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
+    if not folder.exists() and not is_hub_id:
+        raise ModelError(
+            f"no model at {source}: no such folder; give the one that 'offramp train' or 'offramp export' "
+            "wrote, or a hub id (owner/name)"
+        )
     if folder.exists() and not (folder / "config.json").exists():
         inner = folder / "model"
         if not (inner / "config.json").exists():
