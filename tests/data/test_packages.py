@@ -230,7 +230,10 @@ def test_interrupt_stops_pip_and_leaves_nothing(index, monkeypatch):
         server.bind(("127.0.0.1", 0))
         server.listen()
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.getsockname()[1]}/simple")
+        # A shell's background job is born deaf to Ctrl-C, and so are its children: these listen.
         code = textwrap.dedent("""
+            import signal
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             from offramp._core.packages import fetch
             try:
                 fetch("toy", "1.0", {"a": "a"}, name="toy")
