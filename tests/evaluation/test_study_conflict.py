@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,5 +85,8 @@ def test_records_of_kept_models_belong_to_their_cells(folder: Path) -> None:
     kept = record.parent / "run" / "train.json"
     kept.write_text(record.read_text().replace('"cell"', '"other"'))
     assert is_sweep(folder)
+    (record.parent.parent / "unfinished" / "run").mkdir(parents=True)
+    shutil.copy(kept, record.parent.parent / "unfinished" / "run" / "train.json")
+    assert is_sweep(folder), "a cell whose training has ended and whose scores are still to come"
     kept.rename(folder / "train.json")
     assert not is_sweep(folder)

@@ -16,6 +16,7 @@ from offramp._core.trace import Trace
 from offramp.evaluation.calibrated import pool_reliability, reliability_table
 from offramp.evaluation.outcomes import scaled
 from offramp.evaluation.sweep import expand
+from offramp.evaluation.sweep_plan import RUN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,10 +98,10 @@ def load_results(folder: str | Path) -> list[Result]:
 
 
 def is_sweep(folder: str | Path) -> bool:
-    """Whether all records below a folder are cells of a sweep, or belong to one (such as that of its training)."""
+    """Whether all records below a folder are cells of a sweep, or of the training of one, finished or not."""
     records = cell_records(Path(folder), "*.json") if Path(folder).is_dir() else []
-    cells = {Path(record["path"]).parent for record in records if _is_trained(record)}
-    return bool(cells) and all(cells & {*Path(record["path"]).parents} for record in records)
+    rest = [record for record in records if not _is_trained(record)]
+    return len(rest) < len(records) and all(RUN in Path(record["path"]).parts[:-1] for record in rest)
 
 
 def sweep_records(root: Path) -> list[dict[str, Any]]:
