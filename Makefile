@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Choose another torch build (CUDA, ROCm) by installing it into the environment first, or with TORCH=...
 TORCH ?= torch
 
-.PHONY: demo test textattack lint install clean help
+.PHONY: demo test textattack docs lint install clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,9 @@ textattack: install  ## the bridge to TextAttack, tested against the library
 	$(BIN)/python -m pip install --progress-bar on -e '.[textattack]'
 	$(BIN)/python -m pip install --progress-bar on --no-deps textattack==0.3.11
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/attacks/test_textattack.py tests/docs/test_textattack.py
+
+docs: install  ## copy the tables of the reports into docs/papers.md
+	$(BIN)/cog -r docs/papers.md
 
 lint: install  ## style and types
 	$(BIN)/ruff check src tests

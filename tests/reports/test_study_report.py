@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offramp.evaluation.study import study
@@ -60,7 +61,12 @@ def test_sizes_stand_side_by_side(folder: Path) -> None:
 def test_learning_rates_have_a_table(tmp_path: Path) -> None:
     record_all(tmp_path, {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]})
     table = study_tables(study(load_results(tmp_path), resamples=30))["learning-rates"]
-    assert [row[-1] for row in table.rows] == ["", "best"] * 3
+    assert [row[2] for row in table.rows] == ["", "best"] * 3
+    layers = table.header[6:]
+    assert len(layers) > 1
+    assert all(name.startswith("layer ") for name in layers)
+    for row in table.rows:
+        assert float(row[5]) == pytest.approx(np.mean([float(cell) for cell in row[6:]]), abs=1e-3)
 
 
 def test_names_in_print() -> None:

@@ -21,9 +21,9 @@ from offramp.evaluation.study_results import (
     Place,
     Result,
     best_rates,
+    by_rate,
     group_results,
     load_results,
-    mean_scores,
 )
 from offramp.evaluation.sweep_plan import Cell, Sweep, short
 
@@ -36,7 +36,7 @@ Drawn = tuple[NDArray[np.float64], NDArray[np.float64]]  # exact (measures,), re
 CLAIMS = {"multi_model": 2.3, "sweet": 1.1}
 MEASURES = ("exits", "fast", "slow")  # mean over the single exits; areas of the curve at fast and slow speeds
 DIFFERENCES = ("backbone", "where", "train_size", "method", "measure", "difference", "low", "high", "seeds")
-RATES = ("backbone", "method", "learning_rate", "score", "models", "best")
+RATES = ("backbone", "method", "learning_rate", "score", "models", "best", "exit_layers", "scores")
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,15 @@ def measure_statistic(one: Result) -> Statistic:
 
 
 def rate_table(results: Sequence[Result]) -> pa.Table:
-    """Mean score over exits, tasks and seeds by learning rate: columns `RATES`, for methods with several."""
+    """Mean scores over tasks and seeds by learning rate: columns `RATES`, for methods with several."""
     best, rows = best_rates(results), []
-    for key, rates in mean_scores(results).items():
+    for key, rates in by_rate(results).items():
         tried = [rate for rate in rates if rate is not None]
         for rate in sorted(tried) if len(tried) > 1 else ():
-            score = float(np.mean(rates[rate]))
-            rows.append((*key, rate, score, len(rates[rate]), rate == best[key]))
+            ones = rates[rate]
+            exits = np.mean([one.scores for one in ones], axis=0).tolist()
+            told = (float(np.mean(exits)), len(ones), rate == best[key], ones[0].trace.exit_layers, exits)
+            rows.append((*key, rate, *told))
     return from_rows(RATES, rows)
 
 

@@ -47,7 +47,7 @@ class Result:
         rule: exit rule of its curve.
         metric: main metric of the task.
         trace: over validation, logits scaled by temperature.
-        mean_score: over its exits.
+        scores: of its exits.
         temperatures: one an exit; None for regression.
         folder: of the cell.
     """
@@ -62,9 +62,14 @@ class Result:
     rule: str
     metric: str
     trace: Trace
-    mean_score: float
+    scores: tuple[float, ...]
     temperatures: tuple[float, ...] | None
     folder: Path
+
+    @property
+    def mean_score(self) -> float:
+        """Over its exits."""
+        return sum(self.scores) / len(self.scores)
 
 
 @dataclass(frozen=True)
@@ -134,18 +139,18 @@ def _result(record: Mapping[str, Any], folder: Path) -> Result:
         rule=record["config"]["criterion"],
         metric=metrics["metric"],
         trace=trace if temperatures is None else scaled(trace, temperatures),
-        mean_score=metrics["mean_score"],
+        scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
         folder=folder,
     )
 
 
-def mean_scores(results: Sequence[Result]) -> dict[tuple[str, str], dict[float | None, list[float]]]:
-    """Mean scores over the exits, by encoder and method, then by learning rate."""
-    found: dict[tuple[str, str], dict[float | None, list[float]]] = {}
+def by_rate(results: Sequence[Result]) -> dict[tuple[str, str], dict[float | None, list[Result]]]:
+    """Results by encoder and method, then by learning rate."""
+    found: dict[tuple[str, str], dict[float | None, list[Result]]] = {}
     for one in results:
         rates = found.setdefault((one.backbone, one.method), {})
-        rates.setdefault(one.learning_rate, []).append(one.mean_score)
+        rates.setdefault(one.learning_rate, []).append(one)
     return found
 
 
@@ -155,10 +160,10 @@ def best_rates(results: Sequence[Result]) -> dict[tuple[str, str], float | None]
     A rate that has been tried on fewer tasks and seeds than another one is left out: its mean is of other things.
     """
     best = {}
-    for key, rates in mean_scores(results).items():
+    for key, rates in by_rate(results).items():
         most = max(map(len, rates.values()))
-        whole = {rate: scores for rate, scores in rates.items() if len(scores) == most}
-        best[key] = max(whole, key=lambda rate: sum(whole[rate]) / most)
+        whole = {rate: ones for rate, ones in rates.items() if len(ones) == most}
+        best[key] = max(whole, key=lambda rate: sum(one.mean_score for one in whole[rate]) / most)
     return best
 
 

@@ -166,19 +166,17 @@ def sizes_table(study: MethodStudy) -> TextTable:
 
 def rates_table(study: MethodStudy) -> TextTable:
     """Scores by learning rate, where several were tried."""
-    rows = tuple(
-        (
-            row["backbone"],
-            name_of(row["method"]),
-            f"{row['learning_rate']:g}",
-            number(row["score"]),
-            str(row["models"]),
-            "best" if row["best"] else "",
-        )
-        for row in study.rates.to_pylist()
-    )
-    header = ("encoder", "method", "learning rate", "mean over exits", "models", "")
-    return TextTable("Learning rates", header, rows, words=2)
+    tried = study.rates.to_pylist()
+    layers = sorted({layer for row in tried for layer in row["exit_layers"]})
+    rows = []
+    for row in tried:
+        exits = dict(zip(row["exit_layers"], row["scores"], strict=True))
+        cells = (number(exits[layer]) if layer in exits else NOTHING for layer in layers)
+        told = (row["backbone"], name_of(row["method"]), "best" if row["best"] else "")
+        rows.append((*told, f"{row['learning_rate']:g}", str(row["models"]), number(row["score"]), *cells))
+    header = ("encoder", "method", "", "rate", "models", "mean over exits", *(f"layer {n}" for n in layers))
+    note = "Means over tasks and seeds; the best rate is the one with the highest mean over the exits."
+    return TextTable("Learning rates", header, tuple(rows), note, words=3)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, int | None, str]:
