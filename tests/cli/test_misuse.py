@@ -166,6 +166,14 @@ def test_damaged_model_folders_are_one_clear_line(
     assert "tokenizer" in refusal(["tune", str(copy), str(table)], capsys)
 
 
+def test_a_copy_with_fewer_exits_never_takes_the_models_place(
+    trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (trained, trained / "model"):
+        said = refusal(["tune", str(trained), str(table), "--kept", str(folder)], capsys)
+        assert "choose another folder" in said
+
+
 def test_a_wide_row_stands_upright_and_in_full(
     trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
