@@ -195,9 +195,9 @@ def test_a_checkpoint_that_cannot_be_written_says_so(
         raise RuntimeError("[enforce fail at inline_container.cc:672]")  # what torch makes of a full disk
 
     monkeypatch.setattr("transformers.trainer.torch.save", full)
-    monkeypatch.setattr("offramp.training.trainer.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(OfframpError, match="cannot write a checkpoint to .*free some space"):
-        train(fresh(tiny_encoder, "two_stage"), tiny_data, strategy="two_stage", output_dir=tmp_path, **QUICK)
+        run: dict[str, Any] = {"strategy": "two_stage", "output_dir": tmp_path, "max_steps": 1, **QUICK}
+        train(fresh(tiny_encoder, "two_stage"), tiny_data, **run)
 
 
 def test_a_tokenizer_without_a_padding_token(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
