@@ -80,7 +80,7 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"conflict": [50]}, "between 0 and 1 in conflict, got 50"),
         ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
         ({"learning_rate": [5]}, "learning_rate between 0 and 1, got 5"),
-        ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'joint'"),
+        ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'jiont'"),
         ({"learning_rate": 1e-4, "tuned_on": "results/lr"}, "not both"),
         ({"training": {"epoch": 2}}, "Did you mean 'epochs'"),
         ({"training": {"learning_rate": 1e-4}}, "unknown option in training 'learning_rate'"),
