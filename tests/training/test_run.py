@@ -195,8 +195,8 @@ def test_a_checkpoint_that_cannot_be_written_says_so(
         raise RuntimeError("[enforce fail at inline_container.cc:672]")  # what torch makes of a full disk
 
     monkeypatch.setattr("transformers.trainer.torch.save", full)
+    run: dict[str, Any] = {"strategy": "two_stage", "output_dir": tmp_path, "max_steps": 1, **QUICK}
     with pytest.raises(OfframpError, match="cannot write a checkpoint to .*free some space"):
-        run: dict[str, Any] = {"strategy": "two_stage", "output_dir": tmp_path, "max_steps": 1, **QUICK}
         train(fresh(tiny_encoder, "two_stage"), tiny_data, **run)
 
 
