@@ -269,6 +269,19 @@ def test_damaged_tokenizer(folder: Path) -> None:
         load_backbone(folder)
 
 
+def test_tokenizer_that_runs_in_python(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("a 1\n")
+    (tmp_path / "bpe.codes").write_text("")
+    slow = hf.PhobertTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    slow.save_pretrained(folder)
+    with pytest.raises(
+        ModelError, match=r"expected a fast tokenizer \(tokenizer.json\), got PhobertTokenizer"
+    ):
+        load_backbone(folder)
+
+
 def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     source = save(build(hf.BertConfig(**{**BERT_LIKE, "vocab_size": 30})), tmp_path)
     with pytest.raises(

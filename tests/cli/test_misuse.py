@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offramp.cli.main import run
+from offramp.training.strategies import Joint
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,43 @@ def test_training_prints_one_json_object_and_nothing_else_on_stdout(
     assert "step 2/2" in said.err
 
 
+def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
+    table: Path,
+    tiny_encoder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments, original = train_arguments(table, tiny_encoder, tmp_path / "run"), Joint.step
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Joint, "step", interrupted)
+        assert run(arguments) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("offramp: stopped; the checkpoint is in ")
+    assert said.endswith("run the same again to go on")
+    assert run(arguments) == 0
+
+
+def test_numbers_among_the_options_of_a_strategy(
+    table: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint = train_arguments(table, tiny_encoder, tmp_path / "run")
+    arguments = ["self_distill" if word == "joint" else word for word in joint]
+    assert "must be a number, got 'hot'" in refusal(
+        [*arguments, "--strategy-options.temperature", "hot"], capsys
+    )
+    assert (
+        run([*arguments, "--strategy-options.temperature", "2", "--strategy-options.weights", "linear"]) == 0
+    )
+    stored = json.loads((tmp_path / "run" / "settings.json").read_text())["strategy_options"]
+    assert stored == {"temperature": 2, "weights": "linear"}
+
+
 def test_restart_throws_away_an_attack_and_no_other_file(
     trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +121,7 @@ def test_restart_throws_away_an_attack_and_no_other_file(
     assert json.loads((own / "manifest.json").read_text())["seed"] == 1
 
 
-@pytest.mark.parametrize("command", ["tune", "evaluate", "attack"])
+@pytest.mark.parametrize("command", ["tune", "evaluate", "attack", "conflict"])
 def test_data_with_other_labels_are_refused(
     command: str, trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +129,7 @@ def test_data_with_other_labels_are_refused(
     other = tmp_path / "other.jsonl"
     text = table.read_text(encoding="utf-8")
     other.write_text(text.replace('"good"', '"awful"').replace('"bad"', '"fine"'), encoding="utf-8")
-    source = ["--data", str(other)] if command == "evaluate" else [str(other)]
+    source = ["--data", str(other)] if command in ("evaluate", "conflict") else [str(other)]
     said = refusal([command, str(trained), *source], capsys)
     assert "'bad', 'good'" in said
     assert "'awful', 'fine'" in said
@@ -125,6 +165,14 @@ def test_damaged_model_folders_are_one_clear_line(
     assert "costs" in refusal(["tune", str(copy), str(table)], capsys)
     (copy / "model" / "tokenizer.json").write_text("{")
     assert "tokenizer" in refusal(["tune", str(copy), str(table)], capsys)
+
+
+def test_a_copy_with_fewer_exits_never_takes_the_models_place(
+    trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (trained, trained / "model"):
+        said = refusal(["tune", str(trained), str(table), "--kept", str(folder)], capsys)
+        assert "choose another folder" in said
 
 
 def test_a_wide_row_stands_upright_and_in_full(

@@ -212,6 +212,22 @@ def test_nan_is_no_label(tmp_path):
     assert 0 not in [i for split in data.values() for i in split["id"]]
 
 
+@pytest.mark.parametrize("blank", ["nan", "NaN", " "])
+@pytest.mark.parametrize(("labels", "kind"), [("01", "classification"), (("0.5", "1.25"), "regression")])
+def test_a_text_files_word_for_nan_and_blanks_are_no_label(blank, labels, kind, tmp_path, caplog):
+    rows = [{"text": f"t {i}", "label": labels[i % 2]} for i in range(40)]
+    data = load_data(write(tmp_path / "a.csv", [*rows, {"text": "unknown", "label": blank}]))
+    assert (data.kind, data.labels) == (kind, tuple(labels) if kind == "classification" else ())
+    assert sum(map(len, data.values())) == 40
+    assert "1 rows without a label dropped" in caplog.text
+
+
+def test_a_number_that_no_model_holds_is_no_regression_label(tmp_path):
+    rows = [{"text": f"t {i}", "label": f"{i}.5e{300 if i == 7 else 0}"} for i in range(40)]
+    with pytest.raises(DataError, match=r"label 7\.5e300 is outside the range -3\.4\d*e\+38 … 3\.4\d*e\+38"):
+        load_data(write(tmp_path / "a.csv", rows))
+
+
 def test_no_label_at_all(tmp_path):
     with pytest.raises(DataError, match=r"a\.jsonl: no row has a label"):
         load_data(write(tmp_path / "a.jsonl", [{"text": f"t {i}", "label": None} for i in range(9)]))

@@ -63,6 +63,14 @@ def test_a_class_that_no_row_has_is_still_a_class(tmp_path):
     assert load_data(tmp_path / "saved").labels == ("a", "b", "never")
 
 
+def test_class_names_that_look_like_numbers_or_have_blanks_around(tmp_path):
+    names = ("1.0", "1.5", " mixed")
+    dataset(n=60, label=lambda i: i % 3, names=names).save_to_disk(tmp_path / "saved")
+    data = load_data(tmp_path / "saved")
+    assert data.labels == names
+    assert all(row["label"] == row["id"] % 3 for row in data["train"])
+
+
 def test_class_index_outside_the_names(tmp_path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
     good = Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)

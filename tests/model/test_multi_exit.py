@@ -135,6 +135,12 @@ def test_other_arguments_that_do_not_fit(tiny_encoder: Path) -> None:
         make(str(tiny_encoder), [4], max_length=1000)
 
 
+def test_gates_for_scores_are_refused(tiny_encoder: Path) -> None:
+    for cls in (MultiExitForSequenceClassification, MultiModelForSequenceClassification):
+        with pytest.raises(ModelError, match="leave gates out"):
+            cls.from_backbone(str(tiny_encoder), [1, 2], kind="regression", gates=True)
+
+
 def test_regression_has_one_output_and_squared_error(tiny_encoder: Path) -> None:
     model = MultiExitForSequenceClassification.from_backbone(
         str(tiny_encoder), [2, 4], kind="regression"

@@ -21,6 +21,10 @@ from offramp.training.options import TrainingOptions
         ("warmup", [-0.1, 1.5, math.nan]),
         ("weight_decay", [-0.1, math.nan]),
         ("precision", ["fp8"]),
+        ("epochs", ["2", None, True]),
+        ("batch_size", [2.5, "16"]),
+        ("learning_rate", ["fast"]),
+        ("strategy_options", [["weights"]]),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError, DataError, OfframpError
 from offramp._core.records import read_records
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel
-from offramp.training.run import train
+from offramp.training.run import last_checkpoint, train
 from offramp.training.strategies import Joint, Strategy, Sweet
 
 QUICK: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-3}
@@ -112,6 +115,99 @@ def test_a_finished_run_is_loaded_and_another_is_refused(
         train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=3, seed=1, **QUICK)
 
 
+def test_another_encoder_is_another_run(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    """Same architecture and depth: nothing but its name or its size tells it apart."""
+    model = fresh(tiny_encoder, "joint")
+    train(model, tiny_data, strategy="joint", output_dir=tmp_path, max_steps=1, **QUICK)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_encoder, other)
+    with pytest.raises(ConfigError, match="another encoder"):
+        train(fresh(other, "joint"), tiny_data, strategy="joint", output_dir=tmp_path, max_steps=1, **QUICK)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    for key in ("encoder", "parameters"):
+        del settings[key]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))  # of a run from before they were noted
+    train(
+        fresh(tiny_encoder, "joint"), tiny_data, strategy="joint", output_dir=tmp_path, max_steps=1, **QUICK
+    )
+
+
+@pytest.mark.parametrize("name", ["model", "checkpoints"])
+def test_what_no_run_wrote_is_left_alone(
+    name: str, tiny_encoder: Path, tiny_data: Any, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=f"holds a folder '{name}' that no run wrote"):
+        train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=1, **QUICK)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "thesis.txt"]
+
+
+def test_an_output_that_is_a_file_and_damaged_settings(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OfframpError, match="choose a folder you may write to"):
+        train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path / "file", max_steps=1, **QUICK)
+    for damage in (b"", b"[1]", b"\xff"):
+        (tmp_path / "settings.json").write_bytes(damage)
+        with pytest.raises(ConfigError, match=r"settings\.json cannot be read"):
+            train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=1, **QUICK)
+
+
+def stopped_after_a_step(encoder: Path, data: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a run that Ctrl-C stopped."""
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args)
+
+    original = Joint.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Joint, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(fresh(encoder, "joint"), data, strategy="joint", output_dir=folder, max_steps=3, **QUICK)
+    return folder / "checkpoints" / "all" / "checkpoint-1"
+
+
+def test_a_damaged_checkpoint_is_named_and_one_cut_short_passed_over(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: dict[str, Any] = {"strategy": "joint", "output_dir": tmp_path, "max_steps": 3, **QUICK}
+    checkpoint = stopped_after_a_step(tiny_encoder, tiny_data, tmp_path, monkeypatch)
+    for name in ("model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth", "config.json"):
+        whole = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(whole[:20])
+        with pytest.raises(ConfigError, match="cannot go on from .*checkpoint-1 .*delete it"):
+            train(fresh(tiny_encoder, "joint"), tiny_data, **run)
+        (checkpoint / name).write_bytes(whole)
+    shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-2"))
+    (checkpoint.with_name("checkpoint-2") / "trainer_state.json").unlink()  # the last file of a checkpoint
+    assert last_checkpoint(checkpoint.parent) == checkpoint
+    train(fresh(tiny_encoder, "joint"), tiny_data, **run)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")  # what torch makes of a full disk
+
+    monkeypatch.setattr("transformers.trainer.torch.save", full)
+    run: dict[str, Any] = {"strategy": "two_stage", "output_dir": tmp_path, "max_steps": 1, **QUICK}
+    with pytest.raises(OfframpError, match="cannot write a checkpoint to .*free some space"):
+        train(fresh(tiny_encoder, "two_stage"), tiny_data, **run)
+
+
+def test_a_tokenizer_without_a_padding_token(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
+    model, bare = fresh(tiny_encoder, "joint"), fresh(tiny_encoder, "joint")
+    bare.tokenizer.pad_token = None
+    for one, name in ((model, "with"), (bare, "bare")):
+        train(one, tiny_data, strategy="joint", output_dir=tmp_path / name, max_steps=2, **QUICK)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), bare.parameters(), strict=True))
+
+
 def test_two_seeds_differ_and_one_seed_repeats(tiny_encoder: Path, tiny_data: Any, tmp_path: Path) -> None:
     weights = [
         torch.cat(
@@ -163,6 +259,13 @@ def test_what_cannot_be_trained(tiny_encoder: Path, tiny_data: Any, tmp_path: Pa
     wrong = train_set.remove_columns("label").add_column("label", [7] * len(train_set))
     with pytest.raises(DataError, match=r"0\.\.1, got \[7\]"):
         train(model, {"train": wrong}, output_dir=tmp_path)
+    halves = train_set.remove_columns("label").add_column("label", [0.5] * len(train_set))
+    with pytest.raises(DataError, match=r"class labels in 0\.\.1, got \[0\.5\]"):
+        train(model, {"train": halves}, output_dir=tmp_path)
+    score = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1], kind="regression")
+    unknown = train_set.remove_columns("label").add_column("label", [math.nan] * len(train_set))
+    with pytest.raises(DataError, match="expected finite numbers as labels"):
+        train(score, {"train": unknown}, strategy="joint", output_dir=tmp_path)
     with pytest.raises(ConfigError, match="epochs must be positive"):
         train(model, tiny_data, output_dir=tmp_path, epochs=0)
     with pytest.raises(ConfigError, match="learning_rate"):

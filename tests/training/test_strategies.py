@@ -14,7 +14,15 @@ from offramp.model import MultiExitForSequenceClassification, MultiModelForSeque
 from offramp.model.base import exit_loss
 from offramp.training.audit import gradient_reach, refuse_shared_layers
 from offramp.training.memory import peak_activation_bytes
-from offramp.training.strategies import STRATEGIES, Joint, MultiModel, Sweet, gate_loss, make_strategy
+from offramp.training.strategies import (
+    STRATEGIES,
+    Joint,
+    MultiModel,
+    Sweet,
+    gate_loss,
+    make_strategy,
+    read_options,
+)
 
 EXITS = [1, 2, 4]
 
@@ -210,8 +218,15 @@ def test_members_of_a_cascade_are_trained_by_their_own_exit(tiny_encoder: Path) 
 def test_unknown_names_and_options() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'sweet'"):
         make_strategy("sweat")
-    with pytest.raises(ConfigError, match="strategy 'joint'"):
-        make_strategy("joint", colour="red")
+    with pytest.raises(ConfigError, match=r"option of strategy 'joint' 'weigths'\. Did you mean 'weights'"):
+        make_strategy("joint", weigths="linear")
+    for wrong in ("hot", None, True, "nan"):
+        with pytest.raises(ConfigError, match="temperature of self_distill must be a number"):
+            make_strategy("self_distill", temperature=wrong)
+    assert read_options("self_distill", {"temperature": "2", "weights": "linear"}) == {
+        "temperature": 2.0,  # as a command line has it
+        "weights": "linear",
+    }
     with pytest.raises(ConfigError, match="Did you mean 'linear'"):
         make_strategy("joint", weights="linera")
     assert all(make_strategy(name).name == name for name in STRATEGIES)

@@ -43,6 +43,6 @@ class MissingExtraError(OfframpError, ImportError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Message for a name that is not known: the near miss first, then all there is."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)  # a file may give anything
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}"

@@ -198,6 +198,11 @@ def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any
 
 def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
     """Refuse a tokenizer that is not there (the library may make an empty one) or not the model's own."""
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__} in {source}, which runs in "
+            "Python and tells neither offsets nor what it cuts: take an encoder that has a fast one"
+        )
     words = len(tokenizer)
     if words <= len(tokenizer.all_special_ids):
         raise ModelError(

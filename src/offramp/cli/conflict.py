@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, emit, limit_threads, note, show, write_tables
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for, note, show, write_tables
 
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
@@ -26,7 +26,7 @@ def conflict(
     batches: int = 8,
     batch_size: int = 16,
     graph: Literal["own", "joint"] = "own",
-    seed: int = 0,
+    seed: Seed = 0,
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -52,13 +52,13 @@ def conflict(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.model import load_model
     from offramp.training.conflict import measure_products
 
     started = datetime.now(UTC)
-    net = load_model(model)
+    found = reading.load(data)
+    net = load_for(model, found)
     cut = None if graph == "own" else False
-    rows = reading.load(data)[split]
+    rows = found[split]
     products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
     folder = output or model / "conflict"
     config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}

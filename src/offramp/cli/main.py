@@ -73,6 +73,7 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
         version=__version__,
         config=[] if options is None else [options],
         default_parameter=Parameter(consume_multiple=True, negative=()),
+        suppress_keyboard_interrupt=False,  # what was saved, and how to go on, is ours to say
     )
     for name, (target, line) in COMMANDS.items():
         # A line given here would stand in the place of the command's own help: it is for the list alone.

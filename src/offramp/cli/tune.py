@@ -157,6 +157,10 @@ def tune(
     """
     limit_threads(threads)
     target.check()
+    if kept is not None and kept.resolve() in (model.resolve(), (model / "model").resolve()):
+        raise ConfigError(
+            f"--kept {kept} is the model itself, whose other exits would be lost: choose another folder"
+        )
     found = reading.load(data)
     loaded = load_for(model, found)
     if kept is not None:

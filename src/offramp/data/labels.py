@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from offramp.data.tasks import Task
 
 _LOG = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
+LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
     if source.task is not None:
         return _task_scheme(source.task, kind)
     if source.classes and kind != "regression":
-        return LabelScheme(
-            "classification", source.classes, {name: i for i, name in enumerate(source.classes)}
-        )
+        return LabelScheme("classification", source.classes, _index(source.classes))
     found = {canonical(value) for value in set(train.label) if not is_missing(value)}
     if not found:
         raise DataError(f"{train.where}: no row has a label")
@@ -67,7 +65,12 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
             "choose another label column, or kind='regression' for numbers"
         )
     names = tuple(sorted(found, key=_class_order))
-    return LabelScheme("classification", names, {name: i for i, name in enumerate(names)})
+    return LabelScheme("classification", names, _index(names))
+
+
+def _index(names: Sequence[str]) -> dict[str, int]:
+    """Canonical label to class."""
+    return {canonical(name): i for i, name in enumerate(names)}
 
 
 def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -128,7 +131,7 @@ def _class_reader(scheme: LabelScheme, where: str) -> Any:
 
 
 def _number_reader(scheme: LabelScheme, where: str) -> Any:
-    low, high = scheme.bounds or (-math.inf, math.inf)
+    low, high = scheme.bounds or (-LARGEST, LARGEST)
 
     def read(value: Any) -> float:
         text = canonical(value)

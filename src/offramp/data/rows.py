@@ -171,8 +171,10 @@ def require_rows(table: Table) -> None:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN and "" are no label."""
-    return value is None or value == "" or value != value
+    """None, NaN (also as the word that a text file has for it) and blanks are no label."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or value != value
 
 
 def clean(values: list[str], where: str) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -35,6 +35,7 @@ KEYS = (
     "conflict",
 )
 WHOLE = ("all", "whole")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,12 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
     for key in content:
         if key not in KEYS:
             raise ConfigError(unknown_name("key of a sweep", str(key), KEYS))
-    missing = [key for key in ("backbones", "tasks", "strategies") if not content.get(key)]
+    needed = {key: content.get(key) for key in ("backbones", "tasks", "strategies")}
+    missing = [
+        key
+        for key, value in {**needed, "seeds": content.get("seeds", [0])}.items()
+        if value in (None, [], {}, "")
+    ]
     if missing:
         raise ConfigError(f"a sweep needs {', '.join(missing)}: see the folder configs for examples")
     if content.get("tuned_on") and content.get("learning_rate") is not None:
@@ -221,21 +227,22 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
     if len(set(folders)) != len(folders):
         twice = next(folder for folder in folders if folders.count(folder) > 1)
         raise ConfigError(f"two cells of the sweep are one ({twice}): give different names, sizes and seeds")
-    tuned_on = content.get("tuned_on")
-    return Sweep(str(content.get("name", "sweep")), cells, Path(tuned_on) if tuned_on else None)
+    tuned_on = _optional(_text, content, "tuned_on")
+    return Sweep(_text(content.get("name", "sweep"), "name"), cells, Path(tuned_on) if tuned_on else None)
 
 
 def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
     shared: dict[str, Any] = {
         "training": _training(content.get("training") or {}),
-        "criterion": str(content.get("criterion", "confidence")),
-        "pooling": content.get("pooling"),
-        "max_length": content.get("max_length"),
+        "criterion": _text(content.get("criterion", "confidence"), "criterion"),
+        "pooling": _optional(_text, content, "pooling"),
+        "max_length": _optional(whole, content, "max_length"),
         "conflict": tuple(_share(share) for share in listed(content.get("conflict"))),
     }
     methods = [_method(*item) for item in named(content["strategies"])]
     backbones = [(name, _layers(exits)) for name, exits in named(content["backbones"])]
-    seeds = [whole(seed, "seeds") for seed in listed(content.get("seeds", 0))]
+    seeds = [whole(seed, "seeds", most=2**31 - 1) for seed in listed(content.get("seeds", 0))]
+    _known_methods(content.get("learning_rate"), methods)
     for task, given in named(content["tasks"]):
         sizes = listed(content.get("train_sizes") if given is None else given) or [None]
         for size, (backbone, exits), method in product(map(_size, sizes), backbones, methods):
@@ -257,12 +264,23 @@ def listed(given: Any) -> list[Any]:
 
 
 def _method(name: str, given: Any) -> Method:
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"expected options by name for strategy {name!r}, got {given!r}")
     content = dict(given or {})
     strategy, gates = content.pop("strategy", name), content.pop("gates", False)
-    criterion = content.pop("criterion", None)
-    return Method(
-        name, str(strategy), content, bool(gates), criterion
-    )  # the rest are options of the strategy
+    if not isinstance(gates, bool):
+        raise ConfigError(f"expected true or false as gates of {name!r}, got {gates!r}")
+    criterion = _optional(_text, content, "criterion")
+    content.pop("criterion", None)  # the rest are options of the strategy
+    return Method(name, str(strategy), content, gates, criterion)
+
+
+def _known_methods(rates: Any, methods: list[Method]) -> None:
+    """Raise `ConfigError` for a learning rate of a method that there is none of."""
+    names = [method.name for method in methods]
+    for name in rates if isinstance(rates, Mapping) else ():
+        if str(name) not in names:
+            raise ConfigError(unknown_name("method in learning_rate", str(name), names))
 
 
 def _rates(given: Any, method: Method) -> list[float | None]:
@@ -282,11 +300,24 @@ def _size(given: Any) -> int | None:
     return None if given is None or given in WHOLE else whole(given, "train_sizes", least=1)
 
 
-def whole(given: Any, what: str, least: int = 0) -> int:
+def whole(given: Any, what: str, least: int = 0, most: int | None = None) -> int:
     """A whole number, or `ConfigError`."""
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"expected whole numbers from {least} on in {what}, got {given!r}")
+    if most is not None and given > most:
+        raise ConfigError(f"expected whole numbers up to {most} in {what}, got {given!r}")
     return given
+
+
+def _text(given: Any, what: str) -> str:
+    if not isinstance(given, str):
+        raise ConfigError(f"expected a name as {what}, got {given!r}")
+    return given
+
+
+def _optional(read: Callable[[Any, str], T], content: Mapping[str, Any], key: str) -> T | None:
+    """What stands under a key, read; None where nothing does."""
+    return None if content.get(key) is None else read(content[key], key)
 
 
 def _share(given: Any) -> float:
@@ -308,6 +339,8 @@ def _positive(given: Any, what: str) -> float:
 
 def _training(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `TrainingOptions`, checked once for all cells."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"expected options by name in training, got {given!r}")
     known = [f.name for f in fields(TrainingOptions) if f.name not in ("learning_rate", "strategy_options")]
     for key in given:
         if key not in known:

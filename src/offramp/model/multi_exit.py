@@ -93,7 +93,7 @@ class MultiExitForSequenceClassification(SegmentedModel):
             seed: for the weights of the heads.
 
         Raises:
-            ModelError: unknown encoder, or exit layers that do not fit it.
+            ModelError: unknown encoder, exit layers that do not fit it, or gates for regression.
         """
         encoder, tokenizer = load_backbone(backbone)
         depth = encoder.config.num_hidden_layers
@@ -121,6 +121,10 @@ class MultiExitForSequenceClassification(SegmentedModel):
     ) -> MultiExitConfig:
         """The config of a multi-exit model on `encoder`."""
         names = [str(i) for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
+        if kind == "regression" and gates:
+            raise ModelError(
+                "a gate says whether an exit's class is right, and scores have none: leave gates out"
+            )
         if kind == "regression":
             names = ["score"]
         elif len(names) < 2:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -26,11 +26,12 @@ from transformers.trainer_utils import SaveStrategy
 
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
+from offramp.model.encoding import TextEncoder
 from offramp.training.memory import peak_activation_bytes, peak_held_bytes
 from offramp.training.options import TrainingOptions, uses_bf16
 from offramp.training.run import Part, arguments, encoded, parts_of, trainer_of
 from offramp.training.strategies import make_strategy
-from offramp.training.trainer import EncodedDataset, MultiExitTrainer
+from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
 PLAIN = "one exit, transformers.Trainer"
 WARM_UP = 2  # steps of a round that are not counted
@@ -207,7 +208,7 @@ def _plain(
             model=model,
             args=settings,
             train_dataset=rows,
-            data_collator=DataCollatorWithPadding(whole.tokenizer),
+            data_collator=partial(collate, TextEncoder.of(whole).pad_values),
         )
         trainer.remove_callback(PrinterCallback)
         return _timed(trainer)
@@ -219,7 +220,8 @@ def _longest(whole: SegmentedModel, rows: EncodedDataset, batch_size: int) -> di
     """The batch with the longest examples, padded."""
     order = sorted(range(len(rows)), key=lambda row: len(rows.encodings[row]["input_ids"]))
     chosen = [rows[row] for row in order[-batch_size:]]
-    return {k: v.to(whole.device) for k, v in DataCollatorWithPadding(whole.tokenizer)(chosen).items()}
+    batch = collate(TextEncoder.of(whole).pad_values, chosen)
+    return {k: v.to(whole.device) for k, v in batch.items()}
 
 
 def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: TrainingOptions) -> int:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from offramp._core.errors import ConfigError, unknown_name
 
 PRECISIONS = ("fp32", "bf16", "auto")
 SMALL_HIDDEN_SIZE = 512
+NUMBERS: tuple[tuple[str, Any, str], ...] = (
+    ("epochs", Real, "a number"),
+    ("max_steps", Integral, "a whole number"),
+    ("batch_size", Integral, "a whole number"),
+    ("learning_rate", Real | None, "a number"),
+    ("warmup", Real, "a number"),
+    ("weight_decay", Real, "a number"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,12 @@ class TrainingOptions:
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, kind, what in NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ConfigError(f"{name} must be {what}, got {value!r}")
+        if not isinstance(self.strategy_options, Mapping):
+            raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
         if self.precision not in PRECISIONS:
             raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
         # Written so that NaN fails too.

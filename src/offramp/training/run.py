@@ -8,24 +8,26 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, DataError
-from offramp._core.records import write_record
+from offramp._core.records import write_record, write_text
 from offramp.data import fingerprint
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
-from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy
-from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop
+from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
+from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
 
 RECORD = "train.json"
 
@@ -67,6 +69,7 @@ def train(
     """
     settings = TrainingOptions(**{**asdict(options or TrainingOptions()), **overrides})
     method = make_strategy(strategy, **settings.strategy_options)
+    settings = replace(settings, strategy_options=read_options(strategy, settings.strategy_options))
     _check_fit(model, strategy)
     refuse_shared_layers(model, method)
     model.config.strategy = strategy
@@ -75,6 +78,8 @@ def train(
     config = {
         "strategy": strategy,
         "backbone": model.config.backbone.model_type,
+        "encoder": Path(model.config.backbone_config.get("_name_or_path") or "").name,
+        "parameters": model.num_parameters(),
         "layers": model.config.backbone.num_hidden_layers,
         "exits": list(model.exit_layers),
         "pooling": model.config.pooling,
@@ -116,21 +121,27 @@ def train(
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Note what the folder is for, or raise `ConfigError` where it already is for something else."""
     path = folder / "settings.json"
+    if not path.exists():
+        if foreign := [name for name in ("model", "checkpoints") if (folder / name).exists()]:
+            raise ConfigError(
+                f"{folder} holds a folder {foreign[0]!r} that no run wrote, and that a run would replace: choose "
+                "another output folder"
+            )
+        write_text(path, json.dumps(settings, indent=2) + "\n")
     settings = json.loads(json.dumps(settings))
     try:
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
-    except (OSError, json.JSONDecodeError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}): delete the folder or choose another one"
         ) from error
-    changed = sorted(k for k in settings if stored.get(k) != settings[k])
+    # A run that an earlier version began has noted less.
+    changed = sorted(key for key in stored if key in settings and stored[key] != settings[key])
     if changed:
         raise ConfigError(
-            f"{folder} holds a run with another {changed[0]} ({stored.get(changed[0])!r}, asked for "
+            f"{folder} holds a run with another {changed[0]} ({stored[changed[0]]!r}, asked for "
             f"{settings[changed[0]]!r}): choose another output folder, or delete that one"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _save(model: SegmentedModel, folder: Path) -> None:
@@ -189,12 +200,19 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
         raise DataError(f"the training split has no column 'label', only {dataset.column_names}")
-    labels = list(dataset["label"])
+    labels = np.asarray(list(dataset["label"]))
     if model.kind == "classification":
         classes = len(model.labels)
-        if min(labels) < 0 or max(labels) >= classes:
-            raise DataError(f"expected class labels in 0..{classes - 1}, got {sorted(set(labels))[:5]}")
-    return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels)
+        fit, expected = labels.dtype.kind in "iu", f"class labels in 0..{classes - 1}"
+        fit = fit and labels.min() >= 0 and labels.max() < classes
+    else:
+        fit, expected = (
+            labels.dtype.kind in "iuf" and bool(np.isfinite(labels).all()),
+            "finite numbers as labels",
+        )
+    if not fit:
+        raise DataError(f"expected {expected}, got {list(dict.fromkeys(labels.tolist()))[:5]}")
+    return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels.tolist())
 
 
 def trainer_of(
@@ -212,7 +230,7 @@ def trainer_of(
         model=part.model,
         args=arguments(options, seed + part.seed_offset, folder, part.model),
         train_dataset=data,
-        data_collator=DataCollatorWithPadding(whole.tokenizer),
+        data_collator=partial(collate, TextEncoder.of(whole).pad_values),
         strategy=strategy,
         phase=part.index,
     )
@@ -224,13 +242,26 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
     """Train, from the last checkpoint where there is one; `save_last` keeps a finished member from being repeated."""
     stop = SafeStop(save_last=save_last)
     trainer.add_callback(stop)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = last_checkpoint(folder)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Exception as error:  # each file of a checkpoint has a library and error types of its own
+        if checkpoint is None or stop.began:
+            raise
+        raise ConfigError(
+            f"cannot go on from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it, and the run "
+            "goes on from an earlier checkpoint or starts again"
+        ) from error
     finally:
         stop.restore()
     if stop.interrupted:
         raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; one whose writing was cut short lacks the trainer's state, its last file."""
+    whole = [state.parent for state in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    return max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
 
 
 def arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:

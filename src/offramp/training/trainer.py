@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, OfframpError
+from offramp.engine.batching import pad
 from offramp.training.strategies import Moment, Strategy
 
 CHECKPOINT_SECONDS = 120.0
@@ -35,6 +36,13 @@ class EncodedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         return {**self.encodings[row], "labels": self.labels[row]}
+
+
+def collate(pad_values: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Rows as one batch, padded as when the model runs: on the right, also where no token is for that."""
+    inputs = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
+    batch = {name: torch.from_numpy(values) for name, values in pad(inputs, pad_values).items()}
+    return {**batch, "labels": torch.tensor([row["labels"] for row in rows])}
 
 
 class EpochSampler(LengthGroupedSampler):
@@ -89,6 +97,15 @@ class MultiExitTrainer(Trainer):
             loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward, moment)
         return loss / scale
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError) as error:  # torch's own type for whatever the disk says
+            raise OfframpError(
+                f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then run the same "
+                "again to go on from the checkpoint before"
+            ) from error
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
@@ -101,7 +118,7 @@ class SafeStop(TrainerCallback):
 
     def __init__(self, seconds: float = CHECKPOINT_SECONDS, *, save_last: bool = False) -> None:
         self.seconds, self.save_last = seconds, save_last
-        self.interrupted = False
+        self.began = self.interrupted = False
         self.saved = time.monotonic()
         self.previous: Any = None
 
@@ -112,6 +129,12 @@ class SafeStop(TrainerCallback):
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note that whatever a checkpoint holds has been read."""
+        self.began = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

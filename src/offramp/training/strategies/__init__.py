@@ -6,6 +6,11 @@ optimizer, the schedule and all else are the library trainer's.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.training.strategies.base import (
     ONE_PHASE,
@@ -50,6 +55,7 @@ __all__ = [
     "head_loss",
     "last_exit_loss",
     "make_strategy",
+    "read_options",
 ]
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -69,10 +75,37 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def make_strategy(name: str, **options: object) -> Strategy:
-    """A strategy by name; `ConfigError` for an unknown name or option."""
+    """A strategy by name; `ConfigError` for an unknown name or option, or a value that cannot work."""
+    return _class(name)(**read_options(name, options))
+
+
+def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """The options of a strategy, numbers as numbers: a command line gives text.
+
+    Raises:
+        ConfigError: an unknown strategy or option, or a value that is no finite number where one is due.
+    """
+    kinds = {option: p.annotation for option, p in signature(_class(name), eval_str=True).parameters.items()}
+    for option in options:
+        if option not in kinds:
+            raise ConfigError(unknown_name(f"option of strategy {name!r}", option, kinds))
+    return {
+        option: _number(value, f"{option} of {name}") if kinds[option] is float else value
+        for option, value in options.items()
+    }
+
+
+def _class(name: str) -> type[Strategy]:
     if name not in STRATEGIES:
         raise ConfigError(unknown_name("strategy", name, STRATEGIES))
+    return STRATEGIES[name]
+
+
+def _number(value: Any, what: str) -> float:
     try:
-        return STRATEGIES[name](**options)
-    except TypeError as error:
-        raise ConfigError(f"strategy {name!r}: {error}") from error
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{what} must be a number, got {value!r}")
+    return number
