@@ -76,7 +76,9 @@ def test_taken_rows_run_as_among_all(name: str, attention: str, padding: str) ->
     assert closeness(run(backbone, twice, start=2), whole[[2]]) < 1e-5
 
 
-@every_attention
+@pytest.mark.parametrize(
+    ("name", "attention"), [(n, a) for n, a in with_attentions() if n in ("bert", "deberta-v2", "modernbert")]
+)
 def test_joined_batches_run_as_each_alone(name: str, attention: str) -> None:
     # Without padding the library makes no mask at all: joined, the padding of the other batch must stay hidden.
     model = make(name, attention)
