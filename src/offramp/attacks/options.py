@@ -86,4 +86,4 @@ class Options:
 
 def _is_number(value: object, kind: type[int] | type[float] = float) -> bool:
     """Whether a value, maybe out of a file, is a number, or a whole one; a bool is none."""
-    return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)

@@ -50,10 +50,10 @@ class FileEncoder:
         Raises:
             DataError: one string instead of a list, other things than strings, or another number of pairs.
         """
-        texts, pairs = text_lists(texts, pairs)
-        cleaned = [clean_text(text) for text in texts]
-        second = None if pairs is None else [clean_text(text) for text in pairs]
+        first, second = text_lists(texts, pairs)
+        cleaned = [clean_text(text) for text in first]
+        other = None if second is None else [clean_text(text) for text in second]
         found = self.tokenizer.encode_batch(
-            cleaned if second is None else list(zip(cleaned, second, strict=True))
+            cleaned if other is None else list(zip(cleaned, other, strict=True))
         )
         return [{name: getattr(one, FIELDS[name]) for name in self.inputs} for one in found]

@@ -38,17 +38,17 @@ class TextEncoder:
 
     def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> tuple[list[Encoding], int]:
         """The encodings, and how many texts were cut."""
-        texts, pairs = text_lists(texts, pairs)
-        if not texts:
+        first, second = text_lists(texts, pairs)
+        if not first:
             return [], 0
         batch = self.tokenizer(
-            [clean_text(t) for t in texts],
-            None if pairs is None else [clean_text(t) for t in pairs],
+            [clean_text(t) for t in first],
+            None if second is None else [clean_text(t) for t in second],
             truncation=True,
             max_length=self.max_length,
         )
         names = [name for name in INPUTS if name in batch]
-        encodings = [{name: batch[name][i] for name in names} for i in range(len(texts))]
+        encodings = [{name: batch[name][i] for name in names} for i in range(len(first))]
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
 
     def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
