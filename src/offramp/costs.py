@@ -44,10 +44,16 @@ class CostModel:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> CostModel:
-        """The inverse of `to_dict`."""
-        return cls(
-            np.asarray(stored["exits"], dtype=np.float64), np.asarray(stored["full"], dtype=np.float64)
-        )
+        """The inverse of `to_dict`; `ModelError` where it is none."""
+        try:
+            exits, full = (np.asarray(stored[name], dtype=np.float64) for name in ("exits", "full"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"expected FLOPs by length as 'exits' and 'full', got {stored!r:.80}") from error
+        if exits.ndim != 2 or exits.shape[1] != 3 or full.shape != (3,):
+            raise ModelError(
+                f"expected FLOPs by length of shapes (exits, 3) and (3,), got {exits.shape} and {full.shape}"
+            )
+        return cls(exits, full)
 
 
 def count_flops(run: Callable[[], T]) -> tuple[T, int]:

@@ -183,6 +183,24 @@ def test_a_folder_of_another_attack_is_refused(
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="delete the folder and attack again"):
         attack(model, policy, data, **here)
+    for kept in ("[]", '{"format": "offramp-onnx"}'):  # an exported folder has a manifest too
+        foreign = tmp_path / "exported"
+        foreign.mkdir(exist_ok=True)
+        (foreign / "manifest.json").write_text(kept)
+        with pytest.raises(ConfigError, match="is of no attack: give a folder of its own"):
+            attack(model, policy, data, **here | {"output": foreign})
+        assert [path.name for path in foreign.iterdir()] == ["manifest.json"]
+
+
+def test_a_damaged_file_of_an_attack_is_named(setting: Any, sentences: Any, tmp_path: Path) -> None:
+    here: dict[str, Any] = {**FAST, "output": tmp_path, "resume": True}
+    first = attack(*setting, sentences.select([0, 1]), **here)
+    (tmp_path / "attack.parquet").write_bytes((tmp_path / "attack.parquet").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"attack\.parquet cannot be read .*delete that file"):
+        attack(*setting, sentences.select([0, 1]), **here)
+    (tmp_path / "attack.parquet").unlink()
+    again = attack(*setting, sentences.select([0, 1]), **here)
+    assert [row["adversarial_text"] for row in again.rows] == [row["adversarial_text"] for row in first.rows]
 
 
 @pytest.mark.parametrize(

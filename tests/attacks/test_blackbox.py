@@ -59,6 +59,15 @@ def test_a_function_that_tells_seconds(options: dict[str, Any]) -> None:
         assert (row["clean_layer"], row["clean_exit"], row["reached_last"]) == (0, -1, False)
 
 
+@pytest.mark.parametrize("name", ["slowbert", "random-char"])
+def test_recipes_that_look_at_layers_refuse_a_victim_that_tells_seconds(
+    name: str, options: dict[str, Any], sentences: Any
+) -> None:
+    # All of its texts would look alike: the attack would end unchanged, and the victim would pass for robust.
+    with pytest.raises(ConfigError, match="tells seconds alone: use 'slowbert-time'"):
+        attack(FunctionVictim(lambda text: (0, 0.01)), None, sentences, name, **options)
+
+
 def test_an_engine_is_a_black_box(
     make_model: Any, policy_for: Any, options: dict[str, Any], sentences: Any
 ) -> None:
@@ -129,6 +138,9 @@ def test_texts_are_carried_to_another_model(
 def test_misuse(make_model: Any, sentences: Any) -> None:
     with pytest.raises(DataError, match=r"expected one of the exit layers \[1, 2\] from the function, got 4"):
         FunctionVictim(lambda text: (0, 4), (1, 2)).query([AttackedText.of("film")])
+    for told in ("positive", ("positive", 2), (0, None), (0,), (True, 1), (0, float("nan"))):
+        with pytest.raises(DataError, match="expected a pair of numbers from the function"):
+            FunctionVictim(lambda text, told=told: told, (1, 2)).query([AttackedText.of("film")])
     with pytest.raises(ConfigError, match="a model is attacked under a policy, got None"):
         attack(make_model(), None, sentences, **FAST)
 

@@ -222,6 +222,16 @@ def test_allowed_words() -> None:
         ({"words": 0}, "words as a number must be at least 1"),
         ({"words": 1.5}, r"share must lie in \(0, 1\], got 1.5"),
         ({"queries": 0}, "queries must be at least 1"),
+        # As a file may have them.
+        ({"rounds": "five"}, "rounds must be at least 1, got 'five'"),
+        ({"beam": 2.5}, "beam must be at least 1, got 2.5: give a whole number"),
+        ({"top_n": None}, "top_n must be at least 1, got None"),
+        ({"max_edits": True}, "max_edits must be at least 1, got True"),
+        ({"lam": "0.8"}, "between 0 and 1, got '0.8'"),
+        ({"words": "3"}, "got '3'; give an int for a number"),
+        ({"keep": 3}, "unknown value of keep '3'"),
+        ({"min_similarity": "high"}, "between 0 and 1, got 'high'"),
+        ({"trigger": ["the"]}, "words in one string"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

@@ -76,6 +76,22 @@ def test_taken_rows_run_as_among_all(name: str, attention: str, padding: str) ->
     assert closeness(run(backbone, twice, start=2), whole[[2]]) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "attention"), [(n, a) for n, a in with_attentions() if n in ("bert", "deberta-v2", "modernbert")]
+)
+def test_joined_batches_run_as_each_alone(name: str, attention: str) -> None:
+    # Without padding the library makes no mask at all: joined, the padding of the other batch must stay hidden.
+    model = make(name, attention)
+    backbone = Backbone(model)
+    full, padded = (backbone.embed(random_inputs(model, padding)) for padding in ("none", "right"))
+    alone = torch.cat([run(backbone, full), run(backbone, padded)])
+    visible = torch.cat([full.attention_mask, padded.attention_mask]).bool()
+    assert closeness(run(backbone, full.join([padded]))[visible], alone[visible]) < 1e-5
+    turned = run(backbone, padded.join([full])).roll(len(full.hidden), dims=0)
+    assert closeness(turned[visible], alone[visible]) < 1e-5
+    assert full.join([full]).rows.keys() == full.rows.keys()
+
+
 @every_model
 def test_context_lies_where_it_belongs(name: str) -> None:
     model = make(name)

@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from cyclopts import App, CoercionError, Parameter
 
 from offramp.cli.main import run
+from offramp.cli.victims import SearchOptions
 from offramp.training.strategies import Joint
 
 
@@ -121,7 +123,7 @@ def test_restart_throws_away_an_attack_and_no_other_file(
     assert json.loads((own / "manifest.json").read_text())["seed"] == 1
 
 
-@pytest.mark.parametrize("command", ["tune", "evaluate", "attack", "conflict"])
+@pytest.mark.parametrize("command", ["tune", "evaluate", "attack", "bench", "conflict"])
 def test_data_with_other_labels_are_refused(
     command: str, trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,17 +169,49 @@ def test_damaged_model_folders_are_one_clear_line(
     assert "tokenizer" in refusal(["tune", str(copy), str(table)], capsys)
 
 
-def test_a_copy_with_fewer_exits_never_takes_the_models_place(
-    trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for folder in (trained, trained / "model"):
-        said = refusal(["tune", str(trained), str(table), "--kept", str(folder)], capsys)
-        assert "choose another folder" in said
-
-
 def test_a_wide_row_stands_upright_and_in_full(
     trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert run(["tune", str(trained), str(table), "--max-accuracy-drop", "1"]) == 0
     assert "max accuracy drop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("3", 3), ("1", 1), ("1.0", 1.0), ("0.25", 0.25), ("2e-1", 0.2)]
+)
+def test_words_are_a_number_or_a_share_as_they_are_written(given: str, words: float) -> None:
+    found: list[Any] = []
+    usual = SearchOptions()
+    app = App(default_parameter=Parameter(consume_multiple=True, negative=()))
+
+    @app.default
+    def command(*, search: Annotated[SearchOptions, Parameter(name="*")] = usual) -> None:
+        found.append(search.words)
+
+    app(["--words", given], exit_on_error=False, result_action="return_value")
+    assert found == [words]
+    assert type(found[0]) is type(words)
+    with pytest.raises(CoercionError, match="--words"):
+        app(["--words", "few"], exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = ["tune", str(trained), str(table), "--kept"]
+    before = (trained / "model" / "model.safetensors").read_bytes()
+    for folder in (trained, trained / "model"):
+        assert "holds something already" in refusal([*tune, str(folder)], capsys)
+    assert (trained / "model" / "model.safetensors").read_bytes() == before
+    said = refusal([*tune, str(tmp_path / "kept"), "--guarantee", "disagreement"], capsys)
+    assert "voids a --guarantee" in said
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("command", ["attack", "bench"])
+def test_nothing_is_reported_on_the_calibration_split(
+    command: str, trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal([command, str(trained), str(table), "--split", "calibration"], capsys)
+    assert "fitted on the calibration split" in said

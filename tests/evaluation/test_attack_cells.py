@@ -78,6 +78,10 @@ def test_the_cells_of_a_plan(trained: Any) -> None:
         ({"split": "train"}, "unknown split to attack 'train'"),
         ({"transfer": ["same-wort"]}, "unknown recipe in transfer 'same-wort'. Did you mean 'same-word'"),
         ({"recipes": {"a b": None, "a-b": None}}, "two cells of the study are one"),
+        ({"recipes": {"same-word": 5}}, "expected options of 'same-word', .* got 5"),
+        ({"options": "rounds"}, "expected options of .*, got 'rounds'"),
+        ({"max_accuracy_drop": "little"}, "expected a number as max_accuracy_drop, got 'little'"),
+        ({"train_size": "some"}, "expected a number as train_size, got 'some'"),
     ],
 )
 def test_plans_that_cannot_work(changes: Any, message: str, trained: Any) -> None:

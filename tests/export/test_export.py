@@ -190,6 +190,14 @@ def test_misuse(
     with pytest.raises(ModelError, match="holds other things than an export"):
         export_model(model, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+    # The folder of an attack has a manifest.json too, and somebody may have put a file into an export.
+    (tmp_path / "mine" / "manifest.json").write_text('{"recipe": "same-word"}')
+    with pytest.raises(ModelError, match="holds other things than an export"):
+        export_model(model, tmp_path / "mine")
+    (tmp_path / "mine" / "manifest.json").write_text((exports["multi_exit"] / "manifest.json").read_text())
+    with pytest.raises(ModelError, match=r"other things than an export \(thesis\.txt\)"):
+        export_model(model, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
     assert not (tmp_path / "a").exists()
     with pytest.raises(ModelError, match="more than rounding explains"):
         refuse_wrong_graph({"max_logit_difference": float("nan")})

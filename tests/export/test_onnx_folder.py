@@ -56,9 +56,22 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     change(folder, segments=[])
     with pytest.raises(ModelError, match="0 segments for 2 exits"):
         OnnxSegments(folder)
+    for name, value in {"labels": 3, "exit_layers": {"1": 2}, "files": ["a"], "pad_values": 0}.items():
+        kept = json.loads((folder / "manifest.json").read_text())[name]
+        change(folder, **{name: value})
+        with pytest.raises(ModelError, match=f"as {name}, expected a (list|dict): export it again"):
+            OnnxSegments(folder)
+        change(folder, **{name: kept})
     for text in ("{", "[]", '"x"'):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(ModelError, match="export it again"):
+            OnnxSegments(folder)
+
+
+def test_costs_that_are_none(folder: Path) -> None:
+    for costs in ({}, {"exits": [[1, 2, 3]], "full": 1}, {"exits": "many", "full": [1, 2, 3]}):
+        change(folder, costs=costs)
+        with pytest.raises(ModelError, match=r"costs in .* are damaged .* export it again"):
             OnnxSegments(folder)
 
 
@@ -138,6 +151,9 @@ def test_inputs(folder: Path) -> None:
         engine.predict([3])  # type: ignore[list-item]
     with pytest.raises(DataError, match="2 texts and 1 pairs"):
         engine.predict(["a", "b"], ["c"])
+    for nothing in (None, 5, {"a": "b"}):
+        with pytest.raises(DataError, match="expected a list of texts, got"):
+            engine.predict(nothing)  # type: ignore[arg-type]
     segments = OnnxSegments(folder, threads=1)
     with pytest.raises(ModelError, match=r"reads \['attention_mask'\]"):
         segments.start(
@@ -147,3 +163,28 @@ def test_inputs(folder: Path) -> None:
         {name: np.ones((1, 3), dtype=np.int64) for name in ("input_ids", "attention_mask")}
     )
     assert segments.run(0, state)[1].logits.shape == (1, 3)
+
+
+def test_texts_that_can_be_read_once_are_all_answered(folder: Path, tiny_models: dict[str, Any]) -> None:
+    texts = ["a film", "", "bad and slow"]
+    exported = Engine(folder, threads=1)
+    for engine in (exported, Engine(tiny_models["multi_exit"], exported.compacting.policy)):
+        expected = engine.predict(texts)
+        assert len(expected) == 3
+        assert [a.exit_layer for a in engine.predict(iter(texts))] == [a.exit_layer for a in expected]
+        assert len(engine.predict((t for t in texts), (t for t in texts))) == 3
+
+
+def test_a_stream_of_something_else(folder: Path) -> None:
+    engine = Engine(folder, threads=1)
+    assert len(list(engine.stream([("a", "film"), ["bad", "plot"]]))) == 2  # type: ignore[list-item]
+    for source, message in [
+        ("one text", "put them in a list"),
+        (None, "put them in a list"),
+        ([None], "got NoneType"),
+        (["a", ("a", "b")], "pairs of texts alone"),
+        ([("a", "b", "c")], "pairs of texts alone"),
+        ([("a", 1)], "got int"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            list(engine.stream(source))  # type: ignore[arg-type]

@@ -12,9 +12,11 @@ from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
 from offramp.attacks.account import Answer, Key, Look
 from offramp.attacks.door import Door, columns
-from offramp.attacks.store import describe_policy, weights_fingerprint
+from offramp.attacks.store import describe_policy, texts_fingerprint, weights_fingerprint
 from offramp.attacks.text import AttackedText
 from offramp.attacks.victim import Victim, clocked
+from offramp.criteria.base import is_number
+from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.inference.segments import TorchSegments
@@ -68,12 +70,13 @@ class FunctionVictim(BlackBox):
         super().__init__(max_forward)
         self.function, self.kind = function, kind
         self.exit_layers = None if exit_layers is None else tuple(exit_layers)
+        self.layers = exit_layers is not None
 
     def _run(self, segments: Sequence[Key]) -> list[Answer]:
         return [self._answer(key) for key in segments]
 
     def _answer(self, segments: Key) -> Answer:
-        prediction, told = self.function(*segments)
+        prediction, told = self._ask(segments)
         if self.exit_layers is None:
             return Answer(np.empty((0, 0), np.float32), -1, 0, prediction, float(told), float("nan"))
         if told not in self.exit_layers:
@@ -85,6 +88,16 @@ class FunctionVictim(BlackBox):
         depth = float(self.exit_layers[-1])
         return Answer(nothing, exit, int(told), prediction, float(told), depth)  # cost in layers
 
+    def _ask(self, segments: Key) -> tuple[int | float, int | float]:
+        """What the function says, or a `DataError` where that is no pair of numbers."""
+        told = self.function(*segments)
+        if not isinstance(told, tuple | list) or len(told) != 2 or not all(map(is_number, told)):
+            second = "seconds" if self.exit_layers is None else "exit layer"
+            raise DataError(
+                f"expected a pair of numbers from the function (class index or value, {second}), got {told!r:.80}"
+            )
+        return told[0], told[1]
+
     def describe(self) -> dict[str, Any]:
         """Its name: what it does is not known."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
@@ -93,7 +106,7 @@ class FunctionVictim(BlackBox):
     def stopwatch(self, segments: Key) -> float:
         """The seconds that it tells; where it tells layers, the seconds it takes."""
         if self.exit_layers is None:
-            return float(self.function(*segments)[1])
+            return float(self._ask(segments)[1])
         started = time.perf_counter()
         self.function(*segments)
         return time.perf_counter() - started
@@ -125,8 +138,13 @@ class EngineVictim(BlackBox):
         return [Answer(nothing, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in named]
 
     def describe(self) -> dict[str, Any]:
-        """Policy and weights, for the record; an exported model's weights are not known."""
-        weights = None if self.model is None else weights_fingerprint(self.model)
+        """Policy, and fingerprint of the weights or, of an exported model, of its files."""
+        if self.model is not None:
+            weights: str | None = weights_fingerprint(self.model)
+        elif isinstance(self.engine.segments, OnnxSegments):
+            weights = texts_fingerprint(enumerate(sorted(self.engine.segments.manifest.files.items())))
+        else:
+            weights = None
         return {"policy": describe_policy(self.policy), "weights": weights}
 
     def stopwatch(self, segments: Key) -> float:
@@ -152,6 +170,7 @@ class GreyBox(Door):
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
         self.model = target.model
+        self.layers = target.layers
         self.kind, self.probabilities = target.kind, target.probabilities
 
     @property

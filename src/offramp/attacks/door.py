@@ -28,6 +28,7 @@ class Door(ABC):
     Attributes:
         kind: `classification` or `regression`.
         probabilities: whether answers show the exits' logits.
+        layers: whether answers tell where a text leaves; else they tell seconds alone.
         model: the model behind the door, for those who judge and describe an attack; None where not known.
         max_forward: most texts that may be run for one example; None for no limit.
         max_gradient: most gradients that may be taken for one example; None for no limit.
@@ -35,6 +36,7 @@ class Door(ABC):
 
     kind: Kind
     probabilities: bool
+    layers: bool = True
     model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:

@@ -9,6 +9,7 @@ from offramp._core.errors import ConfigError, unknown_name
 
 Keep = Literal["nothing", "prediction", "label"]  # what an attack must not change
 Weighting = Literal["growing", "flat"]
+UNLIMITED = ("queries", "max_edits")  # None is no limit
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,29 @@ class Options:
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("top_n", "top_k", "beam", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.lam <= 1:
-            raise ConfigError(f"lam is a weight between 0 and 1, got {self.lam}")
-        if isinstance(self.words, int) and self.words < 1:
+        for name in ("top_n", "top_k", "beam", "rounds", "queries", "max_edits"):
+            value = getattr(self, name)
+            if value is None and name in UNLIMITED:
+                continue
+            if not _is_number(value, int) or value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value!r}: give a whole number")
+        if not _is_number(self.lam) or not 0 <= self.lam <= 1:
+            raise ConfigError(f"lam is a weight between 0 and 1, got {self.lam!r}")
+        if _is_number(self.words, int) and self.words < 1:
             raise ConfigError(f"words as a number must be at least 1, got {self.words}")
-        if isinstance(self.words, float) and not 0 < self.words <= 1:
+        if not _is_number(self.words) or (isinstance(self.words, float) and not 0 < self.words <= 1):
             raise ConfigError(
-                f"words as a share must lie in (0, 1], got {self.words}; give an int for a number"
+                f"words as a share must lie in (0, 1], got {self.words!r}; give an int for a number"
             )
-        for name in ("queries", "max_edits"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.keep not in get_args(Keep):
-            raise ConfigError(unknown_name("value of keep", self.keep, get_args(Keep)))
+            raise ConfigError(unknown_name("value of keep", str(self.keep), get_args(Keep)))
         if self.weighting not in get_args(Weighting):
-            raise ConfigError(unknown_name("weighting", self.weighting, get_args(Weighting)))
-        if self.min_similarity is not None and not 0 <= self.min_similarity <= 1:
-            raise ConfigError(f"min_similarity is a cosine between 0 and 1, got {self.min_similarity}")
+            raise ConfigError(unknown_name("weighting", str(self.weighting), get_args(Weighting)))
+        least = self.min_similarity
+        if least is not None and (not _is_number(least) or not 0 <= least <= 1):
+            raise ConfigError(f"min_similarity is a cosine between 0 and 1, got {least!r}")
+        if not isinstance(self.trigger, str):
+            raise ConfigError(f"trigger is words in one string, got {self.trigger!r}")
 
     @classmethod
     def of(cls, **options: Any) -> Options:
@@ -78,3 +82,8 @@ class Options:
             if name not in known:
                 raise ConfigError(unknown_name("attack option", name, known))
         return cls(**options)
+
+
+def _is_number(value: object, kind: type[int] | type[float] = float) -> bool:
+    """Whether a value, maybe out of a file, is a number, or a whole one; a bool is none."""
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)

@@ -49,11 +49,9 @@ class Store:
         self._rows: dict[int, dict[str, Any]] = {}  # where there is no folder
         if folder is None:
             return
-        if not (folder / MANIFEST).exists():
-            _refuse_foreign(folder, (PARTS,))  # an empty folder of parts is left by a run killed at once
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).exists():
             self._compare(_read_manifest(folder / MANIFEST))
+            (folder / PARTS).mkdir(exist_ok=True)
             self._load()
             if self.done and not resume:
                 raise ConfigError(
@@ -61,6 +59,8 @@ class Store:
                     "resume=True (--resume), or give another folder"
                 )
         else:
+            _refuse_foreign(folder, (PARTS,))  # an empty folder of parts is left by a run killed at once
+            (folder / PARTS).mkdir(parents=True, exist_ok=True)
             write_text(folder / MANIFEST, json.dumps(self.manifest, indent=2) + "\n")
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -96,7 +96,14 @@ class Store:
     def _load(self) -> None:
         assert self.folder is not None
         for path in (*(self.folder / PARTS).glob("*.parquet"), *self.folder.glob(RESULT)):
-            self.done |= dict.fromkeys(pq.read_table(path, columns=["id"])["id"].to_pylist(), path)
+            try:
+                ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(
+                    f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file, and its "
+                    "examples are attacked again"
+                ) from error
+            self.done |= dict.fromkeys(ids, path)
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         now = self.manifest
@@ -136,10 +143,12 @@ def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return content
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete the folder and attack again") from error
+    if not isinstance(content, dict) or "recipe" not in content:
+        raise ConfigError(f"{path} is of no attack: give a folder of its own")
+    return content
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:

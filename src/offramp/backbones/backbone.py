@@ -45,10 +45,7 @@ class BackboneState:
     def join(self, others: Sequence[BackboneState]) -> BackboneState:
         """This batch with others of the same padded length behind it."""
         states = (self, *others)
-        rows = {
-            name: None if value is None else torch.cat([cast(Tensor, state.rows[name]) for state in states])
-            for name, value in self.rows.items()
-        }
+        rows = {name: _joined_rows(name, states) for name in self.rows}
         return replace(
             self,
             hidden=torch.cat([state.hidden for state in states]),
@@ -61,6 +58,21 @@ class BackboneState:
         return replace(
             self, hidden=self.hidden.detach(), rows=_detached(self.rows), shared=_detached(self.shared)
         )
+
+
+def _joined_rows(name: str, states: Sequence[BackboneState]) -> Tensor | None:
+    """One tensor of several batches; where the library skipped a batch's mask, one that hides nothing stands in."""
+    given = [state.rows[name] for state in states]
+    like = next((value for value in given if value is not None), None)
+    if like is None:
+        return None
+    visible = 0.0 if like.is_floating_point() else 1  # masks are added to the scores, or say what is seen
+    return torch.cat(
+        [
+            like.new_full((len(state.hidden), *like.shape[1:]), visible) if value is None else value
+            for state, value in zip(states, given, strict=True)
+        ]
+    )
 
 
 def _detached(tensors: Tensors) -> Tensors:

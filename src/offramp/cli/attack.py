@@ -10,23 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.options import Options
-from offramp.cli.common import (
-    DataOptions,
-    Seed,
-    console,
-    emit,
-    limit_threads,
-    load_for,
-    note,
-    pick_split,
-    show,
-    write_tables,
-)
-from offramp.cli.tune import policy_for
+from offramp.cli.common import DataOptions, Seed, console, emit, limit_threads, note, show, write_tables
+from offramp.cli.victims import SearchOptions, choose_target
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult
+    from offramp.cli.victims import Target
 
 SHOWN = 3
 PROBED = 8  # examples that the victim is asked about again
@@ -59,7 +48,7 @@ def attack(
     batch_size: int = 64,
     group: int = 16,
     similarity: str = "use",
-    search: Annotated[Options, Parameter(name="*")] = Options(),
+    search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     restart: bool = False,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
@@ -104,21 +93,27 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import discard
-    from offramp.engine.policy import Policy
     from offramp.evaluation.probes import victim_doubts
 
     started = datetime.now(UTC)
-    found = reading.load(data)
-    victim = load_for(model, found)
-    chosen = Policy.load(policy) if policy else policy_for(model, victim, found, criterion, max_accuracy_drop)
+    target = choose_target(
+        model,
+        data,
+        reading,
+        criterion=criterion,
+        policy=policy,
+        max_accuracy_drop=max_accuracy_drop,
+        split=split,
+        examples=examples,
+        seed=seed,
+    )
     folder = output or model / f"attack-{recipe}"
     if restart:
         discard(folder)
-    rows = pick_split(found, split, examples, seed)
     result = run(
-        victim,
-        chosen,
-        rows,
+        target.model,
+        target.policy,
+        target.rows,
         recipe,
         seed=seed,
         output=folder,
@@ -129,26 +124,18 @@ def attack(
         workers=(workers or "all") if engine == "ray" else None,
         **vars(search),
     )
-    probed = victim_doubts(victim, chosen, rows.select(range(min(PROBED, len(rows)))))
-    config = {
-        "data": data,
-        "split": split,
-        "examples": len(rows),
-        "recipe": recipe,
-        "criterion": chosen.criterion.name,
-        "threshold": chosen.criterion.threshold,
-        **vars(search),
-    }
-    metrics = record_attack(result, victim, found, folder, config, probed, started)
-    show_attack(result, victim, metrics, found.metrics[0], f"{model.name}, {recipe}")
+    probe = target.rows.select(range(min(PROBED, len(target.rows))))
+    probed = victim_doubts(target.model, target.policy, probe)
+    config = {"data": data, "split": split, "recipe": recipe, **target.described(search)}
+    metrics = record_attack(result, target, folder, config, probed, started)
+    show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
 
 
 def record_attack(
     result: AttackResult,
-    victim: Any,
-    data: Any,
+    target: Target,
     folder: Path,
     config: dict[str, Any],
     probed: Sequence[str],
@@ -159,12 +146,12 @@ def record_attack(
     from offramp.evaluation import attack_doubts, robustness
     from offramp.evaluation.floor import floor_beside
 
-    metric, seed = data.metrics[0], result.metadata["seed"]
-    found = robustness(result.table, victim.exit_layers, metric=metric, seed=seed)
+    metric, seed = target.data.metrics[0], result.metadata["seed"]
+    found = robustness(result.table, target.model.exit_layers, metric=metric, seed=seed)
     metrics = {
         **found.metrics,
         "metric": metric,
-        "exit_layers": victim.exit_layers,
+        "exit_layers": target.model.exit_layers,
         "doubts": [*attack_doubts(result.table, result.metadata), *probed, *floor_beside(folder)],
     }
     tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
@@ -174,7 +161,7 @@ def record_attack(
     return metrics
 
 
-def show_attack(result: AttackResult, victim: Any, metrics: dict[str, Any], metric: str, title: str) -> None:
+def show_attack(result: AttackResult, metrics: dict[str, Any], metric: str, title: str) -> None:
     """The numbers, and the examples that were slowed down most."""
     from offramp.attacks import diff_text
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, emit, limit_threads, note, pick_split, record_bench, show
+from offramp.cli.common import (
+    DataOptions,
+    Seed,
+    emit,
+    limit_threads,
+    load_for,
+    note,
+    pick_split,
+    record_bench,
+    refuse_calibration,
+    show,
+)
 from offramp.cli.tune import policy_for
 
 if TYPE_CHECKING:
@@ -35,7 +46,7 @@ class RaceOptions:
     examples: int = 200
     split: str = "validation"
     repeats: int = 30
-    seed: int = 0
+    seed: Seed = 0
     peers: tuple[str, ...] = ()
 
     def course(self, metric: str) -> Course:
@@ -83,12 +94,12 @@ def bench(
     from offramp.export.contest import prepare
     from offramp.export.peers import Contest
     from offramp.export.run import Texts
-    from offramp.model import load_model
     from offramp.model.encoding import TextEncoder
 
+    refuse_calibration(race.split)
     started = datetime.now(UTC)
     found = reading.load(data)
-    loaded = load_model(model)
+    loaded = load_for(model, found)
     chosen = Policy.load(policy) if policy else policy_for(model, loaded, found, criterion, max_accuracy_drop)
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()

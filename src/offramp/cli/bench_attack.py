@@ -9,18 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp.attacks.options import Options
-from offramp.cli.common import (
-    DataOptions,
-    Seed,
-    emit,
-    limit_threads,
-    load_for,
-    pick_split,
-    record_bench,
-    show,
-)
-from offramp.cli.tune import policy_for
+from offramp.cli.common import DataOptions, Seed, emit, limit_threads, record_bench, show
+from offramp.cli.victims import SearchOptions, choose_target
 
 
 def bench_attack(
@@ -36,7 +26,7 @@ def bench_attack(
     parts: int = 2,
     batch_size: int = 64,
     seed: Seed = 0,
-    search: Annotated[Options, Parameter(name="*")] = Options(),
+    search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -69,29 +59,33 @@ def bench_attack(
     from offramp._core.environment import usable_cores
     from offramp.attacks.bench import REFERENCE
     from offramp.attacks.bench import bench_attack as run
-    from offramp.engine.policy import Policy
 
     started = datetime.now(UTC)
-    found = reading.load(data)
-    victim = load_for(model, found)
-    chosen = Policy.load(policy) if policy else policy_for(model, victim, found, criterion, max_accuracy_drop)
-    rows = pick_split(found, split, examples, seed)
+    target = choose_target(
+        model,
+        data,
+        reading,
+        criterion=criterion,
+        policy=policy,
+        max_accuracy_drop=max_accuracy_drop,
+        split=split,
+        examples=examples,
+        seed=seed,
+    )
     measured = run(
-        victim, chosen, rows, recipes, parts=parts, batch_size=batch_size, seed=seed, **vars(search)
+        target.model,
+        target.policy,
+        target.rows,
+        recipes,
+        parts=parts,
+        batch_size=batch_size,
+        seed=seed,
+        **vars(search),
     )
     slow = next(way for way in measured if way.name == REFERENCE)
     table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
-    config = {
-        "data": data,
-        "split": split,
-        "examples": len(rows),
-        "parts": parts,
-        "batch_size": batch_size,
-        "threads": threads or usable_cores(),
-        "criterion": chosen.criterion.name,
-        "threshold": chosen.criterion.threshold,
-        **vars(search),
-    }
+    run_with = {"parts": parts, "batch_size": batch_size, "threads": threads or usable_cores()}
+    config = {"data": data, "split": split, **run_with, **target.described(search)}
     folder = output or model / "bench-attack"
     path = record_bench(folder, "bench attack", {"bench_attack": table}, config, started, seed=seed)
     show("attacks on the same examples", table)

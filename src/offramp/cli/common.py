@@ -90,6 +90,20 @@ def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(map(repr, names[:most])) + rest
 
 
+def refuse_filled(folder: Path) -> None:
+    """Raise `ConfigError` where something lies in a folder that is to be written anew."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds something already: choose a new folder, or empty it")
+
+
+def refuse_calibration(split: str) -> None:
+    """Raise `ConfigError` for the split that thresholds and scales come from."""
+    if split == "calibration":
+        raise ConfigError(
+            "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
+        )
+
+
 def pick_split(data: TextData, split: str, examples: int | None = None, seed: int = 0) -> Any:
     """A split, or `examples` of its rows chosen by `seed`."""
     return data.sample(split, examples, seed)

@@ -11,12 +11,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp.attacks.options import Options
 from offramp.cli.attack import attack
 from offramp.cli.common import DataOptions, console, emit, note
 from offramp.cli.evaluate import evaluate
 from offramp.cli.report import report
 from offramp.cli.train import train
+from offramp.cli.victims import SearchOptions
 from offramp.training.options import TrainingOptions
 
 STRATEGIES = ("joint", "multi_model", "sweet")
@@ -109,7 +109,7 @@ def _attack(folder: Path, options: DemoOptions, recipe: str, reading: DataOption
         recipe=recipe,
         examples=options.attacked,
         seed=options.seed,
-        search=Options(rounds=5),
+        search=SearchOptions(rounds=5),
         reading=reading,
     )
 

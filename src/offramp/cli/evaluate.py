@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for, note, show, write_tables
+from offramp.cli.common import (
+    DataOptions,
+    Seed,
+    emit,
+    limit_threads,
+    load_for,
+    note,
+    refuse_calibration,
+    show,
+    write_tables,
+)
 from offramp.cli.tune import policy_for
 
 if TYPE_CHECKING:
@@ -58,10 +68,7 @@ def evaluate(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    if split == "calibration":
-        raise ConfigError(
-            "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
-        )
+    refuse_calibration(split)
     found = reading.load(data)
     settings = Measurement(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
     folders = dict(zip(model_names(models), models, strict=True))

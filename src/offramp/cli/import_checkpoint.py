@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from offramp._core.errors import ConfigError
-from offramp.cli.common import emit, note
+from offramp.cli.common import emit, note, refuse_filled
 
 
 def import_checkpoint(
@@ -38,8 +37,7 @@ def import_checkpoint(
         max_length: longest input in tokens.
         json: print one JSON object on stdout.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output} holds something already: choose a new folder, or empty it")
+    refuse_filled(output)
     from offramp.model import import_checkpoint as load
 
     model = load(

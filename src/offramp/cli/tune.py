@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, emit, limit_threads, load_for, note, show
+from offramp.cli.common import DataOptions, emit, limit_threads, load_for, note, refuse_filled, show
 
 if TYPE_CHECKING:
     from offramp.engine.policy import Policy
@@ -148,8 +148,8 @@ def tune(
             vote, learned or energy.
         target: what the threshold has to reach.
         temperatures: fit a temperature for each exit first; `--temperatures=false` leaves the logits alone.
-        kept: folder for a copy of the model with the exits that pay alone: those whose visits cost more time than their
-            departures save are dropped first. The policy is then for the copy, and lies beside it.
+        kept: new folder for a copy of the model with the exits that pay alone: those whose visits cost more time than
+            their departures save are dropped first. The policy is then for the copy, and lies beside it.
         output: the policy file; by default `policy-CRITERION.json` beside the model.
         reading: how to read the data.
         threads: CPU threads.
@@ -157,10 +157,13 @@ def tune(
     """
     limit_threads(threads)
     target.check()
-    if kept is not None and kept.resolve() in (model.resolve(), (model / "model").resolve()):
-        raise ConfigError(
-            f"--kept {kept} is the model itself, whose other exits would be lost: choose another folder"
-        )
+    if kept is not None:
+        if target.guarantee is not None:
+            raise ConfigError(
+                "--kept chooses exits on the calibration split, which voids a --guarantee tested on it: give one of "
+                "them"
+            )
+        refuse_filled(kept)
     found = reading.load(data)
     loaded = load_for(model, found)
     if kept is not None:

@@ -16,6 +16,8 @@ FORMAT = "offramp-onnx"
 SCHEMA = 1
 FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
+LISTS = ("labels", "exit_layers", "inputs", "shared")
+OBJECTS = ("pad_values", "costs", "versions", "checks", "times", "files")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,13 @@ class Manifest:
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
         values = {f.name: content[f.name] for f in fields(cls)}
-        for name in ("labels", "exit_layers", "inputs", "shared"):
+        for names, kind in ((LISTS, list), (OBJECTS, dict)):
+            for name in names:
+                if not isinstance(values[name], kind):
+                    raise ModelError(
+                        f"{path} has {values[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
+                    )
+        for name in LISTS:
             values[name] = tuple(cast(list[Any], values[name]))
         manifest = cls(**{**values, "segments": segments})
         if len(manifest.segments) != len(manifest.exit_layers):

@@ -14,7 +14,7 @@ from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, MissingExtraError, ModelError, unknown_name
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
-from offramp.engine.manifest import AGAIN, Manifest
+from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
 from offramp.engine.tokenization import FileEncoder
@@ -57,8 +57,13 @@ class OnnxSegments:
         self.kind: Kind = self.manifest.kind
         self.gates = self.manifest.gates
         self.labels = self.manifest.labels
+        try:
+            self._costs = CostModel.from_dict(self.manifest.costs)
+        except ModelError as error:
+            raise ModelError(
+                f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
+            ) from error
         self._open(threads, device)
-        self._costs = CostModel.from_dict(self.manifest.costs)
         self._shared = frozenset(self.manifest.shared)
         # What segment k and those behind it read: the rest of the state is dropped as soon as it can be.
         self._needed = [

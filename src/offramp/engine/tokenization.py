@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from offramp._core.errors import DataError, MissingExtraError, ModelError
-from offramp._core.text import clean_text
+from offramp._core.errors import MissingExtraError, ModelError
+from offramp._core.text import clean_text, text_lists
 from offramp.engine.manifest import AGAIN, Manifest
 
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -43,25 +43,17 @@ class FileEncoder:
         self.max_length = manifest.max_length
 
     def __call__(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> list[dict[str, list[int]]]:
         """One dict a text: lists of ints under the model's input names.
 
         Raises:
             DataError: one string instead of a list, other things than strings, or another number of pairs.
         """
-        if isinstance(texts, str):
-            raise DataError("expected a list of texts, got one string: put it in a list")
-        for text in (*texts, *(pairs or ())):
-            if not isinstance(text, str):
-                raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
-        if pairs is not None and len(pairs) != len(texts):
-            raise DataError(
-                f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs"
-            )
-        cleaned = [clean_text(text) for text in texts]
-        second = None if pairs is None else [clean_text(text) for text in pairs]
+        first, second = text_lists(texts, pairs)
+        cleaned = [clean_text(text) for text in first]
+        other = None if second is None else [clean_text(text) for text in second]
         found = self.tokenizer.encode_batch(
-            cleaned if second is None else list(zip(cleaned, second, strict=True))
+            cleaned if other is None else list(zip(cleaned, other, strict=True))
         )
         return [{name: getattr(one, FIELDS[name]) for name in self.inputs} for one in found]

@@ -250,7 +250,7 @@ def _pool(content: Mapping[str, Any], criterion: str) -> list[Trained]:
     models = trained_models(str(given))
     for key in ("train_size", "learning_rate"):
         if content.get(key) is not None:
-            wanted = None if content[key] == "all" else float(content[key])
+            wanted = None if content[key] == "all" else _number(content[key], key)
             models = [model for model in models if getattr(model, key) == wanted]
     if not models:
         raise ConfigError(f"no model below {given} has that train_size and learning_rate: leave them out")
@@ -263,6 +263,9 @@ def _seeds(given: Any, task: str, models: list[Trained]) -> list[int]:
 
 
 def _attack(name: str, given: Any, shared: Mapping[str, Any] | None) -> Attack:
+    for options in (given or {}, shared or {}):
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"expected options of {name!r}, one `name: value` a line, got {options!r:.80}")
     own = dict(given or {})
     recipe = str(own.pop("recipe", name))
     return Attack(name, recipe, {**(shared or {}), **own})
@@ -276,9 +279,17 @@ def _setting(content: Mapping[str, Any]) -> Setting:
     if split not in SPLITS:
         raise ConfigError(unknown_name("split to attack", split, SPLITS))
     return Setting(
-        {key: float(value) for key, value in (given or {"max_accuracy_drop": DROP}).items()},
+        {key: _number(value, key) for key, value in (given or {"max_accuracy_drop": DROP}).items()},
         whole(content.get("examples", 100), "examples", least=1),
         split,
         whole(content.get("seed", 0), "seed"),
         str(content.get("similarity", "use")),
     )
+
+
+def _number(given: Any, key: str) -> float:
+    """A number; YAML reads `5e-5` (without a point) as text."""
+    try:
+        return float(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"expected a number as {key}, got {given!r:.80}") from error

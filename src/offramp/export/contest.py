@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +33,8 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
     export_model(loaded, work / "int8", precision="int8", policy=policy, texts=texts)
     full = work / "full"
-    shutil.rmtree(full, ignore_errors=True)
-    full.mkdir(parents=True)
+    full.mkdir(parents=True, exist_ok=True)
+    (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew
     encodings = TextEncoder.of(loaded).dataset(texts.calibration)[0]
     feeds: list[Any] = [dict(batch) for _, batch in batches(encodings, 16, manifest.pad_values)]
     with tempfile.TemporaryDirectory(dir=work) as scratch:

@@ -104,11 +104,19 @@ def export_model(
 
 
 def check_output(folder: Path) -> Path:
-    """The folder, or a `ModelError` where it holds anything but an earlier export."""
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / FILE_NAME).is_file())
-    ):
-        raise ModelError(f"{folder} holds other things than an export: choose a new folder, or empty it")
+    """The folder as an absolute path, or a `ModelError` where it holds anything but an earlier export."""
+    folder = folder.resolve()  # `.` has no name, and a link would be replaced instead of what it points to
+    if not folder.exists():
+        return folder
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    try:  # an attack keeps a file of this name too: what is replaced is what the manifest of an export lists
+        own = {FILE_NAME, *Manifest.load(folder).files}
+    except ModelError:
+        own = set()
+    if foreign := sorted(held - own):
+        raise ModelError(
+            f"{folder} holds other things than an export ({', '.join(foreign[:3])}): choose a new folder, or empty it"
+        )
     return folder
 
 

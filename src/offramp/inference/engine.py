@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.text import text_columns
 from offramp.engine.batching import Encoding, windows
 from offramp.engine.compaction import CompactingEngine, Single
 from offramp.engine.manifest import FILE_NAME
@@ -102,11 +103,11 @@ class Engine:
                 self.segments, policy, times, batch_size=batch_size, pad_values=self.encoder.pad_values
             )
 
-    def decide(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Decisions:
+    def decide(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> Decisions:
         """Decisions in arrays, in the order of the texts."""
         return self.compacting.run(self.encoder(texts, pairs))
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+    def predict(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Prediction]:
         """One `Prediction` for each text, in order."""
         encodings = self.encoder(texts, pairs)
         return self._predictions(encodings, self.compacting.run(encodings))
@@ -119,12 +120,14 @@ class Engine:
 
         Yields:
             One `Prediction` for each, in order.
+
+        Raises:
+            DataError: what is read is neither texts nor pairs of texts; answers before it have been given.
         """
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise DataError(f"expected texts, or pairs of texts, got {texts!r:.80}: put them in a list")
         for window in windows(texts, self.compacting.window * self.compacting.batch_size):
-            if isinstance(window[0], str):
-                encodings = self.encoder(window, None)
-            else:
-                encodings = self.encoder([a for a, _ in window], [b for _, b in window])
+            encodings = self.encoder(*text_columns(window))
             yield from self._predictions(encodings, self.compacting.run(encodings))
 
     def _predictions(self, encodings: Sequence[Encoding], decisions: Decisions) -> list[Prediction]:

@@ -163,9 +163,9 @@ class SegmentedModel(PreTrainedModel):
             self.config.costs = self._count_costs().to_dict()
         try:
             return CostModel.from_dict(self.config.costs)(lengths)
-        except (KeyError, TypeError, ValueError) as error:
+        except ModelError as error:
             raise ModelError(
-                f"the costs in the model's config.json are damaged ({error!r}): remove them there, and they are "
+                f"the costs in the model's config.json are damaged ({error}): remove them there, and they are "
                 "counted anew"
             ) from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import DataError, ModelError
-from offramp._core.text import clean_text
+from offramp._core.text import clean_text, text_lists
 from offramp.model.base import INPUTS, SegmentedModel
 
 Encoding = dict[str, list[int]]
@@ -32,31 +32,23 @@ class TextEncoder:
             raise ModelError("the model has no tokenizer: set model.tokenizer to the one of its backbone")
         return cls(model.tokenizer, model.max_length)
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
+    def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Encoding]:
         """One dict a text: lists of ints under the model's input names."""
         return self.encode(texts, pairs)[0]
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[list[Encoding], int]:
+    def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> tuple[list[Encoding], int]:
         """The encodings, and how many texts were cut."""
-        if isinstance(texts, str):
-            raise DataError("expected a list of texts, got one string: put it in a list")
-        for text in (*texts, *(pairs or ())):
-            if not isinstance(text, str):
-                raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
-        if pairs is not None and len(pairs) != len(texts):
-            raise DataError(
-                f"expected one second sentence a text, got {len(texts)} texts and {len(pairs)} pairs"
-            )
-        if not len(texts):
+        first, second = text_lists(texts, pairs)
+        if not first:
             return [], 0
         batch = self.tokenizer(
-            [clean_text(t) for t in texts],
-            None if pairs is None else [clean_text(t) for t in pairs],
+            [clean_text(t) for t in first],
+            None if second is None else [clean_text(t) for t in second],
             truncation=True,
             max_length=self.max_length,
         )
         names = [name for name in INPUTS if name in batch]
-        encodings = [{name: batch[name][i] for name in names} for i in range(len(texts))]
+        encodings = [{name: batch[name][i] for name in names} for i in range(len(first))]
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
 
     def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:

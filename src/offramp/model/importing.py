@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -85,7 +86,7 @@ def import_checkpoint(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _usable(source):
         model = MultiExitForSequenceClassification(config)
     origins = _origins(model, encoder, heads)
     _check(model, source, layout, weights, origins, unused)
@@ -178,7 +179,19 @@ def _backbone_config(
         raise ModelError(
             f"the config.json in {source} does not say {', '.join(missing)}: restore the original"
         )
-    return AutoConfig.for_model(model_type, **kept)
+    with _usable(source):
+        return AutoConfig.for_model(model_type, **kept)
+
+
+@contextmanager
+def _usable(source: Path) -> Iterator[None]:
+    """Whatever the library says of a config.json whose values cannot be, as a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # it checks fields and sizes with many error types, some of its own
+        raise ModelError(
+            f"the config.json in {source} cannot be used ({' '.join(str(error).split())[:160]}): restore the original"
+        ) from error
 
 
 def _heads(
@@ -207,6 +220,10 @@ def _label_names(
 ) -> list[str]:
     """Class names in the order of the outputs; `score` for the one output of a regression."""
     known = stored.get("id2label") or {}
+    if not isinstance(known, Mapping):
+        raise ModelError(
+            f"the config.json in {source} has {known!r:.60} as id2label, expected names by output: restore it"
+        )
     said = len(known) or stored.get("num_labels") or outputs
     if said != outputs:
         raise ModelError(

@@ -19,6 +19,7 @@ from offramp.attacks.recipes.textfooler import textfooler_exit, textfooler_last
 from offramp.attacks.recipes.waffle import waffle_a2t, waffle_textfooler, waffle_universal
 
 UNIVERSAL = "waffle-universal"
+BLIND = ("slowbert-time", UNIVERSAL)  # those that need not know where a text leaves
 RECIPES: dict[str, Callable[[Door, Options], Recipe]] = {
     "same-word": same_word,
     "same-char": same_char,
@@ -46,10 +47,15 @@ def make_recipe(name: str, victim: Door, options: Options) -> Recipe:
     """The recipe of that name, ready to run on a victim.
 
     Raises:
-        ConfigError: no such recipe, one that means nothing for the victim's task, or one that looks inside
-            a victim that is a black box.
+        ConfigError: no such recipe, one that means nothing for the victim's task, one that looks inside a
+            victim that is a black box, or one that looks at layers where the victim tells none.
         DataError: a lexicon that it needs is neither there nor can be fetched.
     """
     if name not in RECIPES:
         raise ConfigError(unknown_name("attack recipe", name, RECIPES))
+    if not victim.layers and name not in BLIND:
+        raise ConfigError(
+            f"{name!r} looks at the layer that a text leaves at, but the victim tells seconds alone: use "
+            f"{' or '.join(map(repr, BLIND))}, or give FunctionVictim its exit_layers"
+        )
     return RECIPES[name](victim, options)

@@ -1,0 +1,80 @@
+"""What is attacked, chosen alike by `offramp attack` and `offramp bench attack`: model, policy and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, Token
+
+# The command line looks inherited annotations up in this module.
+from offramp.attacks.options import Keep, Options, Weighting  # noqa: F401
+from offramp.cli.common import DataOptions, load_for, pick_split, refuse_calibration
+from offramp.cli.tune import policy_for
+
+if TYPE_CHECKING:
+    from offramp.data.text_data import TextData
+    from offramp.engine.policy import Policy
+    from offramp.model.base import SegmentedModel
+
+
+def share_or_number(hint: Any, tokens: Sequence[Token]) -> float | int:
+    """`3` is a number, `0.1` and `1.0` are shares: left to itself the command line reads all of them as floats."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        return float(tokens[0].value)
+
+
+@dataclass(frozen=True)
+class SearchOptions(Options):
+    __doc__ = Options.__doc__
+
+    words: Annotated[float | int, Parameter(converter=share_or_number)] = 0.1
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under a policy, and the examples that it is attacked on.
+
+    Attributes:
+        data: where the examples come from.
+        model: the victim.
+        policy: when it leaves.
+        rows: the examples.
+    """
+
+    data: TextData
+    model: SegmentedModel
+    policy: Policy
+    rows: Any
+
+    def described(self, search: Options) -> dict[str, Any]:
+        """What a record says of it, and of the search."""
+        rule = self.policy.criterion
+        told = {"examples": len(self.rows), "criterion": rule.name, "threshold": rule.threshold}
+        return {**told, **vars(search)}
+
+
+def choose_target(
+    folder: Path,
+    source: str,
+    reading: DataOptions,
+    *,
+    criterion: str,
+    policy: Path | None,
+    max_accuracy_drop: float,
+    split: str,
+    examples: int,
+    seed: int,
+) -> Target:
+    """The model in a folder with the policy given, or the one for the criterion, and examples chosen by `seed`."""
+    from offramp.engine.policy import Policy
+
+    refuse_calibration(split)
+    data = reading.load(source)
+    model = load_for(folder, data)
+    chosen = Policy.load(policy) if policy else policy_for(folder, model, data, criterion, max_accuracy_drop)
+    return Target(data, model, chosen, pick_split(data, split, examples, seed))
