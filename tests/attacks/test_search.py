@@ -198,10 +198,8 @@ def outcomes(
 
 def most_queries(name: str, words: int) -> int:
     """What a search may ask at most with the options of `outcomes`."""
-    if (
-        name == "same-plus"
-    ):  # three rounds of at most two texts: 12 edits, and after each portion two joint ones
-        return 1 + 3 * 2 * (12 + 2 * 2)
+    if name == "same-plus":  # four times as many rounds, of at most eight texts
+        return 1 + 4 * DEFAULTS["rounds"] * 8
     if name.startswith(("same", "deepsloth", "random")):
         return 1 + 12 + 2 * 12 * 2
     if name == UNIVERSAL:

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import Victim, attack, find_trigger
-from offramp.attacks.constraints import Constraints
 from offramp.attacks.goals import Uniform
-from offramp.attacks.plus import joined
 from offramp.attacks.text import WORD, AttackedText
 
 from .test_search import outcomes
@@ -81,21 +79,6 @@ def test_a_trigger_is_tried_on_other_examples(make_model: Any, policy_for: Any, 
     assert len(given) == len(sentences)
     with pytest.raises(DataError, match="at least 2 examples"):
         attack(model, policy_for(model), sentences.select([0]), "waffle-universal", **FAST)
-
-
-def test_joined_edits_by_hand() -> None:
-    text = AttackedText.of("a b c d")
-    ranked = [text.replace(1, "x"), text.replace(1, "y"), text.replace(3, "z"), text.replace(0, "w")]
-    grown = joined(text, ranked, Constraints(3, frozenset()))
-    assert [t.text for t in grown] == ["a x c z", "w x c z"]
-    assert [t.text for t in joined(text, ranked, Constraints(2, frozenset()))] == ["a x c z"]
-    assert joined(text, ranked, Constraints(1, frozenset())) == []
-    # From a text with one change, the budget leaves two; a changed word may be changed again.
-    now = text.replace(2, "v")
-    more = [now.replace(1, "x"), now.replace(3, "z"), now.replace(0, "w")]
-    assert [t.text for t in joined(now, more, Constraints(3, frozenset()))] == ["a x v z"]
-    again = [now.replace(2, "u"), now.replace(1, "x")]
-    assert [t.text for t in joined(now, again, Constraints(2, frozenset()))] == ["a x u d"]
 
 
 def test_few_queries_do_what_many_do(make_model: Any, policy_for: Any, sentences: Any) -> None:

@@ -33,6 +33,7 @@ class Answer:
         prediction: class index, or value for regression.
         cost: FLOPs spent.
         full_cost: FLOPs of the full model on this text.
+        gates: `(exits,)` learned gates in [0, 1]; None where there are none, or none are shown.
     """
 
     logits: NDArray[np.float32]
@@ -41,6 +42,7 @@ class Answer:
     prediction: int | float
     cost: float
     full_cost: float
+    gates: NDArray[np.float32] | None = None
 
     @property
     def last(self) -> bool:

@@ -12,6 +12,7 @@ from offramp._core.seeding import generator
 from offramp.attacks.drive import side_by_side
 from offramp.attacks.examples import Example, read_examples
 from offramp.attacks.options import Options
+from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.reference import ReferenceAttack
 from offramp.attacks.victim import Victim
@@ -32,6 +33,7 @@ class Measured:
         examples_per_second: the ratio of both.
         forward: forward passes per example.
         gradient: gradients per example.
+        prepared: texts run once for the victim; in the seconds, and in no example's passes.
         model_share: share of the wall time in model calls, tokenisation included.
         depth: mean exit layer of the adversarial texts.
         clean_depth: mean exit layer of the clean texts.
@@ -43,6 +45,7 @@ class Measured:
     examples_per_second: float
     forward: float
     gradient: float
+    prepared: int
     model_share: float
     depth: float
     clean_depth: float
@@ -85,23 +88,23 @@ def bench_attack(
         raise ConfigError(f"parts must be 1 to {len(examples)} (the number of examples), got {parts}")
     settings = Options.of(**options)
     victim = Victim(model, policy, batch_size=batch_size, max_forward=settings.queries)
-    ways = {name: _ours(name, victim, settings, seed) for name in recipes}
+    made = {name: make_recipe(name, victim, settings) for name in recipes}
+    ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, settings)
     tallies = {name: [0.0] * 6 for name in ways}
+    prepared = {name: recipe.search.prepared for name, recipe in made.items()}
     for part in range(parts):
         names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
         for name in names:
             spent = ways[name](examples[part::parts])
             tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
-    return [_measured(name, len(examples), tally) for name, tally in tallies.items()]
+    return [_measured(name, len(examples), tally, prepared.get(name, 0)) for name, tally in tallies.items()]
 
 
 Way = Callable[[list[Example]], list[float]]  # wall, model seconds, forward, gradient, layers, clean layers
 
 
-def _ours(name: str, victim: Victim, options: Options, seed: int) -> Way:
-    recipe = make_recipe(name, victim, options)
-
+def _ours(recipe: Recipe, victim: Victim, seed: int) -> Way:
     def way(examples: list[Example]) -> list[float]:
         started = time.perf_counter()
         searches = [
@@ -136,7 +139,7 @@ def _released(victim: Victim, options: Options) -> Way:
     return way
 
 
-def _measured(name: str, examples: int, tally: list[float]) -> Measured:
+def _measured(name: str, examples: int, tally: list[float], prepared: int) -> Measured:
     wall, inside, forward, gradient, layers, clean = tally
     return Measured(
         name=name,
@@ -145,6 +148,7 @@ def _measured(name: str, examples: int, tally: list[float]) -> Measured:
         examples_per_second=examples / wall,
         forward=forward / examples,
         gradient=gradient / examples,
+        prepared=prepared,
         model_share=inside / wall,
         depth=layers / examples,
         clean_depth=clean / examples,

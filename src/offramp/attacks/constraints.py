@@ -98,6 +98,10 @@ class Constraints:
             return False
         return self.grammar is None or all(self.grammar.interchangeable(*pair) for pair in pairs)
 
+    def holds(self, before: Answer, label: Label) -> bool:
+        """Whether the prediction for the clean text, answered with `before`, has to stay."""
+        return self.keep == "prediction" or (self.keep == "label" and before.prediction == label)
+
     def accepts(
         self, clean: AttackedText, before: Answer, text: AttackedText, after: Answer, label: Label
     ) -> bool:
@@ -110,8 +114,7 @@ class Constraints:
             after: the answer to it.
             label: the true label, None where there is none.
         """
-        held = self.keep == "prediction" or (self.keep == "label" and before.prediction == label)
-        if held and after.prediction != before.prediction:
+        if self.holds(before, label) and after.prediction != before.prediction:
             return False
         if self.judge is None or self.min_similarity <= 0 or text.segments == clean.segments:
             return True

@@ -1,117 +1,158 @@
-"""Our search: several words from one gradient, few candidates at a time, and an end as soon as it is reached."""
+"""Our search: a small model of the victim says which changes to try, and learns from every answer."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp.attacks.account import Look
-from offramp.attacks.constraints import Constraints, Label
+from offramp.attacks.constraints import Label
+from offramp.attacks.effects import Array, Changes, Effects
+from offramp.attacks.forecast import Forecast
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.search import Found, Hunt, Inspect, Query, Search, Steps, begin
+from offramp.attacks.search import Hunt, Inspect, Search, Steps, begin
 from offramp.attacks.text import AttackedText
+
+Edits = NDArray[np.intp]  # (edits, 2): index into the places that may be changed, row of the profiles
 
 
 @dataclass(frozen=True)
 class PlusSearch(Search):
-    """Few queries where few will do, and a long search only where it is needed.
+    """Ask a model of the words' effects first, and the victim only about the few texts that look best.
 
-    Each round takes the strongest texts seen so far. The edits proposed for a text are tried in portions, the
-    most promising first. Before the first portion and after each one, the best edits of different words, by
-    estimate and then by what they were seen to do, are made together: two words, three, up to what the budget
-    leaves. Nothing is asked after success. Where the budget of words is used up, words that were changed get
-    another replacement. A text that stays among the strongest goes on with its next portions, from the same
-    gradient. The search ends where some rounds in a row found nothing stronger.
+    A text's evidence after some changes is guessed by `Effects`, and where it would leave by `Forecast`: under
+    noise of the size that the guesses were seen to have, so that a text that should leave late by a wide margin
+    comes before one that just should. Of equals the one counts that passes the exits' thresholds by less. Each
+    round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes,
+    and learns from the answers. Nothing is asked after success, or where some rounds in a row found nothing
+    stronger.
 
     Attributes:
-        beam: texts gone on with in each round.
+        forecast: profiles of the words, and the policy.
         rounds: most rounds.
-        portion: edits tried at once.
-        portions: portions for each text of the beam in one round.
-        idle: rounds without success after which it ends.
+        portion: texts asked about in each round.
+        idle: rounds without a stronger text after which it ends.
+        tries: edits guessed at for each size of a set.
+        beam: sets of each size that grow further.
+        draws: draws of the noise.
     """
 
-    beam: int = 3
-    rounds: int = 10
+    forecast: Forecast = field(repr=False)
+    rounds: int = 40
     portion: int = 8
-    portions: int = 4
-    idle: int = 3
+    idle: int = 15
+    tries: int = 512
+    beam: int = 8
+    draws: int = 4
+
+    @property
+    def prepared(self) -> int:
+        """One text for each word with a profile."""
+        return len(self.forecast.words)
 
     def steps(
         self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
     ) -> Steps:
         """See `Search`."""
         hunt = yield from begin(text, recipe, label)
-        tried = {text: hunt.clean}
-        ideas: dict[AttackedText, list[AttackedText]] = {}
-        idle = 0
+        looks: list[Look] = yield Inspect([text], hunt.objective)
+        places = recipe.constraints.allowed(looks[0])
+        edits = self._edits(text, places, recipe)
+        if hunt.best.done or not len(edits):
+            return hunt.clean, hunt.best
+        effects = self._effects(hunt, places, len(looks[0].ids))
+        tried, idle = {text}, 0
         for _ in range(self.rounds):
-            beam = hunt.strongest([f for f in tried.values() if ideas.get(f.text) != []], self.beam)
-            if hunt.best.done or not beam or idle == self.idle:
+            ranked = self._guess(effects, edits, recipe.constraints.budget(text), hunt, rng)
+            asked = self._pick(ranked, text, tried, recipe)
+            if not asked or idle == self.idle:
                 break
             before = hunt.best
-            fresh = [found.text for found in beam if found.text not in ideas]
-            looks: list[Look] = yield Inspect(fresh, hunt.objective)
-            for look in looks:
-                full = not recipe.constraints.open(look.text)
-                ideas[look.text] = recipe.propose(look, rng, look.text.changed if full else None)
-            for found in beam:
-                if (yield from self._around(found.text, recipe, hunt, tried, ideas.get(found.text, []))):
-                    return hunt.clean, hunt.best
+            new = yield from hunt.ask(list(asked))
+            if hunt.best.done or len(new) < len(asked):
+                break
+            tried |= set(asked)
+            effects.learn(list(zip(asked.values(), self.forecast.seen(new), strict=True)))
             idle = 0 if hunt.best is not before else idle + 1
         return hunt.clean, hunt.best
 
-    def _around(
+    def _edits(self, text: AttackedText, places: Sequence[int], recipe: Recipe) -> Edits:
+        """All single edits, without those that the constraints refuse or that change nothing."""
+        words, constraints = self.forecast.words, recipe.constraints
+        edits = np.indices((len(places), len(words))).reshape(2, -1).T
+        own = [self.forecast.row.get(text.words[place].casefold(), -1) for place in places]
+        edits = edits[edits[:, 1] != np.asarray(own, dtype=np.intp)[edits[:, 0]]]
+        if not constraints.selective:
+            return edits
+        fits = [constraints.permits(text.replace(places[row], words[word])) for row, word in edits.tolist()]
+        return edits[np.asarray(fits, dtype=bool)]
+
+    def _effects(self, hunt: Hunt, places: Sequence[int], tokens: int) -> Effects:
+        """What is known before anything is tried."""
+        words, forecast = hunt.clean.text.words, self.forecast
+        rows = {place: forecast.row.get(words[place].casefold()) for place in places}
+        known = {place: row for place, row in rows.items() if row is not None}
+        (clean,) = forecast.seen([hunt.clean])
+        return Effects(clean, forecast.profiles, forecast.alone / tokens, places, known)
+
+    def _guess(
+        self, effects: Effects, edits: Edits, budget: int, hunt: Hunt, rng: np.random.Generator
+    ) -> list[Changes]:
+        """Sets of changes of all sizes, the most promising first."""
+        noise = rng.standard_normal((self.draws, *effects.clean.shape)) * effects.noise
+        sets: list[Changes] = [()]
+        points, used = effects.clean[None], np.zeros((1, len(effects.places)), dtype=bool)
+        ranked: list[tuple[float, float, float, int, Changes]] = []
+        for size in range(1, min(budget, len(effects.places)) + 1):
+            rows, words = edits[rng.integers(len(edits), size=self.tries)].T
+            start = rng.integers(len(sets), size=len(rows))
+            free = ~used[start, rows]
+            rows, words, start = rows[free], words[free], start[free]
+            if not len(rows):
+                break
+            grown = points[start] + effects.of(rows, words)
+            layer, excess, loss = self._worth(grown, noise, hunt)
+            best = np.lexsort((loss, excess, -layer))[: self.beam]
+            sets = [tuple(sorted((*sets[start[k]], (effects.places[rows[k]], int(words[k]))))) for k in best]
+            points, used = grown[best], used[start[best]]
+            used[np.arange(len(best)), rows[best]] = True
+            worth = zip(
+                (-layer[best]).tolist(), excess[best].tolist(), loss[best].tolist(), sets, strict=True
+            )
+            ranked += [(*values, size, changes) for *values, changes in worth]
+        return [changes for *_, changes in sorted(ranked)]
+
+    def _worth(self, points: Array, noise: Array, hunt: Hunt) -> tuple[Array, Array, Array]:
+        """Mean exit layer and excess under the noise; where all excesses are equal, the attack's loss too."""
+        guess = self.forecast((points[:, None] + noise).reshape(-1, *points.shape[1:]))
+        layer = guess.layer
+        if hunt.constraints.holds(hunt.clean.answer, hunt.label):
+            layer = np.where(guess.prediction == hunt.clean.answer.prediction, layer, 0)
+        means = [v.reshape(len(points), -1).mean(1) for v in (layer, guess.excess)]
+        loss = np.zeros(len(points))
+        if not np.ptp(means[1]):
+            classes = len(self.forecast.victim.model.labels)
+            loss = hunt.objective.value(points[..., :classes], np.zeros(len(points), dtype=np.intp))
+        return means[0], means[1], loss
+
+    def _pick(
         self,
+        ranked: Sequence[Changes],
         text: AttackedText,
+        tried: set[AttackedText],
         recipe: Recipe,
-        hunt: Hunt,
-        tried: dict[AttackedText, Found],
-        ideas: list[AttackedText],
-    ) -> Generator[Query, Any, bool]:
-        """Try the next ideas about a text, and take them off the list; whether the search is over."""
-        singles: list[Found] = []
-        for _ in range(self.portions):
-            ranked = [found.text for found in sorted(singles, key=lambda f: f.score, reverse=True)] or ideas
-            together = joined(text, ranked, recipe.constraints)
-            portion, ideas[:] = ideas[: self.portion], ideas[self.portion :]
-            asked = [t for t in dict.fromkeys([*together, *portion]) if t not in tried]
-            new = yield from hunt.ask(asked)
-            tried |= {found.text: found for found in new}
-            if hunt.best.done or len(new) < len(asked):
-                return True
-            singles += [tried[t] for t in portion]
-        return False
-
-
-def joined(
-    text: AttackedText, ranked: Sequence[AttackedText], constraints: Constraints
-) -> list[AttackedText]:
-    """The best edits of different words made together: the best two, three, up to what the budget allows.
-
-    Args:
-        text: where the edits start from.
-        ranked: texts one edit away from it, the most promising first.
-        constraints: budget, and what is permitted.
-
-    Returns:
-        Texts with two and more edits, growing; none where the budget leaves less than two.
-    """
-    known = dict(text.changes)
-    best: dict[int, str] = {}
-    for other in ranked:
-        for place, word in other.changes:
-            if known.get(place) != word:
-                best.setdefault(place, word)
-    grown, now = [], text
-    for place, word in best.items():
-        if place not in known and not constraints.open(now):
-            break
-        step = now.replace(place, word)
-        if constraints.permits(step):
-            now = step
-            grown.append(now)
-    return grown[1:]
+    ) -> dict[AttackedText, Changes]:
+        """The first texts that are new and permitted, with their changes."""
+        picked: dict[AttackedText, Changes] = {}
+        for changes in ranked:
+            now = text
+            for place, word in changes:
+                now = now.replace(place, self.forecast.words[word])
+            if now not in tried and recipe.constraints.permits(now):
+                picked.setdefault(now, changes)
+            if len(picked) == self.portion:
+                break
+        return picked

@@ -68,6 +68,11 @@ Steps = Generator[Request, Any, tuple[Found, Found]]  # returns the clean text a
 class Search(ABC):
     """A way through the texts that a recipe proposes."""
 
+    @property
+    def prepared(self) -> int:
+        """Texts run once for the victim, before the first example: they stand in no example's account."""
+        return 0
+
     @abstractmethod
     def steps(
         self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None

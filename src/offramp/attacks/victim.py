@@ -146,6 +146,7 @@ class Victim(Door):
                 prediction=decisions.prediction[i].item(),
                 cost=float(decisions.cost[i]),
                 full_cost=float(trace.full_cost[i]),
+                gates=None if trace.gates is None else trace.gates[i],
             )
             for i in range(len(trace))
         ]

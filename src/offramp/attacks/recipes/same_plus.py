@@ -1,11 +1,14 @@
 """SAME with our search: at least its slowdown under the same budget of words, for a fraction of the queries.
 
-What is kept of Chen et al. 2023 (arXiv 2305.12228) is the loss and the first-order estimate of a replacement.
-All else is *ours*, and measured against `same-word`:
-1. the estimate's best candidates are tried in small portions, and the search stops at the last exit at once;
-2. the best replacements of several words are tried together, by estimate and by what each was seen to do;
-3. texts of equal exits are ordered by the loss, so that a beam of 3 does what SAME needs 5 for;
-4. once the budget of words is used up, changed words may be changed again; SAME ends there.
+What is kept of Chen et al. 2023 (arXiv 2305.12228) is the threat: the attacker sees all internal predictions and
+the exit rule, and changes as many words as SAME may, into words that SAME may choose. All else is *ours*, and
+measured against `same-word`:
+1. the first-order estimate of a replacement is weak. What a new word says by itself, all exits asked, tells more:
+   one short text for each of a thousand words, once for a victim (docs/decisions.md has the correlations);
+2. what the changes of several words do together is guessed as a sum, fitted to every answer as it comes;
+3. guesses go through the victim's own exit rule, and equals are ordered by how far their exits pass its threshold:
+   SAME's loss does not know the rule;
+4. the victim is asked about eight texts a round, of one word to all that the budget allows, and not after success.
 """
 
 from __future__ import annotations
@@ -13,13 +16,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offramp.attacks.door import Door
+from offramp.attacks.forecast import Forecast
 from offramp.attacks.options import Options
 from offramp.attacks.plus import PlusSearch
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.recipes.same import same_word
+from offramp.attacks.recipes.same import same_word, vocabulary_of
+
+PROFILES = 1000  # words that are tried
 
 
 def same_plus(victim: Door, options: Options) -> Recipe:
     """SAME at the word level, with few queries."""
-    search = PlusSearch(min(options.beam, PlusSearch.beam), options.rounds)
-    return replace(same_word(victim, options), name="same-plus", search=search)
+    vocabulary, _ = vocabulary_of(victim)
+    forecast = Forecast(victim.white_box, vocabulary, PROFILES, own=victim.white_box is victim)
+    search = PlusSearch(forecast, rounds=4 * options.rounds)
+    return replace(same_word(victim, options), name="same-plus", moves=(), search=search)

@@ -1,0 +1,148 @@
+"""Our search: the model of the words' effects, where evidence would leave, and what is tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp.attacks import Victim, attack
+from offramp.attacks.account import Answer
+from offramp.attacks.blackbox import GreyBox
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.effects import Effects
+from offramp.attacks.forecast import Forecast, evidence
+from offramp.attacks.options import Options
+from offramp.attacks.recipes import make_recipe
+from offramp.attacks.recipes.same import vocabulary_of
+from offramp.attacks.text import AttackedText
+from offramp.criteria import make_criterion, scores
+from offramp.inference.tracing import trace
+
+from .test_search import outcomes
+
+PROFILES = np.array([3.0, 0.0, -3.0])[:, None, None]  # (words, exits, features)
+
+
+def additive(words: list[tuple[int, int]], removed: dict[int, float], scale: float) -> np.ndarray:
+    """A victim whose evidence is a sum, as `Effects` takes it to be; every word's share is a third."""
+    value = 1.0 + sum(removed[place] + scale * PROFILES[word, 0, 0] / 3 for place, word in words)
+    return np.array([[value]])
+
+
+def test_first_guess_by_hand() -> None:
+    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, [4, 7], {7: 0})
+    # Place 4 holds a word without a profile; place 7 the first word, which goes as the new one comes.
+    assert effects.of(np.array([0, 0, 1]), np.array([0, 2, 2]))[:, 0, 0].tolist() == [1.0, -1.0, -2.0]
+    assert effects.noise == pytest.approx(0.7 * np.sqrt(2 / 3), abs=1e-5)
+
+
+def test_one_answer_by_hand() -> None:
+    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, [4], {})
+    effects.learn([(((4, 1),), np.array([[3.0]]))])
+    # The second word says what the mean says, so that 3 - 1 is the removal's, halved by the prior.
+    assert effects.removed[0, 0, 0] == pytest.approx(1.0)
+    assert effects.scale[0, 0] == pytest.approx(1.0)
+
+
+def test_effects_are_learned() -> None:
+    removed, places = {0: 0.5, 2: -1.5, 5: 0.0}, [0, 2, 5]
+    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, places, {})
+    rng = np.random.default_rng(0)
+    for _ in range(160):
+        chosen = rng.choice(places, size=rng.integers(1, 4), replace=False)
+        changes = tuple(sorted((int(place), int(rng.integers(3))) for place in chosen))
+        effects.learn([(changes, additive(list(changes), removed, 2.0))])
+    assert effects.removed[:, 0, 0] == pytest.approx([removed[place] for place in places], abs=0.1)
+    assert effects.scale[0, 0] == pytest.approx(2.0, abs=0.1)
+    assert effects.noise[0, 0] < 0.2 * effects.spread[0, 0]
+    guess = (
+        effects.clean + effects.of(np.array([1]), np.array([0])) + effects.of(np.array([2]), np.array([2]))
+    )
+    assert guess[0, 0, 0] == pytest.approx(additive([(2, 0), (5, 2)], removed, 2.0)[0, 0], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["confidence", "entropy", "margin", "patience", "patience_confidence", "vote", "energy", "learned"],
+)
+@pytest.mark.parametrize("cascade", [False, True])
+def test_a_guess_from_true_evidence_is_the_victims_answer(
+    rule: str, cascade: bool, make_model: Any, policy_for: Any, sentences: Any
+) -> None:
+    model = make_model(cascade=cascade, gates=rule == "learned")
+    first = scores(make_criterion(rule), trace(model, sentences))[:, 0]
+    threshold = 1.0 if rule.startswith("patience") else float(np.median(first))
+    victim = Victim(model, policy_for(model, rule, threshold))
+    answers = victim.query([AttackedText.of(text) for text in sentences["text"]])
+    forecast = Forecast(victim, vocabulary_of(victim)[0], 5)
+    guess = forecast(np.stack([evidence(answer) for answer in answers]))
+    assert guess.layer.tolist() == [answer.layer for answer in answers]
+    assert guess.prediction.tolist() == [answer.prediction for answer in answers]
+    early = np.array([not answer.last for answer in answers])
+    assert early.any() or rule == "patience"  # whose first exit lets nothing leave
+    assert (guess.excess[~early] == 0).all()
+    assert (guess.excess[early] >= 0).all()
+    assert rule.startswith("patience") or guess.excess[early].any()  # a whole number is reached, not passed
+
+
+def test_profiles_are_what_words_say_alone(make_model: Any, policy_for: Any) -> None:
+    model = make_model(gates=True)
+    victim = Victim(model, policy_for(model))
+    vocabulary, _ = vocabulary_of(victim)
+    forecast = Forecast(victim, vocabulary, 7)
+    assert len(set(forecast.words)) == 7
+    assert set(forecast.words) <= set(vocabulary.words)
+    assert forecast.words == Forecast(victim, vocabulary, 7).words
+    assert Forecast(victim, vocabulary, 10**6).words == vocabulary.words
+    alone = victim.query([AttackedText.of(word) for word in forecast.words])
+    assert forecast.profiles == pytest.approx(np.stack([evidence(answer) for answer in alone]), abs=1e-5)
+    assert forecast.profiles.shape == (7, len(model.exit_layers), len(model.labels) + 1)
+    assert forecast.alone == 3
+
+
+def test_gates_are_finite_evidence() -> None:
+    gates = np.array([0.0, 0.5, 1.0], dtype=np.float32)
+    found = evidence(Answer(np.zeros((3, 2), np.float32), 0, 1, 0, 1.0, 1.0, gates))
+    assert np.isfinite(found).all()
+    assert found[:, 2] == pytest.approx([-13.8, 0.0, 13.8], abs=0.1)
+
+
+def test_what_is_tried(make_model: Any, policy_for: Any) -> None:
+    model = make_model()
+    victim = Victim(model, policy_for(model))
+    recipe = make_recipe("same-plus", victim, Options.of())
+    assert not recipe.needs_gradient
+    words = recipe.search.forecast.words
+    text = AttackedText.of(f"{words[0]} unheardof")
+    edits = recipe.search._edits(text, [0, 1], recipe)
+    assert len(edits) == 2 * len(words) - 1
+    assert [0, 0] not in edits.tolist()
+    near = make_recipe("same-plus", victim, Options.of(max_edits=1))
+    left = near.search._edits(text, [0, 1], near)
+    assert 0 <= len(left) < len(edits)
+    assert all(near.constraints.permits(text.replace(row, words[word])) for row, word in left.tolist())
+
+
+def test_a_surrogate_with_other_exits(make_model: Any, policy_for: Any, sentences: Any) -> None:
+    """Its evidence is asked on the side; the victim alone is counted and decides."""
+    model, other = make_model(), make_model(cascade=True, gates=True)
+    grey = GreyBox(Victim(model, policy_for(model)), Victim(other, policy_for(other, "learned", 0.5)))
+    result = attack(grey, None, sentences, "same-plus", rounds=2, similarity="none", progress=False)
+    white = attack(
+        model, policy_for(model), sentences, "same-plus", rounds=2, similarity="none", progress=False
+    )
+    assert result.column("clean_layer").tolist() == white.column("clean_layer").tolist()
+    assert (result.column("adversarial_layer") >= result.column("clean_layer")).all()
+    assert result.column("adversarial_layer").sum() > result.column("clean_layer").sum()
+
+
+def test_the_prediction_stays_where_it_must(make_model: Any, policy_for: Any, sentences: Any) -> None:
+    model = make_model()
+    for found in outcomes(model, policy_for(model), "same-plus", sentences, keep="prediction"):
+        assert found.adversarial.answer.prediction == found.clean.answer.prediction
+    held = Constraints(keep="label")
+    answer = Answer(np.zeros((3, 2), np.float32), 0, 1, 1, 1.0, 1.0)
+    assert held.holds(answer, 1)
+    assert not held.holds(answer, 0)
