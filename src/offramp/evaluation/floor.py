@@ -27,7 +27,7 @@ def floor_doubts(
     """Whether random edits do better than an attack with gradients, on the same examples.
 
     Args:
-        white: rows of the attack that takes gradients.
+        white: rows of the attack that knows the victim from inside.
         floor: rows of the random one, under the same budget of words and tries.
         names: of both.
 
@@ -52,7 +52,7 @@ def floor_beside(folder: Path) -> tuple[str, ...]:
     """Doubts about an attack from those beside it: random edits on the same victim, examples and budget.
 
     Args:
-        folder: of the attack; its neighbours are looked into, where it takes gradients or is random itself.
+        folder: of the attack; its neighbours are looked into, where it knows the victim from inside or is random itself.
 
     Returns:
         Sentences, none where nothing comparable lies beside it.
@@ -86,4 +86,6 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _white(result: AttackResult) -> bool:
-    return bool(floats(result.table, "gradient_queries").sum() > 0) and not is_floor(result.metadata)
+    """Whether an attack knew the victim from inside: by gradients, or by texts that it had tried beforehand."""
+    inside = floats(result.table, "gradient_queries").sum() > 0 or result.metadata.get("prepared", 0)
+    return bool(inside) and not is_floor(result.metadata)
