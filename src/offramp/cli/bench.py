@@ -99,7 +99,7 @@ def bench(
     refuse_calibration(race.split)
     started = datetime.now(UTC)
     found = reading.load(data)
-    loaded = load_for(model, found)
+    loaded = load_for(model, found, "calibration", race.split)
     chosen = Policy.load(policy) if policy else policy_for(model, loaded, found, criterion, max_accuracy_drop)
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()

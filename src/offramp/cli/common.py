@@ -67,9 +67,19 @@ class DataOptions:
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
 
 
-def load_for(folder: Path, data: TextData) -> SegmentedModel:
-    """The model in a folder, or `DataError` where it answers with other classes than the data has."""
+def load_for(folder: Path, data: TextData, *unseen: str) -> SegmentedModel:
+    """The model in a folder, for data that fit it.
+
+    Args:
+        folder: of the model.
+        data: what it is run on.
+        unseen: splits that it must not have been trained on; who names `train` wants it so.
+
+    Raises:
+        DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
+    """
     from offramp.model import load_model
+    from offramp.model.trained_on import refuse_trained_on
 
     model = load_model(folder)
     if model.kind != data.kind:
@@ -81,6 +91,8 @@ def load_for(folder: Path, data: TextData) -> SegmentedModel:
             f"{folder} tells {_some(model.labels)} apart, but {data.name} has {_some(data.labels)}: give data with "
             "the labels that the model was trained on"
         )
+    for split in sorted({*unseen} - {"train"}):
+        refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model
 
 

@@ -165,7 +165,7 @@ def tune(
             )
         refuse_filled(kept)
     found = reading.load(data)
-    loaded = load_for(model, found)
+    loaded = load_for(model, found, "calibration")
     if kept is not None:
         loaded, model = drop_exits(loaded, found, criterion, target.max_accuracy_drop, kept), kept
     policy = target.fit(loaded, found, criterion, temperatures)

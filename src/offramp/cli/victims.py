@@ -75,6 +75,6 @@ def choose_target(
 
     refuse_calibration(split)
     data = reading.load(source)
-    model = load_for(folder, data)
+    model = load_for(folder, data, "calibration", split)
     chosen = Policy.load(policy) if policy else policy_for(folder, model, data, criterion, max_accuracy_drop)
     return Target(data, model, chosen, pick_split(data, split, examples, seed))

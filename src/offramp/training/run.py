@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import write_record, write_text
-from offramp.data import fingerprint
+from offramp.data import fingerprint, row_hashes
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
@@ -73,6 +73,7 @@ def train(
     _check_fit(model, strategy)
     refuse_shared_layers(model, method)
     model.config.strategy = strategy
+    model.trained_on = row_hashes(data["train"])
     folder = Path(output_dir)
     train_set = encoded(model, data["train"])
     config = {
