@@ -244,6 +244,29 @@ def fit_policy(
     )
 
 
+@dataclass(frozen=True)
+class RuleOptions:
+    """When a model leaves.
+
+    Args:
+        criterion: the exit rule; a model without a policy for it is tuned first.
+        policy: a policy file, instead of the one beside the model.
+        max_accuracy_drop: target of the tuning, where there is no policy yet.
+    """
+
+    criterion: str = "confidence"
+    policy: Path | None = None
+    max_accuracy_drop: float = 0.01
+
+    def of(self, folder: Path, model: SegmentedModel, data: Any) -> Policy:
+        """The policy that is meant for the model in a folder."""
+        from offramp.engine.policy import Policy
+
+        if self.policy is not None:
+            return Policy.load(self.policy)
+        return policy_for(folder, model, data, self.criterion, self.max_accuracy_drop)
+
+
 def policy_for(
     folder: Path, model: SegmentedModel, data: Any, criterion: str, max_accuracy_drop: float
 ) -> Policy:
