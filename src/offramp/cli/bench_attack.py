@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,7 @@ from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, record_bench, show
 from offramp.cli.tune import RuleOptions
-from offramp.cli.victims import ExampleOptions, SearchOptions, choose_target
-
-
-@dataclass(frozen=True)
-class FewExamples(ExampleOptions):
-    __doc__ = ExampleOptions.__doc__
-
-    examples: int = 20
+from offramp.cli.victims import FewExamples, SearchOptions, choose_target
 
 
 def bench_attack(

@@ -73,6 +73,13 @@ class ExampleOptions:
     seed: Seed = 0
 
 
+@dataclass(frozen=True)
+class FewExamples(ExampleOptions):
+    __doc__ = ExampleOptions.__doc__
+
+    examples: int = 20
+
+
 def choose_target(
     folder: Path, source: str, reading: DataOptions, rule: RuleOptions, chosen: ExampleOptions
 ) -> Target:

@@ -71,7 +71,9 @@ class Criterion(ABC):
                 f"{self.name!r} needs at least {self.min_exits} exits, but the model has {exits}"
             )
         if self.needs_gate and not gates:
-            raise CriterionError(f"{self.name!r} needs learned gates: train the model with gates=True")
+            raise CriterionError(
+                f"{self.name!r} needs learned gates: train the model with gates=True (--gates)"
+            )
 
 
 def require(rule: str, option: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
