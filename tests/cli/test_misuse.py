@@ -229,3 +229,19 @@ def test_rows_that_were_trained_on_are_not_measured(
 
 def test_training_rows_are_measured_where_they_are_asked_for(trained: Path, table: Path) -> None:
     assert run(["evaluate", str(trained), "--data", str(table), "--split", "train", "--timed", "0"]) == 0
+
+
+def test_a_full_disk_is_told_with_the_file(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    conflict = ["conflict", str(trained), "--data", str(table), "--batches", "1", "--output", str(tmp_path)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        said = refusal(conflict, capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot write" in said
+    assert "conflict.parquet" in said
+    assert not list(tmp_path.iterdir())

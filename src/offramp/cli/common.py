@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import whole_file
 from offramp._core.plain import plain
 
 if TYPE_CHECKING:
@@ -217,11 +218,8 @@ def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:
     """Write each table as Parquet, whole or not at all; returns file names by table name."""
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files = {name: f"{name}.parquet" for name in tables}
     for name, table in tables.items():
-        partial = folder / f".{name}.parquet"
-        pq.write_table(table, partial)
-        partial.replace(folder / f"{name}.parquet")
-        files[name] = f"{name}.parquet"
+        with whole_file(folder / files[name]) as draft:
+            pq.write_table(table, draft)
     return files
