@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from offramp._core.records import read_records
+from offramp.attacks.bench import REFERENCE
 from offramp.cli.main import COMMANDS, run
 
 
@@ -82,6 +83,38 @@ def test_train_tune_evaluate_attack_report(
     assert all(Path(path).stat().st_size for path in files.values())
     commands = {record["command"].split()[-1] for record in read_records(runs)}
     assert {"train", "evaluate", "compare", "attack"} <= commands
+
+
+def test_attacks_are_timed_on_examples_under_a_rule(
+    runs: Path, table: Path, columns: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [
+        "--examples",
+        "2",
+        "--seed",
+        "3",
+        "--criterion",
+        "margin",
+        "--recipes",
+        "same-word",
+        "--parts",
+        "1",
+    ]
+    bench = ["bench", "attack", str(runs / "joint"), str(table), *columns, *chosen, "--rounds", "1"]
+    capsys.readouterr()
+    assert run([*bench, "--output", str(tmp_path), "--json"]) == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)["rows"]} == {
+        "same-word",
+        REFERENCE,
+    }
+    record = read_records(tmp_path)[0]
+    told = record["config"]
+    assert (told["examples"], told["criterion"], told["split"], record["seed"]) == (
+        2,
+        "margin",
+        "validation",
+        3,
+    )
 
 
 def test_an_attack_goes_on_and_other_options_are_refused(

@@ -215,3 +215,33 @@ def test_nothing_is_reported_on_the_calibration_split(
 ) -> None:
     said = refusal([command, str(trained), str(table), "--split", "calibration"], capsys)
     assert "fitted on the calibration split" in said
+
+
+@pytest.mark.parametrize("command", ["tune", "evaluate", "attack", "bench"])
+def test_rows_that_were_trained_on_are_not_measured(
+    command: str, trained: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ["--data", str(table)] if command == "evaluate" else [str(table)]
+    said = refusal([command, str(trained), *source, "--data-seed", "1"], capsys)
+    assert "joint and the calibration split of reviews: " in said
+    assert "rows were trained on: read the data as for training, with the same --data-seed" in said
+
+
+def test_training_rows_are_measured_where_they_are_asked_for(trained: Path, table: Path) -> None:
+    assert run(["evaluate", str(trained), "--data", str(table), "--split", "train", "--timed", "0"]) == 0
+
+
+def test_a_full_disk_is_told_with_the_file(
+    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    conflict = ["conflict", str(trained), "--data", str(table), "--batches", "1", "--output", str(tmp_path)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        said = refusal(conflict, capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot write" in said
+    assert "conflict.parquet" in said
+    assert not list(tmp_path.iterdir())

@@ -164,7 +164,9 @@ def test_random_edits_that_do_better_are_told() -> None:
     assert floor_doubts(white, as_table([attack_row(0, 2, id=9)])) == ()
 
 
-def test_attacks_that_lie_beside_each_other_are_compared(model: Any, data: Any, tmp_path: Path) -> None:
+def test_attacks_that_lie_beside_each_other_are_compared(
+    model: Any, data: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     policy = Policy(make_criterion("confidence", 0.6), (1, 2, 4))
     folders = {name: tmp_path / f"attack-{name}" for name in ("same-word", "random-word")}
     results = {
@@ -182,6 +184,10 @@ def test_attacks_that_lie_beside_each_other_are_compared(model: Any, data: Any, 
     AttackResult(shallow, results["same-word"].metadata).save(folders["same-word"] / "attack.parquet")
     told = ("same-word reaches layer 1.00 on average, random-word 4.00 [white-below-random]",)
     assert floor_beside(folders["same-word"]) == floor_beside(folders["random-word"]) == told
+    (tmp_path / "attack-other").mkdir()
+    (tmp_path / "attack-other" / "attack.parquet").write_bytes(b"PAR1 cut short")
+    assert floor_beside(folders["same-word"]) == told  # an attack that took hours is recorded all the same
+    assert "attack-other/attack.parquet is no result of an attack" in caplog.text
     more = {
         **results["random-word"].metadata,
         "options": {**results["random-word"].metadata["options"], "words": 9},

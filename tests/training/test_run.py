@@ -19,7 +19,8 @@ from offramp._core.records import read_records
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel
-from offramp.training.run import last_checkpoint, train
+from offramp.training.folder import last_checkpoint
+from offramp.training.run import train
 from offramp.training.strategies import Joint, Strategy, Sweet
 
 QUICK: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-3}
@@ -181,6 +182,13 @@ def test_a_damaged_checkpoint_is_named_and_one_cut_short_passed_over(
         with pytest.raises(ConfigError, match="cannot go on from .*checkpoint-1 .*delete it"):
             train(fresh(tiny_encoder, "joint"), tiny_data, **run)
         (checkpoint / name).write_bytes(whole)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).rename(tmp_path / name)
+        with pytest.raises(
+            ConfigError, match=f"cannot go on from .*checkpoint-1, which lacks {name}: delete"
+        ):
+            train(fresh(tiny_encoder, "joint"), tiny_data, **run)
+        (tmp_path / name).rename(checkpoint / name)
     shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-2"))
     (checkpoint.with_name("checkpoint-2") / "trainer_state.json").unlink()  # the last file of a checkpoint
     assert last_checkpoint(checkpoint.parent) == checkpoint

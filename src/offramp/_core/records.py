@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from offramp._core import environment
-from offramp._core.errors import DataError, OfframpError
+from offramp._core.errors import DataError
+from offramp._core.files import whole_file
 from offramp._core.plain import command_without_folders, plain
 
 RECORD = "offramp-run"  # marks our files among a run folder's other JSON
@@ -117,31 +117,10 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         OfframpError: the folder or file cannot be written, or the disk is full.
     """
-    path = Path(path)
-    draft = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.tmp"
-    )  # same folder: os.replace is atomic there
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise OfframpError(
-            f"cannot write {path} ({error.strerror or error}): "
-            "free some space, or choose a folder you may write to"
-        ) from error
-    finally:
-        _discard(draft)
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # its folder is no folder: there is nothing to remove, and the write has said why
-        return
+    with whole_file(path) as draft, open(draft, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_record(path: str | Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.numbers import is_number
 from offramp._core.trace import Kind
 from offramp.attacks.account import Answer, Key, Look
 from offramp.attacks.door import Door, columns
 from offramp.attacks.store import describe_policy, texts_fingerprint, weights_fingerprint
 from offramp.attacks.text import AttackedText
 from offramp.attacks.victim import Victim, clocked
-from offramp.criteria.base import is_number
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.numbers import check_number
 
 Keep = Literal["nothing", "prediction", "label"]  # what an attack must not change
 Weighting = Literal["growing", "flat"]
@@ -54,23 +55,16 @@ class Options:
             value = getattr(self, name)
             if value is None and name in UNLIMITED:
                 continue
-            if not _is_number(value, int) or value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value!r}: give a whole number")
-        if not _is_number(self.lam) or not 0 <= self.lam <= 1:
-            raise ConfigError(f"lam is a weight between 0 and 1, got {self.lam!r}")
-        if _is_number(self.words, int) and self.words < 1:
-            raise ConfigError(f"words as a number must be at least 1, got {self.words}")
-        if not _is_number(self.words) or (isinstance(self.words, float) and not 0 < self.words <= 1):
-            raise ConfigError(
-                f"words as a share must lie in (0, 1], got {self.words!r}; give an int for a number"
-            )
+            check_number(name, value, "a whole number of at least 1", lambda n: n >= 1, whole=True)
+        check_number("lam", self.lam, "a weight from 0 to 1", lambda n: 0 <= n <= 1)
+        words = "a share in (0, 1], or an int of at least 1"
+        check_number("words", self.words, words, lambda n: n >= 1 if isinstance(n, int) else 0 < n <= 1)
+        if self.min_similarity is not None:
+            check_number("min_similarity", self.min_similarity, "a cosine from 0 to 1", lambda n: 0 <= n <= 1)
         if self.keep not in get_args(Keep):
             raise ConfigError(unknown_name("value of keep", str(self.keep), get_args(Keep)))
         if self.weighting not in get_args(Weighting):
             raise ConfigError(unknown_name("weighting", str(self.weighting), get_args(Weighting)))
-        least = self.min_similarity
-        if least is not None and (not _is_number(least) or not 0 <= least <= 1):
-            raise ConfigError(f"min_similarity is a cosine between 0 and 1, got {least!r}")
         if not isinstance(self.trigger, str):
             raise ConfigError(f"trigger is words in one string, got {self.trigger!r}")
 
@@ -82,8 +76,3 @@ class Options:
             if name not in known:
                 raise ConfigError(unknown_name("attack option", name, known))
         return cls(**options)
-
-
-def _is_number(value: object, kind: type[int] | type[float] = float) -> bool:
-    """Whether a value, maybe out of a file, is a number, or a whole one; a bool is none."""
-    return isinstance(value, (int, kind)) and not isinstance(value, bool)

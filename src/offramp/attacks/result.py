@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp._core.errors import DataError
+from offramp._core.files import whole_file
 from offramp._core.trace import Kind
 from offramp.attacks.drive import Outcome
 from offramp.attacks.text import AttackedText
@@ -146,16 +147,13 @@ def write_result(
     tables: Iterable[pa.Table], columns: pa.Schema, metadata: Mapping[str, Any], path: Path
 ) -> None:
     """Write rows that come some at a time as one Parquet file, whole or not at all, with metadata inside."""
-    draft = path.with_name(f".{path.name}.tmp")
     described = columns.with_metadata({_METADATA: json.dumps(metadata)})
-    with pq.ParquetWriter(draft, described) as writer:
+    with whole_file(path) as draft, pq.ParquetWriter(draft, described) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(described.metadata))
-    draft.replace(path)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a Parquet file whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, draft)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        pq.write_table(table, draft)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, Seed, console, emit, limit_threads, note, show, write_tables
-from offramp.cli.victims import SearchOptions, choose_target
+from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
+from offramp.cli.tune import RuleOptions
+from offramp.cli.victims import ExampleOptions, SearchOptions, choose_target
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult
@@ -39,12 +40,8 @@ def attack(
     data: str,
     *,
     recipe: str = "same-word",
-    criterion: str = "confidence",
-    policy: Path | None = None,
-    max_accuracy_drop: float = 0.01,
-    split: str = "validation",
-    examples: int = 100,
-    seed: Seed = 0,
+    rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
+    chosen: Annotated[ExampleOptions, Parameter(name="*")] = ExampleOptions(),
     batch_size: int = 64,
     group: int = 16,
     similarity: str = "use",
@@ -69,12 +66,8 @@ def attack(
             waffle-textfooler, waffle-a2t or waffle-universal; deepsloth; slowbert or slowbert-time (black box);
             textfooler-, a2t- or textbugger-, followed by last or exit (accuracy attacks, as baselines);
             random-word, random-char or random, the floor under the same budget.
-        criterion: the exit rule; a model without a policy for it is tuned first.
-        policy: a policy file, instead of the one beside the model.
-        max_accuracy_drop: target of the tuning, where there is no policy yet.
-        split: the split that the examples come from.
-        examples: how many are attacked, chosen by `seed`.
-        seed: for the choice of examples, and for what the recipe draws.
+        rule: when the model leaves.
+        chosen: which examples are attacked.
         batch_size: texts the model runs at once.
         group: examples attacked side by side, and saved together.
         similarity: judge of how close a text stays to its original: use, none, or an encoder by name.
@@ -96,17 +89,7 @@ def attack(
     from offramp.evaluation.probes import victim_doubts
 
     started = datetime.now(UTC)
-    target = choose_target(
-        model,
-        data,
-        reading,
-        criterion=criterion,
-        policy=policy,
-        max_accuracy_drop=max_accuracy_drop,
-        split=split,
-        examples=examples,
-        seed=seed,
-    )
+    target = choose_target(model, data, reading, rule, chosen)
     folder = output or model / f"attack-{recipe}"
     if restart:
         discard(folder)
@@ -115,7 +98,7 @@ def attack(
         target.policy,
         target.rows,
         recipe,
-        seed=seed,
+        seed=chosen.seed,
         output=folder,
         resume=folder.exists(),
         batch_size=batch_size,
@@ -126,7 +109,7 @@ def attack(
     )
     probe = target.rows.select(range(min(PROBED, len(target.rows))))
     probed = victim_doubts(target.model, target.policy, probe)
-    config = {"data": data, "split": split, "recipe": recipe, **target.described(search)}
+    config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
     metrics = record_attack(result, target, folder, config, probed, started)
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")

@@ -21,7 +21,7 @@ from offramp.cli.common import (
     refuse_calibration,
     show,
 )
-from offramp.cli.tune import policy_for
+from offramp.cli.tune import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.export.bench import Course
@@ -60,9 +60,7 @@ def bench(
     model: Path,
     data: str,
     *,
-    criterion: str = "confidence",
-    policy: Path | None = None,
-    max_accuracy_drop: float = 0.01,
+    rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
     race: Annotated[RaceOptions, Parameter(name="*")] = RaceOptions(),
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
@@ -77,9 +75,7 @@ def bench(
     Args:
         model: folder that `offramp train` wrote.
         data: what the model was trained on; its calibration split gives the scales of int8.
-        criterion: the exit rule; a model without a policy for it is tuned first.
-        policy: a policy file, instead of the one beside the model.
-        max_accuracy_drop: target of the tuning, where there is no policy yet.
+        rule: when the model leaves.
         race: what is timed.
         output: folder of the exports and the record; by default `bench` inside the model's folder.
         reading: how to read the data.
@@ -88,7 +84,6 @@ def bench(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
-    from offramp.engine.policy import Policy
     from offramp.export.bench import cold_start
     from offramp.export.bench import race as run
     from offramp.export.contest import prepare
@@ -99,8 +94,8 @@ def bench(
     refuse_calibration(race.split)
     started = datetime.now(UTC)
     found = reading.load(data)
-    loaded = load_for(model, found)
-    chosen = Policy.load(policy) if policy else policy_for(model, loaded, found, criterion, max_accuracy_drop)
+    loaded = load_for(model, found, "calibration", race.split)
+    chosen = rule.of(model, loaded, found)
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", race.examples), rows))
@@ -109,8 +104,8 @@ def bench(
     table = run(Contest(model, folder, count), encodings, labels, race.course(found.metrics[0]))
     cold = cold_start(folder / "int8", count).p50
     config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
-    rule = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
-    settings = {**config, **rule, "exit_layers": chosen.exit_layers}
+    left = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
+    settings = {**config, **left, "exit_layers": chosen.exit_layers}
     told = {"cold_start_seconds": cold}
     path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
     show_race(table)

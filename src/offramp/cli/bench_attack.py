@@ -9,8 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, record_bench, show
-from offramp.cli.victims import SearchOptions, choose_target
+from offramp.cli.common import DataOptions, emit, limit_threads, record_bench, show
+from offramp.cli.tune import RuleOptions
+from offramp.cli.victims import FewExamples, SearchOptions, choose_target
 
 
 def bench_attack(
@@ -18,14 +19,10 @@ def bench_attack(
     data: str,
     *,
     recipes: tuple[str, ...] = ("same-plus", "same-word"),
-    criterion: str = "confidence",
-    policy: Path | None = None,
-    max_accuracy_drop: float = 0.01,
-    split: str = "validation",
-    examples: int = 20,
+    rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
+    chosen: Annotated[FewExamples, Parameter(name="*")] = FewExamples(),
     parts: int = 2,
     batch_size: int = 64,
-    seed: Seed = 0,
     search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
@@ -41,14 +38,10 @@ def bench_attack(
         model: folder that `offramp train` wrote.
         data: what is attacked.
         recipes: those of `offramp attack`.
-        criterion: the exit rule; a model without a policy for it is tuned first.
-        policy: a policy file, instead of the one beside the model.
-        max_accuracy_drop: target of the tuning, where there is no policy yet.
-        split: the split that the examples come from.
-        examples: how many are attacked, chosen by `seed`.
+        rule: when the model leaves.
+        chosen: which examples are attacked.
         parts: how often the attacks take turns.
         batch_size: texts that ours run at once.
-        seed: for the choice of examples, and for what a recipe draws.
         search: how the recipes search.
         output: folder of the record; by default `bench-attack` inside the model's folder.
         reading: how to read the data.
@@ -61,17 +54,7 @@ def bench_attack(
     from offramp.attacks.bench import bench_attack as run
 
     started = datetime.now(UTC)
-    target = choose_target(
-        model,
-        data,
-        reading,
-        criterion=criterion,
-        policy=policy,
-        max_accuracy_drop=max_accuracy_drop,
-        split=split,
-        examples=examples,
-        seed=seed,
-    )
+    target = choose_target(model, data, reading, rule, chosen)
     measured = run(
         target.model,
         target.policy,
@@ -79,14 +62,14 @@ def bench_attack(
         recipes,
         parts=parts,
         batch_size=batch_size,
-        seed=seed,
+        seed=chosen.seed,
         **vars(search),
     )
     slow = next(way for way in measured if way.name == REFERENCE)
     table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
     run_with = {"parts": parts, "batch_size": batch_size, "threads": threads or usable_cores()}
-    config = {"data": data, "split": split, **run_with, **target.described(search)}
+    config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
     folder = output or model / "bench-attack"
-    path = record_bench(folder, "bench attack", {"bench_attack": table}, config, started, seed=seed)
+    path = record_bench(folder, "bench attack", {"bench_attack": table}, config, started, seed=chosen.seed)
     show("attacks on the same examples", table)
     emit(json, {"record": str(path), "rows": table})

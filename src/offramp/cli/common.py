@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import whole_file
 from offramp._core.plain import plain
 
 if TYPE_CHECKING:
@@ -67,9 +68,19 @@ class DataOptions:
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
 
 
-def load_for(folder: Path, data: TextData) -> SegmentedModel:
-    """The model in a folder, or `DataError` where it answers with other classes than the data has."""
+def load_for(folder: Path, data: TextData, *unseen: str) -> SegmentedModel:
+    """The model in a folder, for data that fit it.
+
+    Args:
+        folder: of the model.
+        data: what it is run on.
+        unseen: splits that it must not have been trained on; who names `train` wants it so.
+
+    Raises:
+        DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
+    """
     from offramp.model import load_model
+    from offramp.model.trained_on import refuse_trained_on
 
     model = load_model(folder)
     if model.kind != data.kind:
@@ -81,6 +92,8 @@ def load_for(folder: Path, data: TextData) -> SegmentedModel:
             f"{folder} tells {_some(model.labels)} apart, but {data.name} has {_some(data.labels)}: give data with "
             "the labels that the model was trained on"
         )
+    for split in sorted({*unseen} - {"train"}):
+        refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model
 
 
@@ -205,11 +218,8 @@ def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:
     """Write each table as Parquet, whole or not at all; returns file names by table name."""
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files = {name: f"{name}.parquet" for name in tables}
     for name, table in tables.items():
-        partial = folder / f".{name}.parquet"
-        pq.write_table(table, partial)
-        partial.replace(folder / f"{name}.parquet")
-        files[name] = f"{name}.parquet"
+        with whole_file(folder / files[name]) as draft:
+            pq.write_table(table, draft)
     return files

@@ -16,7 +16,7 @@ from offramp.cli.common import DataOptions, console, emit, note
 from offramp.cli.evaluate import evaluate
 from offramp.cli.report import report
 from offramp.cli.train import train
-from offramp.cli.victims import SearchOptions
+from offramp.cli.victims import ExampleOptions, SearchOptions
 from offramp.training.options import TrainingOptions
 
 STRATEGIES = ("joint", "multi_model", "sweet")
@@ -107,8 +107,7 @@ def _attack(folder: Path, options: DemoOptions, recipe: str, reading: DataOption
         folder,
         options.data,
         recipe=recipe,
-        examples=options.attacked,
-        seed=options.seed,
+        chosen=ExampleOptions(examples=options.attacked, seed=options.seed),
         search=SearchOptions(rounds=5),
         reading=reading,
     )

@@ -117,7 +117,7 @@ def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measur
 
     started = datetime.now(UTC)
     metric = data.metrics[0]
-    model = load_for(folder, data)
+    model = load_for(folder, data, "calibration", settings.split)
     policy = policy_for(folder, model, data, settings.criterion, settings.max_accuracy_drop)
     run = trace(model, data[settings.split], progress=True)
     doubts = trace_doubts(run, policy)

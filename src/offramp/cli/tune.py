@@ -165,7 +165,7 @@ def tune(
             )
         refuse_filled(kept)
     found = reading.load(data)
-    loaded = load_for(model, found)
+    loaded = load_for(model, found, "calibration")
     if kept is not None:
         loaded, model = drop_exits(loaded, found, criterion, target.max_accuracy_drop, kept), kept
     policy = target.fit(loaded, found, criterion, temperatures)
@@ -242,6 +242,29 @@ def fit_policy(
         metric=data.metrics[0],
         temperatures=temperatures and data.kind == "classification",
     )
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """When a model leaves.
+
+    Args:
+        criterion: the exit rule; a model without a policy for it is tuned first.
+        policy: a policy file, instead of the one beside the model.
+        max_accuracy_drop: target of the tuning, where there is no policy yet.
+    """
+
+    criterion: str = "confidence"
+    policy: Path | None = None
+    max_accuracy_drop: float = 0.01
+
+    def of(self, folder: Path, model: SegmentedModel, data: Any) -> Policy:
+        """The policy that is meant for the model in a folder."""
+        from offramp.engine.policy import Policy
+
+        if self.policy is not None:
+            return Policy.load(self.policy)
+        return policy_for(folder, model, data, self.criterion, self.max_accuracy_drop)
 
 
 def policy_for(

@@ -11,8 +11,8 @@ from cyclopts import Parameter, Token
 
 # The command line looks inherited annotations up in this module.
 from offramp.attacks.options import Keep, Options, Weighting  # noqa: F401
-from offramp.cli.common import DataOptions, load_for, pick_split, refuse_calibration
-from offramp.cli.tune import policy_for
+from offramp.cli.common import DataOptions, Seed, load_for, pick_split, refuse_calibration
+from offramp.cli.tune import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -58,23 +58,34 @@ class Target:
         return {**told, **vars(search)}
 
 
-def choose_target(
-    folder: Path,
-    source: str,
-    reading: DataOptions,
-    *,
-    criterion: str,
-    policy: Path | None,
-    max_accuracy_drop: float,
-    split: str,
-    examples: int,
-    seed: int,
-) -> Target:
-    """The model in a folder with the policy given, or the one for the criterion, and examples chosen by `seed`."""
-    from offramp.engine.policy import Policy
+@dataclass(frozen=True)
+class ExampleOptions:
+    """Which examples are attacked.
 
-    refuse_calibration(split)
+    Args:
+        split: the split that the examples come from.
+        examples: how many are attacked, chosen by `seed`.
+        seed: for the choice of examples, and for what a recipe draws.
+    """
+
+    split: str = "validation"
+    examples: int = 100
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class FewExamples(ExampleOptions):
+    __doc__ = ExampleOptions.__doc__
+
+    examples: int = 20
+
+
+def choose_target(
+    folder: Path, source: str, reading: DataOptions, rule: RuleOptions, chosen: ExampleOptions
+) -> Target:
+    """The model in a folder under its policy, and examples that it was not trained on."""
+    refuse_calibration(chosen.split)
     data = reading.load(source)
-    model = load_for(folder, data)
-    chosen = Policy.load(policy) if policy else policy_for(folder, model, data, criterion, max_accuracy_drop)
-    return Target(data, model, chosen, pick_split(data, split, examples, seed))
+    model = load_for(folder, data, "calibration", chosen.split)
+    rows = pick_split(data, chosen.split, chosen.examples, chosen.seed)
+    return Target(data, model, rule.of(folder, model, data), rows)

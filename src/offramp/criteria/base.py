@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
+from offramp._core.numbers import is_number
 from offramp._core.trace import Evidence, Kind, Trace
 
 Memory = dict[str, NDArray[Any]]  # every array has the batch as its first dimension
@@ -71,7 +71,9 @@ class Criterion(ABC):
                 f"{self.name!r} needs at least {self.min_exits} exits, but the model has {exits}"
             )
         if self.needs_gate and not gates:
-            raise CriterionError(f"{self.name!r} needs learned gates: train the model with gates=True")
+            raise CriterionError(
+                f"{self.name!r} needs learned gates: train the model with gates=True (--gates)"
+            )
 
 
 def require(rule: str, option: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
@@ -84,13 +86,6 @@ def require(rule: str, option: str, value: object, low: float, high: float, *, w
         span = "that is finite"
     kind = "a whole number" if whole else "a number"
     raise CriterionError(f"{rule!r} expected {kind} {span} as {option}, got {value!r}")
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite real number, numpy's included; a bool is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return math.isfinite(value)
 
 
 def scores(criterion: Criterion, trace: Trace) -> NDArray[np.float64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from offramp._core.errors import CriterionError, unknown_name
-from offramp.criteria.base import Criterion, is_number
+from offramp._core.numbers import is_number
+from offramp.criteria.base import Criterion
 from offramp.criteria.learned import Learned
 from offramp.criteria.patience import Patience, PatienceConfidence, Vote
 from offramp.criteria.probability import Confidence, Energy, Entropy, Margin, NormalizedEntropy

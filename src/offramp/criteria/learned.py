@@ -51,7 +51,7 @@ class Learned(Criterion):
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         """The scaled gate, in [0, 1]."""
         if evidence.gate is None:
-            raise CriterionError("'learned' needs learned gates: train the model with gates=True")
+            raise CriterionError("'learned' needs learned gates: train the model with gates=True (--gates)")
         finite_logits(evidence)  # the gate may look fine where the answer is broken
         gate = finite(evidence.gate, "gates", evidence.exit)
         if not self.low:
@@ -83,7 +83,7 @@ def fit_gate_ranges(trace: Trace) -> tuple[tuple[float, ...], tuple[float, ...]]
         CriterionError: where the trace has no gates, no examples, or a gate that is not finite.
     """
     if trace.gates is None:
-        raise CriterionError("'learned' needs learned gates: train the model with gates=True")
+        raise CriterionError("'learned' needs learned gates: train the model with gates=True (--gates)")
     if not len(trace):
         raise CriterionError("expected calibration examples to fit the gate ranges on, got an empty trace")
     columns = [finite(trace.gates[:, exit], "gates", exit) for exit in range(trace.exits)]

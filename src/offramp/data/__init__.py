@@ -3,6 +3,6 @@
 from offramp.data.load import load_data
 from offramp.data.packaged import PACKAGED
 from offramp.data.tasks import GLUE, Task
-from offramp.data.text_data import TextData, fingerprint, overlap
+from offramp.data.text_data import TextData, fingerprint, overlap, row_hashes
 
-__all__ = ["GLUE", "PACKAGED", "Task", "TextData", "fingerprint", "load_data", "overlap"]
+__all__ = ["GLUE", "PACKAGED", "Task", "TextData", "fingerprint", "load_data", "overlap", "row_hashes"]

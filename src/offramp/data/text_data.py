@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from offramp._core.seeding import generator
@@ -140,6 +141,17 @@ def overlap(a: Dataset, b: Dataset) -> int:
         Number of different rows that both have.
     """
     return len(_keys(a) & _keys(b))
+
+
+def row_hashes(dataset: Dataset) -> NDArray[np.uint64]:
+    """What tells the rows of a data set without their texts: 64 bits for each different (text, pair), sorted.
+
+    Args:
+        dataset: has `text`, and maybe `text_pair`; labels do not count.
+    """
+    keys = (repr(key).encode("utf-8", "surrogatepass") for key in _keys(dataset))
+    hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") for key in keys]
+    return np.array(sorted(hashes), dtype=np.uint64)
 
 
 def make_dataset(table: Any) -> Dataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
+from offramp._core.files import whole_file
 from offramp._core.records import write_record
 from offramp._core.trace import Trace
 from offramp.calibration import tune
@@ -112,9 +113,8 @@ def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Tr
         else:
             run = trace(model, data["calibration"])
             run.metadata["weights"] = wanted[0]
-            partial = folder / f".{CALIBRATION}"
-            run.save(partial)
-            partial.replace(path)
+            with whole_file(path) as draft:
+                run.save(draft)
         lock.unlink(missing_ok=True)
     return run
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from offramp._core.errors import DataError
 from offramp.evaluation.columns import floats
 from offramp.evaluation.doubts import doubt
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from offramp.attacks import AttackResult
+
+_LOG = logging.getLogger(__name__)
 
 FLOOR = "random"  # how the recipes of random edits begin
 SHARED = ("policy", "weights", "texts")  # the same victim and the same examples
@@ -55,22 +59,31 @@ def floor_beside(folder: Path) -> tuple[str, ...]:
         folder: of the attack; its neighbours are looked into, where it knows the victim from inside or is random itself.
 
     Returns:
-        Sentences, none where nothing comparable lies beside it.
+        Sentences, none where nothing comparable lies beside it; a neighbour that is damaged is passed over with a
+        line in the log.
     """
     from offramp.attacks import AttackResult
 
     this = AttackResult.load(folder)
-    others = [
-        AttackResult.load(p) for p in sorted(folder.parent.glob("*/attack.parquet")) if p.parent != folder
-    ]
     found: list[str] = []
-    for other in others:
+    for other in _neighbours(folder):
         if comparable(this.metadata, other.metadata):
             white, floor = (other, this) if is_floor(this.metadata) else (this, other)
             if _white(white) and is_floor(floor.metadata):
                 names = (str(white.metadata["recipe"]), str(floor.metadata["recipe"]))
                 found += floor_doubts(white.table, floor.table, names)
     return tuple(found)
+
+
+def _neighbours(folder: Path) -> Iterator[AttackResult]:
+    from offramp.attacks import AttackResult
+
+    for path in sorted(folder.parent.glob("*/attack.parquet")):
+        if path.parent != folder:
+            try:
+                yield AttackResult.load(path)
+            except DataError as error:
+                _LOG.warning("%s is not compared with its neighbour: %s", folder.name, error)
 
 
 def is_floor(metadata: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from offramp._core.files import whole_file
 from offramp._core.plain import plain
 from offramp._core.records import read_record, write_record
 from offramp._core.trace import Trace
@@ -139,10 +140,8 @@ def record_cell(
         started: when the cell began.
     """
     folder = output / cell.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{TRACE}"
-    run.save(partial)
-    partial.replace(folder / TRACE)
+    with whole_file(folder / TRACE) as draft:
+        run.save(draft)
     wide = expand(run)
     costs = cost_statistic(wide, static_exits(wide), [""] * wide.exits).exact()
     exits = {"exit_layer": wide.exit_layers, "cost": costs, metrics["metric"]: metrics["scores"]}

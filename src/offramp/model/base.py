@@ -24,6 +24,7 @@ from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.costs import CostModel, count_flops, fit_polynomial
 from offramp.model.config import MultiExitConfig
+from offramp.model.trained_on import Rows, load_rows, save_rows
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -70,6 +71,7 @@ class SegmentedModel(PreTrainedModel):
 
     config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
+    trained_on: Rows | None = None  # likewise; None where it is not known
 
     @abstractmethod
     def start(self, inputs: Mapping[str, Any]) -> Any:
@@ -207,6 +209,8 @@ class SegmentedModel(PreTrainedModel):
             ) from error
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
+        if self.trained_on is not None:
+            save_rows(str(save_directory), self.trained_on)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -238,6 +242,7 @@ class SegmentedModel(PreTrainedModel):
             not folder.exists() or (folder / "tokenizer_config.json").exists()
         ):  # a hub id, or a folder with one
             model.tokenizer = _tokenizer(pretrained_model_name_or_path)
+        model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model
 
 

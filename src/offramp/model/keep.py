@@ -39,5 +39,5 @@ def keep_exits(model: M, layers: Sequence[int]) -> M:
             parts[1] = places[parts[1]]
         weights[".".join(parts)] = value
     smaller.load_state_dict(weights)
-    smaller.tokenizer = model.tokenizer
+    smaller.tokenizer, smaller.trained_on = model.tokenizer, model.trained_on
     return smaller.eval()

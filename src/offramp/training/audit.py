@@ -82,6 +82,7 @@ def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
         name, exits = next(iter(shared.items()))
         raise ConfigError(
             f"strategy 'sweet' gives each exit its own layers, but this encoder reuses layers: "
-            f"{len(shared)} parameters, {name} among them, would be updated by exits {[e + 1 for e in exits]}: "
+            f"{len(shared)} parameters, {name} among them, would be updated by the exits at layers "
+            f"{[model.exit_layers[exit] for exit in exits]}: "
             "use strategy 'joint' or 'multi_model', or an encoder without shared layers"
         )

@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.numbers import check_number
 
 PRECISIONS = ("fp32", "bf16", "auto")
 SMALL_HIDDEN_SIZE = 512
-NUMBERS: tuple[tuple[str, Any, str], ...] = (
-    ("epochs", Real, "a number"),
-    ("max_steps", Integral, "a whole number"),
-    ("batch_size", Integral, "a whole number"),
-    ("learning_rate", Real | None, "a number"),
-    ("warmup", Real, "a number"),
-    ("weight_decay", Real, "a number"),
-)
 
 
 @dataclass(frozen=True)
@@ -48,27 +40,19 @@ class TrainingOptions:
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, kind, what in NUMBERS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise ConfigError(f"{name} must be {what}, got {value!r}")
+        check_number("epochs", self.epochs, "a positive number", lambda n: n > 0)
+        steps = "a whole number of at least 0 (0 means by epochs)"
+        check_number("max_steps", self.max_steps, steps, lambda n: n >= 0, whole=True)
+        size = "a whole number of at least 1"
+        check_number("batch_size", self.batch_size, size, lambda n: n >= 1, whole=True)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
+        check_number("warmup", self.warmup, "a share of the steps, 0 to 1", lambda n: 0 <= n <= 1)
+        check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
         if self.precision not in PRECISIONS:
             raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
-        # Written so that NaN fails too.
-        if not 0 < self.epochs < math.inf:
-            raise ConfigError(f"epochs must be positive, got {self.epochs}")
-        if self.max_steps < 0:
-            raise ConfigError(f"max_steps must be at least 0 (0 means by epochs), got {self.max_steps}")
-        if not 0 <= self.warmup <= 1:
-            raise ConfigError(f"warmup is a share of the steps between 0 and 1, got {self.warmup}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise ConfigError(f"learning_rate must lie between 0 and 1, got {self.learning_rate}")
 
     def steps(self, examples: int) -> int:
         """Optimizer steps over so many training examples."""

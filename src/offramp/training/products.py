@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
+from offramp._core.files import whole_file
 
 Products = NDArray[np.float64]  # (batches, layers, exits, exits)
 
@@ -17,12 +18,9 @@ FILE = "products.npz"
 
 def write_products(path: Path, products: dict[int, Products]) -> None:
     """Write products by step, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with open(partial, "wb") as file:
-        arrays: dict[str, Any] = {str(step): products[step] for step in sorted(products)}
+    arrays: dict[str, Any] = {str(step): products[step] for step in sorted(products)}
+    with whole_file(path) as draft, open(draft, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)
 
 
 def read_products(path: Path) -> dict[int, Products]:

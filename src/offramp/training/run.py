@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, DataError
-from offramp._core.records import write_record, write_text
-from offramp.data import fingerprint
+from offramp._core.records import write_record
+from offramp.data import fingerprint, row_hashes
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
+from offramp.training.folder import claim, last_checkpoint, save_model
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
 from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
@@ -75,23 +73,9 @@ def train(
     model.config.strategy = strategy
     folder = Path(output_dir)
     train_set = encoded(model, data["train"])
-    config = {
-        "strategy": strategy,
-        "backbone": model.config.backbone.model_type,
-        "encoder": Path(model.config.backbone_config.get("_name_or_path") or "").name,
-        "parameters": model.num_parameters(),
-        "layers": model.config.backbone.num_hidden_layers,
-        "exits": list(model.exit_layers),
-        "pooling": model.config.pooling,
-        "gates": model.gates,
-        "kind": model.kind,
-        "labels": list(model.labels),
-        "max_length": model.max_length,
-        "examples": len(train_set),
-        "data": fingerprint(data["train"]),
-        **asdict(settings),
-    }
-    _claim(folder, {"seed": seed, **config})
+    model.trained_on = row_hashes(data["train"])
+    config = _described(model, strategy, data["train"], settings)
+    claim(folder, {"seed": seed, **config})
     if (folder / RECORD).exists():
         loaded = type(model).from_pretrained(str(folder / "model"))
         model.load_state_dict(loaded.state_dict())
@@ -108,7 +92,7 @@ def train(
         _fit(trainer, done, save_last=len(parts) > 1)
     model.eval()
     model.costs(np.array([8]))  # counted once, kept in the config
-    _save(model, folder)
+    save_model(model, folder)
     metrics = {
         "train_seconds": (datetime.now(UTC) - started).total_seconds(),
         "train_examples": len(train_set),
@@ -118,39 +102,24 @@ def train(
     return model
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Note what the folder is for, or raise `ConfigError` where it already is for something else."""
-    path = folder / "settings.json"
-    if not path.exists():
-        if foreign := [name for name in ("model", "checkpoints") if (folder / name).exists()]:
-            raise ConfigError(
-                f"{folder} holds a folder {foreign[0]!r} that no run wrote, and that a run would replace: choose "
-                "another output folder"
-            )
-        write_text(path, json.dumps(settings, indent=2) + "\n")
-    settings = json.loads(json.dumps(settings))
-    try:
-        stored = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}): delete the folder or choose another one"
-        ) from error
-    # A run that an earlier version began has noted less.
-    changed = sorted(key for key in stored if key in settings and stored[key] != settings[key])
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run with another {changed[0]} ({stored[changed[0]]!r}, asked for "
-            f"{settings[changed[0]]!r}): choose another output folder, or delete that one"
-        )
-
-
-def _save(model: SegmentedModel, folder: Path) -> None:
-    """Save the model whole or not at all."""
-    partial = folder / "model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    partial.rename(folder / "model")
+def _described(model: SegmentedModel, strategy: str, rows: Any, settings: TrainingOptions) -> dict[str, Any]:
+    """All but the seed that decides a run."""
+    return {
+        "strategy": strategy,
+        "backbone": model.config.backbone.model_type,
+        "encoder": Path(model.config.backbone_config.get("_name_or_path") or "").name,
+        "parameters": model.num_parameters(),
+        "layers": model.config.backbone.num_hidden_layers,
+        "exits": list(model.exit_layers),
+        "pooling": model.config.pooling,
+        "gates": model.gates,
+        "kind": model.kind,
+        "labels": list(model.labels),
+        "max_length": model.max_length,
+        "examples": len(rows),
+        "data": fingerprint(rows),
+        **asdict(settings),
+    }
 
 
 def _check_fit(model: SegmentedModel, strategy: str) -> None:
@@ -256,12 +225,6 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
         stop.restore()
     if stop.interrupted:
         raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; one whose writing was cut short lacks the trainer's state, its last file."""
-    whole = [state.parent for state in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
-    return max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
 
 
 def arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:

@@ -1,0 +1,46 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offramp._core.errors import OfframpError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Where to write a file that is there whole or not at all, in a folder that is made where it is missing.
+
+    Args:
+        path: of the file; it takes the draft's place in the end.
+
+    Returns:
+        The draft to write to, in the same folder.
+
+    Raises:
+        OfframpError: the folder or file cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # os.replace is atomic in one folder
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        os.replace(draft, path)
+    except OSError as error:
+        raise OfframpError(
+            f"cannot write {path} ({error.strerror or error}): "
+            "free some space, or choose a folder you may write to"
+        ) from error
+    finally:
+        _discard(draft)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: there is nothing to remove, and the write has said why
+        return
