@@ -56,7 +56,7 @@ def floor_beside(folder: Path) -> tuple[str, ...]:
     """Doubts about an attack from those beside it: random edits on the same victim, examples and budget.
 
     Args:
-        folder: of the attack; its neighbours are looked into, where it knows the victim from inside or is random itself.
+        folder: of the attack; its neighbours are looked into, where it knows the victim from inside or is random.
 
     Returns:
         Sentences, none where nothing comparable lies beside it; a neighbour that is damaged is passed over with a
