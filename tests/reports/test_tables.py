@@ -181,7 +181,13 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "examples_per_second": 80.0,
         "activation_mib": 64.0,
     }
-    passes = {"forward": 90.0, "gradient": 2.0, "examples_per_second": 0.5, "model_share": 0.8}
+    passes = {
+        "forward": 90.0,
+        "gradient": 2.0,
+        "prepared": 1000,
+        "examples_per_second": 0.5,
+        "model_share": 0.8,
+    }
     depths = {"clean_depth": 2.0, "depth": 5.5, "times_faster": 12.0}
     for name, row in {
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
@@ -193,5 +199,5 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         ("bench_train", "multi model", "0.200 [0.100, 0.400]", "80", "2.50", "64"),
     )
     assert tables["bench-attack"].rows == (
-        ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "0.80", "12.0"),
+        ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "1000", "0.80", "12.0"),
     )

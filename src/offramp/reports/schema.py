@@ -93,6 +93,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "examples",
         "seconds",
         *PASSES,
+        "prepared",
         "model_share",
         "clean_depth",
         "depth",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BRACKETS = "Brackets: 95 % bootstrap intervals."
 TRAINING = {"examples_per_second": 0, "times_plain": 2, "activation_mib": 0}
-ATTACKING = {"seconds": 1, "forward": 0, "gradient": 1, "model_share": 2, "times_faster": 1}
+ATTACKING = {"seconds": 1, "forward": 0, "gradient": 1, "prepared": 0, "model_share": 2, "times_faster": 1}
 EFFORT = {
     "words_changed": "words changed",
     "similarity": "similarity",
@@ -241,10 +241,14 @@ def bench_attack_table(part: Part) -> TextTable:
         "seconds",
         "forward",
         "gradient",
+        "beforehand",
         "in the model",
         "times faster",
     )
-    note = "Passes are means per example; in the model: share of the time; depth: clean → adversarial."
+    note = (
+        "Passes are means per example; beforehand: short texts run once for all of them, their time counted; "
+        "in the model: share of the time; depth: clean → adversarial."
+    )
     return TextTable("Attacks timed", header, tuple(rows), note, words=2)
 
 
