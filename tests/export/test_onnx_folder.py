@@ -47,7 +47,7 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     change(folder, schema=99)
     with pytest.raises(ModelError, match="schema 99; this offramp reads"):
         OnnxSegments(folder)
-    change(folder, schema=1, costs=None)
+    change(folder, schema=2, costs=None)
     with pytest.raises(ModelError, match="lacks costs: export it again"):
         OnnxSegments(folder)
     change(folder, costs={}, segments=[{"file": "x"}])

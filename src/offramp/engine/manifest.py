@@ -13,7 +13,7 @@ from offramp._core.records import write_text
 from offramp._core.trace import Kind
 
 FORMAT = "offramp-onnx"
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
 LISTS = ("labels", "exit_layers", "inputs", "shared")

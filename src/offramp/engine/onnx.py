@@ -28,7 +28,7 @@ class OnnxSegments:
 
     Every segment is a session with a thread pool of its own, of which one works at a time. A pool that waits must
     sleep: pools that spin take the cores from the one that works, and halve its speed. Several threads may share one
-    object.
+    object; with `threads=1` a call runs in the thread that makes it, and so every thread can use a core of its own.
 
     Args:
         folder: what `offramp export` wrote.
@@ -146,13 +146,13 @@ def open_session(
     device: str = "cpu",
     lean: bool = False,
 ) -> Any:
-    """An ONNX Runtime session whose threads sleep, or spin, while they wait.
+    """An ONNX Runtime session whose threads sleep, or spin, while they wait for each other.
 
     Args:
         path: the graph.
         threads: of the CPU; by default as many as the process may use.
         manifest: tells in an error which version wrote the graph.
-        spinning: threads that spin answer faster, and take the cores from everyone else.
+        spinning: threads spin while a call runs, and stop with it: an answer comes sooner, where cores are free.
         device: `cpu` or `cuda`.
         lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen.
 
@@ -175,6 +175,7 @@ def open_session(
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors; they are raised too
     options.enable_mem_pattern = not lean
     try:

@@ -53,15 +53,16 @@ class Course:
 
 
 def race(
-    contest: Contest, encodings: Sequence[Encoding], labels: ArrayLike | None, course: Course = Course()
+    contest: Contest, texts: Texts, labels: ArrayLike | None, course: Course = Course()
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
-    Texts come in random order, as traffic does, and a timed call is one batch: percentiles are those of a request.
+    Texts come in random order, as traffic does, and a timed call is one batch, from its texts to its answers, with one
+    tokenizer for all peers: percentiles are those of a request. Texts of a fixed length come as token ids.
 
     Args:
         contest: what the peers are built from.
-        encodings: the texts, at least as many as the largest batch.
+        texts: what is answered, at least as many as the largest batch.
         labels: for the score; None leaves it out.
         course: batch sizes, lengths and rounds.
 

@@ -10,7 +10,7 @@ import numpy as np
 from offramp._core.errors import ModelError
 from offramp._core.trace import Trace
 from offramp.engine.agreement import compare
-from offramp.engine.batching import Encoding, batches, pad, token_counts
+from offramp.engine.batching import Encoding, batches, token_counts
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
@@ -119,8 +119,8 @@ def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[E
     found = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
     differ = 0
     for row, encoding in enumerate(encodings):
-        exit, logits = single(pad([encoding], manifest.pad_values))
-        differ += int(exit != found.exit[row] or logits.argmax() != found.prediction[row])
+        one = single(encoding)
+        differ += int(one.exit != found.exit[row] or one.logits.argmax() != found.prediction[row])
     return differ
 
 

@@ -13,7 +13,7 @@ from offramp._core.environment import versions
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp._core.text import clean_text
 from offramp.engine.manifest import FILE_NAME, Manifest, sha256
-from offramp.engine.onnx import OnnxSegments, thread_count
+from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import measure_segments
 from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph, single_differs
@@ -206,14 +206,14 @@ def seal(
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
-    exported = OnnxSegments(folder, verify=False)
+    exported = OnnxSegments(folder, threads=1, verify=False)
     checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy)
     if manifest.single and policy is not None:
         checks["single_differs"] = single_differs(exported, policy, compared)
     times: dict[str, Any] = {}
     if policy is not None:
-        count, longest = thread_count(None), max(compared, key=lambda one: len(one["input_ids"]))
-        times = measure_segments(exported, longest, threads=count, longest=manifest.max_length).to_dict()
+        longest = max(compared, key=lambda one: len(one["input_ids"]))
+        times = measure_segments(exported, longest, threads=1, longest=manifest.max_length).to_dict()
     manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest
