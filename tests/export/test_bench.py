@@ -11,6 +11,7 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp._core.records import read_record
 from offramp.engine.energy import Energy
+from offramp.engine.load import OtherLoad
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
 from offramp.export.bench import (
@@ -45,11 +46,18 @@ def test_every_peer_meets_the_same_requests() -> None:
     encodings = [{"input_ids": [i]} for i in range(10)]
     seen: list[list[Any]] = [[], []]
     batches = request_batches(encodings, 3, 0)
-    calls = [requests(lambda batch, log=log: log.append(batch), encodings, batches) for log in seen]  # type: ignore[misc]
+    made: list[int] = []
+
+    def tokenise(rows: Any) -> list[Any]:
+        made.append(len(rows))
+        return [encodings[row] for row in rows]
+
+    calls = [requests(lambda batch, log=log: log.append(batch), tokenise, batches) for log in seen]  # type: ignore[misc]
     for _ in range(5):
         for call in calls:
             call()
     assert seen[0] == seen[1]
+    assert made == [3] * 10, "every peer's call makes its own token ids"
     assert seen[0][0] == seen[0][3] != seen[0][1]
     assert all(len(batch) == 3 for batch in seen[0])
 
@@ -113,6 +121,16 @@ def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("80")
     assert energy.joules(before, energy.read()) == pytest.approx((200 + 30) / 1e6)
     assert Energy(tmp_path / "none").joules([], []) is None
+
+
+def test_other_work_on_the_machine_is_told(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 0 0 500 0 0 0 0 0 0\ncpu0 1 2\n")
+    load = OtherLoad(stat)
+    assert load.cores() == pytest.approx(0, abs=0.01)
+    stat.write_text("cpu  1000100 0 0 500 0 0 0 0 0 0\n")
+    assert (load.cores() or 0) > 1
+    assert OtherLoad(tmp_path / "none").cores() is None
 
 
 @pytest.mark.slow

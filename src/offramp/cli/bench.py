@@ -88,7 +88,11 @@ def bench(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
+    from offramp.engine.batching import token_counts
+    from offramp.engine.load import OtherLoad
+    from offramp.engine.manifest import Manifest
     from offramp.engine.policy import Policy
+    from offramp.engine.tokenization import FileEncoder
     from offramp.export.bench import cold_start
     from offramp.export.bench import race as run
     from offramp.export.contest import prepare
@@ -106,16 +110,30 @@ def bench(
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", race.examples), rows))
     labels = rows["label"] if "label" in rows.column_names else None
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
-    table = run(Contest(model, folder, count), encodings, labels, race.course(found.metrics[0]))
-    cold = cold_start(folder / "int8", count).p50
+    encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
+    load = OtherLoad()
+    table = run(
+        Contest(model, folder, count),
+        encodings,
+        labels,
+        race.course(found.metrics[0]),
+        lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
+    )
+    cold, busy = cold_start(folder / "int8", count).p50, load.cores()
+    lengths = token_counts(encodings)
     config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
     rule = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
     settings = {**config, **rule, "exit_layers": chosen.exit_layers}
-    told = {"cold_start_seconds": cold}
+    told = {"cold_start_seconds": cold, "other_cores_busy": busy, "mean_tokens": float(lengths.mean())}
     path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
     show_race(table)
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+
+
+def text_columns(rows: Any) -> list[list[str]]:
+    """The texts of a data set, and the second ones where it has pairs."""
+    return [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
 
 
 def show_race(table: list[dict[str, Any]]) -> None:

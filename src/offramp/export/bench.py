@@ -29,6 +29,7 @@ MIB = 2**20
 WARMUP = 3
 REST = 0.002  # seconds before each call: threads that spin do so for less than a millisecond
 ENERGY_SECONDS = 2.0  # counters are read over at least so long
+Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,23 @@ class Course:
 
 
 def race(
-    contest: Contest, texts: Texts, labels: ArrayLike | None, course: Course = Course()
+    contest: Contest,
+    encodings: Sequence[Encoding],
+    labels: ArrayLike | None,
+    course: Course = Course(),
+    tokenise: Tokenise | None = None,
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
-    Texts come in random order, as traffic does, and a timed call is one batch, from its texts to its answers, with one
-    tokenizer for all peers: percentiles are those of a request. Texts of a fixed length come as token ids.
+    Texts come in random order, as traffic does, and a timed call is one batch: percentiles are those of a request.
 
     Args:
         contest: what the peers are built from.
-        texts: what is answered, at least as many as the largest batch.
+        encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
         course: batch sizes, lengths and rounds.
+        tokenise: makes the encodings of a request anew from its texts, in the time of every peer; without it, and
+            where texts are brought to one length, token ids lie ready.
 
     Returns:
         A row for each peer and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and `high`,
@@ -82,7 +88,8 @@ def race(
             f"batch sizes must lie in 1..{len(encodings)}, the number of texts, got {list(sizes)}"
         )
     if course.length:
-        encodings = [at_length(one, course.length) for one in encodings]
+        encodings, tokenise = [at_length(one, course.length) for one in encodings], None
+    given = tokenise or (lambda rows: [encodings[row] for row in rows])
     peers = chosen_peers(find_peers(contest), course.peers)
     memory = {name: peak_memory(contest, name, encodings[: max(sizes)]) for name in peers}
     runs = {name: peer.build(contest) for name, peer in peers.items()}
@@ -97,7 +104,7 @@ def race(
         for run in runs.values():  # compilers and shape caches, before anything is timed
             for batch in batches[: WARMUP + course.repeats]:
                 run([encodings[i] for i in batch])
-        calls = {name: requests(run, encodings, batches) for name, run in runs.items()}
+        calls = {name: requests(run, given, batches) for name, run in runs.items()}
         timings = time_interleaved(calls, repeats=course.repeats, warmup=WARMUP, rest=REST)
         timed = np.concatenate([batches[(WARMUP + r) % len(batches)] for r in range(course.repeats)])
         best = min(timings[name].mean for name, peer in peers.items() if peer.kind == "full")
@@ -144,12 +151,10 @@ def request_batches(encodings: Sequence[Encoding], size: int, seed: int) -> list
     return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
 
 
-def requests(
-    run: Answers, encodings: Sequence[Encoding], batches: Sequence[NDArray[np.intp]]
-) -> Callable[[], object]:
+def requests(run: Answers, tokenise: Tokenise, batches: Sequence[NDArray[np.intp]]) -> Callable[[], object]:
     """A call that answers the next batch; all peers meet the same batches in the same order."""
-    following: Iterator[list[Encoding]] = cycle([[encodings[row] for row in batch] for batch in batches])
-    return lambda: run(next(following))
+    following: Iterator[NDArray[np.intp]] = cycle(batches)
+    return lambda: run(tokenise(next(following)))
 
 
 def summary(timing: Timing, first: Timing, size: int) -> dict[str, float]:
