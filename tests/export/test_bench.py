@@ -23,6 +23,7 @@ from offramp.export.bench import (
     request_batches,
     requests,
     summary,
+    typical,
 )
 from offramp.export.contest import prepare
 from offramp.export.peers import Contest, find_peers
@@ -63,15 +64,21 @@ def test_every_peer_meets_the_same_requests() -> None:
 
 
 def test_the_summary_worked_out_by_hand() -> None:
-    row = summary(Timing(np.array([0.001, 0.002, 0.003])), Timing(np.array([0.002, 0.002, 0.012])), 4)
+    row = summary(Timing(np.array([0.001, 0.002, 0.003])), Timing(np.array([0.002, 0.002, 0.012])), 4, 0.002)
     assert (row["p50"], row["low"], row["high"]) == pytest.approx((2.0, 1.5, 2.5))
-    assert row["throughput"] == pytest.approx(4 * 3 / 0.006)
+    assert row["throughput"] == pytest.approx(4 / 0.002)
     assert row["speedup"] == pytest.approx(2.0)  # the median of 2, 1 and 4
 
 
 def test_the_share_of_the_ideal_worked_out_by_hand() -> None:
-    half_the_work = compared(Timing(np.array([0.005, 0.007])), best=0.010, cost=0.5)
+    half_the_work = compared(0.006, best=0.010, cost=0.5)
     assert half_the_work == pytest.approx({"faster": 10 / 6, "cost": 0.5, "share": 5 / 6})
+
+
+def test_a_request_counts_with_the_median_of_its_times() -> None:
+    # Three rounds of two requests, after three of warm-up: the second request leads.
+    timing = Timing(np.array([0.002, 0.001, 0.002, 0.001, 9.0, 0.001]))
+    assert typical(timing, 2) == pytest.approx(0.0015)
 
 
 def test_texts_of_one_length_keep_their_ends() -> None:

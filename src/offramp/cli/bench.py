@@ -36,24 +36,26 @@ class RaceOptions:
         length: tokens of every text, which is repeated or cut to them; by default as in the data.
         examples: texts, chosen by `seed` from `split`.
         split: the split they come from.
-        repeats: timed rounds.
+        repeats: how often every request is timed.
         seed: chooses the texts and their order.
         peers: names of those that take part; by default all that there are libraries for.
+        memory: measure peak memory, in a process for each peer.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     length: int = 0
     examples: int = 200
     split: str = "validation"
-    repeats: int = 30
+    repeats: int = 3
     seed: Seed = 0
     peers: tuple[str, ...] = ()
+    memory: bool = True
 
     def course(self, metric: str) -> Course:
         """The same as the race takes it."""
         from offramp.export.bench import Course
 
-        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers)
+        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers, self.memory)
 
 
 def bench(
@@ -81,7 +83,8 @@ def bench(
         policy: a policy file, instead of the one beside the model.
         max_accuracy_drop: target of the tuning, where there is no policy yet.
         race: what is timed.
-        output: folder of the exports and the record; by default `bench` inside the model's folder.
+        output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
+            model, policy and texts that lie there are used again.
         reading: how to read the data.
         threads: CPU threads of every peer; by default as many as the process may use.
         json: print one JSON object on stdout.
@@ -140,7 +143,7 @@ def show_race(table: list[dict[str, Any]]) -> None:
     """The rows of a race for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
     narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
-    columns = (*shown, "peak_mib", *(["joules"] if any(row["joules"] for row in table) else []))
+    columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))
     for size in dict.fromkeys(row["batch_size"] for row in table):
         rows = [row for row in table if row["batch_size"] == size]
         lines = [{narrow.get(name, name): _short(row[name]) for name in columns} for row in rows]

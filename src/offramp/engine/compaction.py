@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -117,6 +117,7 @@ class CompactingEngine(Generic[State]):
         self.plan: Plan | None = None
         if times is not None:
             self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
+        self._costs_at = lru_cache(maxsize=None)(lambda length: segments.costs(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
         self.stats = self._no_stats()
 
@@ -166,8 +167,7 @@ class CompactingEngine(Generic[State]):
             return self._one_by_one([self.single(encoding) for encoding in encodings], lengths)
         log = Log.empty(len(encodings))
         count = self._run_all(encodings, lengths, known, log)
-        left = np.bincount(log.exit, minlength=len(self.segments.exit_layers))
-        stats = Stats(tuple(int(n) for n in left), count, int(log.near.sum()))
+        stats = Stats(self._left(log.exit), count, int(log.near.sum()))
         return log.decisions(self.segments, self.policy, lengths), stats
 
     def _one_by_one(self, answers: Sequence[Answer], lengths: NDArray[np.int64]) -> tuple[Decisions, Stats]:
@@ -180,11 +180,16 @@ class CompactingEngine(Generic[State]):
             prediction=np.array([answer.logits.argmax() for answer in answers], dtype=np.int64),
             probability=np.array([answer.probability for answer in answers], dtype=np.float64),
             score=score,
-            cost=self.segments.costs(lengths)[0][np.arange(len(exit)), exit],
+            cost=np.array(
+                [self._costs_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
+            ),
         )
         near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
-        left = np.bincount(exit, minlength=len(self._layers)).tolist()
-        return decisions, Stats(tuple(left), len(answers), int(near.sum()))
+        return decisions, Stats(self._left(exit), len(answers), int(near.sum()))
+
+    def _left(self, exit: NDArray[np.intp]) -> tuple[int, ...]:
+        """How many rows left at each exit."""
+        return tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
 
     def _run_all(
         self,
