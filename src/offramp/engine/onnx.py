@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +74,11 @@ class OnnxSegments:
         ]
 
     def _open(self, threads: int | None, device: str) -> None:
-        """Load the graphs."""
-        self.sessions = [
-            open_session(self.folder / part.file, threads, self.manifest, device=device, lean=True)
-            for part in self.manifest.segments
-        ]
+        """Load the graphs, side by side."""
+        paths = [self.folder / part.file for part in self.manifest.segments]
+        load = partial(open_session, threads=threads, manifest=self.manifest, device=device, lean=True)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            self.sessions = list(pool.map(load, paths))
 
     def _compute(self, k: int, tensors: OnnxState) -> Sequence[NDArray[Any]]:
         """The outputs of graph `k`, in the order of the manifest."""
