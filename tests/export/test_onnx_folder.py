@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -188,3 +189,10 @@ def test_a_stream_of_something_else(folder: Path) -> None:
     ]:
         with pytest.raises(DataError, match=message):
             list(engine.stream(source))  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_no_export_where_there_is_no_torch(tmp_path: Path, monkeypatch: Any) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    with pytest.raises(ModelError, match="is no exported folder, and a trained model needs torch"):
+        Engine(tmp_path, tmp_path / "policy.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp._core.environment import usable_cores
-from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.errors import ConfigError, DataError, ModelError, unknown_name
 from offramp._core.text import text_columns
 from offramp.engine.batching import Encoding, windows
 from offramp.engine.compaction import CompactingEngine
@@ -161,6 +162,11 @@ def _times(segments: Segments[Any], encoder: Any) -> SegmentTimes:
 
 def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any, tuple[str, ...]]:
     """Segments, encoder and labels of a torch model."""
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError(
+            f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "
+            "that 'offramp export' wrote, or pip install 'offramp[torch]'"
+        )
     from offramp.inference.segments import TorchSegments
     from offramp.model import load_model
     from offramp.model.encoding import TextEncoder
