@@ -90,7 +90,11 @@ def test_texts_of_one_length_keep_their_ends() -> None:
 
 def test_a_stream_is_looked_at_window_by_window(exports: dict[str, Path]) -> None:
     engine = Engine(exports["multi_exit"], threads=1, batch_size=2)
-    rows = stream_series(engine, ["a good film", "dull"], count=70, every=0.0)
+    kept: list[int] = []
+    rows = stream_series(
+        engine, ["a good film", "dull"], count=70, every=0.0, look=lambda seen: kept.append(len(seen))
+    )
+    assert kept == [1, 2, 3], "told at every look, not at the end"
     assert [row["texts"] for row in rows] == [32, 64, 70], "sixteen batches of two at a time"
     for row, before in zip(rows[1:], rows, strict=False):
         spent = row["seconds"] - before["seconds"]
