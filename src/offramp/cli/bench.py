@@ -26,6 +26,8 @@ from offramp.cli.tune import policy_for
 if TYPE_CHECKING:
     from offramp.export.bench import Course
 
+SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
+
 
 @dataclass(frozen=True)
 class RaceOptions:
@@ -110,7 +112,8 @@ def bench(
     chosen = Policy.load(policy) if policy else policy_for(model, loaded, found, criterion, max_accuracy_drop)
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
-    prepare(model, folder, chosen, Texts(pick_split(found, "calibration", race.examples), rows))
+    few = rows.select(range(min(COMPARED, len(rows))))
+    prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
     labels = rows["label"] if "label" in rows.column_names else None
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
     encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
