@@ -32,8 +32,8 @@ textattack: install  ## the bridge to TextAttack, tested against the library
 	$(BIN)/python -m pip install --progress-bar on --no-deps textattack==0.3.11
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/attacks/test_textattack.py tests/docs/test_textattack.py
 
-docs: install  ## copy the tables of the reports into docs/papers.md
-	$(BIN)/cog -r docs/papers.md
+docs: install  ## copy the tables of the reports into docs
+	$(BIN)/cog -r docs/papers.md docs/performance.md
 
 lint: install  ## style and types
 	$(BIN)/ruff check src tests

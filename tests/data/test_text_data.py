@@ -73,6 +73,20 @@ def test_a_subsample_of_nothing_says_so(data):
         data.subsample(0)
 
 
+def test_half_of_a_split_takes_the_place_of_the_calibration_rows(data):
+    changed = data.calibrated_on("validation", seed=3)
+    halves = [set(changed[name]["id"]) for name in ("calibration", "validation")]
+    assert not halves[0] & halves[1]
+    assert halves[0] | halves[1] == set(data["validation"]["id"])
+    assert abs(len(halves[0]) - len(halves[1])) <= 1
+    assert changed["train"].to_dict() == data["train"].to_dict()
+    again = data.calibrated_on("validation", seed=3)
+    assert again["calibration"]["id"] == changed["calibration"]["id"]
+    for split in ("train", "calibration"):
+        with pytest.raises(DataError, match="not trained on, got .*: try validation"):
+            data.calibrated_on(split)
+
+
 def test_fingerprint_knows_rows_and_not_their_order(data):
     rows = data["validation"]
     assert fingerprint(rows) == fingerprint(rows.shuffle(seed=1))

@@ -1,4 +1,4 @@
-"""The tables in docs/papers.md are those of the reports."""
+"""The tables in docs/papers.md and docs/performance.md are those of the reports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pytest
 from cogapp import Cog
 
 ROOT = Path(__file__).parents[2]
-PAPERS = ROOT / "docs" / "papers.md"
+PAGES = [ROOT / "docs" / name for name in ("papers.md", "performance.md")]
 
 
-def test_tables_are_those_of_the_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_reports(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert Cog().main(["cog", "--check", str(PAPERS)]) == 0, "docs/papers.md is behind its reports: make docs"
+    assert Cog().main(["cog", "--check", str(page)]) == 0, f"{page.name} is behind its reports: make docs"
 
 
-def test_every_file_it_links_is_there() -> None:
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", PAPERS.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_it_links_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
     assert links
-    assert [link for link in links if not (PAPERS.parent / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -88,3 +88,11 @@ def test_garbage_collector_rests_and_comes_back_after_an_error() -> None:
 def test_what_cannot_be_timed(calls: dict[str, Callable[[], object]], repeats: int, warmup: int) -> None:
     with pytest.raises(ConfigError, match=f"got {len(calls)} calls, repeats={repeats}, warmup={warmup}"):
         time_interleaved(calls, repeats=repeats, warmup=warmup)
+
+
+def test_calls_before_each_timed_one_are_not_timed() -> None:
+    log: list[str] = []
+    time_interleaved(
+        {"a": lambda: log.append("a"), "b": lambda: log.append("b")}, repeats=2, warmup=0, lead=2
+    )
+    assert log == list("aaabbb" + "bbbaaa")

@@ -11,6 +11,7 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp._core.records import read_record
 from offramp.engine.energy import Energy
+from offramp.engine.load import OtherLoad
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
 from offramp.export.bench import (
@@ -22,6 +23,7 @@ from offramp.export.bench import (
     request_batches,
     requests,
     summary,
+    typical,
 )
 from offramp.export.contest import prepare
 from offramp.export.peers import Contest, find_peers
@@ -45,25 +47,38 @@ def test_every_peer_meets_the_same_requests() -> None:
     encodings = [{"input_ids": [i]} for i in range(10)]
     seen: list[list[Any]] = [[], []]
     batches = request_batches(encodings, 3, 0)
-    calls = [requests(lambda batch, log=log: log.append(batch), encodings, batches) for log in seen]  # type: ignore[misc]
+    made: list[int] = []
+
+    def tokenise(rows: Any) -> list[Any]:
+        made.append(len(rows))
+        return [encodings[row] for row in rows]
+
+    calls = [requests(lambda batch, log=log: log.append(batch), tokenise, batches) for log in seen]  # type: ignore[misc]
     for _ in range(5):
         for call in calls:
             call()
     assert seen[0] == seen[1]
+    assert made == [3] * 10, "every peer's call makes its own token ids"
     assert seen[0][0] == seen[0][3] != seen[0][1]
     assert all(len(batch) == 3 for batch in seen[0])
 
 
 def test_the_summary_worked_out_by_hand() -> None:
-    row = summary(Timing(np.array([0.001, 0.002, 0.003])), Timing(np.array([0.002, 0.002, 0.012])), 4)
+    row = summary(Timing(np.array([0.001, 0.002, 0.003])), Timing(np.array([0.002, 0.002, 0.012])), 4, 0.002)
     assert (row["p50"], row["low"], row["high"]) == pytest.approx((2.0, 1.5, 2.5))
-    assert row["throughput"] == pytest.approx(4 * 3 / 0.006)
+    assert row["throughput"] == pytest.approx(4 / 0.002)
     assert row["speedup"] == pytest.approx(2.0)  # the median of 2, 1 and 4
 
 
 def test_the_share_of_the_ideal_worked_out_by_hand() -> None:
-    half_the_work = compared(Timing(np.array([0.005, 0.007])), best=0.010, cost=0.5)
+    half_the_work = compared(0.006, best=0.010, cost=0.5)
     assert half_the_work == pytest.approx({"faster": 10 / 6, "cost": 0.5, "share": 5 / 6})
+
+
+def test_a_request_counts_with_the_median_of_its_times() -> None:
+    # Three rounds of two requests, after three of warm-up: the second request leads.
+    timing = Timing(np.array([0.002, 0.001, 0.002, 0.001, 9.0, 0.001]))
+    assert typical(timing, 2) == pytest.approx(0.0015)
 
 
 def test_texts_of_one_length_keep_their_ends() -> None:
@@ -75,7 +90,11 @@ def test_texts_of_one_length_keep_their_ends() -> None:
 
 def test_a_stream_is_looked_at_window_by_window(exports: dict[str, Path]) -> None:
     engine = Engine(exports["multi_exit"], threads=1, batch_size=2)
-    rows = stream_series(engine, ["a good film", "dull"], count=70, every=0.0)
+    kept: list[int] = []
+    rows = stream_series(
+        engine, ["a good film", "dull"], count=70, every=0.0, look=lambda seen: kept.append(len(seen))
+    )
+    assert kept == [1, 2, 3], "told at every look, not at the end"
     assert [row["texts"] for row in rows] == [32, 64, 70], "sixteen batches of two at a time"
     for row, before in zip(rows[1:], rows, strict=False):
         spent = row["seconds"] - before["seconds"]
@@ -113,6 +132,16 @@ def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("80")
     assert energy.joules(before, energy.read()) == pytest.approx((200 + 30) / 1e6)
     assert Energy(tmp_path / "none").joules([], []) is None
+
+
+def test_other_work_on_the_machine_is_told(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 0 0 500 0 0 0 0 0 0\ncpu0 1 2\n")
+    load = OtherLoad(stat)
+    assert load.cores() == pytest.approx(0, abs=0.01)
+    stat.write_text("cpu  1000100 0 0 500 0 0 0 0 0 0\n")
+    assert (load.cores() or 0) > 1
+    assert OtherLoad(tmp_path / "none").cores() is None
 
 
 @pytest.mark.slow

@@ -47,8 +47,10 @@ def test_the_single_graph_decides_as_the_segments_do(
         assert len(np.unique(expected.exit)) == 2
         single = SingleGraph(tmp_path, manifest, policy, threads=1)
         for row, one in enumerate(encodings):
-            exit, found = single(as_batch(one))
-            assert (exit, found.argmax()) == (expected.exit[row], expected.prediction[row])
+            found = single(one)
+            assert (found.exit, found.logits.argmax()) == (expected.exit[row], expected.prediction[row])
+            assert found.score == pytest.approx(expected.score[row], abs=1e-5)
+            assert found.probability == pytest.approx(expected.probability[row], abs=1e-5)
 
 
 def as_batch(encoding: dict[str, list[int]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     change(folder, schema=99)
     with pytest.raises(ModelError, match="schema 99; this offramp reads"):
         OnnxSegments(folder)
-    change(folder, schema=1, costs=None)
+    change(folder, schema=2, costs=None)
     with pytest.raises(ModelError, match="lacks costs: export it again"):
         OnnxSegments(folder)
     change(folder, costs={}, segments=[{"file": "x"}])
@@ -188,3 +189,10 @@ def test_a_stream_of_something_else(folder: Path) -> None:
     ]:
         with pytest.raises(DataError, match=message):
             list(engine.stream(source))  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_no_export_where_there_is_no_torch(tmp_path: Path, monkeypatch: Any) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    with pytest.raises(ModelError, match="is no exported folder, and a trained model needs torch"):
+        Engine(tmp_path, tmp_path / "policy.json")

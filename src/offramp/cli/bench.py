@@ -26,6 +26,8 @@ from offramp.cli.tune import RuleOptions
 if TYPE_CHECKING:
     from offramp.export.bench import Course
 
+SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
+
 
 @dataclass(frozen=True)
 class RaceOptions:
@@ -36,24 +38,26 @@ class RaceOptions:
         length: tokens of every text, which is repeated or cut to them; by default as in the data.
         examples: texts, chosen by `seed` from `split`.
         split: the split they come from.
-        repeats: timed rounds.
+        repeats: how often every request is timed.
         seed: chooses the texts and their order.
         peers: names of those that take part; by default all that there are libraries for.
+        memory: measure peak memory, in a process for each peer.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     length: int = 0
     examples: int = 200
     split: str = "validation"
-    repeats: int = 30
+    repeats: int = 3
     seed: Seed = 0
     peers: tuple[str, ...] = ()
+    memory: bool = True
 
     def course(self, metric: str) -> Course:
         """The same as the race takes it."""
         from offramp.export.bench import Course
 
-        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers)
+        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers, self.memory)
 
 
 def bench(
@@ -77,13 +81,18 @@ def bench(
         data: what the model was trained on; its calibration split gives the scales of int8.
         rule: when the model leaves.
         race: what is timed.
-        output: folder of the exports and the record; by default `bench` inside the model's folder.
+        output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
+            model, policy and texts that lie there are used again.
         reading: how to read the data.
         threads: CPU threads of every peer; by default as many as the process may use.
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
+    from offramp.engine.batching import token_counts
+    from offramp.engine.load import OtherLoad
+    from offramp.engine.manifest import Manifest
+    from offramp.engine.tokenization import FileEncoder
     from offramp.export.bench import cold_start
     from offramp.export.bench import race as run
     from offramp.export.contest import prepare
@@ -98,26 +107,41 @@ def bench(
     chosen = rule.of(model, loaded, found)
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
-    prepare(model, folder, chosen, Texts(pick_split(found, "calibration", race.examples), rows))
+    few = rows.select(range(min(COMPARED, len(rows))))
+    prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
     labels = rows["label"] if "label" in rows.column_names else None
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
-    table = run(Contest(model, folder, count), encodings, labels, race.course(found.metrics[0]))
-    cold = cold_start(folder / "int8", count).p50
+    encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
+    load = OtherLoad()
+    table = run(
+        Contest(model, folder, count),
+        encodings,
+        labels,
+        race.course(found.metrics[0]),
+        lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
+    )
+    cold, busy = cold_start(folder / "int8", count).p50, load.cores()
+    lengths = token_counts(encodings)
     config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
     left = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
     settings = {**config, **left, "exit_layers": chosen.exit_layers}
-    told = {"cold_start_seconds": cold}
+    told = {"cold_start_seconds": cold, "other_cores_busy": busy, "mean_tokens": float(lengths.mean())}
     path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
     show_race(table)
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
 
+def text_columns(rows: Any) -> list[list[str]]:
+    """The texts of a data set, and the second ones where it has pairs."""
+    return [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+
+
 def show_race(table: list[dict[str, Any]]) -> None:
     """The rows of a race for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
     narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
-    columns = (*shown, "peak_mib", *(["joules"] if any(row["joules"] for row in table) else []))
+    columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))
     for size in dict.fromkeys(row["batch_size"] for row in table):
         rows = [row for row in table if row["batch_size"] == size]
         lines = [{narrow.get(name, name): _short(row[name]) for name in columns} for row in rows]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, record_bench, show
+from offramp._core.records import write_record
+from offramp.cli.common import DataOptions, Seed, emit, note, show
 
 
 def bench_stream(
@@ -29,7 +31,8 @@ def bench_stream(
     """Stream texts through an exported model, and note throughput and resident memory as it goes.
 
     For example `offramp bench stream served movies --texts 1000000`. The texts of the split come round again and
-    again, each time in a new order. `offramp report` draws the series.
+    again, each time in a new order. The record is written anew at every look: what was seen is kept, whatever stops
+    the run. `offramp report` draws the series.
 
     Args:
         folder: what `offramp export` wrote, with a policy.
@@ -55,20 +58,33 @@ def bench_stream(
     found = list(rows["text"])
     if "text_pair" in rows.column_names:
         found = list(zip(found, rows["text_pair"], strict=True))
-    table, lines = [], []
+    config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
+    keep = partial(
+        write_record,
+        output or folder.parent / "bench-stream",
+        command="bench stream",
+        config={**config, "every": every},
+        seed=seed,
+        started=started,
+    )
+    table: list[dict[str, Any]] = []
+    lines = []
     metrics: dict[str, float] = {}
     for mode in modes:
+
+        def look(series: list[dict[str, float]], mode: str = mode) -> Path:
+            told = {f"{mode}_{name}": value for name, value in flatness(series).items()}
+            return keep(
+                metrics=metrics | told, tables={"stream": table + [{"mode": mode, **row} for row in series]}
+            )
+
         engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-        series = stream_series(engine, found, count=texts, every=every, seed=seed)
-        table += [{"mode": mode, **row} for row in series]
+        series = stream_series(engine, found, count=texts, every=every, seed=seed, look=look)
+        table.extend({"mode": mode, **row} for row in series)
         told = flatness(series)
-        metrics |= {f"{mode}_{name}": value for name, value in told.items()}
+        metrics.update({f"{mode}_{name}": value for name, value in told.items()})
         lines.append({"mode": mode, "texts": texts, "seconds": series[-1]["seconds"], **told})
-    config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
-    target = output or folder.parent / "bench-stream"
-    config["every"] = every
-    path = record_bench(
-        target, "bench stream", {"stream": table}, config, started, seed=seed, metrics=metrics
-    )
+    path = keep(metrics=metrics, tables={"stream": table})
+    note(f"record: {path}")
     show("streamed", lines)
     emit(json, {"record": str(path), **metrics})

@@ -41,6 +41,8 @@ class DataOptions:
         kind: classification or regression; by default labels with decimals are regression.
         task: GLUE task of a folder whose name and columns do not tell.
         train_size: use so many training examples, chosen by `data_seed`, each class with its share.
+        calibrate_on: take half of this split for calibration, and leave it the other half: for data whose training
+            rows are unlike those to come, as SST-2's phrases are. Give it to every command alike.
         data_seed: chooses the rows of splits that are cut, and of `train_size`.
     """
 
@@ -50,6 +52,7 @@ class DataOptions:
     kind: Literal["classification", "regression"] | None = None
     task: str | None = None
     train_size: int | None = None
+    calibrate_on: str | None = None
     data_seed: Seed = 0
 
     def load(self, source: str) -> TextData:
@@ -65,6 +68,8 @@ class DataOptions:
             kind=self.kind,
             seed=self.data_seed,
         )
+        if self.calibrate_on is not None:
+            data = data.calibrated_on(self.calibrate_on, self.data_seed)
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
 
 

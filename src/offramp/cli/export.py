@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from offramp._core.errors import ConfigError
 from offramp.cli.common import DataOptions, emit, limit_threads, note, show
 
+MOST_LOST = 0.005  # accuracy: half a point
+
 
 def export(
     model: Path,
@@ -19,6 +21,7 @@ def export(
     policy: Path | None = None,
     data: str | None = None,
     examples: int = 300,
+    compared: int = 1000,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
     json: bool = False,
@@ -36,7 +39,8 @@ def export(
         policy: a policy file; by default `policy-confidence.json` beside the model, where there is one.
         data: what the model was trained on: its calibration split gives the scales of int8, its validation split the
             texts on which the export is compared.
-        examples: texts taken from each of the two.
+        examples: texts taken from the calibration split.
+        compared: texts taken from the validation split.
         reading: how to read the data.
         threads: CPU threads.
         json: print one JSON object on stdout.
@@ -54,9 +58,12 @@ def export(
     texts = Texts()
     if data is not None:
         found = reading.load(data)
-        texts = Texts(pick_split(found, "calibration", examples), pick_split(found, "validation", examples))
+        texts = Texts(pick_split(found, "calibration", examples), pick_split(found, "validation", compared))
     manifest = export_model(model, output, precision=precision, policy=chosen, texts=texts)
     show(f"{precision} against the model", [manifest.checks])
+    lost = manifest.checks.get("model_accuracy", 0.0) - manifest.checks.get("accuracy", 0.0)
+    if lost > MOST_LOST:
+        note(f"{precision} loses {100 * lost:.1f} points of accuracy here: try more --examples, or fp32")
     note(f"export: {output}")
     emit(
         json,

@@ -95,7 +95,7 @@ class Target:
         """The policy whose 95th percentile keeps within the bound, by times measured now."""
         from offramp.calibration.latency import tune_latency
         from offramp.engine.batching import token_counts
-        from offramp.engine.onnx import OnnxSegments, thread_count
+        from offramp.engine.onnx import OnnxSegments
         from offramp.engine.segment_times import measure_segments
         from offramp.inference.segments import TorchSegments
         from offramp.inference.tracing import trace
@@ -104,13 +104,13 @@ class Target:
         assert self.max_p95_ms is not None
         run = trace(model, data["calibration"], progress=True)
         encodings = TextEncoder.of(model).dataset(data["calibration"])[0]
-        segments: Any = TorchSegments(model) if self.timed is None else OnnxSegments(self.timed)
+        segments: Any = TorchSegments(model) if self.timed is None else OnnxSegments(self.timed, threads=1)
         if tuple(segments.exit_layers) != tuple(model.exit_layers):
             raise ConfigError(
                 f"{self.timed} has the exits {list(segments.exit_layers)}, the model {list(model.exit_layers)}: export "
                 "this model"
             )
-        times = measure_segments(segments, encodings[0], threads=thread_count(None), longest=model.max_length)
+        times = measure_segments(segments, encodings[0], threads=1, longest=model.max_length)
         return tune_latency(
             run,
             criterion,

@@ -112,6 +112,30 @@ class TextData(Mapping[str, "Dataset"]):
         rows = np.sort(order[:n])
         return replace(self, splits={**self.splits, "train": make_dataset(table.take(rows))})
 
+    def calibrated_on(self, split: str, seed: int = 0) -> TextData:
+        """The same data with half of another split as its calibration split, in place of the one it had.
+
+        For data whose training rows are unlike those to come, as SST-2's, where they are phrases of sentences: a
+        threshold or a scale chosen on them says little of whole sentences. The split keeps its other half.
+
+        Args:
+            split: where the rows come from; neither train nor calibration.
+            seed: chooses the half, each class with its share.
+
+        Raises:
+            DataError: a split that rows cannot be taken from, or one of fewer than two rows.
+        """
+        if split in ("train", "calibration") or len(self[split]) < 2:
+            raise DataError(
+                f"expected a split of at least two rows that the model is not trained on, got {split!r}: try validation"
+            )
+        table = _arrow(self[split])
+        labels = table["label"].to_numpy() if self.kind == "classification" else None
+        order = stratified_order(len(table), labels, generator(seed, "calibrated_on"))
+        parts = {"calibration": order[: len(order) // 2], split: order[len(order) // 2 :]}
+        taken = {name: make_dataset(table.take(np.sort(rows))) for name, rows in parts.items()}
+        return replace(self, splits={**self.splits, **taken})
+
 
 def fingerprint(dataset: Dataset) -> str:
     """A hash of what the examples are: the same rows in any order, from any cache, give the same value.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from offramp._core.errors import ConfigError, DataError
 
 Encoding = Mapping[str, Sequence[int]]  # one text: lists of ints of one length, under the model's input names
 PaddedBatch = dict[str, NDArray[np.int64]]
+Plan = Callable[[NDArray[np.int64]], Sequence[int]]  # lengths, longest first, to where each batch starts
 
 MASK = "attention_mask"
 T = TypeVar("T")
@@ -95,6 +96,7 @@ def batches(
     pad_values: Mapping[str, int] | None = None,
     counts: NDArray[np.int64] | None = None,
     multiple: int = 1,
+    plan: Plan | None = None,
 ) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
     """Padded batches of examples of like length, made one at a time.
 
@@ -104,6 +106,7 @@ def batches(
         pad_values: as in `pad`.
         counts: their `token_counts`, where they are known.
         multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
+        plan: says where the batches start, in place of one every `batch_size` rows; see `engine.planning`.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
@@ -115,8 +118,9 @@ def batches(
     check_batch_size(batch_size)
     counts = token_counts(encodings) if counts is None else counts
     order = by_length(counts)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    starts = plan(counts[order]) if plan and len(order) else range(0, len(order), batch_size)
+    for start, end in pairwise([*starts, len(order)]):
+        rows = order[start:end]
         length = min(-(-int(counts[rows[0]]) // multiple) * multiple, int(counts[order[0]]))
         yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows], length)
 

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
-from offramp._core.trace import Evidence
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
-from offramp.engine.batching import Encoding, batches, check_batch_size, token_counts, windows
+from offramp.engine.batching import (
+    Encoding,
+    PaddedBatch,
+    Plan,
+    batches,
+    check_batch_size,
+    token_counts,
+    windows,
+)
+from offramp.engine.planning import plan_batches
 from offramp.engine.policy import Decisions, Policy, softmax
-from offramp.engine.segments import Batch, Segments, State
+from offramp.engine.segments import Segments, State
+from offramp.engine.workers import Workers
 
-Single = Callable[[Batch], tuple[int, NDArray[np.float32]]]  # a batch of one to its exit and logits
+if TYPE_CHECKING:
+    from offramp.engine.segment_times import SegmentTimes
+
 WINDOW = 16  # batches that a stream sorts by length together
+
+
+class Single(Protocol):
+    """Runs a text that comes alone through all segments at once; see `engine.single`."""
+
+    def __call__(self, encoding: Encoding) -> Answer:
+        """Where the text leaves, and with what."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a text left with: exit (0-based), logits `(1, classes)`, calibrated probability, and score."""
+
+    exit: int
+    logits: NDArray[np.floating]
+    probability: float
+    score: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +79,10 @@ class CompactingEngine(Generic[State]):
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
         pad_values: what to pad each input with, by name; 0 where not given.
-        single: runs a text that comes alone through all segments at once; see `engine.single`.
+        single: runs a text that comes alone, or one by one where the batch size is 1.
+        times: of the segments in one thread: batches are then cut so that they take the least time, and rows of a
+            request that differ much in length do not share one.
+        workers: threads that run batches side by side; the segments should then keep to the thread that calls them.
 
     Attributes:
         stats: what the last `run`, or the last `stream` so far, did.
@@ -71,6 +104,8 @@ class CompactingEngine(Generic[State]):
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
         single: Single | None = None,
+        times: SegmentTimes | None = None,
+        workers: int = 1,
     ) -> None:
         policy.check(segments.exit_layers, segments.kind, segments.gates)
         self.segments = segments
@@ -78,6 +113,12 @@ class CompactingEngine(Generic[State]):
         self.batch_size = check_batch_size(batch_size)
         self.pad_values = dict(pad_values or {})
         self.single = single
+        self.workers = Workers(workers)
+        self.plan: Plan | None = None
+        if times is not None:
+            self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
+        self._costs_at = lru_cache(maxsize=None)(lambda length: segments.costs(np.array([length]))[0][0])
+        self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
         self.stats = self._no_stats()
 
     def run(self, encodings: Sequence[Encoding], labels: ArrayLike | None = None) -> Decisions:
@@ -122,11 +163,33 @@ class CompactingEngine(Generic[State]):
                 "leave labels out unless the criterion is 'oracle'"
             )
         lengths = token_counts(encodings)
+        if self.single is not None and known is None and 1 in (len(encodings), self.batch_size):
+            return self._one_by_one([self.single(encoding) for encoding in encodings], lengths)
         log = Log.empty(len(encodings))
         count = self._run_all(encodings, lengths, known, log)
-        left = np.bincount(log.exit, minlength=len(self.segments.exit_layers))
-        stats = Stats(tuple(int(n) for n in left), count, int(log.near.sum()))
+        stats = Stats(self._left(log.exit), count, int(log.near.sum()))
         return log.decisions(self.segments, self.policy, lengths), stats
+
+    def _one_by_one(self, answers: Sequence[Answer], lengths: NDArray[np.int64]) -> tuple[Decisions, Stats]:
+        """What the single graph decided; of scores near the threshold it tells the last one of a text alone."""
+        exit = np.array([answer.exit for answer in answers], dtype=np.intp)
+        score = np.array([answer.score for answer in answers], dtype=np.float64)
+        decisions = Decisions(
+            exit=exit,
+            layer=self._layers[exit],
+            prediction=np.array([answer.logits.argmax() for answer in answers], dtype=np.int64),
+            probability=np.array([answer.probability for answer in answers], dtype=np.float64),
+            score=score,
+            cost=np.array(
+                [self._costs_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
+            ),
+        )
+        near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
+        return decisions, Stats(self._left(exit), len(answers), int(near.sum()))
+
+    def _left(self, exit: NDArray[np.intp]) -> tuple[int, ...]:
+        """How many rows left at each exit."""
+        return tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
 
     def _run_all(
         self,
@@ -137,27 +200,26 @@ class CompactingEngine(Generic[State]):
     ) -> int:
         """Decide on all texts, batch by batch; returns the number of batches."""
         count = 0
-        for rows, batch in batches(encodings, self.batch_size, self.pad_values, lengths):
-            known = None if labels is None else labels[rows]
-            count += 1
-            if self.single is not None and len(rows) == 1 and known is None:
-                self._run_single(rows, *self.single(batch), log)
-                continue
-            flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
-            for k in range(len(self.segments.exit_layers)):
-                assert flight is not None, "the last exit takes all"
-                if (flight := self.step(k, flight, log)) is None:
-                    break
+
+        def jobs() -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
+            nonlocal count
+            for job in batches(encodings, self.batch_size, self.pad_values, lengths, plan=self.plan):
+                count += 1
+                yield job
+
+        self.workers.each(lambda job: self._run_batch(*job, labels, log), jobs())
         return count
 
-    def _run_single(self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.float32], log: Log) -> None:
-        """Write down what the single graph decided; of scores near the threshold it tells the last one alone."""
-        exits = len(self.segments.exit_layers)
-        rule = self.policy.criterion
-        scores = rule.score(self.policy.scale(Evidence(exit, exits, logits)), {})[0]
-        log.record(rows, exit, logits, scores)
-        if exit < exits - 1:
-            log.near[rows] |= near_threshold(rule, scores)
+    def _run_batch(
+        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None, log: Log
+    ) -> None:
+        """One batch through the segments, until nobody is left."""
+        known = None if labels is None else labels[rows]
+        flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
+        for k in range(len(self.segments.exit_layers)):
+            assert flight is not None, "the last exit takes all"
+            if (flight := self.step(k, flight, log)) is None:
+                break
 
     def step(self, k: int, flight: Flight[State], log: Log) -> Flight[State] | None:
         """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""
@@ -206,12 +268,13 @@ class Flight(Generic[State]):
 
 @dataclass
 class Log:
-    """Decisions as they fall, each row's in its place; arrays `(examples,)`, logits `(examples, classes)`."""
+    """Decisions as they fall, from any thread, in place; arrays `(examples,)`, logits `(examples, classes)`."""
 
     exit: NDArray[np.intp]
     score: NDArray[np.float64]
     near: NDArray[np.bool_]
     logits: NDArray[np.floating] | None = None  # made with the first rows, which tell the number of classes
+    lock: Lock = field(default_factory=Lock)
 
     @classmethod
     def empty(cls, examples: int) -> Log:
@@ -221,8 +284,9 @@ class Log:
         self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
     ) -> None:
         """Note rows that leave."""
-        if self.logits is None:
-            self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
+        with self.lock:
+            if self.logits is None:
+                self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
         self.exit[rows] = exit
         self.score[rows] = scores
         self.logits[rows] = logits

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
 from offramp._core.records import write_text
 from offramp._core.trace import Kind
 
 FORMAT = "offramp-onnx"
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
 LISTS = ("labels", "exit_layers", "inputs", "shared")
@@ -143,11 +145,14 @@ class Manifest:
         Raises:
             ModelError: a file is missing or is not the one that was exported.
         """
-        for name, expected in self.files.items():
-            path = folder / name
-            if Path(name).name != name or not path.is_file():
+        for name in self.files:
+            if Path(name).name != name or not (folder / name).is_file():
                 raise ModelError(f"{folder} lacks {name}: copy the whole folder, or {AGAIN}")
-            if sha256(path) != expected:
+        with ThreadPoolExecutor(usable_cores()) as pool:  # most of a cold start, in one thread
+            found = list(pool.map(lambda name: sha256(folder / name), self.files))
+        for (name, expected), checksum in zip(self.files.items(), found, strict=True):
+            path = folder / name
+            if checksum != expected:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class OnnxSegments:
 
     Every segment is a session with a thread pool of its own, of which one works at a time. A pool that waits must
     sleep: pools that spin take the cores from the one that works, and halve its speed. Several threads may share one
-    object.
+    object; with `threads=1` a call runs in the thread that makes it, and so every thread can use a core of its own.
 
     Args:
         folder: what `offramp export` wrote.
@@ -72,11 +74,11 @@ class OnnxSegments:
         ]
 
     def _open(self, threads: int | None, device: str) -> None:
-        """Load the graphs."""
-        self.sessions = [
-            open_session(self.folder / part.file, threads, self.manifest, device=device, lean=True)
-            for part in self.manifest.segments
-        ]
+        """Load the graphs, side by side."""
+        paths = [self.folder / part.file for part in self.manifest.segments]
+        load = partial(open_session, threads=threads, manifest=self.manifest, device=device, lean=True)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            self.sessions = list(pool.map(load, paths))
 
     def _compute(self, k: int, tensors: OnnxState) -> Sequence[NDArray[Any]]:
         """The outputs of graph `k`, in the order of the manifest."""
@@ -146,13 +148,13 @@ def open_session(
     device: str = "cpu",
     lean: bool = False,
 ) -> Any:
-    """An ONNX Runtime session whose threads sleep, or spin, while they wait.
+    """An ONNX Runtime session whose threads sleep, or spin, while they wait for each other.
 
     Args:
         path: the graph.
         threads: of the CPU; by default as many as the process may use.
         manifest: tells in an error which version wrote the graph.
-        spinning: threads that spin answer faster, and take the cores from everyone else.
+        spinning: threads spin while a call runs, and stop with it: an answer comes sooner, where cores are free.
         device: `cpu` or `cuda`.
         lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen.
 
@@ -175,6 +177,7 @@ def open_session(
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors; they are raised too
     options.enable_mem_pattern = not lean
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 from offramp.criteria import Memory
-from offramp.engine.batching import Encoding, batches
+from offramp.engine.batching import Encoding, PaddedBatch, batches
 from offramp.engine.compaction import CompactingEngine, Flight, Log
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
@@ -32,6 +33,7 @@ class PoolingEngine(CompactingEngine[State]):
         batch_size: rows of a full batch.
         pad_values: what to pad each input with, by name; 0 where not given.
         multiple: batches are padded to a multiple of so many tokens: more rows meet, and more padding is computed.
+        workers: threads, each of which runs all rows of one padded length at a time.
 
     Raises:
         CriterionError: the policy was made for another model or task.
@@ -51,8 +53,9 @@ class PoolingEngine(CompactingEngine[State]):
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
         multiple: int = 1,
+        workers: int = 1,
     ) -> None:
-        super().__init__(segments, policy, batch_size=batch_size, pad_values=pad_values)
+        super().__init__(segments, policy, batch_size=batch_size, pad_values=pad_values, workers=workers)
         if multiple < 1:
             raise ConfigError(f"multiple must be at least 1, got {multiple}")
         if len(times.fixed) != len(segments.exit_layers):
@@ -70,31 +73,39 @@ class PoolingEngine(CompactingEngine[State]):
         labels: NDArray[Any] | None,
         log: Log,
     ) -> int:
-        pools = _Pools(self, log)
         count = 0
-        for rows, batch in batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple):
-            pools.turn_to(batch["input_ids"].shape[1])
-            known = None if labels is None else labels[rows]
-            pools.advance(0, Flight(rows, self.segments.start(batch), {}, known))
-            count += 1
-        pools.drain()
+
+        def run(same: list[tuple[NDArray[np.intp], PaddedBatch]]) -> None:
+            pools = _Pools(self, log, _padded(same[0]))
+            for rows, batch in same:
+                known = None if labels is None else labels[rows]
+                pools.advance(0, Flight(rows, self.segments.start(batch), {}, known))
+            pools.drain()
+
+        def by_length() -> Iterator[list[tuple[NDArray[np.intp], PaddedBatch]]]:
+            nonlocal count
+            jobs = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple)
+            for _, same in groupby(jobs, key=_padded):
+                yield (found := list(same))
+                count += len(found)
+
+        self.workers.each(run, by_length())
         return count
+
+
+def _padded(job: tuple[NDArray[np.intp], PaddedBatch]) -> int:
+    """The length that a batch is padded to."""
+    return job[1]["input_ids"].shape[1]
 
 
 class _Pools:
     """Flights of one padded length that wait, by the segment they wait for."""
 
-    def __init__(self, engine: PoolingEngine[Any], log: Log) -> None:
+    def __init__(self, engine: PoolingEngine[Any], log: Log, length: int) -> None:
         self.engine = engine
         self.log = log
-        self.length = 0
+        self.length = length
         self.waiting: list[list[Flight[Any]]] = [[] for _ in engine.segments.exit_layers]
-
-    def turn_to(self, length: int) -> None:
-        """Batches of another length follow: whoever waits cannot be joined by them."""
-        if length != self.length:
-            self.drain()
-            self.length = length
 
     def advance(self, k: int, flight: Flight[Any] | None) -> None:
         """Run a flight from segment `k` on, until nobody is left or the rest had better wait."""

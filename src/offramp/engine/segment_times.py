@@ -21,6 +21,7 @@ from offramp.engine.segments import Segments
 ROWS = (1, 4, 16, 32)
 LENGTHS = (8, 24, 64)
 REPEATS = 5
+START_TOKENS = 12.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,21 @@ class SegmentTimes:
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"expected the fields of SegmentTimes, got {stored!r:.200}") from error
         return cls(fixed, per_token, per_pair, *rest)
+
+
+def guess_times(segments: Segments[Any]) -> SegmentTimes:
+    """Times in proportion to the FLOPs, for machines on which nothing was measured; their unit is unknown.
+
+    Starting the segments is taken to cost as much as twelve tokens, as on the processors seen so far.
+    """
+    probes = np.array([16, 64])
+    rates = np.diff(
+        segments.costs(probes)[0] / probes[:, None], axis=1, prepend=0
+    )  # FLOPs a token, by segment
+    per_pair = np.maximum(rates[1] - rates[0], 0) / (probes[1] - probes[0])
+    per_token = np.maximum(rates[0] - per_pair * probes[0], 0)
+    fixed = START_TOKENS * per_token
+    return SegmentTimes(tuple(fixed.tolist()), tuple(per_token.tolist()), tuple(per_pair.tolist()), copy=0.0)
 
 
 def measure_segments(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from offramp.engine.batching import MASK, Encoding
+from offramp.engine.compaction import Answer
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import open_session
 from offramp.engine.policy import Policy
-from offramp.engine.segments import Batch
+
+OUTPUTS = ("logits", "exit", "probability", "score")
 
 
 class SingleGraph:
@@ -28,7 +30,7 @@ class SingleGraph:
 
     def __init__(self, folder: Path, manifest: Manifest, policy: Policy, threads: int | None = None) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        self.session = open_session(folder / manifest.single, threads, manifest, lean=True)
+        self.session = open_session(folder / manifest.single, threads, manifest, spinning=True, lean=True)
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.constants = {
@@ -36,13 +38,17 @@ class SingleGraph:
             "temperatures": np.array(temperatures, dtype=np.float64),
         }
 
-    def __call__(self, batch: Batch) -> tuple[int, NDArray[np.float32]]:
-        """The exit (0-based) that a batch of one text leaves at, and its logits there `(1, classes)`."""
-        feeds = {
-            name: batch[name] if name in batch else np.zeros_like(batch["input_ids"]) for name in self.inputs
-        }
-        logits, exit = self.session.run(("logits", "exit"), feeds | self.constants)
-        return int(exit), logits
+    def __call__(self, encoding: Encoding) -> Answer:
+        """Where one text leaves, and with what."""
+        ids = np.array([encoding["input_ids"]], dtype=np.int64)
+        feeds = dict(self.constants)
+        for name in self.inputs:
+            if name in encoding:
+                feeds[name] = np.array([encoding[name]], dtype=np.int64)
+            else:
+                feeds[name] = np.full(ids.shape, name == MASK, dtype=np.int64)
+        logits, exit, probability, score = self.session.run(OUTPUTS, feeds)
+        return Answer(int(exit), logits, float(probability), float(score))
 
 
 def fits(manifest: Manifest, policy: Policy) -> bool:

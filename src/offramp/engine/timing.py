@@ -50,6 +50,7 @@ def time_interleaved(
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
     rest: float = 0.0,
+    lead: int = 0,
 ) -> dict[str, Timing]:
     """Time callables against each other.
 
@@ -63,6 +64,8 @@ def time_interleaved(
         warmup: rounds before them that are not timed.
         clock: seconds from any start; wall time by default.
         rest: seconds of sleep before each call, so that threads of the one before, which spin for a while, are gone.
+        lead: calls before each timed one, without a rest between: caches and cores are then those of a program that
+            does nothing else, and not what the neighbour left.
 
     Returns:
         One `Timing` a name.
@@ -85,6 +88,8 @@ def time_interleaved(
             for name in names[start:] + names[:start]:
                 if rest:
                     time.sleep(rest)
+                for _ in range(lead):
+                    calls[name]()
                 before = clock()
                 calls[name]()
                 if r >= 0:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
@@ -27,8 +27,11 @@ from offramp.metrics import score
 
 MIB = 2**20
 WARMUP = 3
+TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
 REST = 0.002  # seconds before each call: threads that spin do so for less than a millisecond
+LEAD = 1  # untimed calls before a text alone: a server has its own model in the caches, not its neighbour's
 ENERGY_SECONDS = 2.0  # counters are read over at least so long
+Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,28 @@ class Course:
     Attributes:
         batch_sizes: texts a request.
         length: tokens of every text; 0 leaves them as they are in the data.
-        repeats: timed rounds; three before them are not.
+        repeats: how often every request is timed.
         seed: of the order of the texts.
         metric: key of `METRICS`.
         peers: names of those that take part; all where empty.
+        memory: measure peak memory too, in a process for each peer.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     length: int = 0
-    repeats: int = 30
+    repeats: int = 3
     seed: int = 0
     metric: str = "accuracy"
     peers: tuple[str, ...] = ()
+    memory: bool = True
 
 
 def race(
-    contest: Contest, encodings: Sequence[Encoding], labels: ArrayLike | None, course: Course = Course()
+    contest: Contest,
+    encodings: Sequence[Encoding],
+    labels: ArrayLike | None,
+    course: Course = Course(),
+    tokenise: Tokenise | None = None,
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
@@ -64,6 +73,8 @@ def race(
         encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
         course: batch sizes, lengths and rounds.
+        tokenise: makes the encodings of a request anew from its texts, in the time of every peer; without it, and
+            where texts are brought to one length, token ids lie ready.
 
     Returns:
         A row for each peer and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and `high`,
@@ -81,9 +92,12 @@ def race(
             f"batch sizes must lie in 1..{len(encodings)}, the number of texts, got {list(sizes)}"
         )
     if course.length:
-        encodings = [at_length(one, course.length) for one in encodings]
+        encodings, tokenise = [at_length(one, course.length) for one in encodings], None
+    given = tokenise or (lambda rows: [encodings[row] for row in rows])
     peers = chosen_peers(find_peers(contest), course.peers)
-    memory = {name: peak_memory(contest, name, encodings[: max(sizes)]) for name in peers}
+    memory = {
+        name: peak_memory(contest, name, encodings[: max(sizes)]) if course.memory else None for name in peers
+    }
     runs = {name: peer.build(contest) for name, peer in peers.items()}
     scores = {
         name: None if labels is None else scored(run, encodings, labels, course.metric)
@@ -94,18 +108,21 @@ def race(
     for size in sizes:
         batches = request_batches(encodings, size, course.seed)
         for run in runs.values():  # compilers and shape caches, before anything is timed
-            for batch in batches[: WARMUP + course.repeats]:
+            for batch in batches:
                 run([encodings[i] for i in batch])
-        calls = {name: requests(run, encodings, batches) for name, run in runs.items()}
-        timings = time_interleaved(calls, repeats=course.repeats, warmup=WARMUP, rest=REST)
-        timed = np.concatenate([batches[(WARMUP + r) % len(batches)] for r in range(course.repeats)])
-        best = min(timings[name].mean for name, peer in peers.items() if peer.kind == "full")
+        lead = LEAD if size == 1 else 0
+        calls = {name: requests(run, given, batches, lead) for name, run in runs.items()}
+        rounds = course.repeats * len(batches)
+        timings = time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead)
+        timed = np.concatenate(batches)
+        means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
+        best = min(means[name] for name, peer in peers.items() if peer.kind == "full")
         for name, timing in timings.items():
             known = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": course.length}
-            ideal = compared(timing, best, costs.of(name, peers[name].kind, timed))
+            ideal = compared(means[name], best, costs.of(name, peers[name].kind, timed))
             rest = {"score": scores[name], "peak_mib": memory[name], "joules": joules(calls[name], size)}
             first = next(iter(timings.values()))
-            rows.append({**known, **summary(timing, first, size), **ideal, **rest})
+            rows.append({**known, **summary(timing, first, size, means[name]), **ideal, **rest})
     return rows
 
 
@@ -138,33 +155,40 @@ def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:
 
 
 def request_batches(encodings: Sequence[Encoding], size: int, seed: int) -> list[NDArray[np.intp]]:
-    """The texts of each request, as indices; full batches alone."""
+    """The texts of each request, as indices; full batches alone, some dozens of them."""
     order = generator(seed, "bench", size).permutation(len(encodings))
-    return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    found = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    return found[: min(max(TEXTS // size, FEWEST), MOST)]
 
 
 def requests(
-    run: Answers, encodings: Sequence[Encoding], batches: Sequence[NDArray[np.intp]]
+    run: Answers, tokenise: Tokenise, batches: Sequence[NDArray[np.intp]], lead: int = 0
 ) -> Callable[[], object]:
-    """A call that answers the next batch; all peers meet the same batches in the same order."""
-    following: Iterator[list[Encoding]] = cycle([[encodings[row] for row in batch] for batch in batches])
-    return lambda: run(next(following))
+    """A call that answers the next batch, or each `lead` times more; all peers meet the same batches in one order."""
+    following = cycle([batch for batch in batches for _ in range(lead + 1)])
+    return lambda: run(tokenise(next(following)))
 
 
-def summary(timing: Timing, first: Timing, size: int) -> dict[str, float]:
+def typical(timing: Timing, requests: int) -> float:
+    """Mean seconds of a request, the median of each one's times taken first: what disturbed one round counts little."""
+    which = (WARMUP + np.arange(len(timing.seconds))) % requests
+    return float(np.mean([np.median(timing.seconds[which == one]) for one in np.unique(which)]))
+
+
+def summary(timing: Timing, first: Timing, size: int, mean: float) -> dict[str, float]:
     """One peer's times in milliseconds a request."""
     names = {"p50": 0.5, "low": 0.25, "high": 0.75, "p95": 0.95, "p99": 0.99}
     return {
         **{name: 1e3 * float(np.quantile(timing.seconds, q)) for name, q in names.items()},
-        "mean": 1e3 * timing.mean,
-        "throughput": size * len(timing.seconds) / float(timing.seconds.sum()),
+        "mean": 1e3 * mean,
+        "throughput": size / mean,
         "speedup": float(np.median(first.seconds / timing.seconds)),
     }
 
 
-def compared(timing: Timing, best: float, cost: float) -> dict[str, float]:
+def compared(mean: float, best: float, cost: float) -> dict[str, float]:
     """Against the fastest full-depth peer, whose mean request takes `best` seconds."""
-    faster = best / timing.mean
+    faster = best / mean
     return {"faster": faster, "cost": cost, "share": faster * cost}
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offramp._core.environment import versions
 from offramp._core.errors import MissingExtraError
+from offramp._core.records import write_text
 from offramp.engine.batching import PaddedBatch, batches
-from offramp.engine.manifest import Manifest
+from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
 from offramp.export.run import Texts, export_model
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     """Export a model for every peer: segments in float32 and int8, and one graph for each static model.
+
+    Exports of the same model, policy and texts that are there already are used again.
 
     Args:
         model: folder of the trained model.
@@ -29,6 +34,10 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     from offramp.model import load_model
     from offramp.model.encoding import TextEncoder
 
+    done, stamp = work / "prepared", stamp_of(model, policy, texts)
+    if done.is_file() and done.read_text(encoding="utf-8") == stamp:
+        return
+    done.unlink(missing_ok=True)
     loaded = load_model(model)
     manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
     export_model(loaded, work / "int8", precision="int8", policy=policy, texts=texts)
@@ -48,6 +57,16 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", manifest, feeds)
+    write_text(done, stamp)
+
+
+def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
+    """Tells one set of exports from another: model files, policy, calibration texts and versions, as a hash."""
+    from offramp.data import fingerprint
+
+    files = [sha256(path) for path in sorted(model.iterdir()) if path.suffix in (".safetensors", ".json")]
+    parts = (files, policy, fingerprint(texts.calibration), versions())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def quantise_dynamically(source: Path, target: Path) -> None:

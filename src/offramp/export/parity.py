@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import ModelError
 from offramp._core.trace import Trace
 from offramp.engine.agreement import compare
-from offramp.engine.batching import Encoding, batches, pad, token_counts
+from offramp.engine.batching import Encoding, batches, token_counts
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
 from offramp.engine.single import SingleGraph
 
+ALONE = 100  # texts that are run one by one too
 LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
 TEXTS = (
     "",
@@ -67,6 +69,7 @@ def check_export(
     encodings: Sequence[Encoding],
     pad_values: Mapping[str, int],
     policy: Policy | None,
+    labels: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Compare an exported model with its source.
 
@@ -76,15 +79,19 @@ def check_export(
         encodings: the texts to compare on.
         pad_values: what inputs are padded with.
         policy: exits are compared under it; None compares answers at every exit alone.
+        labels: of the texts; tell what the export does to the accuracy of a classifier.
 
     Returns:
         `examples`; `max_logit_difference` over all exits; `changed_answers`, the share of (example, exit) pairs with
         another class (regression: the mean absolute difference); `batch_difference`, the largest difference of a logit
-        between batches of 1 and of 32; with a policy `changed_exits` and `changed_labels`, the shares of examples that
-        leave elsewhere or with another answer, and whether the engine gives what the exported model's trace gives.
+        between batches of 1 and of 32, on the first texts; with labels `accuracy` and `model_accuracy`, under the
+        policy or else at the last exit, and by exit `exit_accuracy` and `model_exit_accuracy`; with a policy
+        `changed_exits` and `changed_labels`, the shares of examples that leave elsewhere or with another answer, and
+        whether the engine gives what the exported model's trace gives.
     """
     before = run_all(reference, encodings, pad_values)
-    after, alone = (run_all(exported, encodings, pad_values, size) for size in (32, 1))
+    after = run_all(exported, encodings, pad_values)
+    alone = run_all(exported, encodings[:ALONE], pad_values, 1)
     regression = exported.kind == "regression"
     differ = np.abs(before.logits - after.logits)
     checks: dict[str, Any] = {
@@ -94,8 +101,10 @@ def check_export(
         "changed_answers": float(
             (differ if regression else before.predictions() != after.predictions()).mean()
         ),
-        "batch_difference": float(np.abs(after.logits - alone.logits).max()),
+        "batch_difference": float(np.abs(after.logits[:ALONE] - alone.logits).max()),
     }
+    if labels is not None and not regression:
+        checks |= accuracies(before, after, policy, np.asarray(labels))
     if policy is None:
         return checks
     one, two = policy.decide(before), policy.decide(after)
@@ -112,6 +121,21 @@ def check_export(
     }
 
 
+def accuracies(
+    before: Trace, after: Trace, policy: Policy | None, labels: NDArray[Any]
+) -> dict[str, float | list[float]]:
+    """What a model and its export get right, by exit, and under the policy or else at the last exit."""
+    found: dict[str, float | list[float]] = {}
+    for prefix, run in (("model_", before), ("", after)):
+        answers = run.predictions()
+        taken = answers[:, -1] if policy is None else policy.decide(run).prediction
+        found[f"{prefix}accuracy"] = float((taken == labels).mean())
+        found[f"{prefix}exit_accuracy"] = [
+            float(right) for right in (answers == labels[:, None]).mean(axis=0)
+        ]
+    return found
+
+
 def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
     """How many texts the single graph decides otherwise than the segments do."""
     manifest = exported.manifest
@@ -119,8 +143,8 @@ def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[E
     found = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
     differ = 0
     for row, encoding in enumerate(encodings):
-        exit, logits = single(pad([encoding], manifest.pad_values))
-        differ += int(exit != found.exit[row] or logits.argmax() != found.prediction[row])
+        one = single(encoding)
+        differ += int(one.exit != found.exit[row] or one.logits.argmax() != found.prediction[row])
     return differ
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.exported import exported_engine
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, open_session
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
-from offramp.engine.single import SingleGraph, fits
 from offramp.export.openvino import compile_graph
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def eager(contest: Contest, compiled: bool = False) -> Answers:
 
 
 def graph(contest: Contest, file: str, lean: bool = False) -> Answers:
-    """One graph in ONNX Runtime: as it comes, with threads that spin, or with the settings of our engine."""
+    """One graph in ONNX Runtime: as it comes, or lean, without the fusions that make it slower; threads spin."""
     manifest = Manifest.load(contest.work / "fp32")
-    session = open_session(contest.work / "full" / file, contest.threads, spinning=not lean, lean=lean)
+    session = open_session(contest.work / "full" / file, contest.threads, spinning=True, lean=lean)
     inputs = [value.name for value in session.get_inputs()]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -125,19 +125,19 @@ def eager_one_by_one(contest: Contest) -> Answers:
     return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
 
 
-def exported_engine(contest: Contest, precision: str) -> Answers:
+def exported_folder(contest: Contest, precision: str) -> Answers:
     """Our engine on an exported folder, under the policy."""
     engine = make_engine(contest, precision)
     return lambda encodings: engine.run(encodings).prediction
 
 
 def make_engine(contest: Contest, precision: str) -> CompactingEngine[Any]:
-    """The engine of `exported_engine`; batches are as large as what it is asked."""
-    segments = OnnxSegments(contest.work / precision, threads=contest.threads, verify=False)
-    policy, manifest = segments.policy(), segments.manifest
-    alone = fits(manifest, policy)
-    single = SingleGraph(segments.folder, manifest, policy, contest.threads) if alone else None
-    return CompactingEngine(segments, policy, pad_values=manifest.pad_values, batch_size=1024, single=single)
+    """The engine of `exported_folder`; batches are as large as what it is asked."""
+    segments = OnnxSegments(contest.work / precision, threads=1, verify=False)
+    pad_values = segments.manifest.pad_values
+    return exported_engine(
+        segments, segments.policy(), threads=contest.threads, pad_values=pad_values, batch_size=1024
+    )
 
 
 def find_peers(contest: Contest) -> dict[str, Peer]:
@@ -159,8 +159,8 @@ def find_peers(contest: Contest) -> dict[str, Peer]:
         peers[f"cut-{layer}"] = Peer(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
     peers["eager-exits"] = Peer(eager_one_by_one, "earlier")
     peers["eager-compaction"] = Peer(eager_compaction, "earlier")
-    peers["ours-fp32"] = Peer(partial(exported_engine, precision="fp32"), "ours")
-    peers["ours-int8"] = Peer(partial(exported_engine, precision="int8"), "ours")
+    peers["ours-fp32"] = Peer(partial(exported_folder, precision="fp32"), "ours")
+    peers["ours-int8"] = Peer(partial(exported_folder, precision="int8"), "ours")
     return peers
 
 

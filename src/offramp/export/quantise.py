@@ -16,6 +16,7 @@ from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState
 from offramp.export.fold import DOMAIN, fold_products
 from offramp.export.graphs import silent
+from offramp.export.smooth import smooth
 
 QUANTISED = ("MatMul", "Gemm")
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
@@ -55,6 +56,8 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
     """One graph; attention's products of two activations, norms, poolings and embeddings stay in float32.
 
+    Where a few channels are far larger than the others they are evened out first; see `offramp.export.smooth`.
+
     Args:
         source: the float32 graph.
         target: the int8 graph.
@@ -77,14 +80,17 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
         def get_next(self) -> OnnxState | None:
             return next(self.feeds, None)
 
+    model = onnx.load(str(source))
+    excluded = unsuited(model.graph)
+    smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
     with silent():
         q.quantize_static(
-            str(source),
+            model,
             str(target),
             Reader(),
             quant_format=q.QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=unsuited(onnx.load(str(source)).graph),
+            nodes_to_exclude=excluded,
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,

@@ -13,7 +13,7 @@ from offramp._core.environment import versions
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp._core.text import clean_text
 from offramp.engine.manifest import FILE_NAME, Manifest, sha256
-from offramp.engine.onnx import OnnxSegments, thread_count
+from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import measure_segments
 from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph, single_differs
@@ -89,18 +89,25 @@ def export_model(
             f"got {len(calibration or ())}"
         )
     compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
-    compared = [one for one in compared if one["input_ids"]]  # some tokenizers give no token for no text
+    labels = labels_of(texts.comparison)
+    if labels is None:
+        compared = [one for one in compared if one["input_ids"]]  # some tokenizers give no token for no text
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "fp32"
         draft.mkdir()
-        manifest = write_fp32(loaded, encoder, chosen, draft, compared)
+        manifest = write_fp32(loaded, encoder, chosen, draft, compared, labels)
         if precision == "int8":
             fp32, draft = draft, Path(scratch) / "int8"
-            manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared)
+            manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared, labels)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
+
+
+def labels_of(texts: Any) -> Any:
+    """The labels of a data set, or None."""
+    return None if texts is None or "label" not in texts.column_names else texts["label"]
 
 
 def check_output(folder: Path) -> Path:
@@ -126,6 +133,7 @@ def write_fp32(
     policy: Policy | None,
     folder: Path,
     compared: Sequence[Encoding],
+    labels: Any = None,
 ) -> Manifest:
     """Graphs, tokenizer, policy and manifest in float32, compared with the model."""
     from offramp.export.graphs import OPSET, export_graphs
@@ -156,7 +164,7 @@ def write_fp32(
         versions=versions(),
     )
     manifest = add_single(manifest, folder, policy)
-    manifest = seal(manifest, folder, model, policy, compared)
+    manifest = seal(manifest, folder, model, policy, compared, labels)
     refuse_wrong_graph(manifest.checks)
     return manifest
 
@@ -168,6 +176,7 @@ def write_int8(
     folder: Path,
     calibration: Sequence[Encoding],
     compared: Sequence[Encoding],
+    labels: Any = None,
 ) -> Manifest:
     """The int8 twin of a float32 folder, compared with the torch model too."""
     from offramp.export.quantise import quantise
@@ -178,7 +187,7 @@ def write_int8(
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
     manifest = add_single(replace(fp32, precision="int8", single="", single_rule=""), folder, policy)
-    return seal(manifest, folder, model, policy, compared)
+    return seal(manifest, folder, model, policy, compared, labels)
 
 
 def add_single(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
@@ -199,6 +208,7 @@ def seal(
     model: SegmentedModel,
     policy: Policy | None,
     compared: Sequence[Encoding],
+    labels: Any = None,
 ) -> Manifest:
     """Compare the folder with its model, take the checksums, and write the manifest."""
     from offramp.inference.segments import TorchSegments
@@ -206,14 +216,14 @@ def seal(
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
-    exported = OnnxSegments(folder, verify=False)
-    checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy)
+    exported = OnnxSegments(folder, threads=1, verify=False)
+    checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy, labels)
     if manifest.single and policy is not None:
         checks["single_differs"] = single_differs(exported, policy, compared)
     times: dict[str, Any] = {}
     if policy is not None:
-        count, longest = thread_count(None), max(compared, key=lambda one: len(one["input_ids"]))
-        times = measure_segments(exported, longest, threads=count, longest=manifest.max_length).to_dict()
+        longest = max(compared, key=lambda one: len(one["input_ids"]))
+        times = measure_segments(exported, longest, threads=1, longest=manifest.max_length).to_dict()
     manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from offramp.engine.manifest import Manifest
 
 Nodes = list[Any]
 SCORE = "score"
+OUTPUTS = ("logits", "exit", "probability", SCORE)
+SMALL = 64  # constants up to so many numbers are compared; larger ones are weights, each its own
 
 
 def _confidence(make: Any, probabilities: str) -> Nodes:
@@ -48,7 +51,8 @@ def write_single(folder: Path, manifest: Manifest, rule: str, target: Path) -> N
     """Join the graphs of an exported folder into one that takes one text and stops at the exit it leaves at.
 
     Its inputs are those of the model, with `threshold` () and `temperatures` (exits,) in float64; its outputs are the
-    `logits` (1, classes) of the exit taken and its index, `exit` ().
+    `logits` (1, classes) of the exit taken, its index, `exit` (), and in float64 the calibrated `probability` () of its
+    answer and the rule's `score` (). What several segments compute alike, such as masks, is computed once.
 
     Args:
         folder: the segments' graphs.
@@ -73,7 +77,7 @@ def write_single(folder: Path, manifest: Manifest, rule: str, target: Path) -> N
 
     models = [onnx.load(str(folder / part.file)) for part in manifest.segments]
     names = {value: value for value in manifest.inputs}
-    nodes, initializers = _level(0, models, names, rule)
+    nodes, initializers = _level(0, models, names, rule, {})
     constants = [
         numpy_helper.from_array(np.array([2], dtype=np.int64), "two"),
         numpy_helper.from_array(np.array(np.finfo(np.float64).tiny), "tiny"),
@@ -95,8 +99,18 @@ def write_single(folder: Path, manifest: Manifest, rule: str, target: Path) -> N
     )
 
 
-def _level(k: int, models: list[Any], names: Mapping[str, str], rule: str) -> tuple[Nodes, list[Any]]:
-    """Nodes and weights of segment `k` and all behind it; the result is called `level.K.logits` and `level.K.exit`."""
+def _level(
+    k: int, models: list[Any], names: Mapping[str, str], rule: str, seen: Mapping[Any, list[str]]
+) -> tuple[Nodes, list[Any]]:
+    """Nodes and weights of segment `k` and all behind it; what comes of them is called `level.K.` and an output.
+
+    Args:
+        k: the segment, 0-based.
+        models: the graphs of all segments.
+        names: what the state's tensors are called in the levels around this one.
+        rule: the exit rule.
+        seen: what those levels have computed; see `_shared`.
+    """
     from onnx import helper
 
     graph = models[k].graph
@@ -105,26 +119,55 @@ def _level(k: int, models: list[Any], names: Mapping[str, str], rule: str) -> tu
         name: f"segment.{k}.{name}"
         for name in [*(i.name for i in graph.initializer), *(o for node in graph.node for o in node.output)]
     }
-    nodes = [_renamed(node, {**known, **own}, f"segment.{k}.") for node in graph.node]
-    initializers = [_named(tensor, own[tensor.name]) for tensor in graph.initializer]
+    nodes, initializers, own, seen = _shared(graph, {**known, **own}, f"segment.{k}.", seen)
     outputs = {value.name: own[value.name] for value in graph.output}
     prefix = "" if k == 0 else f"level.{k}."
+    nodes += _decision(k, outputs["logits"], rule)
     if k == len(models) - 1:
-        return nodes + _stop(k, outputs["logits"], prefix), initializers
-    deeper, weights = _level(k + 1, models, {**names, **outputs}, rule)
-    then = helper.make_graph(
-        _stop(k, outputs["logits"], f"stop.{k}."), f"stop.{k}", [], _outputs(f"stop.{k}.")
-    )
+        return _read([*nodes, *_stop(k, outputs["logits"], prefix)], prefix), initializers
+    deeper, weights = _level(k + 1, models, {**names, **outputs}, rule, seen)
+    stop = f"stop.{k}."
+    then = helper.make_graph(_stop(k, outputs["logits"], stop), f"stop.{k}", [], _outputs(stop))
     go_on = helper.make_graph(deeper, f"go.{k}", [], _outputs(f"level.{k + 1}."), weights)
-    decide = _decision(k, outputs["logits"], rule)
     chosen = helper.make_node(
-        "If", [f"leave.{k}"], [f"{prefix}logits", f"{prefix}exit"], then_branch=then, else_branch=go_on
+        "If",
+        [f"leave.{k}"],
+        [prefix + name for name in OUTPUTS],
+        then_branch=then,
+        else_branch=go_on,
     )
-    return [*nodes, *decide, chosen], initializers
+    return _read([*nodes, chosen], prefix), initializers
+
+
+def _shared(
+    graph: Any, names: Mapping[str, str], prefix: str, seen: Mapping[Any, list[str]]
+) -> tuple[Nodes, list[Any], dict[str, str], dict[Any, list[str]]]:
+    """A segment's nodes and weights under their new names, without those that the levels around it have already.
+
+    Returns:
+        The nodes, the weights, the names with those that stand for earlier ones, and what has been computed by now:
+        the outputs by what they are computed from.
+    """
+    names, seen = dict(names), dict(seen)
+    initializers, nodes = [], []
+    for tensor in graph.initializer:
+        own = names[tensor.name]
+        key = _named(tensor, "").SerializeToString() if math.prod(tensor.dims) <= SMALL else own
+        names[tensor.name] = seen.setdefault(key, [own])[0]
+        if names[tensor.name] == own:
+            initializers.append(_named(tensor, own))
+    for node in graph.node:
+        new = _renamed(node, names, prefix)
+        key = (new.domain, new.op_type, *new.input, *sorted(a.SerializeToString() for a in new.attribute))
+        found = seen.setdefault(key, list(new.output))
+        if found == list(new.output):
+            nodes.append(new)
+        names |= dict(zip(node.output, found, strict=True))
+    return nodes, initializers, names, seen
 
 
 def _decision(k: int, logits: str, rule: str) -> Nodes:
-    """Whether the one text leaves here, as `leave.K` (); scores in float64, as the engine computes them."""
+    """Score and probability of exit `k`, and whether the one text leaves there, as `leave.K`, all () and in float64."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -138,6 +181,7 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
         helper.make_node("Cast", [logits], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Div", ["wide", "temperature"], ["scaled"]),
         helper.make_node("Softmax", ["scaled"], ["probabilities"], axis=-1),
+        helper.make_node("ReduceMax", ["probabilities"], ["probability"], keepdims=0),
         *write(helper.make_node, "probabilities"),
         helper.make_node("Less" if below else "GreaterOrEqual", [SCORE, "threshold"], ["leave"]),
     ]
@@ -159,9 +203,32 @@ def _stop(k: int, logits: str, prefix: str) -> Nodes:
 
     exit = numpy_helper.from_array(np.array(k, dtype=np.int64))
     return [
-        helper.make_node("Identity", [logits], [f"{prefix}logits"]),
         helper.make_node("Constant", [], [f"{prefix}exit"], value=exit),
+        *(
+            helper.make_node("Identity", [name], [prefix + output])
+            for name, output in (
+                (logits, "logits"),
+                (f"probability.{k}", "probability"),
+                (f"{SCORE}.{k}", SCORE),
+            )
+        ),
     ]
+
+
+def _read(nodes: Nodes, prefix: str) -> Nodes:
+    """The nodes whose results are read, in the end by an output of this level."""
+    wanted, kept = {prefix + name for name in OUTPUTS}, []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= _inputs(node)
+    return kept[::-1]
+
+
+def _inputs(node: Any) -> set[str]:
+    """What a node reads, the graphs inside it too."""
+    inside = [one for attribute in node.attribute if attribute.HasField("g") for one in attribute.g.node]
+    return set(node.input).union(*(_inputs(one) for one in inside))
 
 
 def _outputs(prefix: str) -> list[Any]:
@@ -170,6 +237,8 @@ def _outputs(prefix: str) -> list[Any]:
     return [
         helper.make_tensor_value_info(f"{prefix}logits", TensorProto.FLOAT, ["batch", "classes"]),
         helper.make_tensor_value_info(f"{prefix}exit", TensorProto.INT64, []),
+        helper.make_tensor_value_info(f"{prefix}probability", TensorProto.DOUBLE, []),
+        helper.make_tensor_value_info(f"{prefix}{SCORE}", TensorProto.DOUBLE, []),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,13 @@ def endless(texts: Sequence[Any], count: int, seed: int) -> Iterator[Any]:
 
 
 def stream_series(
-    engine: Engine, texts: Sequence[Any], *, count: int, every: float = 5.0, seed: int = 0
+    engine: Engine,
+    texts: Sequence[Any],
+    *,
+    count: int,
+    every: float = 5.0,
+    seed: int = 0,
+    look: Callable[[list[dict[str, float]]], object] = lambda rows: None,
 ) -> list[dict[str, float]]:
     """Stream texts through an engine and look at it now and then.
 
@@ -39,6 +45,7 @@ def stream_series(
         count: how many to stream.
         every: seconds between two looks.
         seed: of their order.
+        look: called with the rows so far at each look, say to write them down.
 
     Returns:
         A row for each look: `seconds` since the start, `texts` answered so far, `throughput` in texts a second since
@@ -66,6 +73,7 @@ def stream_series(
                     "resident_mib": resident_mib(),
                 }
             )
+            look(rows)
             last, seen = now, done
     return rows
 

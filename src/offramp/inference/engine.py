@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.environment import usable_cores
+from offramp._core.errors import ConfigError, DataError, ModelError, unknown_name
 from offramp._core.text import text_columns
 from offramp.engine.batching import Encoding, windows
-from offramp.engine.compaction import CompactingEngine, Single
+from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.pools import PoolingEngine
@@ -50,7 +52,8 @@ class Engine:
         policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
         backend: `torch`, or `onnx` for an exported folder; by default what the model is made for.
         batch_size: rows run at once; exits and labels do not depend on it.
-        threads: CPU threads of an exported folder; by default as many as the process may use.
+        threads: CPU threads of an exported folder; by default as many as the process may use. Each runs batches of its
+            own; a text that comes alone has them all.
         device: of the `onnx` backend, `cpu` or `cuda`; a torch model runs where it lies.
         pools: let rows of several batches wait for each other at every depth of a stream, where the times measured on
             this machine say that it pays.
@@ -78,10 +81,10 @@ class Engine:
             )
         if backend not in BACKENDS:
             raise ConfigError(unknown_name("backend", backend, BACKENDS))
-        self.segments: Segments[Any]
+        self.segments: Any
         self.encoder: Any
         if backend != "torch":
-            options = {"threads": threads, "device": device}
+            options = {"threads": 1 if device == "cpu" else threads, "device": device}
             self.segments, self.encoder, self.labels, exported = _onnx_parts(model, options, policy is None)
             policy = exported if policy is None else policy
         else:
@@ -90,18 +93,17 @@ class Engine:
             raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
         if not isinstance(policy, Policy):
             policy = Policy.load(policy)
-        self.compacting: CompactingEngine[Any] = CompactingEngine(
-            self.segments,
-            policy,
-            batch_size=batch_size,
-            pad_values=self.encoder.pad_values,
-            single=_single(self.segments, policy, threads, device),
-        )
-        if pools:
-            times = _times(self.segments, self.encoder, threads)
-            self.compacting = PoolingEngine(
-                self.segments, policy, times, batch_size=batch_size, pad_values=self.encoder.pad_values
-            )
+        parts: dict[str, Any] = {"batch_size": batch_size, "pad_values": self.encoder.pad_values}
+        self.compacting: CompactingEngine[Any]
+        if backend != "torch" and device == "cpu":
+            from offramp.engine.exported import exported_engine
+
+            self.compacting = exported_engine(self.segments, policy, threads=threads, pools=pools, **parts)
+        elif pools:
+            times = _times(self.segments, self.encoder)
+            self.compacting = PoolingEngine(self.segments, policy, times, **parts)
+        else:
+            self.compacting = CompactingEngine(self.segments, policy, **parts)
 
     def decide(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> Decisions:
         """Decisions in arrays, in the order of the texts."""
@@ -152,32 +154,19 @@ class Engine:
         ]
 
 
-def _single(segments: Segments[Any], policy: Policy, threads: int | None, device: str) -> Single | None:
-    """The folder's single graph, where it has one for this rule; GPUs keep to segments."""
-    from offramp.engine.onnx import OnnxSegments
-    from offramp.engine.single import SingleGraph, fits
-
-    if not isinstance(segments, OnnxSegments) or device != "cpu" or not fits(segments.manifest, policy):
-        return None
-    return SingleGraph(segments.folder, segments.manifest, policy, threads)
-
-
-def _times(segments: Segments[Any], encoder: Any, threads: int | None) -> SegmentTimes:
-    """What the export says of its segments' times where they were measured on such a machine, else measured now."""
-    from offramp.engine.onnx import OnnxSegments, thread_count
-
-    count = thread_count(threads)
-    if isinstance(segments, OnnxSegments) and segments.manifest.times:
-        found = SegmentTimes.from_dict(segments.manifest.times)
-        if found.fits(len(segments.exit_layers), count):
-            return found
-    return measure_segments(
-        segments, encoder(["word " * 9], None)[0], threads=count, longest=encoder.max_length
-    )
+def _times(segments: Segments[Any], encoder: Any) -> SegmentTimes:
+    """Times of segments that choose their threads themselves."""
+    example = encoder(["word " * 9], None)[0]
+    return measure_segments(segments, example, threads=usable_cores(), longest=encoder.max_length)
 
 
 def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any, tuple[str, ...]]:
     """Segments, encoder and labels of a torch model."""
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError(
+            f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "
+            "that 'offramp export' wrote, or pip install 'offramp[torch]'"
+        )
     from offramp.inference.segments import TorchSegments
     from offramp.model import load_model
     from offramp.model.encoding import TextEncoder

@@ -45,12 +45,22 @@ def latency_figure(
             axes.plot(*zip(*spots, strict=True), mark, color=shade, ms=8, ls="", label=label)
         _name(axes, scored)
         axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
         axes.margins(x=0.12, y=0.16)
         axes.set_xlabel("Mean milliseconds a request (logarithmic)")
         axes.set_ylabel(metric.replace("_", " ").capitalize())
         axes.legend(loc="lower right")
         caption(figure, "All peers in one run, in turns on the same requests.")
     return figure
+
+
+def _plain_ticks(axis: Any) -> None:
+    """1, 2, 5, 10, 20 … as numbers: labels as powers of ten need a markup that is off here."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
