@@ -105,7 +105,7 @@ class Forecast:
             exit_layers=model.exit_layers,
             costs=np.zeros(points.shape[:2]),
             full_cost=np.zeros(len(points)),
-            gates=1 / (1 + np.exp(-points[..., classes])) if gated else None,
+            gates=(1 / (1 + np.exp(-points[..., classes]))).astype(np.float32) if gated else None,
         )
         table = scores(rule, trace)
         over = (rule.threshold - table if rule.leaves_below else table - rule.threshold)[:, :-1]
