@@ -16,6 +16,7 @@ from offramp.attacks.forecast import Forecast, evidence
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.recipes.same import vocabulary_of
+from offramp.attacks.search import Prepared
 from offramp.attacks.text import AttackedText
 from offramp.criteria import make_criterion, scores
 from offramp.inference.tracing import trace
@@ -146,3 +147,16 @@ def test_the_prediction_stays_where_it_must(make_model: Any, policy_for: Any, se
     answer = Answer(np.zeros((3, 2), np.float32), 0, 1, 1, 1.0, 1.0)
     assert held.holds(answer, 1)
     assert not held.holds(answer, 0)
+
+
+def test_what_was_run_beforehand_is_told(make_model: Any, policy_for: Any, sentences: Any) -> None:
+    model = make_model()
+    victim = Victim(model, policy_for(model))
+    forecast = Forecast(victim, vocabulary_of(victim)[0], 7)
+    assert forecast.prepared == Prepared(7)
+    assert len(forecast.profiles) == 7
+    assert forecast.prepared.texts == 7
+    assert forecast.prepared.seconds > 0
+    told = {"similarity": "none", "progress": False, "rounds": 1}
+    assert attack(model, policy_for(model), sentences, "same-plus", **told).metadata["prepared"] > 0
+    assert attack(model, policy_for(model), sentences, "same-word", **told).metadata["prepared"] == 0

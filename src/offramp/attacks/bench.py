@@ -15,6 +15,7 @@ from offramp.attacks.options import Options
 from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.reference import ReferenceAttack
+from offramp.attacks.search import Prepared
 from offramp.attacks.victim import Victim
 from offramp.engine.policy import Policy
 from offramp.model.base import SegmentedModel
@@ -34,7 +35,7 @@ class Measured:
         forward: forward passes per example.
         gradient: gradients per example.
         prepared: texts run once for the victim; in the seconds, and in no example's passes.
-        model_share: share of the wall time in model calls, tokenisation included.
+        model_share: share of the wall time in model calls, tokenisation and preparation included.
         depth: mean exit layer of the adversarial texts.
         clean_depth: mean exit layer of the clean texts.
     """
@@ -92,13 +93,16 @@ def bench_attack(
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, settings)
     tallies = {name: [0.0] * 6 for name in ways}
-    prepared = {name: recipe.search.prepared for name, recipe in made.items()}
     for part in range(parts):
         names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
         for name in names:
             spent = ways[name](examples[part::parts])
             tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
-    return [_measured(name, len(examples), tally, prepared.get(name, 0)) for name, tally in tallies.items()]
+    prepared = {name: recipe.search.prepared for name, recipe in made.items()}
+    return [
+        _measured(name, len(examples), tally, prepared.get(name, Prepared()))
+        for name, tally in tallies.items()
+    ]
 
 
 Way = Callable[[list[Example]], list[float]]  # wall, model seconds, forward, gradient, layers, clean layers
@@ -139,7 +143,7 @@ def _released(victim: Victim, options: Options) -> Way:
     return way
 
 
-def _measured(name: str, examples: int, tally: list[float], prepared: int) -> Measured:
+def _measured(name: str, examples: int, tally: list[float], prepared: Prepared) -> Measured:
     wall, inside, forward, gradient, layers, clean = tally
     return Measured(
         name=name,
@@ -148,8 +152,8 @@ def _measured(name: str, examples: int, tally: list[float], prepared: int) -> Me
         examples_per_second=examples / wall,
         forward=forward / examples,
         gradient=gradient / examples,
-        prepared=prepared,
-        model_share=inside / wall,
+        prepared=prepared.texts,
+        model_share=(inside + prepared.seconds) / wall,
         depth=layers / examples,
         clean_depth=clean / examples,
     )

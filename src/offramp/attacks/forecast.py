@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.attacks.account import Answer
 from offramp.attacks.effects import Array
-from offramp.attacks.search import Found
+from offramp.attacks.search import Found, Prepared
 from offramp.attacks.text import AttackedText
 from offramp.attacks.victim import Victim
 from offramp.attacks.vocabulary import Vocabulary
@@ -74,10 +75,22 @@ class Forecast:
         drawn = generator(0, "profiles").choice(len(every), size=self.number, replace=False)
         return tuple(every[place] for place in np.sort(drawn))
 
-    @cached_property
+    @property
     def profiles(self) -> Array:
         """`(words, exits, features)`: what the exits say of each word by itself."""
-        return np.stack([evidence(a) for a in self.victim._run([(word,) for word in self.words])])
+        return self._profiled[0]
+
+    @cached_property
+    def _profiled(self) -> tuple[Array, float]:
+        """The profiles, and the seconds that they took."""
+        started = time.perf_counter()
+        answers = self.victim._run([(word,) for word in self.words])
+        return np.stack([evidence(answer) for answer in answers]), time.perf_counter() - started
+
+    @property
+    def prepared(self) -> Prepared:
+        """The texts behind the profiles, and the seconds that they took in this process so far."""
+        return Prepared(len(self.words), self._profiled[1] if "_profiled" in self.__dict__ else 0.0)
 
     def seen(self, tried: Sequence[Found]) -> list[Array]:
         """What the white box says of texts that were tried on the victim."""

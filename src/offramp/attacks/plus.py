@@ -13,7 +13,7 @@ from offramp.attacks.constraints import Label
 from offramp.attacks.effects import Array, Changes, Effects
 from offramp.attacks.forecast import Forecast
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.search import Hunt, Inspect, Search, Steps, begin
+from offramp.attacks.search import Hunt, Inspect, Prepared, Search, Steps, begin
 from offramp.attacks.text import AttackedText
 
 Edits = NDArray[np.intp]  # (edits, 2): index into the places that may be changed, row of the profiles
@@ -49,9 +49,9 @@ class PlusSearch(Search):
     draws: int = 4
 
     @property
-    def prepared(self) -> int:
+    def prepared(self) -> Prepared:
         """One text for each word with a profile."""
-        return len(self.forecast.words)
+        return self.forecast.prepared
 
     def steps(
         self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None

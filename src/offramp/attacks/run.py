@@ -149,7 +149,7 @@ class Opened:
         """What the result says about it."""
         constraints = self.recipe.constraints
         told = {"min_similarity": constraints.min_similarity, "fewest": constraints.fewest}
-        told["prepared"] = self.recipe.search.prepared
+        told["prepared"] = self.recipe.search.prepared.texts
         return {**told, **judged_by(self.judge, self.job.victim.model)}
 
 

@@ -61,6 +61,14 @@ class Found:
     done: bool
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a search has run for a victim before its examples: texts, and seconds of the model."""
+
+    texts: int = 0
+    seconds: float = 0.0
+
+
 Request = Query | Inspect | Measure
 Steps = Generator[Request, Any, tuple[Found, Found]]  # returns the clean text and the strongest one
 
@@ -69,9 +77,9 @@ class Search(ABC):
     """A way through the texts that a recipe proposes."""
 
     @property
-    def prepared(self) -> int:
-        """Texts run once for the victim, before the first example: they stand in no example's account."""
-        return 0
+    def prepared(self) -> Prepared:
+        """What was run once for the victim, and stands in no example's account."""
+        return Prepared()
 
     @abstractmethod
     def steps(
