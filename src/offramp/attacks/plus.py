@@ -58,10 +58,12 @@ class PlusSearch(Search):
     ) -> Steps:
         """See `Search`."""
         hunt = yield from begin(text, recipe, label)
+        if hunt.best.done:
+            return hunt.clean, hunt.best
         looks: list[Look] = yield Inspect([text], hunt.objective)
         places = recipe.constraints.allowed(looks[0])
         edits = self._edits(text, places, recipe)
-        if hunt.best.done or not len(edits):
+        if not len(edits):
             return hunt.clean, hunt.best
         effects = self._effects(hunt, places, len(looks[0].ids))
         tried, idle = {text}, 0

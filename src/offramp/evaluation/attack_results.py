@@ -127,7 +127,9 @@ class Attacked:
             means = weights @ fluency / weights.sum(axis=1)
             return np.column_stack([whole.values(weights)[:, columns], means])
 
-        texts = json.dumps([self.rows[name].to_pylist() for name in ("id", "text")])
+        # Rows may have been published without their texts.
+        told = [name for name in ("id", "text") if name in self.rows.column_names]
+        texts = json.dumps([self.rows[name].to_pylist() for name in told])
         return Statistic(NUMBERS, whole.examples, f"{zlib.crc32(texts.encode()):08x}", values)
 
 
