@@ -274,7 +274,7 @@ def test_what_cannot_be_trained(tiny_encoder: Path, tiny_data: Any, tmp_path: Pa
     unknown = train_set.remove_columns("label").add_column("label", [math.nan] * len(train_set))
     with pytest.raises(DataError, match="expected finite numbers as labels"):
         train(score, {"train": unknown}, strategy="joint", output_dir=tmp_path)
-    with pytest.raises(ConfigError, match="epochs must be positive"):
+    with pytest.raises(ConfigError, match="epochs must be a positive number, got 0"):
         train(model, tiny_data, output_dir=tmp_path, epochs=0)
     with pytest.raises(ConfigError, match="learning_rate"):
         train(model, tiny_data, output_dir=tmp_path, learning_rate=5.0)

@@ -98,8 +98,8 @@ CHECKS: dict[str, Check] = {
         "Report it as a fault, with the row; do not use the numbers.",
     ),
     "white-below-random": Check(
-        "under the same budget, random edits drive the model deeper than an attack that sees its gradients.",
-        "The attack's gradients mislead it: what it reports is no estimate of what an adversary achieves.",
+        "under the same budget, random edits drive the model deeper than an attack that knows it from inside.",
+        "What the attack knows misleads it: what it reports is no estimate of what an adversary achieves.",
         "Look for `zero-gradients`; take the stronger of the two as the model's robustness.",
     ),
     # The victim.
