@@ -26,7 +26,10 @@ PROFILES = 1000  # words that are tried
 
 
 def same_plus(victim: Door, options: Options) -> Recipe:
-    """SAME at the word level, with few queries."""
+    """SAME at the word level, with few queries.
+
+    Four of its rounds, of eight texts, go for one of SAME's; `beam` and `top_n` mean nothing to it.
+    """
     vocabulary, _ = vocabulary_of(victim)
     forecast = Forecast(victim.white_box, vocabulary, PROFILES, own=victim.white_box is victim)
     search = PlusSearch(forecast, rounds=4 * options.rounds)
