@@ -160,3 +160,12 @@ def test_what_was_run_beforehand_is_told(make_model: Any, policy_for: Any, sente
     told = {"similarity": "none", "progress": False, "rounds": 1}
     assert attack(model, policy_for(model), sentences, "same-plus", **told).metadata["prepared"] > 0
     assert attack(model, policy_for(model), sentences, "same-word", **told).metadata["prepared"] == 0
+
+
+def test_a_victim_that_nothing_slows_down_is_asked_once(
+    make_model: Any, policy_for: Any, sentences: Any
+) -> None:
+    model = make_model()
+    for found in outcomes(model, policy_for(model, threshold=0.0), "same-plus", sentences):
+        assert found.account.forward == 1
+        assert found.adversarial.text == found.clean.text

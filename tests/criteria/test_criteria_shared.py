@@ -113,6 +113,18 @@ def test_a_stricter_threshold_never_leaves_earlier(row, seed):
 
 @every_rule
 @given(seed=seeds)
+@settings(max_examples=15, deadline=None)
+def test_a_rule_that_leaves_at_once_does(row, seed):
+    table = scores(row.rule, random_trace(seed, row.kind))
+    low, high = row.rule.threshold_range
+    lax = with_threshold(row.rule, high if row.rule.leaves_below else low)
+    assert lax.leaves_at_once == (row.rule.tunable and not row.rule.whole)
+    assert not (lax.leaves_at_once and first_exit(lax, table).any())
+    assert not row.rule.leaves_at_once
+
+
+@every_rule
+@given(seed=seeds)
 @settings(max_examples=25, deadline=None)
 def test_the_scan_is_the_step_loop_with_rows_dropped(row, seed):
     """Rows that leave go, others are lost at random and the rest is shuffled: as engines do."""

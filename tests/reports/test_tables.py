@@ -201,3 +201,29 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     assert tables["bench-attack"].rows == (
         ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "1000", "0.80", "12.0"),
     )
+
+
+def race_row(peer: str, kind: str, mean: float, cost: float, share: float = 0.0) -> dict[str, object]:
+    found = dict.fromkeys(("p50", "p95", "p99", "throughput", "speedup", "faster", "score", "peak_mib"), 1.0)
+    return {"peer": peer, "kind": kind, "batch_size": 1, "length": 0, **found} | {
+        "mean": mean,
+        "cost": cost,
+        "share": share,
+    }
+
+
+def test_a_bench_tells_how_far_exits_could_get(tmp_path: Path) -> None:
+    """Static models take 1 ms and 6 ms more for all layers, the fastest peer 6: at half the cost 4 ms are in reach."""
+    rows = [
+        race_row("openvino-nncf-full", "full", 6.0, 1.0),
+        race_row("ort-static-int8-full", "full", 7.0, 1.0),
+        race_row("cut-2", "cut", 3.0, 1 / 3),
+        race_row("cut-4", "cut", 5.0, 2 / 3),
+        race_row("ours-int8", "ours", 5.0, 0.5, 0.6),
+    ]
+    write_record(tmp_path / "race", command="bench", config={}, metrics={}, seed=0, tables={"bench": rows})
+    few = [row for row in rows if row["kind"] != "cut"]
+    write_record(tmp_path / "few", command="bench", config={}, metrics={}, seed=0, tables={"bench": few})
+    table = all_tables(load_study(tmp_path))["bench-limits"]
+    numbers = ("1.00", "6.00", "6.00", "0.500", "4.00", "5.00", "0.750", "0.600")
+    assert table.rows == (("race", "1", "data", *numbers),)

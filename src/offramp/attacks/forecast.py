@@ -92,6 +92,11 @@ class Forecast:
         """The texts behind the profiles, and the seconds that they took in this process so far."""
         return Prepared(len(self.words), self._profiled[1] if "_profiled" in self.__dict__ else 0.0)
 
+    @property
+    def immovable(self) -> bool:
+        """Whether what is attacked lets every text leave at its first exit."""
+        return self.own and self.victim.policy.criterion.leaves_at_once
+
     def seen(self, tried: Sequence[Found]) -> list[Array]:
         """What the white box says of texts that were tried on the victim."""
         own = [f.answer for f in tried] if self.own else self.victim._run([f.text.segments for f in tried])

@@ -27,8 +27,8 @@ class PlusSearch(Search):
     noise of the size that the guesses were seen to have, so that a text that should leave late by a wide margin
     comes before one that just should. Of equals the one counts that passes the exits' thresholds by less. Each
     round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes,
-    and learns from the answers. Nothing is asked after success, or where some rounds in a row found nothing
-    stronger.
+    and learns from the answers. Nothing is asked after success, where some rounds in a row found nothing stronger,
+    or of a victim that nothing can slow down.
 
     Attributes:
         forecast: profiles of the words, and the policy.
@@ -58,7 +58,7 @@ class PlusSearch(Search):
     ) -> Steps:
         """See `Search`."""
         hunt = yield from begin(text, recipe, label)
-        if hunt.best.done:
+        if hunt.best.done or self.forecast.immovable:
             return hunt.clean, hunt.best
         looks: list[Look] = yield Inspect([text], hunt.objective)
         places = recipe.constraints.allowed(looks[0])

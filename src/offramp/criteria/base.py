@@ -53,6 +53,15 @@ class Criterion(ABC):
         """Where a score passes the threshold; same shape as `scores`."""
         return scores < self.threshold if self.leaves_below else scores >= self.threshold
 
+    @property
+    def leaves_at_once(self) -> bool:
+        """Whether all leave at the first exit, whatever it says: the threshold lies at that end of its range.
+
+        Rules that count exits let no one leave at the first.
+        """
+        low, high = self.threshold_range
+        return self.tunable and not self.whole and self.threshold == (high if self.leaves_below else low)
+
     def step(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.bool_], Memory]:
         """Decide at one exit: who leaves `(batch,)`, and the memory for the next exit."""
         scores, memory = self.score(evidence, memory)

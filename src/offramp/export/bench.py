@@ -28,8 +28,8 @@ from offramp.metrics import score
 MIB = 2**20
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST = 0.002  # seconds before each call: threads that spin do so for less than a millisecond
-LEAD = 1  # untimed calls before a text alone: a server has its own model in the caches, not its neighbour's
+REST = 0.004  # seconds before each call: threads of torch and OpenVINO go on spinning for one to three milliseconds
+LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches, not its neighbour's
 ENERGY_SECONDS = 2.0  # counters are read over at least so long
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 

@@ -1,9 +1,11 @@
-"""Figures of measured speed: accuracy against latency with every peer, and a stream over time."""
+"""Measured speed: accuracy against latency with every peer, what an exit could reach, and a stream over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from offramp._core.errors import DataError
 from offramp.reports.style import GREY, PALETTE, WIDTH, caption, colour, new_figure, shown, styled
@@ -17,6 +19,40 @@ KINDS = {
     "earlier": ("earlier designs of early exits", PALETTE[3], "^"),
     "ours": ("ours", PALETTE[2], "o"),
 }
+
+
+def limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """What the static models of a bench tell of a model with early exits: times lie on a line over their layers.
+
+    Its constant (tokenisation, embeddings, one head, the call) is in every request, wherever it leaves. An exit that
+    costs nothing itself would take `least`, so that `reachable` is the largest share of the ideal for this model.
+
+    Args:
+        rows: of a `bench` table, of one batch size and length.
+
+    Returns:
+        Milliseconds a request: `constant`, `layers` for all layers, `best` of the full-depth peers, `least` at the cost
+        of our int8 engine, and `taken` by it; the shares `reachable` and `reached`. None where a bench lacks our int8
+        engine or the static int8 models in the same runtime.
+    """
+    named = {row["peer"]: row for row in rows}
+    static = [row for row in rows if row["kind"] == "cut" or row["peer"] == "ort-static-int8-full"]
+    if "ours-int8" not in named or "ort-static-int8-full" not in named or len(static) < 3:
+        return None
+    ours = named["ours-int8"]
+    layers, constant = np.polyfit([row["cost"] for row in static], [row["mean"] for row in static], 1)
+    best = min(row["mean"] for row in rows if row["kind"] == "full")
+    least = constant + layers * ours["cost"]
+    return {
+        "constant": float(constant),
+        "layers": float(layers),
+        "best": best,
+        "cost": ours["cost"],
+        "least": float(least),
+        "taken": ours["mean"],
+        "reachable": float(best / least * ours["cost"]),
+        "reached": ours["share"],
+    }
 
 
 def latency_figure(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.columns import from_rows, rows_where
+from offramp.reports.bench import limits
 from offramp.reports.reliability import calibration_table
 from offramp.reports.study import Attack, Part, Study
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
@@ -212,6 +213,26 @@ def bench_table(part: Part) -> TextTable:
     return TextTable("Peers", (*header, *rest), tuple(rows), note, words=2)
 
 
+def limits_table(part: Part) -> TextTable:
+    """How far an exit that costs nothing could get."""
+    digits = {"constant": 2, "layers": 2, "best": 2, "cost": 3, "least": 2, "taken": 2}
+    rows = []
+    for label, run in part.labelled("bench"):
+        table = run.tables["bench"].to_pylist()
+        for size, length in dict.fromkeys((row["batch_size"], row["length"]) for row in table):
+            found = limits([row for row in table if (row["batch_size"], row["length"]) == (size, length)])
+            if found is not None:
+                told = (number(value, digits.get(name, 3)) for name, value in found.items())
+                rows.append((label, str(size), str(length or "data"), *told))
+    header = ("model", "batch", "tokens", "constant", "all layers", "best full depth", "cost")
+    rest = ("exits for nothing", "ours-int8", "share in reach", "share reached")
+    note = (
+        "Milliseconds a request. Constant and layers: a line through the static int8 models' mean times; exits for "
+        "nothing: that line at our cost."
+    )
+    return TextTable("What limits early exits", (*header, *rest), tuple(rows), note)
+
+
 def bench_train_table(part: Part) -> TextTable:
     """What a training step costs."""
     rows = []
@@ -327,6 +348,7 @@ PARTS: dict[str, Callable[[Part], TextTable]] = {
     "calibration": reliability_errors_table,
     "timing": timing_table,
     "bench": bench_table,
+    "bench-limits": limits_table,
     "bench-train": bench_train_table,
     "bench-attack": bench_attack_table,
     "stream": stream_table,
