@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ GIB = 2**30
 
 def versions() -> dict[str, str]:
     """Versions of Python, offramp and the libraries that make numbers, as far as installed; imports none."""
+    from importlib import metadata  # a fortieth of a second, which an engine that only answers need not spend
+
     found = {"python": platform.python_version(), "offramp": _own_version()}
     for name in LIBRARIES:
         try:
@@ -28,6 +29,8 @@ def versions() -> dict[str, str]:
 
 def _own_version() -> str:
     """The version of the code that runs: an installed copy may be another one."""
+    from importlib import metadata
+
     own = getattr(sys.modules.get("offramp"), "__version__", None)
     try:
         return str(own or metadata.version("offramp"))

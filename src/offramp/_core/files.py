@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         OfframpError: the folder or file cannot be written, or the disk is full.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # os.replace is atomic in one folder
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # os.replace is atomic in one folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

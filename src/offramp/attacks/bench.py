@@ -12,6 +12,7 @@ from offramp._core.seeding import generator
 from offramp.attacks.drive import side_by_side
 from offramp.attacks.examples import Example, read_examples
 from offramp.attacks.options import Options
+from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.reference import ReferenceAttack
@@ -61,6 +62,7 @@ def bench_attack(
     parts: int = 2,
     batch_size: int = 64,
     seed: int = 0,
+    progress: Report | bool = False,
     **options: Any,
 ) -> list[Measured]:
     """Attack the same examples with some recipes and with the released work pattern, and say what each costs.
@@ -76,6 +78,7 @@ def bench_attack(
         parts: how often the ways take turns.
         batch_size: texts that ours run at once; a part's examples are attacked side by side.
         seed: for whatever the recipes draw.
+        progress: as for `attack`; every way's examples count.
         options: see `Options`.
 
     Returns:
@@ -93,11 +96,13 @@ def bench_attack(
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, settings)
     tallies = {name: [0.0] * 6 for name in ways}
-    for part in range(parts):
-        names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
-        for name in names:
-            spent = ways[name](examples[part::parts])
-            tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
+    with reporting(progress) as report:
+        done = _Done(report, len(examples) * len(ways))
+        for part in range(parts):
+            names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
+            for name in names:
+                spent = ways[name](examples[part::parts], done)
+                tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
     prepared = {name: recipe.search.prepared for name, recipe in made.items()}
     return [
         _measured(name, len(examples), tally, prepared.get(name, Prepared()))
@@ -105,17 +110,30 @@ def bench_attack(
     ]
 
 
-Way = Callable[[list[Example]], list[float]]  # wall, model seconds, forward, gradient, layers, clean layers
+class _Done:
+    """Counts examples for a report."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self.report, self.total, self.count = report, total, 0
+
+    def __call__(self, examples: int) -> None:
+        self.count += examples
+        self.report(self.count, self.total)
+
+
+# wall, model seconds, forward, gradient, layers, clean layers
+Way = Callable[[list[Example], Callable[[int], None]], list[float]]
 
 
 def _ours(recipe: Recipe, victim: Victim, seed: int) -> Way:
-    def way(examples: list[Example]) -> list[float]:
+    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
         started = time.perf_counter()
         searches = [
             recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
         ]
         outcomes = side_by_side(victim, recipe, searches)
         wall = time.perf_counter() - started
+        done(len(examples))
         accounts = [o.account for o in outcomes]
         totals = [sum(getattr(a, field) for a in accounts) for field in ("seconds", "forward", "gradient")]
         layers = [
@@ -130,10 +148,13 @@ def _ours(recipe: Recipe, victim: Victim, seed: int) -> Way:
 def _released(victim: Victim, options: Options) -> Way:
     reference = ReferenceAttack(victim, options)
 
-    def way(examples: list[Example]) -> list[float]:
+    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
         before = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
         started = time.perf_counter()
-        pairs = [reference.attack(e.text) for e in examples]
+        pairs = []
+        for example in examples:
+            pairs.append(reference.attack(example.text))
+            done(1)
         wall = time.perf_counter() - started
         after = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
         totals = [b - a for a, b in zip(before, after, strict=True)]

@@ -108,6 +108,7 @@ def bench(
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
     few = rows.select(range(min(COMPARED, len(rows))))
+    note(f"exports for every peer: {folder}")
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
     labels = rows["label"] if "label" in rows.column_names else None
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
@@ -119,6 +120,7 @@ def bench(
         labels,
         race.course(found.metrics[0]),
         lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
+        note,
     )
     cold, busy = cold_start(folder / "int8", count).p50, load.cores()
     lengths = token_counts(encodings)

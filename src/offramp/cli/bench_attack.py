@@ -63,6 +63,7 @@ def bench_attack(
         parts=parts,
         batch_size=batch_size,
         seed=chosen.seed,
+        progress=True,
         **vars(search),
     )
     slow = next(way for way in measured if way.name == REFERENCE)

@@ -47,13 +47,15 @@ def exported_engine(
             segments, policy, times, batch_size=batch_size, pad_values=pad_values, workers=workers
         )
     policy.check(segments.exit_layers, segments.kind, segments.gates)
-    alone = fits(segments.manifest, policy)
+    single = None
+    if fits(segments.manifest, policy):
+        single = SingleGraph(segments.folder, segments.manifest, policy, threads, segments.single)
     return CompactingEngine(
         segments,
         policy,
         batch_size=batch_size,
         pad_values=pad_values,
-        single=SingleGraph(segments.folder, segments.manifest, policy, threads) if alone else None,
+        single=single,
         times=times or guess_times(segments),
         workers=workers,
     )

@@ -37,10 +37,12 @@ class OnnxSegments:
         threads: CPU threads; by default as many as the process may use.
         verify: compare every file with its checksum first.
         device: `cpu`, or `cuda` where onnxruntime has that provider.
+        single: open the single graph too, if there is one, with so many threads.
 
     Attributes:
         manifest: what the folder says of itself.
         labels: class names; empty for regression.
+        single: the session of the single graph, None where it was not opened.
 
     Raises:
         ModelError: no exported folder, files missing or altered, or graphs that this ONNX Runtime cannot run.
@@ -49,12 +51,16 @@ class OnnxSegments:
     """
 
     def __init__(
-        self, folder: str | Path, *, threads: int | None = None, verify: bool = True, device: str = "cpu"
+        self,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        device: str = "cpu",
+        single: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.load(self.folder)
-        if verify:
-            self.manifest.verify(self.folder)
         self.exit_layers = self.manifest.exit_layers
         self.kind: Kind = self.manifest.kind
         self.gates = self.manifest.gates
@@ -65,7 +71,13 @@ class OnnxSegments:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
             ) from error
-        self._open(threads, device)
+        with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading, and the two share no core
+            checked = pool.submit(self.manifest.verify, self.folder) if verify else None
+            try:
+                self._open(threads, device, single)
+            finally:  # that a file is damaged says more than what the library makes of it
+                if checked is not None:
+                    checked.result()
         self._shared = frozenset(self.manifest.shared)
         # What segment k and those behind it read: the rest of the state is dropped as soon as it can be.
         self._needed = [
@@ -73,12 +85,19 @@ class OnnxSegments:
             for k in range(len(self.manifest.segments) + 1)
         ]
 
-    def _open(self, threads: int | None, device: str) -> None:
-        """Load the graphs, side by side."""
-        paths = [self.folder / part.file for part in self.manifest.segments]
-        load = partial(open_session, threads=threads, manifest=self.manifest, device=device, lean=True)
+    def _open(self, threads: int | None, device: str, single: int | None) -> None:
+        """Load the graphs, side by side, the largest first."""
+        load = partial(open_session, manifest=self.manifest, lean=True)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            self.sessions = list(pool.map(load, paths))
+            alone = None
+            if single is not None and self.manifest.single:
+                alone = pool.submit(load, self.folder / self.manifest.single, single, spinning=True)
+            parts = [
+                pool.submit(load, self.folder / part.file, threads, device=device)
+                for part in self.manifest.segments
+            ]
+            self.sessions = [part.result() for part in parts]
+            self.single = None if alone is None else alone.result()
 
     def _compute(self, k: int, tensors: OnnxState) -> Sequence[NDArray[Any]]:
         """The outputs of graph `k`, in the order of the manifest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +24,24 @@ class SingleGraph:
         manifest: what it says of itself.
         policy: its rule has to be the one that the graph decides by.
         threads: CPU threads; by default as many as the process may use.
+        session: of the graph, where it is open already.
 
     Raises:
         ModelError: a graph that this ONNX Runtime cannot run.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, policy: Policy, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        policy: Policy,
+        threads: int | None = None,
+        session: Any = None,
+    ) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        self.session = open_session(folder / manifest.single, threads, manifest, spinning=True, lean=True)
+        self.session = session or open_session(
+            folder / manifest.single, threads, manifest, spinning=True, lean=True
+        )
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.constants = {

@@ -51,6 +51,7 @@ def time_interleaved(
     clock: Callable[[], float] = time.perf_counter,
     rest: float = 0.0,
     lead: int = 0,
+    watch: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Timing]:
     """Time callables against each other.
 
@@ -66,6 +67,7 @@ def time_interleaved(
         rest: seconds of sleep before each call, so that threads of the one before, which spin for a while, are gone.
         lead: calls before each timed one, without a rest between: caches and cores are then those of a program that
             does nothing else, and not what the neighbour left.
+        watch: is told after each round how many are done.
 
     Returns:
         One `Timing` a name.
@@ -94,6 +96,7 @@ def time_interleaved(
                 calls[name]()
                 if r >= 0:
                     seconds[name][r] = clock() - before
+            watch(max(r + 1, 0))
     finally:
         if collecting:
             gc.enable()

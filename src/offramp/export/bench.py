@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def race(
     labels: ArrayLike | None,
     course: Course = Course(),
     tokenise: Tokenise | None = None,
+    progress: Callable[[str], object] = lambda told: None,
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
@@ -75,6 +77,7 @@ def race(
         course: batch sizes, lengths and rounds.
         tokenise: makes the encodings of a request anew from its texts, in the time of every peer; without it, and
             where texts are brought to one length, token ids lie ready.
+        progress: is told what is being measured.
 
     Returns:
         A row for each peer and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and `high`,
@@ -95,35 +98,64 @@ def race(
         encodings, tokenise = [at_length(one, course.length) for one in encodings], None
     given = tokenise or (lambda rows: [encodings[row] for row in rows])
     peers = chosen_peers(find_peers(contest), course.peers)
-    memory = {
-        name: peak_memory(contest, name, encodings[: max(sizes)]) if course.memory else None for name in peers
-    }
-    runs = {name: peer.build(contest) for name, peer in peers.items()}
-    scores = {
-        name: None if labels is None else scored(run, encodings, labels, course.metric)
-        for name, run in runs.items()
+    entrants = {
+        name: _enter(contest, name, peer, encodings, labels, course, progress) for name, peer in peers.items()
     }
     costs = Costs(contest, encodings)
     rows = []
     for size in sizes:
         batches = request_batches(encodings, size, course.seed)
-        for run in runs.values():  # compilers and shape caches, before anything is timed
+        progress(f"batch {size}: warming up")
+        for entrant in entrants.values():  # compilers and shape caches, before anything is timed
             for batch in batches:
-                run([encodings[i] for i in batch])
+                entrant.run([encodings[i] for i in batch])
         lead = LEAD if size == 1 else 0
-        calls = {name: requests(run, given, batches, lead) for name, run in runs.items()}
+        calls = {name: requests(one.run, given, batches, lead) for name, one in entrants.items()}
         rounds = course.repeats * len(batches)
-        timings = time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead)
+        watch = partial(_tell, progress, f"batch {size}", rounds)
+        timings = time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead, watch=watch)
         timed = np.concatenate(batches)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
         best = min(means[name] for name, peer in peers.items() if peer.kind == "full")
         for name, timing in timings.items():
             known = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": course.length}
             ideal = compared(means[name], best, costs.of(name, peers[name].kind, timed))
-            rest = {"score": scores[name], "peak_mib": memory[name], "joules": joules(calls[name], size)}
+            told = {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
             first = next(iter(timings.values()))
-            rows.append({**known, **summary(timing, first, size, means[name]), **ideal, **rest})
+            times = {**summary(timing, first, size, means[name]), **ideal}
+            rows.append({**known, **times, **told, "joules": joules(calls[name], size)})
     return rows
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A peer that is ready: its score on all texts, and the peak memory of a process of its own."""
+
+    run: Answers
+    score: float | None
+    peak_mib: float | None
+
+
+def _enter(
+    contest: Contest,
+    name: str,
+    peer: Peer,
+    encodings: Sequence[Encoding],
+    labels: ArrayLike | None,
+    course: Course,
+    progress: Callable[[str], object],
+) -> Entrant:
+    progress(f"{name}: {'memory and score' if course.memory else 'score'}")
+    most = encodings[: max(course.batch_sizes)]
+    peak = peak_memory(contest, name, most) if course.memory else None
+    run = peer.build(contest)
+    return Entrant(run, None if labels is None else scored(run, encodings, labels, course.metric), peak)
+
+
+def _tell(progress: Callable[[str], object], what: str, rounds: int, done: int) -> None:
+    """Every tenth of the rounds."""
+    if done and done % max(rounds // 10, 1) == 0:
+        progress(f"{what}: {done} of {rounds} rounds")
 
 
 def chosen_peers(peers: dict[str, Peer], names: Sequence[str]) -> dict[str, Peer]:

@@ -84,7 +84,11 @@ class Engine:
         self.segments: Any
         self.encoder: Any
         if backend != "torch":
-            options = {"threads": 1 if device == "cpu" else threads, "device": device}
+            from offramp.engine.onnx import thread_count
+
+            # A policy of one's own may be for another rule than the single graph's.
+            alone = thread_count(threads) if device == "cpu" and policy is None and not pools else None
+            options = {"threads": 1 if device == "cpu" else threads, "device": device, "single": alone}
             self.segments, self.encoder, self.labels, exported = _onnx_parts(model, options, policy is None)
             policy = exported if policy is None else policy
         else:
