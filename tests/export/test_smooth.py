@@ -71,3 +71,13 @@ def test_int8_is_nearer_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         found = run(onnx.load(str(tmp_path / "int8.onnx")), feed(9))[0]
         errors.append(float(np.abs(found - expected).mean()))
     assert errors[0] < errors[1] / 1.5
+
+
+def test_ranges_are_means_over_batches(tmp_path: Path) -> None:
+    onnx.save(two_products(), tmp_path / "fp32.onnx")
+    feeds = [
+        {"x": np.full((4, WIDTH), v, np.float32), "z": np.full((4, WIDTH), v, np.float32)} for v in (1, 9)
+    ]
+    quantise_graph(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", feeds, fold=False)
+    tensors = {t.name: t for t in onnx.load(str(tmp_path / "int8.onnx")).graph.initializer}
+    assert numpy_helper.to_array(tensors["z_scale"]) == pytest.approx((1 + 9) / 2 / 255)

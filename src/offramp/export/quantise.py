@@ -96,7 +96,11 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
             weight_type=q.QuantType.QInt8,
             calibrate_method=q.CalibrationMethod.MinMax,  # its others cannot take batches of several lengths
             reduce_range=True,  # 7-bit weights: with 8, sums saturate on CPUs without VNNI, which then answer otherwise
-            extra_options={"WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": list(QUANTISED)},
+            extra_options={
+                "WeightSymmetric": True,
+                "OpTypesToExcludeOutputQuantization": list(QUANTISED),
+                "CalibMovingAverage": True,  # a range for the largest value ever seen leaves all others few levels
+            },
         )
     if fold:
         model = onnx.load(str(target))

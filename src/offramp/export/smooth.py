@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALPHA = 0.5  # how much of the difficulty moves to the weights
-SPREAD = 8.0  # largest channel over the median one: below, a division of its own does not pay
+SPREAD = 24.0  # largest channel over the median one: below, the weights suffer more than the activations gain
 
 
 def smooth(model: Any, names: Sequence[str], feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[str]:

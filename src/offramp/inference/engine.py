@@ -75,31 +75,27 @@ class Engine:
         device: str = "cpu",
         pools: bool = False,
     ) -> None:
-        if backend is None:
-            backend = (
-                "onnx" if isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file() else "torch"
-            )
-        if backend not in BACKENDS:
-            raise ConfigError(unknown_name("backend", backend, BACKENDS))
+        backend = _backend(model, backend)
+        on_cpu = backend == "onnx" and device == "cpu"
         self.segments: Any
         self.encoder: Any
-        if backend != "torch":
-            from offramp.engine.onnx import thread_count
-
-            # A policy of one's own may be for another rule than the single graph's.
-            alone = thread_count(threads) if device == "cpu" and policy is None and not pools else None
-            options = {"threads": 1 if device == "cpu" else threads, "device": device, "single": alone}
-            self.segments, self.encoder, self.labels, exported = _onnx_parts(model, options, policy is None)
-            policy = exported if policy is None else policy
-        else:
+        if backend == "torch":
             self.segments, self.encoder, self.labels = _torch_parts(model)
+        else:
+            options = {"threads": 1 if on_cpu else threads, "device": device}
+            # A policy of one's own may be for another rule than the single graph's.
+            alone = on_cpu and policy is None and not pools
+            self.segments, self.encoder, self.labels, exported = _onnx_parts(
+                model, options, policy is None, threads if alone else 0
+            )
+            policy = exported if policy is None else policy
         if policy is None:
             raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
         if not isinstance(policy, Policy):
             policy = Policy.load(policy)
         parts: dict[str, Any] = {"batch_size": batch_size, "pad_values": self.encoder.pad_values}
         self.compacting: CompactingEngine[Any]
-        if backend != "torch" and device == "cpu":
+        if on_cpu:
             from offramp.engine.exported import exported_engine
 
             self.compacting = exported_engine(self.segments, policy, threads=threads, pools=pools, **parts)
@@ -158,6 +154,16 @@ class Engine:
         ]
 
 
+def _backend(model: SegmentedModel | str | Path, name: str | None) -> str:
+    """The backend asked for, by default what the model is made for."""
+    if name is None:
+        exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
+        return "onnx" if exported else "torch"
+    if name not in BACKENDS:
+        raise ConfigError(unknown_name("backend", name, BACKENDS))
+    return name
+
+
 def _times(segments: Segments[Any], encoder: Any) -> SegmentTimes:
     """Times of segments that choose their threads themselves."""
     example = encoder(["word " * 9], None)[0]
@@ -180,15 +186,18 @@ def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any
 
 
 def _onnx_parts(
-    model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool
+    model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool, alone: int | None
 ) -> tuple[Segments[Any], Any, tuple[str, ...], Policy | None]:
-    """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch."""
-    from offramp.engine.onnx import OnnxSegments
+    """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch.
+
+    `alone` are the threads of the single graph, by default as many as the process may use; 0 leaves it closed.
+    """
+    from offramp.engine.onnx import OnnxSegments, thread_count
 
     if not isinstance(model, str | Path):
         raise ConfigError(
             "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
         )
-    segments = OnnxSegments(model, **options)
+    segments = OnnxSegments(model, **options, single=None if alone == 0 else thread_count(alone))
     policy = segments.policy() if with_policy else None
     return segments, segments.encoder(), segments.labels, policy
