@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion, scores
 from offramp.engine.agreement import compare
@@ -90,6 +92,24 @@ def test_predictions_speak_the_users_language(model: Any) -> None:
     assert engine.predict([]) == []
     assert len(engine.predict(["", "\ud800", "a\x00b", "good " * 5000])) == 4
     assert len(engine.predict(["a film"], ["a plot"])) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the library's own use of it
+@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_give_the_same_answers(model: Any, texts: Any) -> None:
+    run = trace(model, texts)
+    middle = float(np.median(scores(make_criterion("confidence"), run)[:, 0]))
+    policy = Policy(make_criterion("confidence", middle + 1e-4), model.exit_layers)
+    own = deepcopy(model)  # layers are compiled in place
+    for batch_size in (1, 64):  # torch compiles for one row apart
+        engine = Engine(own, policy, backend="torch-compiled", batch_size=batch_size)
+        assert compare(engine.decide(texts["text"]), run, policy).holds
+
+
+def test_compiling_needs_a_compiler(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.inference.segments.can_compile", lambda: False)
+    with pytest.raises(ConfigError, match=r"install g\+\+, or use backend='torch'"):
+        Engine(model, Policy(make_criterion("confidence", 0.5), model.exit_layers), backend="torch-compiled")
 
 
 def test_misuse(model: Any, texts: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,11 @@ def cpu_model() -> str:
     except (OSError, subprocess.SubprocessError):
         return platform.machine()
     return platform.processor() or platform.machine()
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs for a CPU."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "cl"))
 
 
 def usable_cores() -> int:

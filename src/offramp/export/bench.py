@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
 from offramp.engine.batching import Encoding, token_counts
@@ -168,8 +168,7 @@ def chosen_peers(peers: dict[str, Peer], names: Sequence[str]) -> dict[str, Peer
         if name not in peers:
             raise ConfigError(unknown_name("peer", name, peers))
     if not names:
-        compiler = any(shutil.which(name) for name in ("g++", "clang++", "cl"))
-        return {name: peer for name, peer in peers.items() if compiler or name != "compiled-full"}
+        return {name: peer for name, peer in peers.items() if can_compile() or name != "compiled-full"}
     if not any(peers[name].kind == "full" for name in names):
         raise ConfigError(
             f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"

@@ -24,7 +24,7 @@ from offramp.engine.segments import Segments
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
-BACKENDS = ("torch", "onnx")
+BACKENDS = ("torch", "torch-compiled", "onnx")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Engine:
     Args:
         model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
         policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
-        backend: `torch`, or `onnx` for an exported folder; by default what the model is made for.
+        backend: `torch`, or `onnx` for an exported folder; by default what the model is made for. `torch-compiled` lets
+            torch compile the model's layers at the first batch, which takes half a minute and a C++ compiler.
         batch_size: rows run at once; exits and labels do not depend on it.
         threads: CPU threads of an exported folder; by default as many as the process may use. Each runs batches of its
             own; a text that comes alone has them all.
@@ -79,8 +80,9 @@ class Engine:
         on_cpu = backend == "onnx" and device == "cpu"
         self.segments: Any
         self.encoder: Any
-        if backend == "torch":
-            self.segments, self.encoder, self.labels = _torch_parts(model)
+        if backend != "onnx":
+            compiled = backend == "torch-compiled"
+            self.segments, self.encoder, self.labels = _torch_parts(model, compiled)
         else:
             options = {"threads": 1 if on_cpu else threads, "device": device}
             # A policy of one's own may be for another rule than the single graph's.
@@ -170,7 +172,9 @@ def _times(segments: Segments[Any], encoder: Any) -> SegmentTimes:
     return measure_segments(segments, example, threads=usable_cores(), longest=encoder.max_length)
 
 
-def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any, tuple[str, ...]]:
+def _torch_parts(
+    model: SegmentedModel | str | Path, compiled: bool
+) -> tuple[Segments[Any], Any, tuple[str, ...]]:
     """Segments, encoder and labels of a torch model."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
@@ -182,7 +186,7 @@ def _torch_parts(model: SegmentedModel | str | Path) -> tuple[Segments[Any], Any
     from offramp.model.encoding import TextEncoder
 
     loaded = load_model(model) if isinstance(model, str | Path) else model
-    return TorchSegments(loaded), TextEncoder.of(loaded), loaded.labels
+    return TorchSegments(loaded, compiled=compiled), TextEncoder.of(loaded), loaded.labels
 
 
 def _onnx_parts(

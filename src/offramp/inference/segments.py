@@ -9,16 +9,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offramp._core.environment import can_compile
+from offramp._core.errors import ConfigError
 from offramp._core.trace import Evidence, Kind
 from offramp.engine.segments import Batch
 from offramp.model.base import SegmentedModel
+from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 
 class TorchSegments:
-    """Drives a multi-exit model or a cascade segment by segment, on its own device, without gradients."""
+    """Drives a multi-exit model or a cascade segment by segment, on its own device, without gradients.
 
-    def __init__(self, model: SegmentedModel) -> None:
+    Args:
+        model: the model.
+        compiled: compile its layers, in place, at their first use; batches of any shape then share the code.
+
+    Raises:
+        ConfigError: `compiled` without a C++ compiler, which torch needs on a CPU.
+    """
+
+    def __init__(self, model: SegmentedModel, *, compiled: bool = False) -> None:
         self.model = model.eval()
+        if compiled:
+            compile_layers(model)
         self.exit_layers = model.exit_layers
         self.kind: Kind = model.kind
         self.gates = model.gates
@@ -53,3 +66,15 @@ class TorchSegments:
     def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `SegmentedModel.costs`."""
         return self.model.costs(lengths)
+
+
+def compile_layers(model: SegmentedModel) -> None:
+    """Let torch compile every layer at its first use: layers are alike, so that one compilation serves them all."""
+    if model.device.type == "cpu" and not can_compile():
+        raise ConfigError(
+            "torch compiles for a CPU with a C++ compiler, and there is none: install g++, or use backend='torch'"
+        )
+    for part in model.modules():
+        if isinstance(part, MultiExitForSequenceClassification):
+            for layer in part.driver.layers:
+                layer.compile(dynamic=True)
