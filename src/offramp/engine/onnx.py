@@ -71,7 +71,7 @@ class OnnxSegments:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
             ) from error
-        with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading, and the two share no core
+        with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading: side by side
             checked = pool.submit(self.manifest.verify, self.folder) if verify else None
             try:
                 self._open(threads, device, single)
