@@ -31,9 +31,9 @@ def limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         rows: of a `bench` table, of one batch size and length.
 
     Returns:
-        Milliseconds a request: `constant`, `layers` for all layers, `best` of the full-depth peers, `least` at the cost
-        of our int8 engine, and `taken` by it; the shares `reachable` and `reached`. None where a bench lacks our int8
-        engine or the static int8 models in the same runtime.
+        Milliseconds a request: `constant`, `layers` for all layers, `best` of the full-depth peers, `least` at the
+        `cost` of our int8 engine (a share of the full model's), and `taken` by it; the shares `reachable` and
+        `reached`. None where a bench lacks our int8 engine or the static int8 models in the same runtime.
     """
     named = {row["peer"]: row for row in rows}
     static = [row for row in rows if row["kind"] == "cut" or row["peer"] == "ort-static-int8-full"]
