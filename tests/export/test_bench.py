@@ -40,7 +40,7 @@ def contest(
     folder = tmp_path_factory.mktemp("bench")
     tiny_models["multi_exit"].save_pretrained(folder / "model")
     Policy.load(exports["multi_exit"] / "policy.json").save(folder / "policy.json")
-    return Contest(folder / "model", folder / "work", 1)
+    return Contest(folder / "model", folder / "work", 1, (1, 3))
 
 
 def test_every_peer_meets_the_same_requests() -> None:

@@ -93,7 +93,7 @@ def bench(
     from offramp.engine.load import OtherLoad
     from offramp.engine.manifest import Manifest
     from offramp.engine.tokenization import FileEncoder
-    from offramp.export.bench import cold_start
+    from offramp.export.bench import cold_start, entered
     from offramp.export.bench import race as run
     from offramp.export.contest import prepare
     from offramp.export.peers import Contest
@@ -108,6 +108,8 @@ def bench(
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
     few = rows.select(range(min(COMPARED, len(rows))))
+    contest, course = Contest(model, folder, count, chosen.exit_layers), race.course(found.metrics[0])
+    entered(contest, course, len(rows))  # before the exports, which take minutes
     note(f"exports for every peer: {folder}")
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
     labels = rows["label"] if "label" in rows.column_names else None
@@ -115,10 +117,10 @@ def bench(
     encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
     load = OtherLoad()
     table = run(
-        Contest(model, folder, count),
+        contest,
         encodings,
         labels,
-        race.course(found.metrics[0]),
+        course,
         lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
         note,
     )

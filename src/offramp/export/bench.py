@@ -87,23 +87,18 @@ def race(
         all texts, `peak_mib` of a process that runs this peer alone, and `joules` a text where the machine tells.
 
     Raises:
-        ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
+        ConfigError: as `entered` says.
     """
-    sizes = course.batch_sizes
-    if not sizes or min(sizes) < 1 or max(sizes) > len(encodings):
-        raise ConfigError(
-            f"batch sizes must lie in 1..{len(encodings)}, the number of texts, got {list(sizes)}"
-        )
+    peers = entered(contest, course, len(encodings))
     if course.length:
         encodings, tokenise = [at_length(one, course.length) for one in encodings], None
     given = tokenise or (lambda rows: [encodings[row] for row in rows])
-    peers = chosen_peers(find_peers(contest), course.peers)
     entrants = {
         name: _enter(contest, name, peer, encodings, labels, course, progress) for name, peer in peers.items()
     }
     costs = Costs(contest, encodings)
     rows = []
-    for size in sizes:
+    for size in course.batch_sizes:
         batches = request_batches(encodings, size, course.seed)
         progress(f"batch {size}: warming up")
         for entrant in entrants.values():  # compilers and shape caches, before anything is timed
@@ -156,6 +151,18 @@ def _tell(progress: Callable[[str], object], what: str, rounds: int, done: int) 
     """Every tenth of the rounds."""
     if done and done % max(rounds // 10, 1) == 0:
         progress(f"{what}: {done} of {rounds} rounds")
+
+
+def entered(contest: Contest, course: Course, texts: int) -> dict[str, Peer]:
+    """The peers of a course, which can be asked for before anything is exported.
+
+    Raises:
+        ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
+    """
+    sizes = course.batch_sizes
+    if not sizes or min(sizes) < 1 or max(sizes) > texts:
+        raise ConfigError(f"batch sizes must lie in 1..{texts}, the number of texts, got {list(sizes)}")
+    return chosen_peers(find_peers(contest), course.peers)
 
 
 def chosen_peers(peers: dict[str, Peer], names: Sequence[str]) -> dict[str, Peer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from offramp._core.records import write_text
 from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
-from offramp.export.run import Texts, export_model
+from offramp.export.run import Texts, export_model, labels_of, write_int8
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
@@ -29,7 +30,7 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
     """
-    from offramp.export.graphs import export_cut
+    from offramp.export.joining import write_cut
     from offramp.export.quantise import quantise_graph
     from offramp.model import load_model
     from offramp.model.encoding import TextEncoder
@@ -40,20 +41,24 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     done.unlink(missing_ok=True)
     loaded = load_model(model)
     manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
-    export_model(loaded, work / "int8", precision="int8", policy=policy, texts=texts)
+    encoder = TextEncoder.of(loaded)
+    encodings = encoder.dataset(texts.calibration)[0]
+    shutil.rmtree(work / "int8", ignore_errors=True)
+    compared = encoder.dataset(texts.comparison)[0]
+    write_int8(
+        loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels_of(texts.comparison)
+    )
     full = work / "full"
     full.mkdir(parents=True, exist_ok=True)
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew
-    encodings = TextEncoder.of(loaded).dataset(texts.calibration)[0]
     feeds: list[Any] = [dict(batch) for _, batch in batches(encodings, 16, manifest.pad_values)]
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         for exit, layer in enumerate(manifest.exit_layers):
             last = exit == len(manifest.exit_layers) - 1
-            source = export_cut(loaded, manifest.inputs, Path(scratch), exit)
+            source = full / "fp32.onnx" if last else Path(scratch) / "cut.onnx"
+            write_cut(work / "fp32", manifest, exit, source)
             given = [{name: feed[name] for name in manifest.inputs} for feed in feeds]
             quantise_graph(source, full / ("static.onnx" if last else f"cut-{layer}.onnx"), given)
-            if last:
-                source.replace(full / "fp32.onnx")
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", manifest, feeds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from offramp.export.joining import used
+
 DOMAIN = "com.microsoft"
 FUSED = "MatMulIntegerToFloat"
 
@@ -46,7 +48,7 @@ def fold_products(graph: Any) -> int:
         if node.output[0] in folded or node.output[0] not in dropped
     ]
     del graph.node[:]
-    graph.node.extend(_used(nodes, outputs))
+    graph.node.extend(used(nodes, outputs))
     return len(folded)
 
 
@@ -64,14 +66,3 @@ def _fused(sides: list[Any], bias: str, end: Any) -> Any:
     (a, a_scale, a_zero), (b, b_scale, b_zero) = (tuple(side.input) for side in sides)
     inputs = [a, b, a_scale, b_scale, a_zero, b_zero, *([bias] if bias else [])]
     return helper.make_node(FUSED, inputs, [end.output[0]], name=f"{end.name}.{FUSED}", domain=DOMAIN)
-
-
-def _used(nodes: list[Any], outputs: set[str]) -> list[Any]:
-    """The nodes whose results somebody reads."""
-    kept: list[Any] = []
-    wanted = set(outputs)
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= set(node.input)
-    return kept[::-1]

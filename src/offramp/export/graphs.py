@@ -64,25 +64,6 @@ class LaterSegment(nn.Module):
         return ({} if last else {hidden_name(self.k): state.hidden}) | answer(self.model, self.k, state)
 
 
-class FullDepth(nn.Module):
-    """Token ids to one exit's answer, without the heads before it: by default the last exit's."""
-
-    def __init__(
-        self, model: MultiExitForSequenceClassification, names: Sequence[str], exit: int | None = None
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.names = tuple(names)
-        self.exit = len(model.exit_layers) - 1 if exit is None else exit
-
-    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """The logits by name."""
-        state = self.model.start(dict(zip(self.names, tensors, strict=True)))
-        for k in range(self.exit + 1):
-            state = self.model.segment(k, state)
-        return {"logits": self.model.head(self.exit, state)[0]}
-
-
 def hidden_name(k: int) -> str:
     """Name of the hidden states at exit `k`: a graph may not call an input and an output the same."""
     return f"hidden.{k + 1}"
@@ -155,19 +136,6 @@ def exportable(model: SegmentedModel) -> Any:
     plain = cast(Any, copy.deepcopy(model)).to("cpu", torch.float32).eval()
     plain.set_attn_implementation("eager")  # plain matrix products, which every runtime knows how to fuse
     return plain
-
-
-def export_cut(model: SegmentedModel, inputs: Sequence[str], folder: Path, exit: int) -> Path:
-    """Write the model cut behind one exit (0-based), or that member of a cascade, as one graph with its head alone.
-
-    Returns:
-        The file, `segment-1.onnx` in the folder.
-    """
-    plain = exportable(model)
-    if isinstance(plain, MultiModelForSequenceClassification):
-        plain, exit = plain.member(exit), 0
-    batches = [probe(plain, inputs, *sizes) for sizes in PROBES]
-    return folder / write(FullDepth(plain, inputs, exit), batches, folder, 0)[0].file
 
 
 def select(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -35,11 +35,13 @@ class Contest:
         model: folder of the trained model.
         work: folder of its exports, as `offramp.export.contest.prepare` leaves it.
         threads: CPU threads of every peer.
+        layers: after which the model's exits sit, counted from 1.
     """
 
     model: Path
     work: Path
     threads: int
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,6 @@ def make_engine(contest: Contest, precision: str) -> CompactingEngine[Any]:
 
 def find_peers(contest: Contest) -> dict[str, Peer]:
     """All peers that this machine has the libraries for, by name; the first is what speed-ups are counted from."""
-    work = contest.work / "full"
     peers = {
         "eager-full": Peer(eager, "full"),
         "compiled-full": Peer(partial(eager, compiled=True), "full"),
@@ -152,10 +153,9 @@ def find_peers(contest: Contest) -> dict[str, Peer]:
     }
     if importlib.util.find_spec("openvino") is not None:
         peers["openvino-full"] = Peer(partial(openvino_graph, file="fp32.onnx"), "full")
-        if (work / "nncf.xml").is_file():
+        if importlib.util.find_spec("nncf") is not None:
             peers["openvino-nncf-full"] = Peer(partial(openvino_graph, file="nncf.xml"), "full")
-    layers = Manifest.load(contest.work / "fp32").exit_layers
-    for layer in layers[:-1]:
+    for layer in contest.layers[:-1]:
         peers[f"cut-{layer}"] = Peer(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
     peers["eager-exits"] = Peer(eager_one_by_one, "earlier")
     peers["eager-compaction"] = Peer(eager_compaction, "earlier")

@@ -14,6 +14,8 @@ from offramp._core.errors import MissingExtraError
 from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState
+from offramp.export.attention import fold_attention
+from offramp.export.embeddings import narrow_embeddings
 from offramp.export.fold import DOMAIN, fold_products
 from offramp.export.graphs import silent
 from offramp.export.smooth import smooth
@@ -54,7 +56,7 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
-    """One graph; attention's products of two activations, norms, poolings and embeddings stay in float32.
+    """One graph; attention's products of two activations, norms and poolings stay in float32.
 
     Where a few channels are far larger than the others they are evened out first; see `offramp.export.smooth`.
 
@@ -62,7 +64,8 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
         source: the float32 graph.
         target: the int8 graph.
         feeds: its inputs on real texts.
-        fold: write products and biases as one operator of ONNX Runtime's own; see `offramp.export.fold`.
+        fold: write attention as one operator, and products with their biases as one of ONNX Runtime's own; see
+            `offramp.export.attention` and `offramp.export.fold`.
 
     Raises:
         MissingExtraError: without `onnx`.
@@ -81,6 +84,9 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
             return next(self.feeds, None)
 
     model = onnx.load(str(source))
+    narrow_embeddings(model.graph)
+    if fold:
+        model = fold_attention(model)
     excluded = unsuited(model.graph)
     smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
     with silent():

@@ -29,6 +29,7 @@ POLICY = "policy.json"
 SINGLE = "single.onnx"
 TOKENIZER = "tokenizer.json"
 MIN_CALIBRATION = 16
+FEW = 32  # texts on which the graphs that int8 is made from are compared with the model
 LARGEST = 1_800_000_000  # a protobuf file ends at 2 GiB; larger models run as segments alone
 
 
@@ -96,10 +97,14 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "fp32"
         draft.mkdir()
-        manifest = write_fp32(loaded, encoder, chosen, draft, compared, labels)
+        manifest = write_graphs(loaded, encoder, chosen, draft)
         if precision == "int8":
+            refuse_wrong_graph(compare(loaded, draft, compared[:FEW], chosen))
             fp32, draft = draft, Path(scratch) / "int8"
             manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared, labels)
+        else:
+            manifest = seal(manifest, draft, loaded, chosen, compared, labels)
+            refuse_wrong_graph(manifest.checks)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
@@ -127,15 +132,10 @@ def check_output(folder: Path) -> Path:
     return folder
 
 
-def write_fp32(
-    model: SegmentedModel,
-    encoder: TextEncoder,
-    policy: Policy | None,
-    folder: Path,
-    compared: Sequence[Encoding],
-    labels: Any = None,
+def write_graphs(
+    model: SegmentedModel, encoder: TextEncoder, policy: Policy | None, folder: Path
 ) -> Manifest:
-    """Graphs, tokenizer, policy and manifest in float32, compared with the model."""
+    """The segments' graphs in float32, tokenizer, policy, and a manifest without checks."""
     from offramp.export.graphs import OPSET, export_graphs
 
     names = tuple(encoder([""])[0])
@@ -163,9 +163,7 @@ def write_fp32(
         tokenizer=TOKENIZER,
         versions=versions(),
     )
-    manifest = add_single(manifest, folder, policy)
-    manifest = seal(manifest, folder, model, policy, compared, labels)
-    refuse_wrong_graph(manifest.checks)
+    manifest.save(folder)
     return manifest
 
 
@@ -186,7 +184,7 @@ def write_int8(
     for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
-    manifest = add_single(replace(fp32, precision="int8", single="", single_rule=""), folder, policy)
+    manifest = replace(fp32, precision="int8", single="", single_rule="")
     return seal(manifest, folder, model, policy, compared, labels)
 
 
@@ -210,14 +208,13 @@ def seal(
     compared: Sequence[Encoding],
     labels: Any = None,
 ) -> Manifest:
-    """Compare the folder with its model, take the checksums, and write the manifest."""
-    from offramp.inference.segments import TorchSegments
-
+    """Write the single graph too, take the checksums, compare the folder with its model, and write the manifest."""
+    manifest = add_single(manifest, folder, policy)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
+    checks = compare(model, folder, compared, policy, labels)
     exported = OnnxSegments(folder, threads=1, verify=False)
-    checks = check_export(TorchSegments(model), exported, compared, manifest.pad_values, policy, labels)
     if manifest.single and policy is not None:
         checks["single_differs"] = single_differs(exported, policy, compared)
     times: dict[str, Any] = {}
@@ -227,6 +224,22 @@ def seal(
     manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest
+
+
+def compare(
+    model: SegmentedModel,
+    folder: Path,
+    compared: Sequence[Encoding],
+    policy: Policy | None,
+    labels: Any = None,
+) -> dict[str, Any]:
+    """How the graphs of a folder answer beside the model; see `parity.check_export`."""
+    from offramp.inference.segments import TorchSegments
+
+    exported = OnnxSegments(folder, threads=1, verify=False)
+    return check_export(
+        TorchSegments(model), exported, compared, exported.manifest.pad_values, policy, labels
+    )
 
 
 def write_tokenizer(encoder: TextEncoder, path: Path) -> None:
