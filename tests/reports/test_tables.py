@@ -189,7 +189,11 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "model_share": 0.8,
     }
     depths = {"clean_depth": 2.0, "depth": 5.5, "times_faster": 12.0}
+    risks = {"mean_risk": 0.011, "high_risk": 0.019, "cost": 0.4, "held": 0.995, "kept": True}
+    counts = {"calibration": 500, "measured": 500, "splits": 200}
+    stated = {"criterion": "entropy", "guarantee": "accuracy_drop", "alpha": 0.02, "delta": 0.1}
     for name, row in {
+        "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
         "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths},
     }.items():
@@ -201,6 +205,8 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     assert tables["bench-attack"].rows == (
         ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "1000", "0.80", "12.0"),
     )
+    names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
+    assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)
 
 
 def race_row(peer: str, kind: str, mean: float, cost: float, share: float = 0.0) -> dict[str, object]:

@@ -17,6 +17,7 @@ is a list of rows, a dict of columns, or the name of a Parquet file relative to 
 `bench_train`  rows of `training.bench.bench_training`
 `bench_attack` rows of `attacks.bench.bench_attack`, with how much faster than the released pattern
 `stream`       rows of `export.stream.stream_series`, with the mode
+`promises`     rows of `calibration.promises.check_promises`
 =============  ========================================================================================
 
 and in `metrics` or `config`, all optional:
@@ -56,6 +57,7 @@ DIFFERENCE = ("difference", "difference_low", "difference_high")
 LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
 COSTS = ("times_plain", "activation_mib")
 PASSES = ("examples_per_second", "forward", "gradient")
+KEPT = ("calibration", "measured", "held", "mean_risk", "high_risk", "cost", "kept")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": ("name", "estimate", "low", "high"),
     "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
@@ -100,6 +102,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "times_faster",
     ),
     "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
+    "promises": ("criterion", "guarantee", "alpha", "delta", "splits", *KEPT),
 }
 ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
 

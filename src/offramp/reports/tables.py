@@ -246,6 +246,33 @@ def bench_train_table(part: Part) -> TextTable:
     return TextTable("Training steps", header, tuple(rows), note, words=2)
 
 
+def promises_table(part: Part) -> TextTable:
+    """How often thresholds with a guarantee keep it."""
+    rows = []
+    for label, run in part.labelled("promises"):
+        for row in run.tables["promises"].to_pylist():
+            stated = "on average" if row["delta"] is None else f"with probability {1 - row['delta']:g}"
+            held = f"{round(row['held'] * row['splits'])} of {row['splits']}"
+            told = [number(row[name]) for name in ("mean_risk", "high_risk", "cost")]
+            names = (label, row["criterion"], row["guarantee"].replace("_", " "))
+            rows.append((*names, f"{row['alpha']:g}, {stated}", held, *told, "yes" if row["kept"] else "no"))
+    header = (
+        "model",
+        "rule",
+        "guarantee",
+        "at most",
+        "held in splits",
+        "mean risk",
+        "95 % below",
+        "cost",
+        "kept",
+    )
+    note = (
+        "Risks are measured on the rows that a split leaves out; conformal promises speak of the mean risk."
+    )
+    return TextTable("Promises on rows left out", header, tuple(rows), note, words=4)
+
+
 def bench_attack_table(part: Part) -> TextTable:
     """What attacks cost beside the released work pattern."""
     rows = []
@@ -352,4 +379,5 @@ PARTS: dict[str, Callable[[Part], TextTable]] = {
     "bench-train": bench_train_table,
     "bench-attack": bench_attack_table,
     "stream": stream_table,
+    "promises": promises_table,
 }
