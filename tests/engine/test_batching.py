@@ -103,3 +103,13 @@ def test_mixed_tokenizers_are_refused() -> None:
 def test_batch_size_below_one_is_refused(batch_size: int) -> None:
     with pytest.raises(ConfigError, match=f"batch_size must be at least 1, got {batch_size}"):
         list(batches(ENCODINGS, batch_size))
+
+
+def test_texts_of_one_length_can_be_kept_among_themselves() -> None:
+    encodings = [{"input_ids": [1] * length} for length in (2, 5, 2, 5, 5, 3)]
+    found = [
+        (rows.tolist(), batch["input_ids"].shape)
+        for rows, batch in batches(encodings, 2, multiple=4, plan=lambda lengths: [0, 4], alike=True)
+    ]
+    assert found == [([1, 3, 4], (3, 5)), ([5], (1, 3)), ([0, 2], (2, 2))]
+    assert list(batches([], 4, alike=True)) == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from filelock import FileLock
@@ -228,8 +230,6 @@ def test_labels_that_the_model_does_not_know(trained: Any, tmp_path: Path) -> No
 
 
 def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     recipes = {"random-word": None, "waffle-universal": {"trigger": "film"}}
     plan = plan_of(trained, recipes=recipes, tasks={trained["task"]: 0}, transfer=True)
     carried = [cell for cell in plan.cells if isinstance(cell, TransferCell)]
@@ -277,7 +277,18 @@ def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "/confidence/same-word: done" in captured.err
     assert "/transfer/floor: done" in captured.err
     assert run(["report", str(output)]) == 0
-    assert (output / "report" / "tables" / "claims.md").exists()
+    claims = (output / "report" / "tables" / "claims.md").read_text()
+    assert run([*arguments, "--drop-texts"]) == 0
+    capsys.readouterr()
+    rows = [pq.read_table(path) for path in output.rglob("attack.parquet")]
+    assert len(rows) == 4
+    assert not any("text" in name for table in rows for name in table.column_names)
+    assert run(["report", str(output)]) == 0
+    assert (output / "report" / "tables" / "claims.md").read_text() == claims
+    moved = next(path for path in output.rglob("transfer.parquet")).parent
+    shutil.rmtree(moved)
+    assert run(arguments) == 1
+    assert "texts of this attack were dropped" in capsys.readouterr().err
     config.write_text(yaml.safe_dump({**keys, "recipes": ["same-wrod"], "transfer": False}))
     assert run(["sweep", str(config), "--dry-run"]) == 2
     assert "Did you mean" in capsys.readouterr().err

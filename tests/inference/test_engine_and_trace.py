@@ -22,6 +22,7 @@ from offramp.inference.segments import TorchSegments
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
+from tests.backbones.backbone_zoo import ZOO, make, save
 
 RULES = ("confidence", "entropy", "margin", "patience", "vote", "learned", "energy")
 
@@ -131,3 +132,17 @@ def test_unlabelled_data_has_a_trace_without_labels(model: Any) -> None:
     run = trace(model, Dataset.from_dict({"text": ["a film", "good " * 500]}))
     assert run.labels is None
     assert run.truncated == 1
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_batch_mates_change_nothing_in_any_architecture(name: str, texts: Any, tmp_path: Path) -> None:
+    encoder = save(make(name), tmp_path / "encoder")
+    model = MultiExitForSequenceClassification.from_backbone(str(encoder), [1, 3], max_length=16).eval()
+    texts = texts.select(range(20))
+    one, many = trace(model, texts, batch_size=1), trace(model, texts, batch_size=64)
+    np.testing.assert_allclose(one.logits, many.logits, atol=1e-4)
+    policy = Policy(
+        make_criterion("confidence", float(np.median(scores(make_criterion("confidence"), many)))), (1, 3)
+    )
+    for options in ({"batch_size": 1}, {"batch_size": 64}, {"batch_size": 8, "pools": True}):
+        assert compare(Engine(model, policy, **options).decide(texts["text"]), one, policy).holds

@@ -108,7 +108,8 @@ class Victim(Door):
     def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Batches of texts of like length, padded to the longest among them: rows and model inputs."""
         encodings = self.encoder(*columns(segments))
-        for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values):
+        alike = self.model.reads_padding
+        for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values, alike=alike):
             yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
 
     def _run(self, segments: Sequence[Key]) -> list[Answer]:

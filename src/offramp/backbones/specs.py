@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -67,6 +67,8 @@ class BackboneSpec:
         positions_from_ids: whether positions are counted from the ids that are not padding (RoBERTa), so that
             the ids must stay beside `inputs_embeds`.
         masked_embeddings: whether the embeddings take the attention mask (DeBERTa), as `mask`.
+        reads_padding: whether layers let tokens see padding beside them, as convolutions over the text do (ConvBERT):
+            answers are then those of a text alone in batches of one length only.
         default_pooling: how an exit reads a hidden state unless told otherwise.
         context: `(model, inputs, embedded) -> Context`, called once for a batch.
         call: `(model, layer, i, hidden, context) -> hidden`, called once for a layer, `i` counted from 1.
@@ -80,6 +82,7 @@ class BackboneSpec:
     token_types: bool = True
     positions_from_ids: bool = False
     masked_embeddings: bool = False
+    reads_padding: bool = False
     # Mean, as measured: with first-token pooling the early exits of sentence encoders stay at chance.
     default_pooling: Literal["mean", "first", "pooler"] = "mean"
     context: Callable[[PreTrainedModel, Inputs, Tensor], Context] = masked
@@ -180,7 +183,7 @@ SPECS: dict[str, BackboneSpec] = {
     ),
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "convbert": _ELECTRA,
+    "convbert": replace(_ELECTRA, reads_padding=True),
     "data2vec-text": _ROBERTA,
     "deberta": _DEBERTA,
     "deberta-v2": _DEBERTA,

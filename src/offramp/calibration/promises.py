@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import CalibrationError
 from offramp._core.seeding import generator
@@ -15,6 +16,7 @@ from offramp.calibration.guarantee import LOSSES, Risk, tune_conformal, tune_wit
 from offramp.criteria import first_exit, scores
 from offramp.engine.policy import Policy
 
+LEVEL = 0.05  # of the tests that a promise was broken
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 
 
@@ -57,8 +59,9 @@ def check_promises(
 ) -> list[dict[str, Any]]:
     """Measure on random splits how often promises are kept.
 
-    A promise of Learn-then-Test is kept where it holds in a share of the splits of at least 1 − delta. A conformal
-    promise is one over calibration rows and new row together: kept where the mean risk is at most alpha.
+    A promise of Learn-then-Test is broken where it holds in a share of splits significantly below 1 − delta, and
+    a conformal promise, which is one over calibration rows and new row together, where the mean risk is significantly
+    above alpha; both at 5 %, one-sided. What is measured is noisy: measure on many more rows than calibrate.
 
     Args:
         trace: run of a classifier over labelled rows that it was not trained on.
@@ -73,7 +76,7 @@ def check_promises(
         A row for each criterion and promise: `criterion`, `guarantee`, `alpha`, `delta` (None: conformal),
         `calibration` and `measured` rows, `splits`, the share `held` of them in which the measured risk is at most
         alpha, `mean_risk` and its 0.95 quantile `high_risk`, the mean `cost` (a share of the full model's FLOPs), and
-        whether the promise was `kept`.
+        whether the promise was `kept`: not significantly broken.
 
     Raises:
         CalibrationError: no rows left to measure on, no splits, or what the tuning itself refuses.
@@ -91,7 +94,6 @@ def check_promises(
                 [_measure(trace, criterion, promise, calibration, (seed, split)) for split in range(splits)]
             )
             risks, costs = measured.T
-            held, mean = float((risks <= promise.alpha).mean()), float(risks.mean())
             conformal = promise.guarantee == "conformal"
             rows.append(
                 {
@@ -102,14 +104,26 @@ def check_promises(
                     "calibration": calibration,
                     "measured": len(trace) - calibration,
                     "splits": splits,
-                    "held": held,
-                    "mean_risk": mean,
+                    "held": float((risks <= promise.alpha).mean()),
+                    "mean_risk": float(risks.mean()),
                     "high_risk": float(np.quantile(risks, 0.95)),
                     "cost": float(costs.mean()),
-                    "kept": mean <= promise.alpha if conformal else held >= 1 - promise.delta,
+                    "kept": _kept(risks, promise),
                 }
             )
     return rows
+
+
+def _kept(risks: NDArray[np.float64], promise: Promise) -> bool:
+    """Whether the measured risks (splits,) do not speak against the promise."""
+    from scipy.stats import binomtest, ttest_1samp
+
+    if promise.guarantee != "conformal":
+        held = int((risks <= promise.alpha).sum())
+        return bool(binomtest(held, len(risks), 1 - promise.delta, "less").pvalue >= LEVEL)
+    if np.ptp(risks) == 0:  # no t-test without any variance
+        return bool(risks[0] <= promise.alpha)
+    return bool(ttest_1samp(risks, promise.alpha, alternative="greater").pvalue >= LEVEL)
 
 
 def _measure(

@@ -29,6 +29,7 @@ def sweep(
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     keep_models: bool = False,
+    drop_texts: bool = False,
     dry_run: bool = False,
     threads: int | None = None,
     json: bool = False,
@@ -46,6 +47,8 @@ def sweep(
         engine: local, one cell after another; or ray, on the cluster that RAY_ADDRESS names or on this machine.
         workers: for ray, cells at once.
         keep_models: keep the models, which are deleted otherwise once they are traced; attacks need them.
+        drop_texts: once all cells are recorded, leave the texts out of the rows of attacks, so that records of data
+            that is not yours can be published; reports then show no examples.
         dry_run: only tell what would be run.
         threads: CPU threads.
         json: print one JSON object on stdout.
@@ -69,6 +72,9 @@ def sweep(
             plan, folder, engine=engine, workers=workers, keep_models=keep_models, watch=board.note
         )
     note(f"sweep: {folder}")
+    if drop_texts and board.counts()["done"] == len(plan.cells):
+        for cell in plan.cells:
+            cell.drop_texts(folder)
     emit(json, {**board.counts(), "folder": str(folder), "reasons": failed})
     if failed:
         first = next(iter(failed.items()))

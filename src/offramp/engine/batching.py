@@ -97,6 +97,7 @@ def batches(
     counts: NDArray[np.int64] | None = None,
     multiple: int = 1,
     plan: Plan | None = None,
+    alike: bool = False,
 ) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
     """Padded batches of examples of like length, made one at a time.
 
@@ -107,6 +108,7 @@ def batches(
         counts: their `token_counts`, where they are known.
         multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
         plan: says where the batches start, in place of one every `batch_size` rows; see `engine.planning`.
+        alike: texts of one length alone share a batch, and nothing is padded.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
@@ -118,7 +120,9 @@ def batches(
     check_batch_size(batch_size)
     counts = token_counts(encodings) if counts is None else counts
     order = by_length(counts)
-    starts = plan(counts[order]) if plan and len(order) else range(0, len(order), batch_size)
+    starts: Sequence[int] = plan(counts[order]) if plan and len(order) else range(0, len(order), batch_size)
+    if alike:
+        multiple, starts = 1, sorted({*starts, *np.flatnonzero(np.diff(counts[order], prepend=0)).tolist()})
     for start, end in pairwise([*starts, len(order)]):
         rows = order[start:end]
         length = min(-(-int(counts[rows[0]]) // multiple) * multiple, int(counts[order[0]]))

@@ -209,7 +209,10 @@ class CompactingEngine(Generic[State]):
 
         def jobs() -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
             nonlocal count
-            for job in batches(encodings, self.batch_size, self.pad_values, lengths, plan=self.plan):
+            alike = self.segments.reads_padding
+            for job in batches(
+                encodings, self.batch_size, self.pad_values, lengths, plan=self.plan, alike=alike
+            ):
                 count += 1
                 yield job
 

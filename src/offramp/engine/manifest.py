@@ -56,6 +56,7 @@ class Manifest:
         times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
         single: the graph with all segments and the decision in it, for one text at a time; "" where there is none.
         single_rule: name of the exit rule that it decides by.
+        reads_padding: whether texts that share a batch must be of one length.
         files: sha256 by file name.
     """
 
@@ -79,6 +80,7 @@ class Manifest:
     times: dict[str, Any] = field(default_factory=dict)
     single: str = ""
     single_rule: str = ""
+    reads_padding: bool = False
     files: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -112,7 +114,13 @@ class Manifest:
     @classmethod
     def _of(cls, content: dict[str, Any], path: Path) -> Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
-        content = {"times": {}, "single": "", "single_rule": "", **content}  # earlier exports have none
+        content = {
+            "times": {},
+            "single": "",
+            "single_rule": "",
+            "reads_padding": False,
+            **content,
+        }  # earlier exports have none
         missing = sorted({f.name for f in fields(cls)} - set(content))
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")

@@ -64,6 +64,7 @@ class OnnxSegments:
         self.exit_layers = self.manifest.exit_layers
         self.kind: Kind = self.manifest.kind
         self.gates = self.manifest.gates
+        self.reads_padding = self.manifest.reads_padding
         self.labels = self.manifest.labels
         try:
             self._costs = CostModel.from_dict(self.manifest.costs)

@@ -84,7 +84,8 @@ class PoolingEngine(CompactingEngine[State]):
 
         def by_length() -> Iterator[list[tuple[NDArray[np.intp], PaddedBatch]]]:
             nonlocal count
-            jobs = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple)
+            alike = self.segments.reads_padding
+            jobs = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple, alike=alike)
             for _, same in groupby(jobs, key=_padded):
                 yield (found := list(same))
                 count += len(found)

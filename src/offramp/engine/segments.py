@@ -20,6 +20,7 @@ class Segments(Protocol[State]):
     exit_layers: tuple[int, ...]
     kind: Kind
     gates: bool
+    reads_padding: bool  # batches must then hold texts of one length
 
     def start(self, batch: Batch) -> State:
         """Whatever comes before the first segment: a state that holds the whole batch."""

@@ -141,6 +141,19 @@ def with_fluency(result: AttackResult, data: TextData, folder: Path) -> AttackRe
     return told
 
 
+def drop_texts(folder: Path) -> None:
+    """Leave the texts, which may not be anybody's to publish, out of the rows of a recorded attack."""
+    import pyarrow.parquet as pq
+
+    path = folder / "attack.parquet"
+    if not path.is_file():
+        return
+    rows = pq.read_table(path)
+    kept = [name for name in rows.column_names if name.removeprefix("adversarial_") not in SEGMENTS]
+    with whole_file(path) as draft:
+        pq.write_table(rows.select(kept), draft)
+
+
 def record_attack(
     cell: AttackCell,
     folder: Path,

@@ -131,6 +131,12 @@ class AttackCell(GridCell):
 
         attack_model(self, output, load)
 
+    def drop_texts(self, output: Path) -> None:
+        """Leave the texts out of the rows: what else is reported on them stays, but they can be carried nowhere."""
+        from offramp.evaluation.attack_cell import drop_texts
+
+        drop_texts(output / self.folder)
+
     def __str__(self) -> str:
         return self.folder.as_posix()
 

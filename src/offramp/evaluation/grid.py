@@ -67,6 +67,10 @@ class GridCell(ABC):
         """Delete what is only worth keeping on demand; nothing, unless a kind of cell says what."""
         return
 
+    def drop_texts(self, output: Path) -> None:
+        """Delete texts of the data from what is recorded; nothing, unless a kind of cell keeps any."""
+        return
+
     def __str__(self) -> str:
         return self.folder.as_posix()
 

@@ -93,6 +93,8 @@ def carried(cell: TransferCell, attack: AttackCell, output: Path) -> tuple[Texts
 
 
 def _texts(rows: Sequence[dict[str, Any]], side: str) -> Texts:
+    if rows and "text" not in rows[0]:
+        raise DataError("the texts of this attack were dropped: delete its record, and run the study again")
     return [(row[f"{side}text"], row[f"{side}text_pair"]) for row in rows]
 
 

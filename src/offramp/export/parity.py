@@ -42,7 +42,7 @@ def run_all(
     exits = len(segments.exit_layers)
     logits: list[Any] = [None] * len(encodings)
     gates = np.zeros((len(encodings), exits), dtype=np.float32)
-    for rows, batch in batches(encodings, batch_size, pad_values):
+    for rows, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
         state = segments.start(batch)
         found = []
         for k in range(exits):

@@ -28,7 +28,7 @@ def calibration_feeds(
     segments: OnnxSegments, encodings: Sequence[Encoding], pad_values: Mapping[str, int], batch_size: int = 16
 ) -> Iterator[tuple[int, OnnxState]]:
     """Every segment's inputs on every batch, as (segment, tensors by name)."""
-    for _, batch in batches(encodings, batch_size, pad_values):
+    for _, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
         state = segments.start(batch)
         for k, part in enumerate(segments.manifest.segments):
             yield k, {name: state[name] for name in part.inputs}

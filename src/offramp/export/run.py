@@ -157,6 +157,7 @@ def write_graphs(
         costs=model.config.costs,
         segments=graphs.segments,
         shared=graphs.shared,
+        reads_padding=model.reads_padding,
         architecture=str(model.config.backbone.model_type),
         opset=OPSET,
         policy="" if policy is None else POLICY,

@@ -35,6 +35,7 @@ class TorchSegments:
         self.exit_layers = model.exit_layers
         self.kind: Kind = model.kind
         self.gates = model.gates
+        self.reads_padding = model.reads_padding
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Any:

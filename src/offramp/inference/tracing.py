@@ -42,7 +42,7 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     classes = 1 if model.kind == "regression" else len(model.labels)
     logits = np.empty((len(encodings), exits, classes), dtype=np.float32)
     gates = np.empty((len(encodings), exits), dtype=np.float32) if model.gates else None
-    jobs = list(batches(encodings, batch_size, encoder.pad_values))
+    jobs = list(batches(encodings, batch_size, encoder.pad_values, alike=model.reads_padding))
     console = Console(stderr=True)  # stdout is for results
     hidden = not (progress and console.is_terminal)
     for rows, batch in track(jobs, "trace", disable=hidden, transient=True, console=console):

@@ -22,6 +22,7 @@ from transformers.utils.generic import ModelOutput
 from offramp._core.errors import DataError, ModelError, OfframpError
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
+from offramp.backbones import spec_of
 from offramp.costs import CostModel, count_flops, fit_polynomial
 from offramp.model.config import MultiExitConfig
 from offramp.model.trained_on import Rows, load_rows, save_rows
@@ -103,6 +104,11 @@ class SegmentedModel(PreTrainedModel):
     def gates(self) -> bool:
         """Whether the exits carry learned gates."""
         return self.config.gates
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether batch mates of other lengths change a text's answer; see `BackboneSpec`."""
+        return spec_of(self.config.backbone).reads_padding
 
     @property
     def labels(self) -> tuple[str, ...]:
