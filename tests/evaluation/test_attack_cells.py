@@ -287,7 +287,7 @@ def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (output / "report" / "tables" / "claims.md").read_text() == claims
     moved = next(path for path in output.rglob("transfer.parquet")).parent
     shutil.rmtree(moved)
-    assert run(arguments) == 1
+    assert run(arguments) == 2
     assert "texts of this attack were dropped" in capsys.readouterr().err
     config.write_text(yaml.safe_dump({**keys, "recipes": ["same-wrod"], "transfer": False}))
     assert run(["sweep", str(config), "--dry-run"]) == 2
