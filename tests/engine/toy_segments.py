@@ -34,6 +34,7 @@ class ToyNet:
 
     def __post_init__(self) -> None:
         self.exit_layers = tuple(2 * (k + 1) for k in range(len(self.table)))
+        self.reads_padding = False
         self.gates = self.gate_table is not None
 
     def begin(self, ids: Any, mask: Any) -> Any:
