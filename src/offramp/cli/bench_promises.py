@@ -103,5 +103,7 @@ def unseen(rows: Any, known: Any, model: Path) -> Any:
         raise DataError(f"{model} does not tell which rows it was trained on: give --split validation")
     left = np.flatnonzero(~np.isin(row_hashes(rows), known))
     if not len(left):
-        raise DataError(f"{model} was trained on all rows of train: give --split validation")
+        raise DataError(
+            f"{model} was trained on all rows of train: give --split validation, or leave --train-size out"
+        )
     return rows.select(left)
