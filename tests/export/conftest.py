@@ -26,7 +26,7 @@ CLASSES = {
 @pytest.fixture(scope="session")
 def tiny_models(tiny_encoder: Path) -> dict[str, Any]:
     """A multi-exit model with gates and a cascade, random, three classes."""
-    options: dict[str, Any] = {"labels": ["no", "yes", "so so"], "gates": True, "max_length": 24}
+    options: dict[str, Any] = {"labels": ["no", "so so", "yes"], "gates": True, "max_length": 24}
     return {
         name: cls.from_backbone(str(tiny_encoder), [1, 3], **options).eval() for name, cls in CLASSES.items()
     }
