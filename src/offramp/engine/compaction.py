@@ -117,9 +117,7 @@ class CompactingEngine(Generic[State]):
         self.plan: Plan | None = None
         if times is not None:
             self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
-        self._costs_at = lru_cache(maxsize=None)(
-            lambda length: tuple(costs[0] for costs in segments.costs(np.array([length])))
-        )
+        self._costs_at = lru_cache(maxsize=None)(lambda length: segments.costs(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
         self.stats = self._no_stats()
 
@@ -154,10 +152,6 @@ class CompactingEngine(Generic[State]):
             self.stats += stats
             yield decisions
 
-    def full_costs(self, lengths: Iterable[int]) -> list[float]:
-        """FLOPs of the full model on texts of these lengths."""
-        return [float(self._costs_at(length)[1]) for length in lengths]
-
     def _no_stats(self) -> Stats:
         return Stats((0,) * len(self.segments.exit_layers))
 
@@ -187,7 +181,7 @@ class CompactingEngine(Generic[State]):
             probability=np.array([answer.probability for answer in answers], dtype=np.float64),
             score=score,
             cost=np.array(
-                [self._costs_at(n)[0][k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
+                [self._costs_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
             ),
         )
         near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)

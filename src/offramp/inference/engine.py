@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, DataError, ModelError, unknown_name
 from offramp._core.text import text_columns
@@ -134,7 +136,8 @@ class Engine:
 
     def _predictions(self, encodings: Sequence[Encoding], decisions: Decisions) -> list[Prediction]:
         """Decisions as a caller reads them."""
-        full = self.compacting.full_costs(len(encoding["input_ids"]) for encoding in encodings)
+        lengths = np.array([len(e["input_ids"]) for e in encodings], dtype=np.int64)
+        full = self.segments.costs(lengths)[1]
         return [
             Prediction(
                 label=self.labels[int(answer)] if self.labels else float(answer),
