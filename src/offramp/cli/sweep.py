@@ -72,7 +72,9 @@ def sweep(
             plan, folder, engine=engine, workers=workers, keep_models=keep_models, watch=board.note
         )
     note(f"sweep: {folder}")
-    if drop_texts and board.counts()["done"] == len(plan.cells):
+    if drop_texts and board.counts()["done"] < len(plan.cells):
+        note("texts are kept: not all cells are recorded yet")
+    elif drop_texts:
         for cell in plan.cells:
             cell.drop_texts(folder)
     emit(json, {**board.counts(), "folder": str(folder), "reasons": failed})
