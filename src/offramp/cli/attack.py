@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
 from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
-from offramp.cli.tune import RuleOptions
+from offramp.cli.policies import RuleOptions
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_target
 
 if TYPE_CHECKING:

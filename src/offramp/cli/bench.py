@@ -21,7 +21,7 @@ from offramp.cli.common import (
     refuse_calibration,
     show,
 )
-from offramp.cli.tune import RuleOptions
+from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.export.bench import Course

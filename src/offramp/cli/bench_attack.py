@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, record_bench, show
-from offramp.cli.tune import RuleOptions
+from offramp.cli.policies import RuleOptions
 from offramp.cli.victims import FewExamples, SearchOptions, choose_target
 
 

@@ -22,7 +22,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
-from offramp.cli.tune import policy_for
+from offramp.cli.policies import policy_for
 
 if TYPE_CHECKING:
     from offramp._core.trace import Trace

@@ -12,7 +12,7 @@ from cyclopts import Parameter, Token
 # The command line looks inherited annotations up in this module.
 from offramp.attacks.options import Keep, Options, Weighting  # noqa: F401
 from offramp.cli.common import DataOptions, Seed, load_for, pick_split, refuse_calibration
-from offramp.cli.tune import RuleOptions
+from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
