@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import CalibrationError, DataError
+from offramp._core.trace import Trace
 from offramp.criteria import make_criterion
 from offramp.engine import Policy
 from offramp.evaluation import attack_doubts, refuse_unlike, trace_doubts
-from tests.evaluation.made_up import attack_row, model_trace
+from offramp.evaluation.doubts import tally
+from tests.evaluation.made_up import attack_row, model_trace, regression_trace, trace_of
 
 
 def test_good_traces_leave_no_doubt() -> None:
@@ -48,6 +50,35 @@ def test_doubts_about_traces() -> None:
     )
     alike = replace(model_trace(), labels=np.zeros(200, dtype=np.int64))
     assert trace_doubts(alike) == ("all labels are the same [one-label]",)
+
+
+def two_exits(lost: int, won: int, examples: int = 200) -> Trace:
+    """Labels by turns; a first exit that errs on `won` examples, a second one that errs on `lost` others."""
+    labels = np.arange(examples) % 2
+    wrong = np.zeros((examples, 2), dtype=bool)
+    wrong[:won, 0] = wrong[won : won + lost, 1] = True
+    logits = np.eye(2, dtype=np.float32)[labels[:, None] ^ wrong]
+    return trace_of(np.full((examples, 2), 0.9), ~wrong, (1, 4), logits=logits, labels=labels)
+
+
+def test_a_later_exit_that_is_worse_than_chance_explains() -> None:
+    assert trace_doubts(two_exits(lost=30, won=8)) == (
+        "the exit at layer 4 is worse than the one at layer 1 on 30 examples, better on 8 [worse-deeper]",
+    )
+    assert trace_doubts(two_exits(lost=12, won=6)) == ()
+    assert trace_doubts(two_exits(lost=6, won=30)) == ()
+    assert trace_doubts(two_exits(lost=9, won=0)) == ()  # 1 of 512 by chance
+    assert len(trace_doubts(two_exits(lost=10, won=0))) == 1  # 1 of 1,024
+    values = regression_trace()
+    assert trace_doubts(values) == ()
+    values.logits[:, 2] += 3
+    assert [told.rsplit("[", 1)[1] for told in trace_doubts(values)] == ["worse-deeper]"]
+
+
+def test_doubts_of_many_are_told_once() -> None:
+    found = [("a", ("x [few]", "y [few]")), ("b", ("z [few]", "w [one-label]")), ("c", ())]
+    assert tally(found, "models") == ["2 of 3 models, such as a: x [few]", "b: w [one-label]"]
+    assert tally([], "models") == []
 
 
 def test_calibration_data_are_refused() -> None:

@@ -105,6 +105,16 @@ def test_a_sweep_that_is_not_complete_yet(toy: Path, tmp_path: Path) -> None:
     )
 
 
+def test_models_are_doubted_in_one_sentence_a_kind(toy: Path) -> None:
+    results = load_results(toy)
+    assert study(results, resamples=FEW).doubts == ()
+    for one in results[:2]:
+        one.trace.logits[:, -1] *= -1
+    (told,) = study(results, resamples=FEW).doubts
+    assert told.startswith("2 of 18 models, such as minilm-l6/")
+    assert told.endswith("[worse-deeper]")
+
+
 def test_averages_are_by_size_where_there_are_several(tmp_path: Path) -> None:
     record_all(tmp_path, {**SWEEP, "train_sizes": [200, 500], "seeds": [0], "strategies": ["joint", "sweet"]})
     found = study(load_results(tmp_path), resamples=FEW)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp.evaluation.attack_results import NUMBERS, Attacked, Place, is_accuracy, is_random
 from offramp.evaluation.bootstrap import percentile_band, replicates
+from offramp.evaluation.doubts import tally
 from offramp.evaluation.floor import floor_doubts
 from offramp.evaluation.robustness import efficiency_drop
 
@@ -143,16 +144,8 @@ class AttackStudy:
     @property
     def doubts(self) -> list[str]:
         """Every doubt of a record, counted; and white boxes that random edits beat."""
-        found: dict[str, list[str]] = {}
-        for one in self.attacked:
-            for sentence in one.doubts:
-                name = sentence.rsplit("[", 1)[-1].rstrip("]")
-                found.setdefault(name, []).append(f"{_told(one.place)}, seed {one.seed}: {sentence}")
-        counted = [
-            told[0] if len(told) == 1 else f"{len(told)} of {len(self.attacked)} attacks, such as {told[0]}"
-            for told in found.values()
-        ]
-        return [*self.left_out, *counted, *self._below_floor()]
+        told = [(f"{_told(one.place)}, seed {one.seed}", one.doubts) for one in self.attacked]
+        return [*self.left_out, *tally(told, "attacks"), *self._below_floor()]
 
     def _below_floor(self) -> list[str]:
         """White boxes that did worse than random edits with the same options."""

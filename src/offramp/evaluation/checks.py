@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FEW = 100  # examples below which a 95 % interval on accuracy is wider than about 20 points
 MANY_CUT = 0.05
+UNLIKELY = 0.001  # chance that an exit seems worse than an earlier one without being so
 NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "adversarial_layer", "success")
 
 
@@ -93,16 +94,34 @@ def _few(examples: int) -> list[str]:
 
 
 def _exit_doubts(trace: Trace, labels: Any) -> list[str]:
-    """Exits that say the same about everything."""
+    """Exits that say the same about everything, and exits that earlier ones surpass."""
     if np.all(labels == labels[0]):
         return [doubt("one-label", "all labels are the same")]
     predictions = trace.predictions()
     constant = np.flatnonzero((predictions == predictions[0]).all(axis=0))
     layers = [trace.exit_layers[exit] for exit in constant]
-    return [
+    idle = [
         doubt("constant-exit", f"the exit at layer {layer} gives every example the same answer")
         for layer in layers
     ]
+    truth = labels[:, None]
+    errors = abs(predictions - truth) if trace.kind == "regression" else predictions != truth
+    return [*idle, *_worse(trace, errors)]
+
+
+def _worse(trace: Trace, errors: NDArray[Any]) -> list[str]:
+    """Exits with larger errors `(examples, exits)` than the best exit before them."""
+    from scipy.stats import binomtest
+
+    found = []
+    for exit in range(1, trace.exits):
+        best = int(errors[:, :exit].mean(axis=0).argmin())
+        lost, won = (errors[:, exit] > errors[:, best]).sum(), (errors[:, exit] < errors[:, best]).sum()
+        if lost > won and binomtest(int(lost), int(lost + won), alternative="greater").pvalue < UNLIKELY:
+            at, before = trace.exit_layers[exit], trace.exit_layers[best]
+            what = f"the exit at layer {at} is worse than the one at layer {before} on {lost} examples, better on {won}"
+            found.append(doubt("worse-deeper", what))
+    return found
 
 
 def attack_doubts(

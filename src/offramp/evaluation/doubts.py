@@ -5,6 +5,7 @@ The page `docs/doubts.md` is made from this table; a test compares the two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -40,6 +41,13 @@ CHECKS: dict[str, Check] = {
         "an exit gives every example the same answer.",
         "Its head has not learned anything: thresholds and temperatures there mean nothing.",
         "Train longer, with another learning rate or pooling; look at the scores of every exit.",
+    ),
+    "worse-deeper": Check(
+        "an exit answers worse than an earlier one of its model, by more than chance explains: a sign test over the "
+        "examples, p < 0.001.",
+        "Texts that leave late cost more and are answered worse. Most often the learning rate was too large for the "
+        "deep exits, while early ones bear it; a comparison of training methods then compares learning rates.",
+        "Train with a smaller learning rate, or longer; drop exits that do not pay (`offramp tune --kept`).",
     ),
     "one-label": Check(
         "all labels of the evaluation data are the same.",
@@ -121,6 +129,27 @@ def doubt(name: str, sentence: str) -> str:
     """A sentence with the name under which `docs/doubts.md` explains it."""
     assert name in CHECKS, name
     return f"{sentence} [{name}]"
+
+
+def tally(found: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
+    """The doubts of many, each told once.
+
+    Args:
+        found: everybody's name and doubts, also of those without any.
+        noun: what they are called together, such as `attacks`.
+
+    Returns:
+        For each doubt the first that it was raised for, and of how many, where there are several.
+    """
+    raised: dict[str, list[str]] = {}
+    for subject, sentences in found:
+        own = {sentence.rsplit("[", 1)[-1].rstrip("]"): sentence for sentence in reversed(sentences)}
+        for name, sentence in own.items():
+            raised.setdefault(name, []).append(f"{subject}: {sentence}")
+    return [
+        told[0] if len(told) == 1 else f"{len(told)} of {len(found)} {noun}, such as {told[0]}"
+        for told in raised.values()
+    ]
 
 
 def page() -> str:

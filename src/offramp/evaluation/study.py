@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from offramp._core.errors import ConfigError, DataError
 from offramp.evaluation.areas import FAST, SLOW, area_statistic
 from offramp.evaluation.bootstrap import Statistic, Weights, percentile_band, replicates
+from offramp.evaluation.checks import trace_doubts
 from offramp.evaluation.columns import from_rows
 from offramp.evaluation.compare import Comparison, compare
+from offramp.evaluation.doubts import tally
 from offramp.evaluation.outcomes import exit_statistic
 from offramp.evaluation.study_results import (
     Group,
@@ -50,6 +52,7 @@ class MethodStudy:
             metric; `tasks` is a task, or "mean of N tasks".
         rates: scores by learning rate, where several were tried: columns `RATES`.
         left_out: sentences about results that could not be compared.
+        doubts: about the models that are compared, each told once.
     """
 
     groups: dict[Place, Group]
@@ -57,6 +60,7 @@ class MethodStudy:
     differences: pa.Table
     rates: pa.Table
     left_out: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -91,7 +95,9 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
         )
     comparisons = {place: _compare(place, group, resamples) for place, group in groups.items()}
     differences = difference_table(groups, resamples)
-    return MethodStudy(groups, comparisons, differences, rate_table(results), tuple(left_out))
+    models = [one for group in groups.values() for ones in group.values() for one in ones]
+    doubts = tally([(one.cell, trace_doubts(one.trace)) for one in models], "models")
+    return MethodStudy(groups, comparisons, differences, rate_table(results), tuple(left_out), tuple(doubts))
 
 
 def _compare(place: Place, group: Group, resamples: int) -> Comparison:

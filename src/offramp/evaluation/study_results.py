@@ -67,6 +67,11 @@ class Result:
     folder: Path
 
     @property
+    def cell(self) -> str:
+        """Its name in the sweep."""
+        return "/".join(self.folder.parts[-4:])
+
+    @property
     def mean_score(self) -> float:
         """Over its exits."""
         return sum(self.scores) / len(self.scores)

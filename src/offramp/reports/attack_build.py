@@ -11,9 +11,9 @@ from offramp.evaluation.attack_compare import difference_table, number_table
 from offramp.evaluation.attack_results import load_attacked, load_transfers
 from offramp.evaluation.attack_study import AttackStudy, attack_study
 from offramp.reports.attack_figures import attack_figures
-from offramp.reports.attack_tables import attack_tables, base_of, doubts_table
+from offramp.reports.attack_tables import attack_tables, base_of
 from offramp.reports.style import save_figure
-from offramp.reports.text_table import TextTable, plain_markdown
+from offramp.reports.text_table import TextTable, doubts_table, plain_markdown
 from offramp.reports.transfer_tables import matrices, summary_table
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -264,12 +264,6 @@ def robustness_table(study: AttackStudy) -> TextTable:
     )
     note = f"Depth and score: clean → attacked. A dash: nothing was saved. {NESTED}"
     return TextTable("Every attack", header, tuple(rows), note, words=5)
-
-
-def doubts_table(doubts: Iterable[str]) -> TextTable:
-    """All doubts, one a row."""
-    rows = tuple((doubt,) for doubt in doubts)
-    return TextTable("Doubts", ("what docs/doubts.md explains by the name in brackets",), rows)
 
 
 def _shown(found: Numbers, measure: str) -> str:

@@ -16,7 +16,7 @@ from offramp.reports.study_conflict import conflict_figures, conflict_tables
 from offramp.reports.study_figures import study_figures
 from offramp.reports.study_tables import name_of, study_tables
 from offramp.reports.style import save_figure
-from offramp.reports.text_table import TextTable
+from offramp.reports.text_table import TextTable, doubts_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ def study_report(folder: str | Path, output: str | Path, *, resamples: int = 100
     reliable = reliability_by_method(found.groups)
     figures = study_figures(found) | conflict_figures(pulls) | _reliability_figures(reliable)
     tables = study_tables(found) | conflict_tables(pulls) | _calibration_tables(reliable)
+    tables |= {"doubts": doubts_table(found.doubts)} if found.doubts else {}
     written: dict[str, Path] = {}
     pictures: dict[str, str] = {}
     for name, figure in figures.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,3 +106,9 @@ def interval(
 def change(before: float, after: float, digits: int = 3) -> str:
     """What a number was and what it became."""
     return f"{number(before, digits)} → {number(after, digits)}"
+
+
+def doubts_table(doubts: Iterable[str]) -> TextTable:
+    """All doubts, one a row."""
+    rows = tuple((doubt,) for doubt in doubts)
+    return TextTable("Doubts", ("what docs/doubts.md explains by the name in brackets",), rows)
