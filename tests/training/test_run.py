@@ -19,7 +19,7 @@ from offramp._core.records import read_records
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel
-from offramp.training.folder import last_checkpoint
+from offramp.training.folder import SECONDS, last_checkpoint
 from offramp.training.run import train
 from offramp.training.strategies import Joint, Strategy, Sweet
 
@@ -194,6 +194,19 @@ def test_a_damaged_checkpoint_is_named_and_one_cut_short_passed_over(
     assert last_checkpoint(checkpoint.parent) == checkpoint
     train(fresh(tiny_encoder, "joint"), tiny_data, **run)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_seconds_of_a_stopped_run_count(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = stopped_after_a_step(tiny_encoder, tiny_data, tmp_path, monkeypatch) / SECONDS
+    assert 0 < float(note.read_text(encoding="utf-8")) < 1000
+    note.write_text("1000", encoding="utf-8")
+    train(
+        fresh(tiny_encoder, "joint"), tiny_data, strategy="joint", output_dir=tmp_path, max_steps=3, **QUICK
+    )
+    (record,) = read_records(tmp_path)
+    assert 1000 < record["metrics"]["train_seconds"] < 2000
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so(

@@ -69,12 +69,11 @@ def train_cell(cell: Cell, output: Path, load: Load) -> None:
         callbacks=_conflict_watch(cell, model, data["train"], output),
         progress=False,
     )
-    seconds = (datetime.now(UTC) - started).total_seconds()
-    trained = read_record(output / cell.folder / RUN / "train.json")["config"]
+    trained = read_record(output / cell.folder / RUN / "train.json")
     temperatures = None if model.kind == "regression" else fit_temperatures(trace(model, data["calibration"]))
     run = compact(trace(model, data["validation"]))
-    metrics = {**cell_metrics(run, cell.rule, data.metrics[0], temperatures), "train_seconds": seconds}
-    record_cell(cell, output, run, trained, {**metrics, "train_examples": len(data["train"])}, started)
+    metrics = {**trained["metrics"], **cell_metrics(run, cell.rule, data.metrics[0], temperatures)}
+    record_cell(cell, output, run, trained["config"], metrics, started)
 
 
 def _conflict_watch(cell: Cell, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from offramp.model.base import SegmentedModel
 
 # Without one of these the library goes on with a fresh one.
 RESUMED = (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth")
+SECONDS = "seconds.json"
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -67,3 +69,16 @@ def last_checkpoint(folder: Path) -> Path | None:
             "earlier checkpoint or starts again"
         )
     return newest
+
+
+def note_seconds(checkpoint: Path, seconds: float) -> None:
+    """Note how long the training up to a checkpoint took."""
+    write_text(checkpoint / SECONDS, f"{json.dumps(seconds)}\n")
+
+
+def noted_seconds(checkpoint: Path | None) -> float:
+    """How long the training up to a checkpoint took; 0 without one, or where no whole note of it is left."""
+    if checkpoint is not None:
+        with suppress(OSError, ValueError):
+            return float(json.loads((checkpoint / SECONDS).read_text(encoding="utf-8")))
+    return 0.0

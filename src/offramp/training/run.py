@@ -22,7 +22,7 @@ from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.folder import claim, last_checkpoint, save_model
+from offramp.training.folder import claim, last_checkpoint, noted_seconds, save_model
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
 from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
@@ -81,6 +81,7 @@ def train(
         model.load_state_dict(loaded.state_dict())
         return model.eval()
     started = datetime.now(UTC)
+    seconds = 0.0
     parts = parts_of(model, method)
     for part in parts:
         done = folder / "checkpoints" / (part.name or "all")
@@ -89,14 +90,11 @@ def train(
             trainer.add_callback(ProgressBar(f"{strategy} {part.name}".strip()))
         for callback in callbacks:
             trainer.add_callback(callback)
-        _fit(trainer, done, save_last=len(parts) > 1)
+        seconds += _fit(trainer, done, save_last=len(parts) > 1)
     model.eval()
     model.costs(np.array([8]))  # counted once, kept in the config
     save_model(model, folder)
-    metrics = {
-        "train_seconds": (datetime.now(UTC) - started).total_seconds(),
-        "train_examples": len(train_set),
-    }
+    metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
     write_record(folder / RECORD, command="train", config=config, metrics=metrics, seed=seed, started=started)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return model
@@ -207,11 +205,14 @@ def trainer_of(
     return trainer
 
 
-def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
-    """Train, from the last checkpoint where there is one; `save_last` keeps a finished member from being repeated."""
-    stop = SafeStop(save_last=save_last)
-    trainer.add_callback(stop)
+def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
+    """Train, from the last checkpoint where there is one; `save_last` keeps a finished member from being repeated.
+
+    Returns the seconds that the training took, over all calls.
+    """
     checkpoint = last_checkpoint(folder)
+    stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
+    trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has a library and error types of its own
@@ -225,6 +226,7 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> None:
         stop.restore()
     if stop.interrupted:
         raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
+    return stop.spent
 
 
 def arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, OfframpError
 from offramp.engine.batching import pad
+from offramp.training.folder import note_seconds
 from offramp.training.strategies import Moment, Strategy
 
 CHECKPOINT_SECONDS = 120.0
@@ -114,19 +117,32 @@ class MultiExitTrainer(Trainer):
 
 
 class SafeStop(TrainerCallback):
-    """Saves a checkpoint every few minutes and on Ctrl-C; a second Ctrl-C stops at once."""
+    """Saves a checkpoint every few minutes and on Ctrl-C; a second Ctrl-C stops at once.
 
-    def __init__(self, seconds: float = CHECKPOINT_SECONDS, *, save_last: bool = False) -> None:
-        self.seconds, self.save_last = seconds, save_last
+    Args:
+        every: seconds between checkpoints.
+        save_last: save one at the end, too.
+        before: seconds of training that earlier calls spent up to the checkpoint gone on from.
+    """
+
+    def __init__(
+        self, every: float = CHECKPOINT_SECONDS, *, save_last: bool = False, before: float = 0.0
+    ) -> None:
+        self.every, self.save_last, self.before = every, save_last, before
         self.began = self.interrupted = False
-        self.saved = time.monotonic()
+        self.started = self.saved = time.monotonic()
         self.previous: Any = None
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training, those of earlier calls counted where their steps are."""
+        return self.before + time.monotonic() - self.started
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Take over Ctrl-C, where that is possible (only in the main thread)."""
-        self.saved = time.monotonic()
+        self.started = self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
@@ -151,11 +167,17 @@ class SafeStop(TrainerCallback):
     ) -> None:
         """Ask for a checkpoint where it is time, and for the end after Ctrl-C."""
         last = self.save_last and state.global_step >= state.max_steps
-        if self.interrupted or last or time.monotonic() - self.saved > self.seconds:
+        if self.interrupted or last or time.monotonic() - self.saved > self.every:
             control.should_save = True
             self.saved = time.monotonic()
         if self.interrupted:
             control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note beside the checkpoint what it took."""
+        note_seconds(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.spent)
 
 
 class ProgressBar(TrainerCallback):
