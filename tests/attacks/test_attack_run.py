@@ -15,7 +15,7 @@ from rich.console import Console
 
 import offramp
 from offramp._core.errors import ConfigError, DataError, ModelError
-from offramp.attacks import AttackResult, attack, diff_html, diff_text
+from offramp.attacks import AttackResult, Victim, attack, diff_html, diff_text
 from offramp.attacks import run as run_module
 from offramp.attacks.diff import headline
 from offramp.attacks.result import schema
@@ -95,6 +95,12 @@ def test_regression(make_model: Any, policy_for: Any, sentences: Any) -> None:
     result = attack(model, policy_for(model, "patience", 1), data, "random-char", **FAST)
     assert result.table.schema == schema("regression")
     assert {type(r["clean_prediction"]) for r in result.rows} == {float}
+    patient = policy_for(model, "patience", 1)
+    for keep in ("prediction", "label"):
+        with pytest.raises(ConfigError, match=f"keep='{keep}' means nothing for a regression"):
+            attack(model, patient, data, "random-char", keep=keep, **FAST)
+    with pytest.raises(ConfigError, match="the model is a regression with one output"):
+        attack(model, patient, data, "waffle-universal", **FAST)
 
 
 def test_an_example_does_not_depend_on_the_others(setting: Any, sentences: Any) -> None:
@@ -174,6 +180,19 @@ def test_a_folder_of_another_attack_is_refused(
         attack(model, policy_for(model, "entropy"), data, **here)
     with pytest.raises(ConfigError, match="another attack .*texts"):
         attack(model, policy, sentences.select([0, 1]), **here)
+    flipped = data.map(lambda row: {"label": 1 - row["label"]})
+    with pytest.raises(ConfigError, match="another attack .*labels"):
+        attack(model, policy, flipped, **here)
+    with pytest.raises(ConfigError, match="another attack .*limits"):
+        attack(Victim(model, policy, max_forward=9), None, data, **here)
+    short = make_model(fresh="shorter", max_length=8)
+    with pytest.raises(ConfigError, match="another attack .*max_length 48 there, 8 here"):
+        attack(short, policy, data, **here)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for later in ("labels", "limits", "max_length"):
+        del manifest[later]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    attack(model, policy, data, **here)  # begun by a version that noted less
     other = make_model(fresh="other weights")
     with torch.no_grad():
         other.heads[0].classifier.bias[0] += 1e-6
@@ -210,6 +229,11 @@ def test_a_damaged_file_of_an_attack_is_named(setting: Any, sentences: Any, tmp_
         ({"text": []}, "the data set is empty"),
         ({"text": ["a", "b"], "id": [4, 4]}, "expected different ids, got 1 repeated"),
         ({"text": ["a", None]}, "expected texts as strings, got None"),
+        ({"text": ["a"], "id": ["x"]}, "expected whole numbers as ids, got 'x'"),
+        ({"text": ["a", "b"], "id": [1, None]}, "expected whole numbers as ids, got None"),
+        ({"text": ["a"], "label": ["good"]}, "expected class indices as labels, or None, got 'good'"),
+        ({"text": ["a"], "label": [True]}, "expected class indices as labels, or None, got True"),
+        ({"text": ["a", "b"], "label": [None, 0.5]}, "expected class indices as labels, or None, got 0.5"),
     ],
 )
 def test_unusable_data(data: Any, message: str, setting: Any) -> None:
@@ -222,6 +246,8 @@ def test_unusable_options(setting: Any, sentences: Any) -> None:
         attack(*setting, sentences, round=3)
     with pytest.raises(ConfigError, match="group must be at least 1, got 0"):
         attack(*setting, sentences, group=0)
+    with pytest.raises(ConfigError, match="a trigger is for 'waffle-universal', not for 'random'"):
+        attack(*setting, sentences, "random", trigger="film")
 
 
 def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from offramp._core.errors import ConfigError, DataError
-from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, Victim, attack, transfer
+from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, Victim, attack, greedy, transfer
 from offramp.attacks.account import Answer
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.options import Options
@@ -42,6 +42,49 @@ def test_a_function_is_attacked_through_its_answers(options: dict[str, Any], sen
     assert result.summary()["success"] > 0
     assert result.metadata["policy"] is None
     assert result.metadata["function"] == "by_letters"
+
+
+def test_queries_limit_every_victim(
+    make_model: Any, policy_for: Any, options: dict[str, Any], sentences: Any
+) -> None:
+    model = make_model()
+    policy = policy_for(model)
+    victims = [
+        FunctionVictim(by_letters, (1, 2, 4)),
+        FunctionVictim(by_letters, (1, 2, 4), max_forward=1000),
+        EngineVictim(Engine(model, policy)),
+        GreyBox(FunctionVictim(by_letters, (1, 2, 4)), Victim(model, policy)),
+        Victim(model, policy),
+    ]
+    for victim in victims:
+        asked = attack(victim, None, sentences, "random-char", **options, queries=5).table["forward_queries"]
+        assert max(asked.to_pylist()) == 5
+    less = FunctionVictim(by_letters, (1, 2, 4), max_forward=3)
+    asked = attack(less, None, sentences, "random-char", **options, queries=5).table["forward_queries"]
+    assert max(asked.to_pylist()) == 3
+
+
+def test_ranking_by_deletion_goes_in_portions(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long text would otherwise be held as often as it has words."""
+    data = Dataset.from_dict({"text": ["a dull plot, all about nothing, by a man who knows film"]})
+    whole = attack(FunctionVictim(by_letters, (1, 2, 4)), None, data, "slowbert", **options)
+    held: list[int] = []
+
+    class Counting(FunctionVictim):
+        def _run(self, segments: Any) -> list[Answer]:
+            held.append(len(segments))
+            return super()._run(segments)
+
+    monkeypatch.setattr(greedy, "PORTION", 3)
+    parts = attack(Counting(by_letters, (1, 2, 4)), None, data, "slowbert", **options)
+    assert 3 in held
+    drop = ("seconds", "similarity")
+    for one, other in zip(whole.rows, parts.rows, strict=True):
+        assert {k: v for k, v in one.items() if k not in drop} == {
+            k: v for k, v in other.items() if k not in drop
+        }
 
 
 def test_a_function_that_tells_seconds(options: dict[str, Any]) -> None:

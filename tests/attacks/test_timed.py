@@ -91,5 +91,15 @@ def test_measurements_are_counted_and_limited() -> None:
     assert outcome.account.forward == 1 + 4 + 2 * (6 + 10)
     assert outcome.adversarial.text.changes == ()
     cut = attack(lambda text: (0, 1.0 + text.count("z")), "a b", budget=7)
-    assert cut.account.forward == 7
+    assert cut.account.forward == 6  # one is kept back for the answer to what is found: here known already
     assert cut.adversarial.text.changes == ()
+
+
+def test_what_was_found_is_kept_where_the_budget_ends() -> None:
+    def seconds(text: str) -> tuple[int, float]:
+        return 0, 1.0 + text.count("z")
+
+    # Clean; two words left out, three times; three candidates, three times, and twelve pairs; some of the second's.
+    cut = attack(seconds, "a b", budget=1 + 6 + (9 + 24) + 20, confirm=12)
+    assert cut.adversarial.text.text.count("z") == 1
+    assert (cut.adversarial.answer.cost, cut.account.forward) == (2.0, cut.account.max_forward)

@@ -19,6 +19,7 @@ from offramp.attacks.text import AttackedText
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.evaluation import attack_doubts, floor_doubts
+from offramp.evaluation.attack_results import knows_inside
 from offramp.evaluation.columns import as_table
 from offramp.evaluation.doubts import CHECKS, page
 from offramp.evaluation.floor import floor_beside
@@ -188,6 +189,10 @@ def test_attacks_that_lie_beside_each_other_are_compared(
     (tmp_path / "attack-other" / "attack.parquet").write_bytes(b"PAR1 cut short")
     assert floor_beside(folders["same-word"]) == told  # an attack that took hours is recorded all the same
     assert "attack-other/attack.parquet is no result of an attack" in caplog.text
+    AttackResult(deep, {**results["random-word"].metadata, "fewest": 4}).save(
+        folders["random-word"] / "attack.parquet"
+    )
+    assert floor_beside(folders["same-word"]) == ()
     more = {
         **results["random-word"].metadata,
         "options": {**results["random-word"].metadata["options"], "words": 9},
@@ -242,6 +247,26 @@ def test_broken_constraints_are_found(changes: Any, options: Any, broken: Any) -
     assert doubts == tuple(
         f"100 examples break a constraint ({name}), the first has id 0 [constraints]" for name in broken
     )
+
+
+def test_a_trigger_that_no_query_was_left_for_is_not_missed() -> None:
+    unchanged = GOOD | {"adversarial_text": GOOD["text"], "words_changed": 0}
+    assert breaches(unchanged, {"options": {"trigger": "zoning"}}) == []
+
+
+def test_another_model_need_not_keep_its_prediction() -> None:
+    row = GOOD | {"adversarial_prediction": 0}
+    assert breaches(row, {"options": {"keep": "prediction"}, "transferred_from": None}) == []
+
+
+def test_who_knows_a_victim_from_inside() -> None:
+    rows = as_table([attack_row(0, 1, gradient_queries=0)])
+    deep = as_table([attack_row(0, 1, gradient_queries=2)])
+    assert knows_inside("same-plus", rows)
+    assert knows_inside("same-word", deep)
+    assert not knows_inside("slowbert", rows)
+    assert not knows_inside("a2t-exit", deep)  # it is not after late exits
+    assert not knows_inside("random-word", deep)
 
 
 def test_meaning_and_the_least_number_of_words() -> None:

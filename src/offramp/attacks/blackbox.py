@@ -145,7 +145,8 @@ class EngineVictim(BlackBox):
             weights = texts_fingerprint(enumerate(sorted(self.engine.segments.manifest.files.items())))
         else:
             weights = None
-        return {"policy": describe_policy(self.policy), "weights": weights}
+        length = self.engine.encoder.max_length
+        return {"policy": describe_policy(self.policy), "weights": weights, "max_length": length}
 
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text alone."""
@@ -186,25 +187,22 @@ class GreyBox(Door):
         return self.target._run(segments)
 
     def describe(self) -> dict[str, Any]:
-        """Of the victim, and the surrogate's weights."""
-        return {**self.target.describe(), "surrogate": weights_fingerprint(self.surrogate.model)}
+        """Of the victim, and the surrogate's weights and maximum length."""
+        inside = self.surrogate.describe()
+        told = {"surrogate": inside["weights"], "surrogate_length": inside["max_length"]}
+        return {**self.target.describe(), **told}
 
     def stopwatch(self, segments: Key) -> float:
         """Of the victim."""
         return self.target.stopwatch(segments)
 
 
-def as_victim(
-    model: SegmentedModel | Engine | Door,
-    policy: Policy | None,
-    batch_size: int = 64,
-    queries: int | None = None,
-) -> Door:
+def as_victim(model: SegmentedModel | Engine | Door, policy: Policy | None, batch_size: int = 64) -> Door:
     """The victim: as it is, a deployed engine as a black box, or a model under its policy as a white box."""
     if isinstance(model, Door):
         return model
     if isinstance(model, Engine):
-        return EngineVictim(model, max_forward=queries)
+        return EngineVictim(model)
     if policy is None:
         raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
-    return Victim(model, policy, batch_size=batch_size, max_forward=queries)
+    return Victim(model, policy, batch_size=batch_size)

@@ -60,8 +60,9 @@ class Door(ABC):
         """The model that gradients come from; `ConfigError` where there is none."""
 
     def account(self, default: int | None = None) -> Account:
-        """A fresh account, for one example; `default` limits its queries where the victim sets no limit."""
-        return Account(default if self.max_forward is None else self.max_forward, self.max_gradient)
+        """A fresh account, for one example: at most `default` queries, and no more than the victim allows."""
+        limits = [limit for limit in (default, self.max_forward) if limit is not None]
+        return Account(min(limits, default=None), self.max_gradient)
 
     def query(self, texts: Sequence[AttackedText]) -> list[Answer]:
         """Answers to the texts of one example, on the victim's own account; see `query_many`."""
@@ -132,9 +133,10 @@ class Door(ABC):
         """Seconds that each text takes, run alone and in turn; each is a query, also where it repeats.
 
         Returns:
-            One a text: those of the first texts, as many as the budget allowed.
+            One a text: those of the first texts, as many as the budget allowed. One query is kept back, for the
+            answer to the text that is found.
         """
-        left = len(texts) if account.max_forward is None else account.max_forward - account.forward
+        left = len(texts) if account.max_forward is None else account.max_forward - account.forward - 1
         seconds = [self.stopwatch(text.segments) for text in texts[: max(left, 0)]]
         account.forward += len(seconds)
         account.seconds += sum(seconds)

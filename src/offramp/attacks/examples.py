@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import DataError
+from offramp._core.numbers import is_number
 from offramp._core.seeding import generator
+from offramp._core.trace import Kind
 from offramp.attacks.text import AttackedText
 
 SLICE = 256  # rows read at once
@@ -27,15 +29,17 @@ class Examples:
 
     Args:
         dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
+        kind: of the task: labels of a classification are whole numbers.
 
     Attributes:
         ids: of all examples, in order; row numbers where the data have none.
 
     Raises:
-        DataError: no examples, no column `text`, a text that is no string, or ids that repeat.
+        DataError: no examples, no column `text`, a text that is no string, ids that repeat or are no whole numbers,
+            or labels that are none of the task.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, kind: Kind = "regression") -> None:
         self.names = dataset.column_names
         if "text" not in self.names:
             raise DataError(
@@ -44,7 +48,10 @@ class Examples:
         if not len(dataset):
             raise DataError("the data set is empty: there is nothing to attack")
         self.dataset = dataset
-        self.ids = [int(id) for id in dataset["id"]] if "id" in self.names else list(range(len(dataset)))
+        self.ids = list(dataset["id"]) if "id" in self.names else list(range(len(dataset)))
+        for id in self.ids:
+            if not is_number(id, whole=True):
+                raise DataError(f"expected whole numbers as ids, got {id!r:.80}: number the rows")
         if len(set(self.ids)) < len(self.ids):
             repeated = len(self.ids) - len(set(self.ids))
             raise DataError(f"expected different ids, got {repeated} repeated: number the rows")
@@ -54,6 +61,17 @@ class Examples:
                     raise DataError(
                         f"expected texts as strings, got {text!r:.80}: drop the rows without text"
                     )
+
+        self._check_labels(kind)
+
+    def _check_labels(self, kind: Kind) -> None:
+        whole = kind == "classification"
+        for label in self.labels(range(len(self))):
+            if label is not None and not is_number(label, whole=whole):
+                wanted = "class indices" if whole else "numbers"
+                raise DataError(
+                    f"expected {wanted} as labels, or None, got {label!r:.80}: load the data with offramp.load_data"
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,13 +84,17 @@ class Examples:
             columns = [rows[name] for name in ("text", "text_pair") if name in self.names]
             yield from zip((self.ids[i] for i in some), zip(*columns, strict=True), strict=True)
 
+    def labels(self, places: Sequence[int]) -> list[int | float | None]:
+        """The labels of the rows in these places; None where there are none."""
+        if "label" not in self.names:
+            return [None] * len(places)
+        return list(self.dataset.select(places)["label"])
+
     def take(self, places: Sequence[int]) -> list[Example]:
         """The examples in these places."""
-        rows = self.dataset.select(places)
-        labels = list(rows["label"]) if "label" in self.names else [None] * len(places)
         return [
             Example(id, AttackedText.of(*segments), label)
-            for (id, segments), label in zip(self.segments(places), labels, strict=True)
+            for (id, segments), label in zip(self.segments(places), self.labels(places), strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from offramp.attacks.account import Look
 from offramp.attacks.constraints import Label
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.search import Hunt, Inspect, Query, Search, Steps, begin, found
+from offramp.attacks.search import PORTION, Hunt, Inspect, Query, Search, Steps, begin, found
 from offramp.attacks.text import AttackedText
 
 
@@ -55,12 +55,16 @@ class GreedySearch(Search):
         allowed = recipe.constraints.allowed(look)
         if not self.deletion:
             return list(dict.fromkeys(w for m in recipe.moves for w in m.importance.rank(look, allowed, rng)))
-        shorter = [look.text.without(word) for word in allowed]
-        asked = found(shorter, (yield Query(shorter)), hunt.objective)
-        # A budget that ends here leaves some words unranked: there is none left to change them with either.
-        return [
-            w for _, w in sorted(((f.score, w) for f, w in zip(asked, allowed, strict=False)), key=_strength)
-        ]
+        ranked: list[tuple[tuple[float, float], int]] = []
+        for start in range(0, len(allowed), PORTION):
+            words = allowed[start : start + PORTION]
+            shorter = [look.text.without(word) for word in words]
+            asked = found(shorter, (yield Query(shorter)), hunt.objective)
+            ranked += zip((f.score for f in asked), words, strict=False)
+            # A budget that ends here leaves some words unranked: there is none left to change them with either.
+            if len(asked) < len(words):
+                break
+        return [word for _, word in sorted(ranked, key=_strength)]
 
 
 def _strength(ranked: tuple[tuple[float, float], int]) -> tuple[float, float, int]:

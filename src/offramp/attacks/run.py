@@ -19,6 +19,7 @@ from offramp.attacks.options import Options
 from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import UNIVERSAL, make_recipe
+from offramp.attacks.recipes.needs import require_probabilities
 from offramp.attacks.result import AttackResult, make_row
 from offramp.attacks.search import Found
 from offramp.attacks.similarity import DEFAULT_JUDGE, Judge, judged_by, load_judge
@@ -77,16 +78,18 @@ def attack(
         then depends on the examples.
 
     Raises:
-        ConfigError: an unknown recipe or option, a bad value, a folder that holds another attack, or a
-            recipe that looks inside a victim that is a black box.
+        ConfigError: an unknown recipe or option, a bad value, one that means nothing for the recipe or the victim's
+            task, a folder that holds another attack, or a recipe that looks inside a victim that is a black box.
         CriterionError: the policy was made for another model.
-        DataError: no examples, no texts, or ids that repeat.
+        DataError: no examples, no texts, ids that repeat, or ids and labels that are no numbers.
     """
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
     settings = Options.of(**options)
-    victim = as_victim(model, policy, batch_size, settings.queries)
-    examples = Examples(dataset)
+    if settings.trigger.split() and recipe != UNIVERSAL:
+        raise ConfigError(f"a trigger is for {UNIVERSAL!r}, not for {recipe!r}: leave it out")
+    victim = as_victim(model, policy, batch_size)
+    examples = Examples(dataset, victim.kind)
     places: Sequence[int] = range(len(examples))
     extra: dict[str, Any] = {}
     if recipe == UNIVERSAL and not settings.trigger.split():
@@ -96,7 +99,10 @@ def attack(
     opened = job.open()  # here too: what cannot work is told before any folder is made
     manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
     manifest |= {"kind": victim.kind, **victim.describe()}
+    labels = ((str(label),) for label in examples.labels(places))
     manifest |= {"texts": texts_fingerprint(examples.segments(places))}
+    manifest |= {"labels": texts_fingerprint(enumerate(labels))}
+    manifest |= {"limits": [victim.max_forward, victim.max_gradient]}
     store = Store(None if output is None else Path(output), manifest, resume=resume)
     todo = [place for place in places if examples.ids[place] not in store.done]
     groups = [todo[start : start + group] for start in range(0, len(todo), group)]
@@ -123,8 +129,14 @@ class Job:
 
     def open(self) -> Opened:
         """The attack, ready to run; `ConfigError` and `DataError` as of `attack`."""
+        keep, queries = self.options.keep, self.options.queries
+        if self.victim.kind == "regression" and keep != "nothing":
+            raise ConfigError(
+                f"keep={keep!r} means nothing for a regression, whose every edit moves the value"
+            )
         judge = load_judge(self.similarity)
         recipe = make_recipe(self.recipe, self.victim, self.options)
+        recipe = recipe if queries is None else replace(recipe, queries=queries)
         return Opened(self, judged(recipe, judge, self.options.min_similarity), judge)
 
 
@@ -175,6 +187,7 @@ def judged(recipe: Recipe, judge: Judge | None, wanted: float | None) -> Recipe:
 
 def _search_trigger(victim: Door, examples: Examples, seed: int) -> tuple[str, list[int], dict[str, Any]]:
     """A trigger searched on one half of the examples, the other half's places, and what is to be said about it."""
+    require_probabilities(victim)
     searched, tested = halves(len(examples), seed)
     trigger = find_trigger(victim.white_box, [e.text for e in examples.take(searched)])
     told = {"trigger": asdict(trigger), "searched_on": [examples.ids[place] for place in searched]}

@@ -69,6 +69,7 @@ class Prepared:
     seconds: float = 0.0
 
 
+PORTION = 256  # shortened texts made at once: there are as many as words, each almost as long as the text
 Request = Query | Inspect | Measure
 Steps = Generator[Request, Any, tuple[Found, Found]]  # returns the clean text and the strongest one
 

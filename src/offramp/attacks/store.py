@@ -24,6 +24,12 @@ from offramp.engine.policy import Policy
 MANIFEST, PARTS, RESULT = "manifest.json", "parts", "attack.parquet"
 CHUNK = 1024  # rows put in order at once
 RECORDED = ("record.json", "robustness.parquet")  # what the command line writes beside the result
+LATER = (
+    "labels",
+    "limits",
+    "max_length",
+    "surrogate_length",
+)  # what manifests of earlier versions do not tell
 
 
 class Store:
@@ -107,7 +113,7 @@ class Store:
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         now = self.manifest
-        other = [key for key in now if now[key] != stored.get(key)]
+        other = [key for key in now if now[key] != stored.get(key, now[key] if key in LATER else None)]
         if other:
             raise ConfigError(
                 f"{self.folder} holds another attack ({', '.join(_changed(stored, now, other))}): give another "

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from offramp._core.errors import DataError
 
@@ -46,20 +46,28 @@ class AttackedText:
         original: `(text,)` or `(text, text_pair)` before any change.
         changes: pairs (word index, new word), sorted by index; only words that differ from the original.
         front: words put in front of the first segment.
-        origin: spans of the words in the original.
     """
 
     original: tuple[str, ...]
     changes: tuple[tuple[int, str], ...] = ()
     front: tuple[str, ...] = ()
-    origin: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(cls, text: str, text_pair: str | None = None) -> AttackedText:
         """The unchanged text of an example; `text_pair` is None where there is one segment."""
-        original = (text,) if text_pair is None else (text, text_pair)
-        spans = (Span(s, *m.span()) for s, string in enumerate(original) for m in WORD.finditer(string))
-        return cls(original, origin=tuple(spans))
+        return cls((text,) if text_pair is None else (text, text_pair))
+
+    @cached_property
+    def origin(self) -> tuple[Span, ...]:
+        """Spans of the words in the original."""
+        strings = enumerate(self.original)
+        return tuple(Span(s, *m.span()) for s, string in strings for m in WORD.finditer(string))
+
+    def _with(self, **changed: Any) -> AttackedText:
+        """Another version of the same original, whose words need not be looked for again."""
+        version = replace(self, **changed)
+        version.__dict__["origin"] = self.origin
+        return version
 
     def replace(self, index: int, word: str) -> AttackedText:
         """The same text with word `index` replaced.
@@ -83,7 +91,7 @@ class AttackedText:
         changes.pop(index, None)
         if word != self.original_word(index):
             changes[index] = word
-        return replace(self, changes=tuple(sorted(changes.items())))
+        return self._with(changes=tuple(sorted(changes.items())))
 
     def in_front(self, words: Sequence[str]) -> AttackedText:
         """The same text with words in front of it, instead of those that stood there.
@@ -97,7 +105,7 @@ class AttackedText:
         for word in words:
             if not is_word(word):
                 raise DataError(f"expected single words to put in front of a text, got {word!r}: split them")
-        return replace(self, front=tuple(words))
+        return self._with(front=tuple(words))
 
     def without(self, index: int) -> AttackedText:
         """A new text in which word `index` is missing, as an attacker asks about it; nothing is remembered."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from offramp.attacks.account import Look
 from offramp.attacks.constraints import Label
 from offramp.attacks.recipe import Recipe
-from offramp.attacks.search import Found, Hunt, Inspect, Measure, Query, Search, Steps, begin, found
+from offramp.attacks.search import PORTION, Found, Hunt, Inspect, Measure, Query, Search, Steps, begin, found
 from offramp.attacks.text import AttackedText
 
 Floats = NDArray[np.float64]
@@ -70,11 +70,15 @@ class TimedSearch(Search):
 
     def _rank(self, look: Look, allowed: Sequence[int]) -> Generator[Measure, Any, list[int]]:
         """Words by the median time without them, the longest first: what was left out made it leave."""
-        times = yield from in_turn([look.text.without(word) for word in allowed], self.scout)
-        if not len(times):
-            return list(allowed)
-        medians = np.median(times, axis=0).tolist()
-        return [word for _, word in sorted(zip([-m for m in medians], allowed, strict=True))]
+        ranked: list[tuple[float, int]] = []
+        for start in range(0, len(allowed), PORTION):
+            words = allowed[start : start + PORTION]
+            times = yield from in_turn([look.text.without(word) for word in words], self.scout)
+            if not len(times):  # the budget has ended: words without a time come last
+                break
+            ranked += zip((-np.median(times, axis=0)).tolist(), words, strict=True)
+        timed = [word for _, word in sorted(ranked)]
+        return [*timed, *allowed[len(timed) :]]
 
     def _kept(self, text: AttackedText, recipe: Recipe, hunt: Hunt) -> Generator[Query, Any, bool]:
         """Whether the constraints accept a text; the answer is asked for only where they look at it."""

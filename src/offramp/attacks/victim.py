@@ -74,8 +74,9 @@ class Victim(Door):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Policy and weights."""
-        return {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
+        """Policy, weights, and how many tokens are read."""
+        told = {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
+        return {**told, "max_length": self.encoder.max_length}
 
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text: tokenisation, and the layers until it leaves."""

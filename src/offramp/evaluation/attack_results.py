@@ -64,6 +64,7 @@ RECIPES = (
 )  # in the order in which they are told
 CRITERIA = ("confidence", "entropy", "patience", "learned", "vote")
 ACCURACY, FLOOR = ("-last", "-exit"), "random"  # how names of accuracy attacks end, and of random edits begin
+PREPARED = ("same-plus",)  # those that have tried the victim's words before they begin
 
 
 @dataclass(frozen=True)
@@ -213,3 +214,9 @@ def is_accuracy(recipe: str) -> bool:
 def is_random(recipe: str) -> bool:
     """Whether a recipe is a floor."""
     return recipe.startswith(FLOOR)
+
+
+def knows_inside(recipe: str, rows: pa.Table) -> bool:
+    """Whether an attack on exits knew its victim from inside: by gradients, or by words that it had tried."""
+    told = recipe in PREPARED or floats(rows, "gradient_queries").sum() > 0
+    return bool(told) and not is_random(recipe) and not is_accuracy(recipe)

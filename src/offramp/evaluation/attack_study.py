@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp.evaluation.attack_results import NUMBERS, Attacked, Place, is_accuracy, is_random
+from offramp.evaluation.attack_results import NUMBERS, Attacked, Place, is_random, knows_inside
 from offramp.evaluation.bootstrap import percentile_band, replicates
+from offramp.evaluation.columns import floats
 from offramp.evaluation.doubts import tally
 from offramp.evaluation.floor import floor_doubts
 from offramp.evaluation.robustness import efficiency_drop
@@ -148,21 +149,24 @@ class AttackStudy:
         return [*self.left_out, *tally(told, "attacks"), *self._below_floor()]
 
     def _below_floor(self) -> list[str]:
-        """White boxes that did worse than random edits with the same options."""
-        floors = {
-            (replace(one.place, attack=""), one.seed, repr(one.options)): one
-            for one in self.attacked
-            if is_random(one.recipe)
-        }
+        """White boxes that did worse than the strongest random edits with the same options."""
+        floors: dict[tuple[Place, int, str], Attacked] = {}
+        for one in sorted(self.attacked, key=lambda one: floats(one.rows, "adversarial_layer").mean()):
+            if is_random(one.recipe):
+                floors[_budget(one)] = one
         told = []
         for one in self.attacked:
-            floor = floors.get((replace(one.place, attack=""), one.seed, repr(one.options)))
-            white = not is_random(one.recipe) and not is_accuracy(one.recipe)
-            if floor and white and sum(one.rows["gradient_queries"].to_pylist()):
+            floor = floors.get(_budget(one))
+            if floor and knows_inside(one.recipe, one.rows):
                 names = (one.place.attack, floor.place.attack)
                 doubts = floor_doubts(one.rows, floor.rows, names)
                 told += [f"{_told(one.place)}, seed {one.seed}: {sentence}" for sentence in doubts]
         return told
+
+
+def _budget(one: Attacked) -> tuple[Place, int, str]:
+    """What attacks share that are held against each other: the victim, and what they may do."""
+    return replace(one.place, attack=""), one.seed, repr(one.options)
 
 
 def _told(place: Place) -> str:

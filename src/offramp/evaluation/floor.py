@@ -1,4 +1,4 @@
-"""Whether an attack that sees gradients does better than random edits under the same budget."""
+"""Whether an attack that knows its victim from inside does better than random edits under the same budget."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp._core.errors import DataError
+from offramp.evaluation.attack_results import is_random, knows_inside
 from offramp.evaluation.columns import floats
 from offramp.evaluation.doubts import doubt
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-FLOOR = "random"  # how the recipes of random edits begin
 SHARED = ("policy", "weights", "texts")  # the same victim and the same examples
 BUDGET = ("words", "top_n", "beam", "rounds", "keep", "max_edits", "min_similarity")
 
@@ -28,7 +28,7 @@ BUDGET = ("words", "top_n", "beam", "rounds", "keep", "max_edits", "min_similari
 def floor_doubts(
     white: pa.Table, floor: pa.Table, names: tuple[str, str] = ("the white box", "random edits")
 ) -> tuple[str, ...]:
-    """Whether random edits do better than an attack with gradients, on the same examples.
+    """Whether random edits do better than an attack that knows more, on the same examples.
 
     Args:
         white: rows of the attack that knows the victim from inside.
@@ -68,9 +68,9 @@ def floor_beside(folder: Path) -> tuple[str, ...]:
     found: list[str] = []
     for other in _neighbours(folder):
         if comparable(this.metadata, other.metadata):
-            white, floor = (other, this) if is_floor(this.metadata) else (this, other)
-            if _white(white) and is_floor(floor.metadata):
-                names = (str(white.metadata["recipe"]), str(floor.metadata["recipe"]))
+            white, floor = (other, this) if is_random(_recipe(this)) else (this, other)
+            names = _recipe(white), _recipe(floor)
+            if knows_inside(names[0], white.table) and is_random(names[1]):
                 found += floor_doubts(white.table, floor.table, names)
     return tuple(found)
 
@@ -86,19 +86,12 @@ def _neighbours(folder: Path) -> Iterator[AttackResult]:
                 _LOG.warning("%s is not compared with its neighbour: %s", folder.name, error)
 
 
-def is_floor(metadata: Mapping[str, Any]) -> bool:
-    """Whether an attack is one of random edits."""
-    return str(metadata.get("recipe", "")).startswith(FLOOR)
+def _recipe(attack: AttackResult) -> str:
+    return str(attack.metadata.get("recipe", ""))
 
 
 def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two attacks had the same victim, examples and budget."""
     options = one.get("options") or {}, other.get("options") or {}
-    alike = all(one.get(name) == other.get(name) for name in SHARED)
+    alike = all(one.get(name) == other.get(name) for name in (*SHARED, "fewest"))
     return alike and all(options[0].get(name) == options[1].get(name) for name in BUDGET)
-
-
-def _white(result: AttackResult) -> bool:
-    """Whether an attack knew the victim from inside: by gradients, or by texts that it had tried beforehand."""
-    inside = floats(result.table, "gradient_queries").sum() > 0 or result.metadata.get("prepared", 0)
-    return bool(inside) and not is_floor(result.metadata)

@@ -29,7 +29,8 @@ def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
         Short names of what is broken; none where all holds.
     """
     options = metadata.get("options") or {}
-    front = str(options.get("trigger") or "").split()
+    # Words in front are for an attack that may have had no query left to put them there.
+    front = str(options.get("trigger") or "").split() if row["words_changed"] else []
     sides = list(_sides(row, front))
     if any(len(a[0]) != len(b[0]) for a, b in sides):
         return ["number of words"]
@@ -45,7 +46,9 @@ def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
     limit = options.get("max_edits")
     if limit is not None and sum(distance(*pair) for pair in changed) > limit:
         found.append("edit distance")
-    return [*found, *_kept(row, str(options.get("keep", "nothing"))), *_alike(row, metadata)]
+    # What a text keeps on the model that it was made for, it need not keep on another.
+    keep = "nothing" if "transferred_from" in metadata else str(options.get("keep", "nothing"))
+    return [*found, *_kept(row, keep), *_alike(row, metadata)]
 
 
 def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Pieces, Pieces]]:
