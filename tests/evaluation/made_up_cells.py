@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from offramp.criteria import make_criterion
 from offramp.evaluation.sweep import cell_metrics, compact, record_cell
 from offramp.evaluation.sweep_plan import Sweep, make_sweep
 from tests.evaluation.made_up import model_trace
@@ -29,6 +30,6 @@ def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -
             cell.seed, layers=LAYERS, skill=skill, cascade=cell.method.name == "multi_model", examples=150
         )
         run = compact(replace(trace, fingerprint=cell.task))
-        metrics = cell_metrics(run, cell.rule, "accuracy", [1.0] * len(LAYERS))
+        metrics = cell_metrics(run, make_criterion(cell.rule), "accuracy", [1.0] * len(LAYERS))
         record_cell(cell, folder, run, {}, metrics)
     return sweep

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import ConfigError, DataError
+from offramp.criteria import make_criterion
 from offramp.evaluation import area, compare, differences, exit_statistic, speed_accuracy
 from offramp.evaluation.columns import floats
 from tests.evaluation.made_up import model_trace
@@ -78,6 +79,16 @@ def test_each_method_may_have_its_own_rule() -> None:
     rules = {"joint": "patience", "multi": "confidence", "sweet": "entropy"}
     found = compare(TRACES, rules, resamples=20)
     assert {name: curves[0].criterion for name, curves in found.curves.items()} == rules
+
+
+def test_each_model_may_have_its_own_rule() -> None:
+    """What is fitted on calibration data differs between the seeds of a method."""
+    traces = {"joint": [model_trace(1), model_trace(4)]}
+    fitted = [make_criterion("energy", temperatures=[t] * 4) for t in (0.5, 4.0)]
+    both = compare(traces, {"joint": fitted}, resamples=20)
+    alone = [compare({"joint": traces["joint"][k]}, fitted[k], resamples=20) for k in range(2)]
+    whole = [rows_of(found, "joint")["whole"]["score"] for found in (both, *alone)]
+    assert whole[0] == pytest.approx((whole[1] + whole[2]) / 2)
 
 
 def test_a_lone_method_has_no_rival() -> None:

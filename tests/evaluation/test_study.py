@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import ConfigError, DataError
+from offramp.evaluation.grid import run_grid
 from offramp.evaluation.study import CLAIMS, rate_table, study, tuned_rates, with_tuned_rates
 from offramp.evaluation.study_results import Place, best_rates, is_sweep, load_results
 from offramp.evaluation.sweep_plan import make_sweep
@@ -105,6 +107,42 @@ def test_a_sweep_that_is_not_complete_yet(toy: Path, tmp_path: Path) -> None:
     )
 
 
+def test_one_baseline_for_all_tasks(toy: Path, tmp_path: Path) -> None:
+    """A task without it is told, not silently compared with something else."""
+    shutil.copytree(toy, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "minilm-l6" / "rte" / "joint")
+    found = study(load_results(tmp_path), resamples=FEW)
+    assert found.methods == ["joint", "multi_model", "sweet"]
+    assert {row["where"] for row in found.differences.to_pylist()} == {"sst2"}
+    assert found.left_out == ("differences at places without joint: minilm-l6, rte",)
+    assert found.claims == CLAIMS
+    shutil.rmtree(tmp_path / "minilm-l6" / "sst2" / "joint")
+    found = study(load_results(tmp_path), resamples=FEW)
+    assert found.methods == ["multi_model", "sweet"]
+    assert found.others == ["sweet"]
+    assert len(rows_of(found.differences, where="mean of 2 tasks")) == 3
+    assert found.claims == {}  # the paper's are against Early-Exit
+
+
+def test_methods_without_a_common_seed_are_not_paired(toy: Path) -> None:
+    results = [r for r in load_results(toy) if (r.method == "joint") == (r.seed == 0) or r.task != "rte"]
+    found = study(results, resamples=FEW)
+    assert list(found.groups) == [Place("minilm-l6", "sst2")]
+    assert found.left_out == ("minilm-l6, rte: no seed that all methods have",)
+
+
+def test_sizes_beyond_the_data_are_all_there_are(tmp_path: Path) -> None:
+    sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "seeds": [0], "train_sizes": [200, 500, 900]})
+    for cell in sweep.cells:
+        path = tmp_path / cell.folder / "record.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["metrics"]["train_examples"] = min(cell.train_size or 0, 300)
+        path.write_text(json.dumps(record), encoding="utf-8")
+    results = load_results(tmp_path)
+    assert len(results) == 6  # those of 500 and of 900 examples are the same models
+    assert {one.train_size for one in results} == {200, None}
+
+
 def test_models_are_doubted_in_one_sentence_a_kind(toy: Path) -> None:
     results = load_results(toy)
     assert study(results, resamples=FEW).doubts == ()
@@ -171,4 +209,16 @@ def test_rates_are_compared_over_the_same_tasks(tmp_path: Path) -> None:
     results = load_results(tmp_path)
     assert set(best_rates(results).values()) == {0.01}
     with pytest.raises(ConfigError, match="not every learning rate of joint on minilm-l6 has been tried"):
+        tuned_rates(tmp_path)
+
+
+def test_rates_are_taken_from_a_finished_sweep_alone(tmp_path: Path) -> None:
+    plan = {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]}
+    sweep = record_all(tmp_path, plan)
+    assert run_grid(sweep, tmp_path) == {}  # all is recorded: it only notes what there is to be
+    assert set(tuned_rates(tmp_path).values()) == {0.9}
+    for cell in sweep.cells:
+        if cell.learning_rate == 0.9:
+            shutil.rmtree(tmp_path / cell.folder)
+    with pytest.raises(ConfigError, match=r"trec/joint/nall-lr0\.9-seed0 has no record yet .* finish"):
         tuned_rates(tmp_path)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offramp.evaluation.study import study
 from offramp.evaluation.study_conflict import conflict_study
 from offramp.evaluation.study_results import is_sweep, load_results
 from offramp.metrics import score
 from offramp.reports.study_build import study_report
+from offramp.reports.study_conflict import conflict_tables
+from offramp.reports.text_table import NOTHING
 from offramp.training.products import FILE, write_products
-from tests.evaluation.made_up_cells import LAYERS, record_all
+from tests.evaluation.made_up_cells import LAYERS, SWEEP, record_all
 
 
 def products_of(seed: int) -> np.ndarray:
@@ -60,6 +64,48 @@ def test_the_gap_is_to_the_separate_classifier_of_the_same_task_and_seed(folder:
     assert all(
         r["low"] <= r["correlation"] <= r["high"] and r["models"] == 6 for r in found.relation.to_pylist()
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked", "told"),
+    [
+        ([0, 50], (0, 0.5), ["0 %", "50 %"]),
+        ([0, 6, 11], (0, 0.5, 1), ["0 %", "50 %", "100 %"]),  # shares become whole steps
+        ([0, 1], (0, 0.5, 1), ["0 %", "100 %"]),
+        ([0], (0,), ["0 %"]),
+        ([0, 60, 120], (), ["0 %", "50 %", "100 %"]),  # in records that do not tell them
+    ],
+)
+def test_moments_are_the_shares_that_were_asked_for(
+    folder: Path, steps: list[int], asked: tuple[float, ...], told: list[str]
+) -> None:
+    results = [replace(one, conflict=asked) for one in load_results(folder)]
+    for one in results:
+        if one.method == "joint":
+            write_products(one.folder / FILE, {step: products_of(one.seed) for step in steps})
+    maps = conflict_study(results, resamples=20).maps["minilm-l6", "joint"]
+    assert list(maps) == [f"{share} of training" for share in told]
+
+
+def test_a_moment_that_a_method_lacks_is_a_gap_in_the_table(folder: Path) -> None:
+    results = load_results(folder)
+    for one in results:
+        if one.method == "sweet":
+            write_products(one.folder / FILE, {0: products_of(one.seed), 100: products_of(one.seed)})
+    rows = conflict_tables(conflict_study(results, resamples=20))["conflict-exits"].rows
+    assert {row[4] for row in rows if row[1] == "SWEET"} == {NOTHING}
+    assert NOTHING not in {row[4] for row in rows if row[1] == "Early-Exit"}
+
+
+def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
+    sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "learning_rate": [0.01, 0.9]})
+    for cell in sweep.cells:
+        if cell.method.name == "joint":
+            write_products(tmp_path / cell.folder / FILE, {0: products_of(cell.seed)})
+    compared = study(load_results(tmp_path), resamples=20).compared
+    found = conflict_study(compared, resamples=20)
+    assert found.maps["minilm-l6", "joint"]["0 % of training"].batches == 3 * 3  # seeds, batches
+    assert found.relation["models"].to_pylist() == [3]
 
 
 def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from filelock import FileLock
 from offramp._core.errors import ConfigError
 from offramp._core.records import FILE_NAME, read_record
 from offramp._core.trace import Trace
+from offramp.criteria.learned import Learned
+from offramp.evaluation.areas import area_statistic
 from offramp.evaluation.grid import LOCK, is_recorded, run_cell, run_grid
 from offramp.evaluation.study_results import load_results
 from offramp.evaluation.sweep_plan import Sweep, make_sweep
@@ -85,7 +87,8 @@ def test_a_sweep_stopped_and_run_again(
     assert steps == [4 * STEPS]
     assert first.stat().st_mtime_ns == stamp
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert files == sorted(["record.json", "trace.npz"] * 4)  # no model, no checkpoint, no lock stays
+    # No model, no checkpoint, no lock stays.
+    assert files == sorted(["record.json", "trace.npz"] * 4 + ["planned.txt"])
 
 
 def test_what_a_cell_leaves_behind(tiny_sweep: Sweep, tmp_path: Path) -> None:
@@ -109,8 +112,15 @@ def test_what_a_cell_leaves_behind(tiny_sweep: Sweep, tmp_path: Path) -> None:
     assert (folder / "record.json").stat().st_size < 6000
     assert (folder / "trace.npz").stat().st_size < 10_000
     (result,) = load_results(tmp_path)
-    assert (result.method, result.strategy, result.rule, result.seed) == ("lte", "joint", "learned", 0)
+    assert (result.method, result.strategy, result.seed) == ("lte", "joint", 0)
     assert result.trace.logits.dtype == np.float32
+    # The rule is what calibration data made it: the report's areas are the record's.
+    assert isinstance(result.rule, Learned)
+    assert len(result.rule.low) == len(result.rule.high) == 2
+    assert all(0 < low < high < 1 for low, high in zip(result.rule.low, result.rule.high, strict=True))
+    areas = area_statistic(result.trace, result.rule, metric=result.metric)
+    again = dict(zip(areas.names, areas.exact().tolist(), strict=True))
+    assert again == pytest.approx(metrics["areas"], abs=1e-6)
 
 
 def test_seeds_choose_the_training_examples(

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AlbertConfig
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.evaluation.conflict import conflict
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
-from offramp.model.base import exit_loss
+from offramp.model.base import SegmentedModel, exit_loss
 from offramp.training.conflict import batches_of, gradient_products, measure_products
 from offramp.training.conflict_callback import ConflictCallback
 from offramp.training.products import read_products, write_products
 from offramp.training.run import train
-from offramp.training.strategies import Sweet
+from offramp.training.strategies import STRATEGIES, Sweet
 from offramp.training.strategies.base import Strategy
+from tests.backbones.backbone_zoo import build, save
 
 EXITS = [1, 2, 4]
 
@@ -58,6 +63,32 @@ def test_products_are_those_of_whole_gradients(model: Any, tiny_data: Any) -> No
     assert np.allclose(found, plain_products(model, inputs, labels), rtol=1e-4, atol=1e-7)
     assert (found[3, :2] == 0).all()  # exits 1 and 2 sit below layer 4
     assert (np.diagonal(found[0]) > 0).all()
+
+
+def test_a_layer_that_is_reused_counts_one_passage_at_a_time(tmp_path: Path, tiny_data: Any) -> None:
+    """Against the same encoder with a copy of the layer for each passage."""
+    models = []
+    for groups in (1, 4):
+        config = AlbertConfig(
+            vocab_size=50,
+            hidden_size=32,
+            embedding_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=37,
+            num_hidden_groups=groups,
+        )
+        folder = save(build(config), tmp_path / str(groups))
+        models.append(MultiExitForSequenceClassification.from_backbone(str(folder), EXITS).eval())
+    tied, copied = models
+    weights = tied.state_dict()
+    copied.load_state_dict(
+        {name: weights[re.sub(r"layer_groups\.\d", "layer_groups.0", name)] for name in copied.state_dict()}
+    )
+    inputs, labels = batch_of(tied, tiny_data)
+    assert np.allclose(
+        gradient_products(tied, inputs, labels), plain_products(copied, inputs, labels), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_under_sweet_all_cross_terms_are_exactly_zero(model: Any, tiny_data: Any) -> None:
@@ -143,6 +174,39 @@ def test_training_measures_at_chosen_steps_and_is_not_disturbed(
     assert np.array_equal(
         found[6], measure_products(model, tiny_data["train"], batches=2, batch_size=4, cut=False)
     )
+
+
+def test_a_phase_that_ends_inside_an_epoch_is_measured_in_time_after_a_stop(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two phases of six steps, half an epoch each, stopped in the second."""
+    quick: dict[str, Any] = {"batch_size": 8, "epochs": 1, "strategy": "mixed", "progress": False}
+    taken, original = [0], STRATEGIES["mixed"].step
+
+    def interrupted(self: Any, model: Any, *args: Any) -> Any:
+        taken[0] += isinstance(model, SegmentedModel)
+        if taken[0] == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, model, *args)
+
+    def run(folder: Path) -> Any:
+        model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), EXITS)
+        watch = ConflictCallback(model, tiny_data["train"], [0, 6, 12], folder, batches=2, batch_size=4)
+        return train(model, tiny_data, output_dir=folder / "run", callbacks=[watch], **quick)
+
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(STRATEGIES["mixed"], "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut")
+    resumed = run(tmp_path / "cut")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    found = [read_products(tmp_path / name / "products.npz") for name in ("whole", "cut")]
+    assert list(found[0]) == list(found[1]) == [0, 6, 12]
+    assert all(np.array_equal(found[0][step], found[1][step]) for step in (0, 6, 12))
 
 
 def test_products_are_read_as_written(tmp_path: Path) -> None:

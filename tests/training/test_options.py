@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offramp._core.errors import ConfigError
+from offramp.model import MultiExitForSequenceClassification
 from offramp.training.options import TrainingOptions
+from offramp.training.run import arguments
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,11 @@ def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any]) -
     for value in values:
         with pytest.raises(ConfigError, match=name):
             TrainingOptions(**{name: value})
+
+
+def test_a_warmup_of_all_steps_is_a_share_too(tmp_path: Path, tiny_encoder: Path) -> None:
+    """The library takes 1 for one step."""
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 2])
+    for share, steps in ((0.0, 0), (0.5, 50), (1.0, 100)):
+        made = arguments(TrainingOptions(warmup=share), 0, tmp_path, model)
+        assert made.get_warmup_steps(100) == steps

@@ -22,6 +22,8 @@ from offramp.evaluation.outcomes import exit_statistic
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Rule = str | Criterion
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -49,7 +51,7 @@ class Comparison:
 
 def compare(
     traces: Mapping[str, Trace | Sequence[Trace]],
-    criterion: str | Criterion | Mapping[str, str | Criterion] = "confidence",
+    criterion: Rule | Mapping[str, Rule | Sequence[Rule]] = "confidence",
     *,
     baseline: str | None = None,
     metric: str = "accuracy",
@@ -63,7 +65,8 @@ def compare(
     Args:
         traces: by method, the trace of its model, or one per model (seed), all over the same examples in the
             same order; scaled by temperature (`outcomes.scaled`) where temperatures were fitted.
-        criterion: the exit rule, for all or by method.
+        criterion: the exit rule, for all or by method; there one for all models, or one a model, since what is fitted
+            on calibration data differs between them.
         baseline: method to take differences against; None takes the first.
         metric: a key of `offramp.metrics.METRICS`.
         points: the most thresholds tried.
@@ -84,20 +87,24 @@ def compare(
     groups = {name: [given] if isinstance(given, Trace) else list(given) for name, given in traces.items()}
     base = next(iter(groups), "") if baseline is None else baseline
     _check(groups, base)
-    rules = {name: criterion[name] if isinstance(criterion, Mapping) else criterion for name in groups}
     measured, curves = {}, {}
     for name, group in groups.items():
-        models = [_everything(trace, rules[name], metric, points) for trace in group]
+        rules = _rules(criterion[name] if isinstance(criterion, Mapping) else criterion, len(group))
+        models = [_everything(trace, rule, metric, points) for trace, rule in zip(group, rules, strict=True)]
         exact = np.mean([model.exact() for model in models], axis=0)
         drawn = replicates(models, resamples=resamples, seed=seed, over=over)
         measured[name] = _Measured(models[0].names, exact, drawn)
         # One model has its own band; of several, the range over the models is what a figure shows.
         band = resamples if len(group) == 1 else 0
         curves[name] = [
-            speed_accuracy(t, rules[name], metric=metric, points=points, resamples=band, seed=seed)
-            for t in group
+            speed_accuracy(trace, rule, metric=metric, points=points, resamples=band, seed=seed)
+            for trace, rule in zip(group, rules, strict=True)
         ]
     return Comparison(base, metric, _scores(measured, base), _winners(measured), curves)
+
+
+def _rules(given: Rule | Sequence[Rule], models: int) -> Sequence[Rule]:
+    return [given] * models if isinstance(given, str | Criterion) else given
 
 
 def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:

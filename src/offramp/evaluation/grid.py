@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
-from offramp._core.records import FILE_NAME, read_record
+from offramp._core.records import FILE_NAME, read_record, write_text
 
 if TYPE_CHECKING:
     from offramp.data import TextData
 
 LOCK = ".lock"
+PLANNED = "planned.txt"  # the cells of the last grid that was run in a folder, so that others know if it is complete
 ENGINES = ("local", "ray")
 KEPT_IN_MEMORY = 8  # data sets
 
@@ -120,6 +121,7 @@ def run_grid(
         raise ConfigError(unknown_name("engine", engine, ENGINES))
     folder = Path(output)
     check_cells(plan.cells)
+    write_text(folder / PLANNED, "".join(f"{cell}\n" for cell in plan.cells))
     left: dict[int, list[GridCell]] = {}
     for cell in plan.cells:
         done = is_recorded(cell, folder)
@@ -149,6 +151,14 @@ def _run_here(cells: Sequence[GridCell], folder: Path, keep_models: bool, watch:
             failed[str(cell)] = str(error)
             watch(cell, "failed", str(error))
     return failed
+
+
+def missing_cells(output: str | Path) -> list[str]:
+    """The cells planned in a folder that have no record; none where nothing tells what was planned."""
+    folder = Path(output)
+    path = folder / PLANNED
+    planned = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [cell for cell in planned if not (folder / cell / FILE_NAME).exists()]
 
 
 def check_cells(cells: Sequence[GridCell]) -> None:

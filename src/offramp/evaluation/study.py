@@ -17,6 +17,7 @@ from offramp.evaluation.checks import trace_doubts
 from offramp.evaluation.columns import from_rows
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.doubts import tally
+from offramp.evaluation.grid import missing_cells
 from offramp.evaluation.outcomes import exit_statistic
 from offramp.evaluation.study_results import (
     Group,
@@ -26,6 +27,7 @@ from offramp.evaluation.study_results import (
     by_rate,
     group_results,
     load_results,
+    rank,
 )
 from offramp.evaluation.sweep_plan import Cell, Sweep, short
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 Drawn = tuple[NDArray[np.float64], NDArray[np.float64]]  # exact (measures,), replicates (resamples, measures)
 
 # Individual classifiers against Early-Exit's, in points, averaged over tasks and exits (SWEET, Rotem 2023).
+EARLY_EXIT = "joint"
 CLAIMS = {"multi_model": 2.3, "sweet": 1.1}
 MEASURES = ("exits", "fast", "slow")  # mean over the single exits; areas of the curve at fast and slow speeds
 DIFFERENCES = ("backbone", "where", "train_size", "method", "measure", "difference", "low", "high", "seeds")
@@ -49,7 +52,7 @@ class MethodStudy:
         groups: results by place and method.
         comparisons: by place; intervals are over seeds and examples.
         differences: to the baseline, by place and averaged over tasks: columns `DIFFERENCES`, in units of the
-            metric; `tasks` is a task, or "mean of N tasks".
+            metric; `tasks` is a task, or "mean of N tasks". A place without the baseline has none.
         rates: scores by learning rate, where several were tried: columns `RATES`.
         left_out: sentences about results that could not be compared.
         doubts: about the models that are compared, each told once.
@@ -65,7 +68,17 @@ class MethodStudy:
     @property
     def methods(self) -> list[str]:
         """All methods, the baseline first."""
-        return list(dict.fromkeys(method for group in self.groups.values() for method in group))
+        return methods_of(self.groups)
+
+    @property
+    def claims(self) -> dict[str, float]:
+        """What the paper claims of the methods that differences are told for: it is about Early-Exit's."""
+        return {m: CLAIMS[m] for m in self.others if m in CLAIMS} if self.methods[:1] == [EARLY_EXIT] else {}
+
+    @property
+    def compared(self) -> list[Result]:
+        """All models that are compared."""
+        return [one for group in self.groups.values() for ones in group.values() for one in ones]
 
     @property
     def others(self) -> list[str]:
@@ -93,6 +106,9 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
             f"{len(results) - len(kept)} models with other learning rates than their method's best, which was "
             "chosen on the data it is shown on"
         )
+    if bare := [place for place, group in groups.items() if methods_of(groups)[0] not in group]:
+        places = "; ".join(f"{place.backbone}, {place.task}" for place in bare)
+        left_out.append(f"differences at places without {methods_of(groups)[0]}: {places}")
     comparisons = {place: _compare(place, group, resamples) for place, group in groups.items()}
     differences = difference_table(groups, resamples)
     models = [one for group in groups.values() for ones in group.values() for one in ones]
@@ -103,12 +119,18 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
 def _compare(place: Place, group: Group, resamples: int) -> Comparison:
     return compare(
         {method: [one.trace for one in ones] for method, ones in group.items()},
-        {method: ones[0].rule for method, ones in group.items()},
+        {method: [one.rule for one in ones] for method, ones in group.items()},
         metric=next(iter(group.values()))[0].metric,
         resamples=resamples,
         seed=place.seed,
         over="nested",
     )
+
+
+def methods_of(groups: Mapping[Place, Group]) -> list[str]:
+    """All methods in the order in which they are told; the first one is the baseline everywhere."""
+    firsts = [ones[0] for group in groups.values() for ones in group.values()]
+    return list(dict.fromkeys(one.method for one in sorted(firsts, key=rank)))
 
 
 def difference_table(groups: Mapping[Place, Group], resamples: int = 1000) -> pa.Table:
@@ -120,15 +142,17 @@ def difference_table(groups: Mapping[Place, Group], resamples: int = 1000) -> pa
     Returns:
         Rows with the columns `DIFFERENCES`; `where` is a task, or "mean of N tasks".
     """
+    base, *others = methods_of(groups) or [""]
+    paired = {place: group for place, group in groups.items() if base in group}
     drawn = {
-        (place, m): _drawn(place, ones, resamples) for place, g in groups.items() for m, ones in g.items()
+        (place, m): _drawn(place, ones, resamples) for place, g in paired.items() for m, ones in g.items()
     }
     rows = []
-    for places in (*([place] for place in groups), *_averaged(groups)):
-        for method in dict.fromkeys(m for place in places for m in list(groups[place])[1:]):
-            having = [place for place in places if method in list(groups[place])[1:]]
-            if len(having) > 1 or having == places:
-                gaps = [_gap(drawn[p, method], drawn[p, next(iter(groups[p]))]) for p in having]
+    for places in (*([place] for place in paired), *_averaged(paired)):
+        for method in others:
+            having = [place for place in places if method in groups[place]]
+            if having and (len(having) > 1 or having == places):
+                gaps = [_gap(drawn[p, method], drawn[p, base]) for p in having]
                 seeds = min(len(groups[place][method]) for place in having)
                 rows += [(*row, seeds) for row in _rows(having, method, gaps)]
     return from_rows(DIFFERENCES, rows)
@@ -203,6 +227,8 @@ def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
         raise ConfigError(
             f"learning rates are to be taken from {folder}, but: {error}; run that sweep first, or give learning_rate"
         ) from error
+    if missing := missing_cells(folder):
+        raise ConfigError(f"{missing[0]} has no record yet in {folder}: finish that sweep first")
     models: dict[tuple[str, str], set[int]] = {}
     for row in rows:
         models.setdefault((row["backbone"], row["method"]), set()).add(row["models"])

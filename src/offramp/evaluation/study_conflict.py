@@ -46,7 +46,7 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
     """What the cells of a sweep say about conflict; empty where it was not measured.
 
     Args:
-        results: of `load_results`.
+        results: one an encoder, task, size, method and seed, such as `MethodStudy.compared`.
         resamples: of the bootstrap over models.
     """
     measured: dict[tuple[str, str, str], list[tuple[Result, Products]]] = {}
@@ -55,7 +55,7 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
         for step, found in products.items():
             if not np.triu(found, k=1).any():  # exits that share no gradient, such as those of `sweet`
                 continue
-            moment = f"{step / max(*products, 1):.0%} of training".replace("%", " %")
+            moment = _moment(step, list(products), one.conflict)
             measured.setdefault((one.backbone, one.method, moment), []).append((one, found))
     maps: dict[tuple[str, str], dict[str, Conflict]] = {}
     for (backbone, method, moment), group in measured.items():
@@ -64,6 +64,13 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
         maps.setdefault((backbone, method), {})[moment] = conflict(together, layers)
     points = from_rows(POINTS, list(_points(results, measured)))
     return ConflictStudy(maps, points, _relation(points, resamples))
+
+
+def _moment(step: int, steps: Sequence[int], shares: Sequence[float]) -> str:
+    """Which of the shares of the training that were asked for a step is: shares are rounded to whole steps."""
+    total = max(*steps, 1) / (max(shares, default=0) or 1)
+    share = min(shares, key=lambda asked: abs(asked - step / total), default=step / total)
+    return f"{share:.0%} of training".replace("%", " %")
 
 
 def _points(

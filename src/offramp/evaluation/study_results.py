@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import DataError
 from offramp._core.records import FILE_NAME, read_records
 from offramp._core.trace import Trace
+from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.calibrated import pool_reliability, reliability_table
 from offramp.evaluation.outcomes import scaled
 from offramp.evaluation.sweep import expand
@@ -42,14 +43,16 @@ class Result:
     """One recorded cell.
 
     Attributes:
-        backbone, task, method, train_size, seed, learning_rate: of the cell.
+        backbone, task, method, seed, learning_rate: of the cell.
+        train_size: of the cell; None where it took all there are, whether or not more were asked for.
         strategy: that the method uses.
-        rule: exit rule of its curve.
+        rule: exit rule of its curve, with what was fitted on calibration data.
         metric: main metric of the task.
         trace: over validation, logits scaled by temperature.
         scores: of its exits.
         temperatures: one an exit; None for regression.
         folder: of the cell.
+        conflict: shares of the training at which gradient conflict was measured.
     """
 
     backbone: str
@@ -59,12 +62,13 @@ class Result:
     seed: int
     learning_rate: float | None
     strategy: str
-    rule: str
+    rule: Criterion
     metric: str
     trace: Trace
     scores: tuple[float, ...]
     temperatures: tuple[float, ...] | None
     folder: Path
+    conflict: tuple[float, ...] = ()
 
     @property
     def cell(self) -> str:
@@ -104,7 +108,13 @@ def load_results(folder: str | Path) -> list[Result]:
     cells = sweep_records(root)
     if not cells:
         raise DataError(f"no cells of a sweep below {root}: run one with 'offramp sweep'")
-    return [_result(record, (root / record["path"]).parent) for record in cells]
+    # Sizes that exceed the data ask for the same models: each is told once.
+    found = [_result(record, (root / record["path"]).parent) for record in cells]
+    return list({_model(one): one for one in reversed(found)}.values())[::-1]
+
+
+def _model(one: Result) -> tuple[object, ...]:
+    return one.backbone, one.task, one.method, one.train_size, one.seed, one.learning_rate
 
 
 def is_sweep(folder: str | Path) -> bool:
@@ -136,17 +146,19 @@ def cell_records(root: Path, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
 def _result(record: Mapping[str, Any], folder: Path) -> Result:
     cell, metrics = record["config"]["cell"], record["metrics"]
     trace = expand(Trace.load(folder / metrics["trace"]))
-    temperatures = metrics["temperatures"]
+    temperatures, asked = metrics["temperatures"], cell["train_size"]
     return Result(
-        **{key: cell[key] for key in ("backbone", "task", "train_size", "seed", "learning_rate")},
+        **{key: cell[key] for key in ("backbone", "task", "seed", "learning_rate")},
+        train_size=None if asked and metrics.get("train_examples", asked) < asked else asked,
         method=cell["method"]["name"],
         strategy=cell["method"]["strategy"],
-        rule=record["config"]["criterion"],
+        rule=make_criterion(record["config"]["criterion"], **metrics.get("rule_options", {})),
         metric=metrics["metric"],
         trace=trace if temperatures is None else scaled(trace, temperatures),
         scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
         folder=folder,
+        conflict=tuple(cell.get("conflict", ())),
     )
 
 
@@ -173,17 +185,23 @@ def best_rates(results: Sequence[Result]) -> dict[tuple[str, str], float | None]
 
 
 def group_results(results: Iterable[Result]) -> tuple[dict[Place, Group], list[str]]:
-    """Results by place and method, cut to the seeds that all methods of a place have; and what was left out."""
+    """Results by place and method, cut to the seeds that all methods of a place have; and what was left out.
+
+    Methods come in one order everywhere, the baseline first. A place without a common seed is left out.
+    """
     found: dict[Place, Group] = {}
-    for one in sorted(results, key=_rank):
+    for one in sorted(results, key=rank):
         place = Place(one.backbone, one.task, one.train_size)
         found.setdefault(place, {}).setdefault(one.method, []).append(one)
     left_out = []
-    for place, group in found.items():
+    for place, group in list(found.items()):
         common = set.intersection(*({one.seed for one in ones} for ones in group.values()))
+        if not common:
+            left_out.append(f"{place.backbone}, {place.task}: no seed that all methods have")
+            del found[place]
+            continue
         for method, ones in group.items():
-            lost = [one.seed for one in ones if one.seed not in common]
-            if common and lost:
+            if lost := [one.seed for one in ones if one.seed not in common]:
                 left_out.append(
                     f"{place.backbone}, {place.task}, {method}: seeds {lost}, which not all methods have"
                 )
@@ -214,7 +232,7 @@ def unscaled(one: Result) -> Trace:
     return scaled(one.trace, one.temperatures and [1 / t for t in one.temperatures])
 
 
-def _rank(one: Result) -> tuple[int, bool, str, int]:
+def rank(one: Result) -> tuple[int, bool, str, int]:
     """The place of a result among all: by strategy, the plain one before its variants, then by seed."""
     known = ORDER.index(one.strategy) if one.strategy in ORDER else len(ORDER)
     return known, one.method != one.strategy, one.method, one.seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from offramp._core.files import whole_file
 from offramp._core.plain import plain
 from offramp._core.records import read_record, write_record
 from offramp._core.trace import Trace
-from offramp.calibration import fit_temperatures
-from offramp.criteria import make_criterion
+from offramp.calibration.thresholds import prepare
+from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.columns import table
 from offramp.evaluation.curves import speed_accuracy
@@ -58,7 +58,8 @@ def train_cell(cell: Cell, output: Path, load: Load) -> None:
         max_length=cell.max_length,
         seed=cell.seed,
     )
-    make_criterion(cell.rule).check(len(model.exit_layers), model.kind, model.gates)
+    rule = make_criterion(cell.rule)
+    rule.check(len(model.exit_layers), model.kind, model.gates)
     model = train(
         model,
         data,
@@ -70,9 +71,10 @@ def train_cell(cell: Cell, output: Path, load: Load) -> None:
         progress=False,
     )
     trained = read_record(output / cell.folder / RUN / "train.json")
-    temperatures = None if model.kind == "regression" else fit_temperatures(trace(model, data["calibration"]))
+    fitted = prepare(trace(model, data["calibration"]), rule, temperatures=True)
     run = compact(trace(model, data["validation"]))
-    metrics = {**trained["metrics"], **cell_metrics(run, cell.rule, data.metrics[0], temperatures)}
+    numbers = cell_metrics(run, fitted.criterion, data.metrics[0], fitted.temperatures)
+    metrics = {**trained["metrics"], **numbers}
     record_cell(cell, output, run, trained["config"], metrics, started)
 
 
@@ -104,9 +106,16 @@ def expand(trace: Trace) -> Trace:
 
 
 def cell_metrics(
-    run: Trace, criterion: str, metric: str, temperatures: Sequence[float] | None
+    run: Trace, criterion: Criterion, metric: str, temperatures: Sequence[float] | None
 ) -> dict[str, Any]:
-    """The numbers of one model: the score of every exit, and the areas of its curve."""
+    """The numbers of one model: the score of every exit, and the areas of its curve.
+
+    Args:
+        run: over validation, compact.
+        criterion: with what was fitted on calibration data, but for the threshold, which the curve sweeps.
+        metric: main metric of the task.
+        temperatures: fitted on calibration data; None for regression.
+    """
     run = expand(run)
     labels, answers = run.require_labels(), run.predictions()
     scores = [score(metric, labels, answers[:, k]) for k in range(run.exits)]
@@ -118,6 +127,7 @@ def cell_metrics(
         "mean_score": float(np.mean(scores)),
         "areas": {name: area(curve, limits) for name, limits in RANGES.items()},
         "temperatures": temperatures,
+        "rule_options": {name: value for name, value in asdict(criterion).items() if name != "threshold"},
     }
 
 

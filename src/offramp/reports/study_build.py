@@ -41,7 +41,8 @@ def study_report(folder: str | Path, output: str | Path, *, resamples: int = 100
         OfframpError: where the report cannot be written.
     """
     results, target = load_results(folder), Path(output)
-    found, pulls = study(results, resamples=resamples), conflict_study(results, resamples=resamples)
+    found = study(results, resamples=resamples)
+    pulls = conflict_study(found.compared, resamples=resamples)
     reliable = reliability_by_method(found.groups)
     figures = study_figures(found) | conflict_figures(pulls) | _reliability_figures(reliable)
     tables = study_tables(found) | conflict_tables(pulls) | _calibration_tables(reliable)

@@ -13,7 +13,7 @@ from offramp.evaluation.sweep_plan import slug
 from offramp.reports.conflict import conflict_figure
 from offramp.reports.study_tables import POINTS, name_of
 from offramp.reports.style import WIDTH, caption, colour, marker, styled
-from offramp.reports.text_table import TextTable, interval, number
+from offramp.reports.text_table import NOTHING, TextTable, interval, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,10 +101,11 @@ def _exits(found: ConflictStudy) -> TextTable:
     moments = list(dict.fromkeys(row["moment"] for row in points))
     rows = []
     for key in dict.fromkeys(group[:3] for group in groups):
-        cosines = [np.mean([pair[0] for pair in groups[(*key, m)]]) for m in moments]
-        gap = np.mean([pair[1] for pair in groups[(*key, moments[-1])]])
-        told = (key[0], name_of(key[1]), str(key[2]))
-        rows.append((*told, *(number(float(c), 2) for c in cosines), number(POINTS * float(gap), 1)))
+        measured = {m: groups[(*key, m)] for m in moments if (*key, m) in groups}
+        cosines = {m: float(np.mean([pair[0] for pair in pairs])) for m, pairs in measured.items()}
+        cells = (number(cosines[m], 2) if m in cosines else NOTHING for m in moments)
+        gap = float(np.mean([pair[1] for pair in measured[list(measured)[-1]]]))
+        rows.append((key[0], name_of(key[1]), str(key[2]), *cells, number(POINTS * gap, 1)))
     header = ("encoder", "method", "exit layer", *moments, "Multi-Model scores more by")
     note = "Cosine of an exit's gradient with the sum of the others', over the layers it shares; the gap in points."
     return TextTable("Conflict and gap, exit by exit", header, tuple(rows), note, words=3)

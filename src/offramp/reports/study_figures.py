@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.columns import floats, rows_where
-from offramp.evaluation.study import CLAIMS, MethodStudy
+from offramp.evaluation.study import MethodStudy
 from offramp.evaluation.study_results import Place
 from offramp.evaluation.sweep_plan import slug
 from offramp.reports.figures import FAR, mean_curve
@@ -128,7 +128,8 @@ def differences_figure(study: MethodStudy, rows: Sequence[Mapping[str, Any]], ba
     lines = list(dict.fromkeys(names))
     with styled():
         figure, axes = new_figure(1.8 + 0.42 * len(lines))
-        figure.suptitle(f"Against Early-Exit, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13)
+        base = name_of(study.methods[0])
+        figure.suptitle(f"Against {base}, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13)
         step = min(0.18, 0.7 / max(len(study.others), 1))
         for name, row in zip(names, rows, strict=True):
             style = _style(study, row["method"])
@@ -136,15 +137,18 @@ def differences_figure(study: MethodStudy, rows: Sequence[Mapping[str, Any]], ba
             axes.hlines(at, POINTS * row["low"], POINTS * row["high"], color=style["color"], lw=2)
             axes.plot(POINTS * row["difference"], at, zorder=4, **style)
         for method in study.others:
-            if method in CLAIMS:
-                axes.axvline(CLAIMS[method], color=_style(study, method)["color"], lw=1.2, ls="--", zorder=1)
+            if method in study.claims:
+                axes.axvline(
+                    study.claims[method], color=_style(study, method)["color"], lw=1.2, ls="--", zorder=1
+                )
         axes.axvline(0, color=GREY, lw=1)
         axes.set_yticks(range(len(lines)), lines)
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("Difference in points, mean over the exits")
         _legend(figure, study, study.others)
-        caption(figure, f"Bars: {NESTED} Dashed: the SWEET paper's averages, on other encoders.")
+        claimed = " Dashed: the SWEET paper's averages, on other encoders." if study.claims else ""
+        caption(figure, f"Bars: {NESTED}{claimed}")
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from offramp.evaluation.study import CLAIMS, MethodStudy
+from offramp.evaluation.study import MethodStudy
 from offramp.evaluation.study_results import Place
 from offramp.reports.text_table import NOTHING, TextTable, interval, number, signed
 
@@ -65,8 +65,8 @@ def differences_table(study: MethodStudy) -> TextTable:
         cells = [found.get((backbone, where, size, method)) for method in others]
         seeds = min(cell["seeds"] for cell in cells if cell)
         rows.append((backbone, where, _size(size, where), str(seeds), *map(_points, cells)))
-    if any(method in CLAIMS for method in others):
-        claimed = (signed(CLAIMS[m], 1) if m in CLAIMS else NOTHING for m in others)
+    if claims := study.claims:
+        claimed = (signed(claims[m], 1) if m in claims else NOTHING for m in others)
         rows.append(("BERT, DeBERTa (SWEET paper)", "mean of GLUE tasks", "6,000", NOTHING, *claimed))
     header = ("encoder", "task", "examples", "seeds", *(f"{name_of(m)} − {_base(study)}" for m in others))
     note = f"Points of the task's metric, averaged over the exits. {PAIRED} {NESTED}"
@@ -120,10 +120,11 @@ def curve_differences_table(study: MethodStudy) -> TextTable:
         told = (backbone, where, name_of(method), _size(size, where))
         rows.append((*told, *(_points(cells.get(span)) for span in ("fast", "slow"))))
     header = ("encoder", "task", "method", "examples", "fast (cost ≤ ½)", "slow (cost ½–1)")
-    note = (
-        f"Against {_base(study)}, in points. The SWEET paper claims that SWEET wins at fast speeds and ties at slow "
-        f"ones, and that Early-Exit beats Multi-Model, which recomputes. {PAIRED} {NESTED}"
+    claimed = (
+        "The SWEET paper claims that SWEET wins at fast speeds and ties at slow ones, and that Early-Exit beats "
+        "Multi-Model, which recomputes. "
     )
+    note = f"Against {_base(study)}, in points. {claimed if study.claims else ''}{PAIRED} {NESTED}"
     return TextTable("Speed–accuracy curves: differences in points", header, tuple(rows), note, words=3)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,9 @@ def _forward(
 ) -> _Graph:
     state, graph = model.start(inputs), _Graph({}, {})
     for layer in range(1, model.exit_layers[-1] + 1):
-        below = state.hidden
-        state = model.driver.layer(layer, state)
+        # A leaf: where layers share parameters, the gradient would else go on through the passages below.
+        below = state.hidden.detach().requires_grad_(state.hidden.requires_grad)
+        state = model.driver.layer(layer, replace(state, hidden=below))
         graph.around[layer] = (below, state.hidden)
         if layer in model.exit_layers:
             graph.losses[layer] = exit_loss(model.head(model.exit_layers.index(layer), state)[0], labels)

@@ -46,13 +46,15 @@ class ConflictCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure where it is time."""
-        self._visit(self.before + state.global_step)
+        # A finished phase that is resumed inside an epoch takes one more step, at a rate of 0.
+        if state.global_step <= state.max_steps:
+            self._visit(self.before + state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Count the steps of a phase that is over."""
-        self.before += state.global_step
+        self.before += min(state.global_step, state.max_steps)
 
     def _visit(self, step: int) -> None:
         if step in self.steps:

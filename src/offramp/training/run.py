@@ -238,7 +238,7 @@ def arguments(options: TrainingOptions, seed: int, folder: Path, model: Segmente
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate or default_learning_rate(model.config.backbone.hidden_size),
         lr_scheduler_type="linear",
-        warmup_steps=options.warmup,
+        warmup_steps=min(options.warmup, 1 - 1e-9),  # from 1 on it would be a number of steps
         weight_decay=options.weight_decay,
         bf16=uses_bf16(options.precision),
         use_cpu=not torch.accelerator.is_available(),
