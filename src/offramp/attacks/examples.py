@@ -29,7 +29,7 @@ class Examples:
 
     Args:
         dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
-        kind: of the task: labels of a classification are whole numbers.
+        kind: of the task, whose labels are class indices or numbers; None takes either.
 
     Attributes:
         ids: of all examples, in order; row numbers where the data have none.
@@ -39,7 +39,7 @@ class Examples:
             or labels that are none of the task.
     """
 
-    def __init__(self, dataset: Any, kind: Kind = "regression") -> None:
+    def __init__(self, dataset: Any, kind: Kind | None = None) -> None:
         self.names = dataset.column_names
         if "text" not in self.names:
             raise DataError(
@@ -61,10 +61,9 @@ class Examples:
                     raise DataError(
                         f"expected texts as strings, got {text!r:.80}: drop the rows without text"
                     )
-
         self._check_labels(kind)
 
-    def _check_labels(self, kind: Kind) -> None:
+    def _check_labels(self, kind: Kind | None) -> None:
         whole = kind == "classification"
         for label in self.labels(range(len(self))):
             if label is not None and not is_number(label, whole=whole):

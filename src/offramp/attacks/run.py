@@ -100,9 +100,11 @@ def attack(
     manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
     manifest |= {"kind": victim.kind, **victim.describe()}
     labels = ((str(label),) for label in examples.labels(places))
-    manifest |= {"texts": texts_fingerprint(examples.segments(places))}
-    manifest |= {"labels": texts_fingerprint(enumerate(labels))}
-    manifest |= {"limits": [victim.max_forward, victim.max_gradient]}
+    manifest |= {
+        "texts": texts_fingerprint(examples.segments(places)),
+        "labels": texts_fingerprint(enumerate(labels)),
+        "limits": [victim.max_forward, victim.max_gradient],
+    }
     store = Store(None if output is None else Path(output), manifest, resume=resume)
     todo = [place for place in places if examples.ids[place] not in store.done]
     groups = [todo[start : start + group] for start in range(0, len(todo), group)]

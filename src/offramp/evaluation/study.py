@@ -106,9 +106,10 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
             f"{len(results) - len(kept)} models with other learning rates than their method's best, which was "
             "chosen on the data it is shown on"
         )
-    if bare := [place for place, group in groups.items() if methods_of(groups)[0] not in group]:
+    base = next(iter(methods_of(groups)), "")
+    if bare := [place for place, group in groups.items() if base not in group]:
         places = "; ".join(f"{place.backbone}, {place.task}" for place in bare)
-        left_out.append(f"differences at places without {methods_of(groups)[0]}: {places}")
+        left_out.append(f"differences at places without {base}: {places}")
     comparisons = {place: _compare(place, group, resamples) for place, group in groups.items()}
     differences = difference_table(groups, resamples)
     models = [one for group in groups.values() for ones in group.values() for one in ones]
