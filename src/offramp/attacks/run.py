@@ -134,7 +134,7 @@ class Job:
         keep, queries = self.options.keep, self.options.queries
         if self.victim.kind == "regression" and keep != "nothing":
             raise ConfigError(
-                f"keep={keep!r} means nothing for a regression, whose every edit moves the value"
+                f"keep={keep!r} means nothing for a regression, whose value every edit moves: leave it out"
             )
         judge = load_judge(self.similarity)
         recipe = make_recipe(self.recipe, self.victim, self.options)
