@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from offramp._core.errors import DataError, ModelError, OfframpError
+from offramp._core.errors import ConfigError, DataError, ModelError, OfframpError
 from offramp.model import (
     MultiExitForSequenceClassification,
     MultiModelForSequenceClassification,
@@ -26,6 +26,17 @@ CLASSES = [MultiExitForSequenceClassification, MultiModelForSequenceClassificati
 def batch(model: Any) -> dict[str, torch.Tensor]:
     inputs = model.tokenizer(["the film is very good", "dull"], padding=True, return_tensors="pt")
     return {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def test_load_puts_the_model_where_it_is_asked_to(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4], labels=["no", "yes"])
+    model.save_pretrained(tmp_path)
+    assert load_model(tmp_path).device.type == "cpu"
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    assert load_model(tmp_path, device="auto").device.type == (accelerator.type if accelerator else "cpu")
+    for unknown in ("nonsense", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"no device '{unknown}' here: "):
+            load_model(tmp_path, device=unknown)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

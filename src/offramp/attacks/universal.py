@@ -159,5 +159,5 @@ class _TriggerSearch:
         ids = torch.tensor([look.ids[token]], device=self.tables[0].weight.device)
         matrices = [table.weight.float() for table in self.tables]
         scores = first_order(matrices, ids, [g[token : token + 1].float() for g in look.gradients])[0]
-        values: NDArray[np.float64] = scores.double().cpu().numpy()[self.vocabulary.ids]
+        values: NDArray[np.float64] = scores.cpu().double().numpy()[self.vocabulary.ids]
         return values

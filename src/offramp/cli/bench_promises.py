@@ -66,7 +66,7 @@ def bench_promises(
 
     started = datetime.now(UTC)
     found = reading.load(data)
-    loaded = load_for(model, found, split)
+    loaded = load_for(model, found, split, device="auto")
     rows = found[split]
     if split == "train":
         rows = unseen(rows, loaded.trained_on, model)

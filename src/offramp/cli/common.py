@@ -73,13 +73,14 @@ class DataOptions:
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
 
 
-def load_for(folder: Path, data: TextData, *unseen: str) -> SegmentedModel:
+def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") -> SegmentedModel:
     """The model in a folder, for data that fit it.
 
     Args:
         folder: of the model.
         data: what it is run on.
         unseen: splits that it must not have been trained on; who names `train` wants it so.
+        device: where it is put; `auto` where no time is measured that holds for another device.
 
     Raises:
         DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
@@ -87,7 +88,7 @@ def load_for(folder: Path, data: TextData, *unseen: str) -> SegmentedModel:
     from offramp.model import load_model
     from offramp.model.trained_on import refuse_trained_on
 
-    model = load_model(folder)
+    model = load_model(folder, device=device)
     if model.kind != data.kind:
         raise DataError(
             f"{folder} is a {model.kind} model, but {data.name} is a {data.kind} task: give other data"

@@ -56,7 +56,7 @@ def conflict(
 
     started = datetime.now(UTC)
     found = reading.load(data)
-    net = load_for(model, found)
+    net = load_for(model, found, device="auto")
     cut = None if graph == "own" else False
     rows = found[split]
     products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)

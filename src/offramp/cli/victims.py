@@ -86,6 +86,6 @@ def choose_target(
     """The model in a folder under its policy, and examples that it was not trained on."""
     refuse_calibration(chosen.split)
     data = reading.load(source)
-    model = load_for(folder, data, "calibration", chosen.split)
+    model = load_for(folder, data, "calibration", chosen.split, device="auto")
     rows = pick_split(data, chosen.split, chosen.examples, chosen.seed)
     return Target(data, model, rule.of(folder, model, data), rows)

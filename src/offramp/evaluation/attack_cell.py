@@ -69,7 +69,7 @@ def load_victim(victim: Trained, data: TextData) -> SegmentedModel:
     """The model, or `DataError` where it answers with other classes than the data has."""
     from offramp.model import load_model
 
-    model = load_model(victim.model)
+    model = load_model(victim.model, device="auto")
     if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
         raise DataError(
             f"{victim.model} was trained on other labels than {data.name} has: give the task that it was trained on"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from offramp._core.errors import ModelError
+from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
@@ -23,12 +24,18 @@ for _config in (MultiExitConfig, MultiModelConfig):
     AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
-def load_model(source: str | Path) -> SegmentedModel:
+def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade at a folder or hub id, in evaluation mode, with its tokenizer.
+
+    Args:
+        source: the folder that training or an import wrote, or a hub id.
+        device: where it is put: a device as torch names it, or `auto`, the accelerator if torch has one here.
 
     Raises:
         ModelError: nothing there, another kind of model, or missing / foreign / corrupt tensors.
+        ConfigError: no such device here.
     """
+    place = _device(device)
     folder = Path(source)
     is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
     if not folder.exists() and not is_hub_id:
@@ -53,4 +60,16 @@ def load_model(source: str | Path) -> SegmentedModel:
             f"{source} holds a {config.model_type!r} model, not a multi-exit one: train it first with 'offramp train'"
         )
     with hub():
-        return CLASSES[config.model_type].from_pretrained(str(folder)).eval()
+        model = CLASSES[config.model_type].from_pretrained(str(folder)).eval()
+    model.to(place)
+    return model
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, tried out."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has a type of its own
+        raise ConfigError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
