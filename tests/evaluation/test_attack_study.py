@@ -123,6 +123,20 @@ def test_models_that_save_nothing_are_left_out(study: Any) -> None:
     assert pair[0].places == pair[1].places == 3
 
 
+def test_settings_that_all_have(study: Any) -> None:
+    attacks, places = study.values("attack"), list(study.numbers)
+    assert study.met_by_all("attack", attacks, places) == places
+    missing = Place("minilm-l6", "rte", "sweet", "patience", "words-1")
+    assert missing in places
+    left = [place for place in places if place != missing]
+    without = {replace(missing, attack=attack) for attack in attacks}
+    assert study.met_by_all("attack", attacks, left) == [place for place in left if place not in without]
+    nothing_saved = replace(study.numbers[missing], exact=np.ones_like(study.numbers[missing].exact))
+    other = replace(study, numbers={**study.numbers, missing: nothing_saved})
+    assert other.met_by_all("attack", attacks, places) == [place for place in places if place not in without]
+    assert study.met_by_all("attack", [*attacks, "slowbert"], places) == []
+
+
 def test_difference_tables(study: Any) -> None:
     rows = difference_table(study, "criterion", lambda values: values[0]).to_pylist()
     assert {row["base"] for row in rows} == {"confidence"}

@@ -106,6 +106,15 @@ class AttackStudy:
         """The places in which some parts have these values."""
         return [p for p in self.numbers if all(getattr(p, name) == value for name, value in wanted.items())]
 
+    def met_by_all(self, axis: str, values: Iterable[str], places: Iterable[Place]) -> list[Place]:
+        """The places that are there, and save something, under each of these values of a part."""
+        met: dict[Place, set[str]] = {}
+        chosen, wanted = list(places), set(values)
+        for place in chosen:
+            if self.numbers[place].exact[COSTS[0]] < 1:
+                met.setdefault(replace(place, **{axis: ""}), set()).add(getattr(place, axis))
+        return [place for place in chosen if met.get(replace(place, **{axis: ""}), set()) >= wanted]
+
     def mean(self, places: Iterable[Place]) -> Numbers | None:
         """The average over places; those in which nothing was saved to begin with are left out."""
         chosen = [self.numbers[place] for place in places]

@@ -91,7 +91,10 @@ def panels(study: AttackStudy, backbone: str, attack: str, what: str) -> Figure:
             axes.set_visible(False)
         _legend(figure, methods)
         title = "Share of the gain lost" if what == "drop" else "Cost before and after"
-        figure.suptitle(f"{title}: {attack}, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13)
+        # On two lines, since the methods stand beside it.
+        figure.suptitle(
+            f"{title}\n{shown(attack)}, {shown(backbone)}", x=0.01, ha="left", fontweight="bold", fontsize=13
+        )
         words = f"{BARS} {DASHED} {BEYOND}" if what == "drop" else f"Hollow: clean. Full: attacked. {BARS}"
         caption(figure, words)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -93,16 +92,17 @@ def _taken(study: AttackStudy, attack: str, found: Numbers) -> tuple[str, ...]:
 def effort_table(study: AttackStudy) -> TextTable:
     """What each attack changed and asked, by task."""
     rows = []
-    for backbone in study.values("backbone"):
-        for attack in study.values("attack"):
-            for task in study.values("task"):
-                found = study.mean(study.where(backbone=backbone, attack=attack, task=task))
-                if found is not None:
-                    rows.append((backbone, attack, task, *_effort(found)))
+    for backbone, attack, task in product(*map(study.values, ("backbone", "attack", "task"))):
+        places = study.where(backbone=backbone, task=task)
+        common = study.met_by_all("attack", {place.attack for place in places}, places)
+        found = study.mean(place for place in common or places if place.attack == attack)
+        if found is not None:
+            rows.append((backbone, attack, task, str(found.places), *_effort(found)))
     header = (
         "encoder",
         "attack",
         "task",
+        "settings",
         "clean depth",
         "attacked depth",
         "gain lost",
@@ -115,8 +115,9 @@ def effort_table(study: AttackStudy) -> TextTable:
         "seconds",
     )
     note = (
-        "Means per example over training methods and exit rules: words changed, similarity to the original, change in "
-        "log-probability a token (bigram model of the training texts, nats), texts run, gradients taken, seconds. "
+        "Means per example over the training methods and exit rules that all attacks on a task were tried on, if there "
+        "are any: words changed, similarity to the original, change in log-probability a token (bigram model of the "
+        "training texts, nats), texts run, gradients taken, seconds. "
         f"{DROP} {NESTED}"
     )
     return TextTable("Recipes: effect and effort", header, tuple(rows), note, words=3)
@@ -171,7 +172,7 @@ def criteria_table(study: AttackStudy) -> TextTable:
     for backbone in study.values("backbone"):
         for attack in study.values("attack"):
             wanted = {"backbone": backbone, "attack": attack}
-            common = _settings_of_all(study, criteria, **wanted)
+            common = study.met_by_all("criterion", criteria, study.where(**wanted))
             found = {c: study.mean([p for p in common if p.criterion == c]) for c in criteria}
             known = {c: numbers for c, numbers in found.items() if numbers is not None}
             least = min(known, key=lambda c: known[c].interval("efficiency_drop")[0], default="")
@@ -185,16 +186,6 @@ def criteria_table(study: AttackStudy) -> TextTable:
         f"compare rules at equal clean cost, as a study tuned with max_cost does. {DROP} {NESTED}"
     )
     return TextTable("Which exit rule degrades least", header, tuple(rows), note, words=4)
-
-
-def _settings_of_all(study: AttackStudy, criteria: Sequence[str], **wanted: str) -> list[Any]:
-    """The places whose task and method were attacked under all exit rules, each of which saves something."""
-    places = study.where(**wanted)
-    having: dict[tuple[str, str], set[str]] = {}
-    for place in places:
-        if study.numbers[place].interval("clean_cost")[0] < 1:
-            having.setdefault((place.task, place.method), set()).add(place.criterion)
-    return [place for place in places if having.get((place.task, place.method), set()) >= set(criteria)]
 
 
 def ablation_table(study: AttackStudy) -> TextTable:

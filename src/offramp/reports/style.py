@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import MissingExtraError, OfframpError
@@ -20,6 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 LONGEST = 60  # characters of a label
+CAPTION = 115  # characters of a line below the axes: what fits
 WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
 
 RC: Any = {  # matplotlib types its keys one by one, other ones in every version
@@ -87,8 +89,8 @@ def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
 
 
 def caption(figure: Figure, words: str) -> None:
-    """One quiet line below the axes that says how to read them."""
-    figure.supxlabel(words, fontsize=9, color=GREY, x=0.01, ha="left")
+    """Quiet words below the axes that say how to read them."""
+    figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
