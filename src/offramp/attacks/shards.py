@@ -6,9 +6,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import nn
+
 from offramp._core.cluster import PATIENCE, RETRIES, connect, places
 from offramp._core.errors import OfframpError
 from offramp.attacks.examples import Example, Examples
+from offramp.attacks.victim import Victim
+from offramp.model.loading import named_device
 
 if TYPE_CHECKING:
     from offramp.attacks.run import Job
@@ -20,6 +24,9 @@ class Worker:
     """One process of the cluster, with the attack ready to run."""
 
     def __init__(self, job: Job) -> None:
+        if isinstance(job.victim, Victim):
+            model: nn.Module = job.victim.model  # the library types its own `to` for dtypes alone
+            model.to(named_device("auto"))
         self.opened = job.open()
 
     def group(self, examples: list[Example]) -> Rows:

@@ -89,7 +89,8 @@ def attack(
     from offramp.evaluation.probes import victim_doubts
 
     started = datetime.now(UTC)
-    target = choose_target(model, data, reading, rule, chosen)
+    place = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
+    target = choose_target(model, data, reading, rule, chosen, place)
     folder = output or model / f"attack-{recipe}"
     if restart:
         discard(folder)

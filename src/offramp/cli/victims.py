@@ -81,11 +81,16 @@ class FewExamples(ExampleOptions):
 
 
 def choose_target(
-    folder: Path, source: str, reading: DataOptions, rule: RuleOptions, chosen: ExampleOptions
+    folder: Path,
+    source: str,
+    reading: DataOptions,
+    rule: RuleOptions,
+    chosen: ExampleOptions,
+    device: str = "auto",
 ) -> Target:
-    """The model in a folder under its policy, and examples that it was not trained on."""
+    """The model in a folder under its policy, put where `load_model` says, and examples that it was not trained on."""
     refuse_calibration(chosen.split)
     data = reading.load(source)
-    model = load_for(folder, data, "calibration", chosen.split, device="auto")
+    model = load_for(folder, data, "calibration", chosen.split, device=device)
     rows = pick_split(data, chosen.split, chosen.examples, chosen.seed)
     return Target(data, model, rule.of(folder, model, data), rows)

@@ -35,7 +35,7 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ModelError: nothing there, another kind of model, or missing / foreign / corrupt tensors.
         ConfigError: no such device here.
     """
-    place = _device(device)
+    place = named_device(device)
     folder = Path(source)
     is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
     if not folder.exists() and not is_hub_id:
@@ -65,8 +65,8 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     return model
 
 
-def _device(name: str) -> torch.device:
-    """The device of that name, tried out."""
+def named_device(name: str) -> torch.device:
+    """A device as torch names it, or `auto`: see `load_model`."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
