@@ -115,6 +115,11 @@ class AttackStudy:
                 met.setdefault(replace(place, **{axis: ""}), set()).add(getattr(place, axis))
         return [place for place in chosen if met.get(replace(place, **{axis: ""}), set()) >= wanted]
 
+    def shared(self, **wanted: str) -> list[Place]:
+        """The places with these values in which every attack was tried on the same victims; all, if there are none."""
+        places = self.where(**wanted)
+        return self.met_by_all("attack", {place.attack for place in places}, places) or places
+
     def mean(self, places: Iterable[Place]) -> Numbers | None:
         """The average over places; those in which nothing was saved to begin with are left out."""
         chosen = [self.numbers[place] for place in places]

@@ -157,7 +157,8 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
         )
         for row, attack in enumerate(attacks):
             for i, method in enumerate(methods):
-                found = study.mean(study.where(backbone=backbone, attack=attack, method=method))
+                places = study.shared(backbone=backbone, method=method)
+                found = study.mean(place for place in places if place.attack == attack)
                 if found is not None:
                     _drop(axes, found, row + (i - (len(methods) - 1) / 2) * 0.8 / max(len(methods), 2), i)
         _rows(axes, [f"{attack}{_sort(study.recipe(attack))}" for attack in attacks])
