@@ -12,7 +12,15 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AlbertConfig, AlbertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from offramp.attacks.victim import Victim
 from offramp.criteria import make_criterion
@@ -92,6 +100,27 @@ def lexicon(tmp_path_factory: Any) -> str:
     rows = zip(dict.fromkeys([*words, *INFLECTED]), drawn, strict=False)
     (folder / "vectors.txt").write_text("".join(f"{w} {' '.join(f'{x:.4f}' for x in v)}\n" for w, v in rows))
     (folder / "misspellings.txt").write_text("".join(f"{w} {m}\n" for w, m in MISSPELLINGS.items()))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def masked_lm(tmp_path_factory: Any, tiny_tokenizer: Any) -> str:
+    """A folder with a tiny masked language model of random weights, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("masked-lm")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(tiny_tokenizer),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=64,
+                max_position_embeddings=64,
+            )
+        )
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
     return str(folder)
 
 

@@ -191,8 +191,11 @@ def test_a_folder_of_another_attack_is_refused(
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     for later in ("labels", "limits", "max_length"):
         del manifest[later]
+    del manifest["options"]["masked_lm"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     attack(model, policy, data, **here)  # begun by a version that noted less
+    with pytest.raises(ConfigError, match="another attack .*masked_lm .*there, 'other' here"):
+        attack(model, policy, data, masked_lm="other", **here)
     other = make_model(fresh="other weights")
     with torch.no_grad():
         other.heads[0].classifier.bias[0] += 1e-6

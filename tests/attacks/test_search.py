@@ -173,9 +173,10 @@ ACCURACY = tuple(name for name in RECIPES if name.endswith(("-last", "-exit")))
 
 
 @pytest.fixture(autouse=True)
-def _offline(lexicon: str, steady_clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes take the tiny lexicon, and times have no noise."""
+def _offline(lexicon: str, masked_lm: str, steady_clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes take the tiny lexicon and language model, and times have no noise."""
     monkeypatch.setitem(DEFAULTS, "lexicon", lexicon)
+    monkeypatch.setitem(DEFAULTS, "masked_lm", masked_lm)
 
 
 DEFAULTS: dict[str, Any] = {"top_n": 12, "beam": 2, "rounds": 3, "trigger": " ".join(TRIGGER)}

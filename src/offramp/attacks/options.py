@@ -33,6 +33,7 @@ class Options:
         grammar: whether a new word must share a part of speech with the old one.
         trigger: words for 'waffle-universal' to put in front; empty to search them on half of the examples.
         lexicon: folder with WordNet, word vectors and misspellings of your own; None downloads them once.
+        masked_lm: the masked language model of 'bertattack': a folder, or a hub id.
     """
 
     lam: float = 0.8
@@ -49,6 +50,7 @@ class Options:
     grammar: bool = False
     trigger: str = ""
     lexicon: str | None = None
+    masked_lm: str = "google-bert/bert-base-uncased"
 
     def __post_init__(self) -> None:
         for name in ("top_n", "top_k", "beam", "rounds", "queries", "max_edits"):

@@ -18,6 +18,7 @@ from torch import nn
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.plain import plain
 from offramp._core.records import write_text
+from offramp.attacks.options import Options
 from offramp.attacks.result import AttackResult, schema, write_parquet, write_result
 from offramp.engine.policy import Policy
 
@@ -30,6 +31,7 @@ LATER = (
     "max_length",
     "surrogate_length",
 )  # what manifests of earlier versions do not tell
+LATER_OPTIONS = ("masked_lm",)  # likewise, of the recipe
 
 
 class Store:
@@ -113,6 +115,9 @@ class Store:
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         now = self.manifest
+        if "options" in stored:
+            earlier = {name: getattr(Options(), name) for name in LATER_OPTIONS}
+            stored = {**stored, "options": {**earlier, **stored["options"]}}
         other = [key for key in now if now[key] != stored.get(key, now[key] if key in LATER else None)]
         if other:
             raise ConfigError(

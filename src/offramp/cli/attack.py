@@ -64,7 +64,8 @@ def attack(
         data: what is attacked.
         recipe: same-word, same-char or same-mixed (SAME, white box); same-plus (ours, fewer queries);
             waffle-textfooler, waffle-a2t or waffle-universal; deepsloth; slowbert or slowbert-time (black box);
-            textfooler-, a2t- or textbugger-, followed by last or exit (accuracy attacks, as baselines);
+            textfooler-, a2t-, textbugger- or bertattack-, followed by last or exit (accuracy attacks, as
+            baselines; bertattack asks --masked-lm for words);
             random-word, random-char or random, the floor under the same budget.
         rule: when the model leaves.
         chosen: which examples are attacked.

@@ -58,6 +58,8 @@ RECIPES = (
     "a2t-exit",
     "textbugger-last",
     "textbugger-exit",
+    "bertattack-last",
+    "bertattack-exit",
     "random-word",
     "random-char",
     "random",

@@ -9,6 +9,7 @@ from offramp.attacks.door import Door
 from offramp.attacks.options import Options
 from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes.a2t import a2t_exit, a2t_last
+from offramp.attacks.recipes.bert_attack import bertattack_exit, bertattack_last
 from offramp.attacks.recipes.deepsloth import deepsloth
 from offramp.attacks.recipes.random import random_char, random_mixed, random_word
 from offramp.attacks.recipes.same import same_char, same_mixed, same_word
@@ -37,6 +38,8 @@ RECIPES: dict[str, Callable[[Door, Options], Recipe]] = {
     "a2t-exit": a2t_exit,
     "textbugger-last": textbugger_last,
     "textbugger-exit": textbugger_exit,
+    "bertattack-last": bertattack_last,
+    "bertattack-exit": bertattack_exit,
     "random-word": random_word,
     "random-char": random_char,
     "random": random_mixed,
@@ -49,7 +52,7 @@ def make_recipe(name: str, victim: Door, options: Options) -> Recipe:
     Raises:
         ConfigError: no such recipe, one that means nothing for the victim's task, one that looks inside a
             victim that is a black box, or one that looks at layers where the victim tells none.
-        DataError: a lexicon that it needs is neither there nor can be fetched.
+        DataError: a lexicon or a language model that it needs is neither there nor can be fetched.
     """
     if name not in RECIPES:
         raise ConfigError(unknown_name("attack recipe", name, RECIPES))

@@ -3,9 +3,6 @@
 The search of WAFFLE (`waffle-textfooler`) and, with accuracy objectives, two baselines: `textfooler-last` looks
 at the last exit, as an attacker does who knows nothing of early exits; `textfooler-exit` at the exit taken.
 Marked below: the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
-
-BERT-Attack, the usual third baseline, takes its candidates from a masked language model. There is none here
-that works without a model hub, so it has no recipe.
 """
 
 from __future__ import annotations
