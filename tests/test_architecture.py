@@ -20,10 +20,10 @@ LEVELS = (
     ("data", "backbones", "criteria", "costs", "metrics"),
     ("model", "engine"),
     ("inference", "training"),
-    ("calibration", "attacks"),
-    ("evaluation",),
-    ("defences",),
-    ("reports", "export", "serving"),
+    ("calibration", "attacks", "export"),
+    ("evaluation", "integrations"),
+    ("defences", "reports", "serving"),
+    ("bench", "studies"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

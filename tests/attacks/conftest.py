@@ -22,7 +22,7 @@ from transformers import (
     RobertaModel,
 )
 
-from offramp.attacks.victim import Victim
+from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.inference.tracing import trace
@@ -129,13 +129,13 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times without noise: those of the FLOPs spent."""
     known: dict[Any, float] = {}
 
-    def stopwatch(victim: Victim, segments: Any) -> float:
+    def stopwatch(victim: WhiteBoxVictim, segments: Any) -> float:
         key = (id(victim.model), victim.policy.criterion, segments)
         if key not in known:
             known[key] = victim._run([segments])[0].cost * 1e-9
         return known[key]
 
-    monkeypatch.setattr(Victim, "stopwatch", stopwatch)
+    monkeypatch.setattr(WhiteBoxVictim, "stopwatch", stopwatch)
 
 
 def _wrap(core: Tokenizer, **options: Any) -> Any:
@@ -276,7 +276,7 @@ def policy_for(sentences: Any) -> Callable[..., Policy]:
 
 
 @pytest.fixture
-def victim(make_model: Callable[..., Any], policy_for: Callable[..., Policy]) -> Victim:
+def victim(make_model: Callable[..., Any], policy_for: Callable[..., Policy]) -> WhiteBoxVictim:
     """A tiny BERT under a confidence policy."""
     model = make_model()
-    return Victim(model, policy_for(model))
+    return WhiteBoxVictim(model, policy_for(model))

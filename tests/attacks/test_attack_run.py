@@ -15,12 +15,12 @@ from rich.console import Console
 
 import offramp
 from offramp._core.errors import ConfigError, DataError, ModelError
-from offramp.attacks import AttackResult, Victim, attack, diff_html, diff_text
+from offramp.attacks import AttackResult, WhiteBoxVictim, attack, diff_html, diff_text
 from offramp.attacks import run as run_module
-from offramp.attacks.diff import headline
 from offramp.attacks.result import schema
-from offramp.attacks.similarity import EncoderJudge, judged_by, load_judge
-from offramp.attacks.store import weights_fingerprint
+from offramp.attacks.similarity.judges import EncoderJudge, judged_by, load_judge
+from offramp.attacks.text.diff import headline
+from offramp.attacks.victims.fingerprints import weights_fingerprint
 from offramp.evaluation.robustness import robustness
 from offramp.inference.tracing import trace
 
@@ -184,7 +184,7 @@ def test_a_folder_of_another_attack_is_refused(
     with pytest.raises(ConfigError, match="another attack .*labels"):
         attack(model, policy, flipped, **here)
     with pytest.raises(ConfigError, match="another attack .*limits"):
-        attack(Victim(model, policy, max_forward=9), None, data, **here)
+        attack(WhiteBoxVictim(model, policy, max_forward=9), None, data, **here)
     short = make_model(fresh="shorter", max_length=8)
     with pytest.raises(ConfigError, match="another attack .*max_length 48 there, 8 here"):
         attack(short, policy, data, **here)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import DataError
-from offramp.attacks.text import WORD, AttackedText, is_word, word_tokens
+from offramp.attacks.text.attacked_text import WORD, AttackedText, is_word, word_tokens
 
 ANY = st.text(max_size=60)
 TRICKY = st.text(alphabet="ab'’- _.,\u0301\u0930\u093e映画é½²😀\0\n\t‐", max_size=30)

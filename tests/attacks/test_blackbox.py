@@ -9,12 +9,13 @@ import pytest
 from datasets import Dataset
 
 from offramp._core.errors import ConfigError, DataError
-from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, Victim, attack, greedy, transfer
-from offramp.attacks.account import Answer
-from offramp.attacks.constraints import Constraints
+from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, WhiteBoxVictim, attack, transfer
+from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, make_recipe
-from offramp.attacks.text import AttackedText
+from offramp.attacks.search import greedy
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.answers import Answer
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
 
@@ -53,8 +54,8 @@ def test_queries_limit_every_victim(
         FunctionVictim(by_letters, (1, 2, 4)),
         FunctionVictim(by_letters, (1, 2, 4), max_forward=1000),
         EngineVictim(Engine(model, policy)),
-        GreyBox(FunctionVictim(by_letters, (1, 2, 4)), Victim(model, policy)),
-        Victim(model, policy),
+        GreyBox(FunctionVictim(by_letters, (1, 2, 4)), WhiteBoxVictim(model, policy)),
+        WhiteBoxVictim(model, policy),
     ]
     for victim in victims:
         asked = attack(victim, None, sentences, "random-char", **options, queries=5).table["forward_queries"]
@@ -116,7 +117,7 @@ def test_an_engine_is_a_black_box(
 ) -> None:
     model = make_model()
     policy = policy_for(model)
-    looks = Victim(model, policy).look([AttackedText.of(text) for text in sentences["text"]])
+    looks = WhiteBoxVictim(model, policy).inspect([AttackedText.of(text) for text in sentences["text"]])
     # From outside nobody knows which words are cut away, so that texts too long are asked about in vain.
     sentences = sentences.select([i for i, look in enumerate(looks) if all(look.tokens)])
     black = attack(Engine(model, policy), None, sentences, "slowbert", **options)
@@ -142,9 +143,9 @@ def test_a_surrogate_lends_its_gradients(
 ) -> None:
     model, other = make_model("roberta"), make_model()
     policy = policy_for(model)
-    surrogate = Victim(other, policy_for(other))
+    surrogate = WhiteBoxVictim(other, policy_for(other))
     for target in (
-        Victim(model, policy),
+        WhiteBoxVictim(model, policy),
         FunctionVictim(by_letters, (1, 2, 4)),
         EngineVictim(Engine(model, policy)),
     ):
@@ -157,7 +158,7 @@ def test_a_surrogate_lends_its_gradients(
         assert len(result.metadata["surrogate"]) == 16
     regression = make_model(kind="regression")
     with pytest.raises(ConfigError, match="the surrogate is for regression, the victim for classification"):
-        GreyBox(target, Victim(regression, policy_for(regression, "patience", 1)))
+        GreyBox(target, WhiteBoxVictim(regression, policy_for(regression, "patience", 1)))
 
 
 def test_texts_are_carried_to_another_model(

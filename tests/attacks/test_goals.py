@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.attacks.account import Answer
-from offramp.attacks.goals import DeepSloth, Misread, Uniform
+from offramp.attacks.objectives.baselines import DeepSloth, Misclassification, Uniform
+from offramp.attacks.victims.answers import Answer
 
 
 def answer(logits: Any, exit: int) -> Answer:
@@ -40,7 +40,7 @@ def test_deepsloth_by_hand() -> None:
 
 def test_misread_looks_at_its_exit() -> None:
     clean = answer([[2.0, 0.0], [0.0, 1.0]], 0)  # predicts 0 where it leaves, 1 at the last exit
-    here, last = Misread("exit").against(clean), Misread("last").against(clean)
+    here, last = Misclassification("exit").against(clean), Misclassification("last").against(clean)
     assert (here.label, last.label) == (0, 1)
     logits = np.log([[[0.6, 0.4], [0.9, 0.1]]])
     assert here.value(logits, np.array([0])) == pytest.approx([math.log(0.6)])
@@ -53,7 +53,9 @@ def test_misread_looks_at_its_exit() -> None:
     assert not here.done(answer([[0.0, 1.0], [1.0, 0.0]], 1), 0.0)
 
 
-@pytest.mark.parametrize("goal", [Uniform(), DeepSloth(), Misread("exit", 1), Misread("last", 0)], ids=str)
+@pytest.mark.parametrize(
+    "goal", [Uniform(), DeepSloth(), Misclassification("exit", 1), Misclassification("last", 0)], ids=str
+)
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 4), scale=st.sampled_from([1.0, 30.0]))
 def test_loss_is_value(goal: Any, seed: int, classes: int, scale: float) -> None:

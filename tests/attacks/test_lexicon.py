@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.attacks.account import Look
-from offramp.attacks.constraints import Constraints, edit_distance
-from offramp.attacks.lexical import Bug, Misspelling, SynonymWord, cased_like
-from offramp.attacks.lexicon import Synonyms, load_misspellings, load_synonyms
-from offramp.attacks.text import AttackedText
-from offramp.attacks.wordnet import Form, WordNet, read_wordnet
+from offramp.attacks.constraints.constraints import Constraints, edit_distance
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.lexical import Bug, Misspelling, SynonymWord, cased_like
+from offramp.attacks.transformations.lexicon import Synonyms, load_misspellings, load_synonyms
+from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
+from offramp.attacks.victims.answers import TokenizedText
 
 from .conftest import synset_line
 
@@ -23,9 +23,9 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def look(text: str) -> Look:
+def look(text: str) -> TokenizedText:
     attacked = AttackedText.of(text)
-    return Look(attacked, [], [(i,) for i in range(attacked.num_words)])
+    return TokenizedText(attacked, [], [(i,) for i in range(attacked.num_words)])
 
 
 @pytest.fixture(scope="module")

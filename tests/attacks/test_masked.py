@@ -12,8 +12,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from offramp._core.errors import DataError
 from offramp.attacks import AttackedText
-from offramp.attacks.account import Look
-from offramp.attacks.masked import MaskedLanguageModel, MaskedWord
+from offramp.attacks.transformations.masked_word import MaskedLanguageModel, MaskedWord
+from offramp.attacks.victims.answers import TokenizedText
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def language_model(masked_lm: str) -> MaskedLanguageModel:
 
 def proposed(language_model: MaskedLanguageModel, text: AttackedText, words: Any, top_n: int = 100) -> Any:
     move = MaskedWord(language_model, most=5)
-    return move.edits(Look(text, [], []), words, top_n, np.random.default_rng(0))
+    return move.edits(TokenizedText(text, [], []), words, top_n, np.random.default_rng(0))
 
 
 def logits(masked_lm: str, *segments: str, masked: tuple[int, int] | None = None) -> Any:

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.account import Look
-from offramp.attacks.characters import character_changes, homoglyphs
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.importance import EveryWord, Shuffled, TopGradient, gradient_norms
-from offramp.attacks.objectives import Same
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import Same
 from offramp.attacks.options import Options
-from offramp.attacks.text import AttackedText, is_word
-from offramp.attacks.transformations import CharacterChange, GradientWord, RandomWord, first_order
-from offramp.attacks.victim import Victim
-from offramp.attacks.vocabulary import Vocabulary
+from offramp.attacks.search.importance import EveryWord, Shuffled, TopGradient, gradient_norms
+from offramp.attacks.text.attacked_text import AttackedText, is_word
+from offramp.attacks.transformations.base import CharacterChange, GradientWord, RandomWord, first_order
+from offramp.attacks.transformations.characters import character_changes, homoglyphs
+from offramp.attacks.transformations.vocabulary import Vocabulary
+from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.white_box import WhiteBoxVictim
 
 TOKENIZERS = ("tiny_tokenizer", "bpe_tokenizer", "unigram_tokenizer")
 
@@ -71,7 +71,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
     family: str, cascade: bool, make_model: Any, policy_for: Any
 ) -> None:
     model = make_model(family, cascade=cascade)
-    victim = Victim(model, policy_for(model))
+    victim = WhiteBoxVictim(model, policy_for(model))
     tables = model.embedding_tables()
     vocabulary = Vocabulary.of(model.tokenizer, tables[0].num_embeddings)
     text = AttackedText.of("A dull, boring masterpiece", "Good film")
@@ -99,7 +99,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
     assert GradientWord(vocabulary, tables).edits(look, [], 12, rng()) == []
 
 
-def test_gradient_words_follow_a_model_in_training(victim: Victim) -> None:
+def test_gradient_words_follow_a_model_in_training(victim: WhiteBoxVictim) -> None:
     tables = victim.model.embedding_tables()
     move = GradientWord(Vocabulary.of(victim.model.tokenizer, tables[0].num_embeddings), tables)
     (look,) = victim.gradients([AttackedText.of("dull plot")], Same().loss)
@@ -113,7 +113,7 @@ def test_gradient_words_follow_a_model_in_training(victim: Victim) -> None:
 
 def test_random_words_are_other_words() -> None:
     vocabulary = Vocabulary(np.arange(3), ("good", "bad", "film"))
-    look = Look(AttackedText.of("Good film here"), [], [(1,), (2,), (3,)])
+    look = TokenizedText(AttackedText.of("Good film here"), [], [(1,), (2,), (3,)])
     edits = RandomWord(vocabulary).edits(look, [0, 1], 50, rng())
     assert sorted(edits) == [(0, "bad"), (0, "film"), (1, "bad"), (1, "good")]
     assert len(RandomWord(vocabulary).edits(look, [0, 1], 2, rng())) == 2
@@ -153,7 +153,7 @@ def test_homoglyphs_survive_normalisation() -> None:
 
 
 def test_words_and_kinds_take_turns() -> None:
-    look = Look(AttackedText.of("unforgettable cat"), [], [(1,), (2,)])
+    look = TokenizedText(AttackedText.of("unforgettable cat"), [], [(1,), (2,)])
     edits = CharacterChange().edits(look, [1, 0], 40, rng())
     assert len(edits) == len(set(edits)) == 40
     kinds = {(w, c): k for w in (0, 1) for k, cs in character_changes(look.text.words[w]).items() for c in cs}
@@ -165,7 +165,7 @@ def test_words_and_kinds_take_turns() -> None:
 
 
 def test_gradient_norms_over_several_tables() -> None:
-    look = Look(
+    look = TokenizedText(
         AttackedText.of("a"), [], [], (torch.tensor([[3.0, 0.0], [0, 0]]), torch.tensor([[4.0], [2.0]]))
     )
     assert gradient_norms(look).tolist() == [5.0, 2.0]
@@ -174,7 +174,7 @@ def test_gradient_norms_over_several_tables() -> None:
 def test_top_gradient_takes_the_words_of_the_largest_tokens() -> None:
     text = AttackedText.of("one two three four")
     norms = torch.tensor([9.0, 1.0, 5.0, 4.0, 2.0, 8.0, 7.0])[:, None]
-    look = Look(text, list(range(7)), [(1, 2), (3,), (4,), (5,)], (norms,))
+    look = TokenizedText(text, list(range(7)), [(1, 2), (3,), (4,), (5,)], (norms,))
     # Tokens 0 and 6 are separators; word 3 is not allowed. Of the rest, 2 (5.0), 3 (4.0), 4 (2.0), 1 (1.0).
     assert TopGradient(1).rank(look, [0, 1, 2], rng()) == [0]
     assert TopGradient(3).rank(look, [0, 1, 2], rng()) == [0, 1, 2]
@@ -204,13 +204,13 @@ def test_budget(words: float, count: int, budget: int) -> None:
 
 def test_allowed_words() -> None:
     text = AttackedText.of("The film is NOT a slow film").replace(1, "plot")
-    look = Look(text, [], [(i,) for i in range(6)] + [()])
+    look = TokenizedText(text, [], [(i,) for i in range(6)] + [()])
     constraints = Constraints()
     assert constraints.allowed(look) == [5]  # 1 is changed, 6 was cut away, the rest are stop words
     assert constraints.stop_words == ENGLISH_STOP_WORDS
     full = text.replace(5, "quick").replace(6, "movie")
     assert not constraints.open(full)
-    assert constraints.allowed(Look(full, [], look.tokens)) == []
+    assert constraints.allowed(TokenizedText(full, [], look.tokens)) == []
 
 
 @pytest.mark.parametrize(

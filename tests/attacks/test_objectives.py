@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives import DepthAlone, Same, same_loss, same_loss_reference
+from offramp.attacks.objectives.base import ExitDepth, Same, same_loss, same_loss_reference
 
 
 def test_two_exits_by_hand() -> None:
@@ -91,5 +91,5 @@ def test_one_output_is_refused(loss: object) -> None:
 
 
 def test_depth_alone_says_nothing() -> None:
-    assert DepthAlone().loss(torch.ones(3, 2, 1), torch.zeros(3)).tolist() == [0, 0, 0]
-    assert DepthAlone().value(np.ones((3, 2, 1)), np.zeros(3, dtype=int)).tolist() == [0, 0, 0]
+    assert ExitDepth().loss(torch.ones(3, 2, 1), torch.zeros(3)).tolist() == [0, 0, 0]
+    assert ExitDepth().value(np.ones((3, 2, 1)), np.zeros(3, dtype=int)).tolist() == [0, 0, 0]

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.attacks import Victim, attack
-from offramp.attacks.account import Answer
-from offramp.attacks.blackbox import GreyBox
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.effects import Effects
-from offramp.attacks.forecast import Forecast, evidence
+from offramp.attacks import WhiteBoxVictim, attack
+from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import make_recipe
 from offramp.attacks.recipes.same import vocabulary_of
-from offramp.attacks.search import Prepared
-from offramp.attacks.text import AttackedText
+from offramp.attacks.search.additive_surrogate import AdditiveSurrogate
+from offramp.attacks.search.base import PreparationCost
+from offramp.attacks.search.exit_predictor import ExitPredictor, evidence
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.answers import Answer
+from offramp.attacks.victims.black_box import GreyBox
 from offramp.criteria import make_criterion, scores
 from offramp.inference.tracing import trace
 
@@ -27,20 +27,20 @@ PROFILES = np.array([3.0, 0.0, -3.0])[:, None, None]  # (words, exits, features)
 
 
 def additive(words: list[tuple[int, int]], removed: dict[int, float], scale: float) -> np.ndarray:
-    """A victim whose evidence is a sum, as `Effects` takes it to be; every word's share is a third."""
+    """A victim whose evidence is a sum, as `AdditiveSurrogate` takes it to be; every word's share is a third."""
     value = 1.0 + sum(removed[place] + scale * PROFILES[word, 0, 0] / 3 for place, word in words)
     return np.array([[value]])
 
 
 def test_first_guess_by_hand() -> None:
-    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, [4, 7], {7: 0})
+    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4, 7], {7: 0})
     # Place 4 holds a word without a profile; place 7 the first word, which goes as the new one comes.
     assert effects.of(np.array([0, 0, 1]), np.array([0, 2, 2]))[:, 0, 0].tolist() == [1.0, -1.0, -2.0]
     assert effects.noise == pytest.approx(0.7 * np.sqrt(2 / 3), abs=1e-5)
 
 
 def test_one_answer_by_hand() -> None:
-    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, [4], {})
+    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4], {})
     effects.learn([(((4, 1),), np.array([[3.0]]))])
     # The second word says what the mean says, so that 3 - 1 is the removal's, halved by the prior.
     assert effects.removed[0, 0, 0] == pytest.approx(1.0)
@@ -49,7 +49,7 @@ def test_one_answer_by_hand() -> None:
 
 def test_effects_are_learned() -> None:
     removed, places = {0: 0.5, 2: -1.5, 5: 0.0}, [0, 2, 5]
-    effects = Effects(np.array([[1.0]]), PROFILES, 1 / 3, places, {})
+    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, places, {})
     rng = np.random.default_rng(0)
     for _ in range(160):
         chosen = rng.choice(places, size=rng.integers(1, 4), replace=False)
@@ -75,9 +75,9 @@ def test_a_guess_from_true_evidence_is_the_victims_answer(
     model = make_model(cascade=cascade, gates=rule == "learned")
     first = scores(make_criterion(rule), trace(model, sentences))[:, 0]
     threshold = 1.0 if rule.startswith("patience") else float(np.median(first))
-    victim = Victim(model, policy_for(model, rule, threshold))
+    victim = WhiteBoxVictim(model, policy_for(model, rule, threshold))
     answers = victim.query([AttackedText.of(text) for text in sentences["text"]])
-    forecast = Forecast(victim, vocabulary_of(victim)[0], 5)
+    forecast = ExitPredictor(victim, vocabulary_of(victim)[0], 5)
     guess = forecast(np.stack([evidence(answer) for answer in answers]))
     assert guess.layer.tolist() == [answer.layer for answer in answers]
     assert guess.prediction.tolist() == [answer.prediction for answer in answers]
@@ -90,13 +90,13 @@ def test_a_guess_from_true_evidence_is_the_victims_answer(
 
 def test_profiles_are_what_words_say_alone(make_model: Any, policy_for: Any) -> None:
     model = make_model(gates=True)
-    victim = Victim(model, policy_for(model))
+    victim = WhiteBoxVictim(model, policy_for(model))
     vocabulary, _ = vocabulary_of(victim)
-    forecast = Forecast(victim, vocabulary, 7)
+    forecast = ExitPredictor(victim, vocabulary, 7)
     assert len(set(forecast.words)) == 7
     assert set(forecast.words) <= set(vocabulary.words)
-    assert forecast.words == Forecast(victim, vocabulary, 7).words
-    assert Forecast(victim, vocabulary, 10**6).words == vocabulary.words
+    assert forecast.words == ExitPredictor(victim, vocabulary, 7).words
+    assert ExitPredictor(victim, vocabulary, 10**6).words == vocabulary.words
     alone = victim.query([AttackedText.of(word) for word in forecast.words])
     assert forecast.profiles == pytest.approx(np.stack([evidence(answer) for answer in alone]), abs=1e-5)
     assert forecast.profiles.shape == (7, len(model.exit_layers), len(model.labels) + 1)
@@ -112,7 +112,7 @@ def test_gates_are_finite_evidence() -> None:
 
 def test_what_is_tried(make_model: Any, policy_for: Any) -> None:
     model = make_model()
-    victim = Victim(model, policy_for(model))
+    victim = WhiteBoxVictim(model, policy_for(model))
     recipe = make_recipe("same-plus", victim, Options.of())
     assert not recipe.needs_gradient
     words = recipe.search.forecast.words
@@ -129,7 +129,9 @@ def test_what_is_tried(make_model: Any, policy_for: Any) -> None:
 def test_a_surrogate_with_other_exits(make_model: Any, policy_for: Any, sentences: Any) -> None:
     """Its evidence is asked on the side; the victim alone is counted and decides."""
     model, other = make_model(), make_model(cascade=True, gates=True)
-    grey = GreyBox(Victim(model, policy_for(model)), Victim(other, policy_for(other, "learned", 0.5)))
+    grey = GreyBox(
+        WhiteBoxVictim(model, policy_for(model)), WhiteBoxVictim(other, policy_for(other, "learned", 0.5))
+    )
     result = attack(grey, None, sentences, "same-plus", rounds=2, similarity="none", progress=False)
     white = attack(
         model, policy_for(model), sentences, "same-plus", rounds=2, similarity="none", progress=False
@@ -151,9 +153,9 @@ def test_the_prediction_stays_where_it_must(make_model: Any, policy_for: Any, se
 
 def test_what_was_run_beforehand_is_told(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
-    victim = Victim(model, policy_for(model))
-    forecast = Forecast(victim, vocabulary_of(victim)[0], 7)
-    assert forecast.prepared == Prepared(7)
+    victim = WhiteBoxVictim(model, policy_for(model))
+    forecast = ExitPredictor(victim, vocabulary_of(victim)[0], 7)
+    assert forecast.prepared == PreparationCost(7)
     assert len(forecast.profiles) == 7
     assert forecast.prepared.texts == 7
     assert forecast.prepared.seconds > 0
@@ -167,5 +169,5 @@ def test_a_victim_that_nothing_slows_down_is_asked_once(
 ) -> None:
     model = make_model()
     for found in outcomes(model, policy_for(model, threshold=0.0), "same-plus", sentences):
-        assert found.account.forward == 1
+        assert found.budget.forward == 1
         assert found.adversarial.text == found.clean.text

@@ -17,10 +17,10 @@ from offramp._core.errors import ConfigError, OfframpError
 from offramp.attacks import AttackResult, attack
 from offramp.attacks import run as run_module
 from offramp.attacks import store as store_module
-from offramp.attacks.account import Account
-from offramp.attacks.shards import _give_up
-from offramp.attacks.store import texts_fingerprint
-from offramp.attacks.text import AttackedText
+from offramp.attacks.ray_workers import _give_up
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.answers import QueryBudget
+from offramp.attacks.victims.fingerprints import texts_fingerprint
 
 FAST: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1, "similarity": "none", "progress": False}
 TIMED = ["seconds", "similarity"]  # the clock, and NaN
@@ -47,7 +47,7 @@ def held(setting: Any, count: int, folder: Path | None, monkeypatch: pytest.Monk
     def counting(*given: Any) -> Any:
         gc.collect()
         alive = gc.get_objects()
-        counts.append([sum(type(o) is kind for o in alive) for kind in (AttackedText, Account)])
+        counts.append([sum(type(o) is kind for o in alive) for kind in (AttackedText, QueryBudget)])
         return group(*given)
 
     with monkeypatch.context() as patched:

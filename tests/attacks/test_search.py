@@ -12,18 +12,18 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
-from offramp.attacks.account import Answer, Look
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.drive import Outcome, side_by_side
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
 from offramp.attacks.recipes import RECIPES, UNIVERSAL, make_recipe
-from offramp.attacks.search import BeamSearch, Found, Inspect, Query
-from offramp.attacks.text import AttackedText
-from offramp.attacks.transformations import Edit, Transformation
-from offramp.attacks.victim import Victim
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.search.base import BeamSearch, Candidate, Inspect, Query
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.search.runner import Outcome, run_searches
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.base import Edit, Transformation
+from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.victims.white_box import WhiteBoxVictim
 
 LAYERS = (1, 2, 4)
 
@@ -31,7 +31,9 @@ LAYERS = (1, 2, 4)
 class Letters(Transformation):
     """Every word may become x, y or z."""
 
-    def edits(self, look: Look, words: Sequence[int], top_n: int, rng: np.random.Generator) -> list[Edit]:
+    def edits(
+        self, look: TokenizedText, words: Sequence[int], top_n: int, rng: np.random.Generator
+    ) -> list[Edit]:
         return [Edit(word, letter) for word in words for letter in "xyz"][:top_n]
 
 
@@ -63,7 +65,7 @@ class Script:
     looked: list[list[str]] = field(default_factory=list)
     budget: int = 10**6
 
-    def play(self, text: str) -> tuple[Found, Found]:
+    def play(self, text: str) -> tuple[Candidate, Candidate]:
         steps = self.recipe.search.steps(AttackedText.of(text), self.recipe, np.random.default_rng(0))
         reply: Any = None
         try:
@@ -72,7 +74,7 @@ class Script:
                 texts = [t.text for t in request.texts]
                 if isinstance(request, Inspect):
                     self.looked.append(texts)
-                    reply = [Look(t, [], [(i,) for i in range(t.num_words)]) for t in request.texts]
+                    reply = [TokenizedText(t, [], [(i,) for i in range(t.num_words)]) for t in request.texts]
                 else:
                     assert isinstance(request, Query)
                     self.asked.append(texts)
@@ -186,7 +188,7 @@ def outcomes(
     model: Any, policy: Any, name: str, data: Any, alone: bool = False, **options: Any
 ) -> list[Outcome]:
     settings = Options.of(**{**DEFAULTS, **options})
-    victim = Victim(model, policy, batch_size=1 if alone else 64, max_forward=settings.queries)
+    victim = WhiteBoxVictim(model, policy, batch_size=1 if alone else 64, max_forward=settings.queries)
     recipe = make_recipe(name, victim, settings)
     pairs = data["text_pair"] if "text_pair" in data.column_names else [None] * len(data)
     texts = [AttackedText.of(a, b) for a, b in zip(data["text"], pairs, strict=True)]
@@ -194,7 +196,7 @@ def outcomes(
         recipe.search.steps(t, recipe, generator(0, i)) for t, i in zip(texts, data["id"], strict=True)
     ]
     groups = [[s] for s in searches] if alone else [searches]
-    return [o for group in groups for o in side_by_side(victim, recipe, group)]
+    return [o for group in groups for o in run_searches(victim, recipe, group)]
 
 
 def most_queries(name: str, words: int) -> int:
@@ -219,7 +221,7 @@ def test_promises_of_every_recipe(
 ) -> None:
     model, data = make_model("roberta"), request.getfixturevalue(data_name)
     policy = policy_for(model)
-    victim = Victim(model, policy)
+    victim = WhiteBoxVictim(model, policy)
     for outcome in outcomes(model, policy, name, data):
         clean, adversarial = outcome.clean, outcome.adversarial
         before, after = clean.text, adversarial.text
@@ -246,11 +248,11 @@ def test_promises_of_every_recipe(
                 found.answer.cost,
             )
         if clean.done and name not in (UNIVERSAL, "slowbert-time"):
-            assert outcome.account.forward == 1
+            assert outcome.budget.forward == 1
             assert adversarial is clean
-        assert outcome.account.forward <= most_queries(name, before.num_words)
+        assert outcome.budget.forward <= most_queries(name, before.num_words)
         white = name.startswith(("same", "deepsloth")) or "a2t" in name
-        assert outcome.account.gradient <= (1 if "a2t" in name else 5 if white else 0)
+        assert outcome.budget.gradient <= (1 if "a2t" in name else 5 if white else 0)
         assert outcome.seconds > 0
 
 
@@ -283,8 +285,8 @@ def test_side_by_side_is_one_by_one(
     turned = outcomes(model, policy_for(model), name, data.select(range(len(data) - 1, -1, -1)))[::-1]
     for other in (alone, turned):
         assert [o.adversarial.text for o in other] == [o.adversarial.text for o in together]
-        assert [o.account.forward for o in other] == [o.account.forward for o in together]
-        assert [o.account.gradient for o in other] == [o.account.gradient for o in together]
+        assert [o.budget.forward for o in other] == [o.budget.forward for o in together]
+        assert [o.budget.gradient for o in other] == [o.budget.gradient for o in together]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_both_sides_of_a_pair_change(make_model: Any, policy_for: Any, pairs: An
 def test_the_query_budget_is_kept(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
     found = outcomes(model, policy_for(model), "same-word", sentences, queries=7)
-    assert max(o.account.forward for o in found) == 7
+    assert max(o.budget.forward for o in found) == 7
     assert all(o.adversarial.score >= o.clean.score for o in found)
 
 
@@ -336,11 +338,11 @@ def test_regression_takes_random_edits_only(make_model: Any, policy_for: Any, se
             assert outcomes(model, policy, name, sentences.select([0, 6]))
             continue
         with pytest.raises(ConfigError, match="at least 2 classes, but the model is a regression"):
-            make_recipe(name, Victim(model, policy), Options.of(**DEFAULTS))
+            make_recipe(name, WhiteBoxVictim(model, policy), Options.of(**DEFAULTS))
     found = outcomes(model, policy, "random", sentences)
     assert all(isinstance(o.clean.answer.prediction, float) for o in found)
 
 
-def test_an_unknown_recipe(victim: Victim) -> None:
+def test_an_unknown_recipe(victim: WhiteBoxVictim) -> None:
     with pytest.raises(ConfigError, match=r"unknown attack recipe 'same-words'\. Did you mean 'same-word'"):
         make_recipe("same-words", victim, Options())

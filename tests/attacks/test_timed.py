@@ -9,15 +9,15 @@ import pytest
 from scipy.stats import wilcoxon
 
 from offramp.attacks import FunctionVictim
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.drive import side_by_side
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.objectives import DepthAlone
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.search import Measure
-from offramp.attacks.text import AttackedText
-from offramp.attacks.timed import TimedSearch, in_turn, slower
-from offramp.attacks.transformations import Edit, Transformation
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.search.base import Measure
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.search.runner import run_searches
+from offramp.attacks.search.timed import TimedSearch, in_turn, slower
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.base import Edit, Transformation
 
 
 class Letters(Transformation):
@@ -29,13 +29,13 @@ class Letters(Transformation):
 
 def recipe(**options: Any) -> Recipe:
     move = Move(EveryWord(), Letters())
-    return Recipe("letters", DepthAlone(), (move,), Constraints(2, frozenset()), TimedSearch(**options))
+    return Recipe("letters", ExitDepth(), (move,), Constraints(2, frozenset()), TimedSearch(**options))
 
 
 def attack(function: Any, text: str = "a b c", budget: int | None = None, **options: Any) -> Any:
     victim, chosen = FunctionVictim(function, max_forward=budget), recipe(**options)
     steps = chosen.search.steps(AttackedText.of(text), chosen, np.random.default_rng(0))
-    (outcome,) = side_by_side(victim, chosen, [steps])
+    (outcome,) = run_searches(victim, chosen, [steps])
     return outcome
 
 
@@ -88,10 +88,10 @@ def test_measurements_are_counted_and_limited() -> None:
     outcome = attack(lambda text: (0, 1.0 + text.count("z")), "a b", scout=2, confirm=5)
     # Clean; two words left out, twice; each word three candidates, twice, and five pairs; the record of z z. A
     # test of five pairs can reach p = 1/32 only, which is above 0.05 / 2 words: nothing is replaced.
-    assert outcome.account.forward == 1 + 4 + 2 * (6 + 10)
+    assert outcome.budget.forward == 1 + 4 + 2 * (6 + 10)
     assert outcome.adversarial.text.changes == ()
     cut = attack(lambda text: (0, 1.0 + text.count("z")), "a b", budget=7)
-    assert cut.account.forward == 6  # one is kept back for the answer to what is found: here known already
+    assert cut.budget.forward == 6  # one is kept back for the answer to what is found: here known already
     assert cut.adversarial.text.changes == ()
 
 
@@ -102,4 +102,4 @@ def test_what_was_found_is_kept_where_the_budget_ends() -> None:
     # Clean; two words left out, three times; three candidates, three times, and twelve pairs; some of the second's.
     cut = attack(seconds, "a b", budget=1 + 6 + (9 + 24) + 20, confirm=12)
     assert cut.adversarial.text.text.count("z") == 1
-    assert (cut.adversarial.answer.cost, cut.account.forward) == (2.0, cut.account.max_forward)
+    assert (cut.adversarial.answer.cost, cut.budget.forward) == (2.0, cut.budget.max_forward)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
-from offramp.attacks import Victim, attack, find_trigger
-from offramp.attacks.goals import Uniform
-from offramp.attacks.text import WORD, AttackedText
+from offramp.attacks import WhiteBoxVictim, attack, find_trigger
+from offramp.attacks.objectives.baselines import Uniform
+from offramp.attacks.text.attacked_text import WORD, AttackedText
 
 from .test_search import outcomes
 
@@ -46,7 +46,7 @@ def test_words_left_out() -> None:
 
 def test_a_trigger_is_what_it_claims(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
-    victim = Victim(model, policy_for(model))
+    victim = WhiteBoxVictim(model, policy_for(model))
     texts = [AttackedText.of(text) for text in sentences["text"]]
     trigger = find_trigger(victim, texts, words=2, tries=4, rounds=1)
     answers = victim.query([AttackedText.of(f"{trigger} {text}") for text in sentences["text"]])
@@ -90,4 +90,4 @@ def test_few_queries_do_what_many_do(make_model: Any, policy_for: Any, sentences
         few = outcomes(model, policy, "same-plus", sentences, **options)
         depth = [np.mean([o.adversarial.answer.layer for o in found]) for found in (few, many)]
         assert depth[0] >= depth[1]
-        assert sum(o.account.forward for o in few) < sum(o.account.forward for o in many)
+        assert sum(o.budget.forward for o in few) < sum(o.budget.forward for o in many)

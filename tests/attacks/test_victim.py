@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
-from offramp.attacks.objectives import Same
-from offramp.attacks.text import AttackedText
-from offramp.attacks.victim import Victim
+from offramp.attacks.objectives.base import Same
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.engine.policy import Policy
 from offramp.inference.tracing import trace
 
@@ -41,7 +41,7 @@ def test_answers_are_what_the_policy_decides_on_the_trace(
     policy = Policy(policy_for(model).criterion, model.exit_layers, temperatures)
     reference = trace(model, data)
     decisions = policy.decide(reference)
-    answers = Victim(model, policy, batch_size=3).query(texts_of(data))
+    answers = WhiteBoxVictim(model, policy, batch_size=3).query(texts_of(data))
     assert [a.exit for a in answers] == decisions.exit.tolist()
     assert [a.layer for a in answers] == decisions.layer.tolist()
     assert [a.prediction for a in answers] == decisions.prediction.tolist()
@@ -58,10 +58,12 @@ def test_other_criteria(name: str, threshold: Any, make_model: Any, policy_for: 
     model = make_model(gates=name == "learned")
     policy = policy_for(model, name, threshold)
     decisions = policy.decide(trace(model, sentences))
-    assert [a.exit for a in Victim(model, policy).query(texts_of(sentences))] == decisions.exit.tolist()
+    assert [
+        a.exit for a in WhiteBoxVictim(model, policy).query(texts_of(sentences))
+    ] == decisions.exit.tolist()
 
 
-def test_each_text_is_run_once_an_account(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_run_once_an_account(victim: WhiteBoxVictim, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     forward = victim.model.forward
     monkeypatch.setattr(victim.model, "forward", lambda **i: seen.append(len(i["input_ids"])) or forward(**i))
@@ -72,7 +74,7 @@ def test_each_text_is_run_once_an_account(victim: Victim, monkeypatch: pytest.Mo
     assert (victim.own.forward, seen) == (2, [2])
     victim.query([b, c, a])
     assert (victim.own.forward, seen) == (3, [2, 1])
-    mine, yours = victim.account(), victim.account()
+    mine, yours = victim.budget(), victim.budget()
     replies = victim.query_many([(mine, [a, b]), (yours, [a])])
     assert [len(r) for r in replies] == [2, 1]
     assert (mine.forward, yours.forward, victim.own.forward) == (2, 1, 3)
@@ -81,8 +83,8 @@ def test_each_text_is_run_once_an_account(victim: Victim, monkeypatch: pytest.Mo
     assert victim.query([]) == []
 
 
-def test_memory_is_bounded(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.attacks.account.REMEMBERED", 2)
+def test_memory_is_bounded(victim: WhiteBoxVictim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.attacks.victims.answers.REMEMBERED", 2)
     texts = [AttackedText.of(w) for w in ("good", "bad", "film", "plot")]
     assert len(victim.query(texts)) == 4
     assert list(victim.own.answers) == [("film",), ("plot",)]
@@ -92,7 +94,7 @@ def test_memory_is_bounded(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_budgets_cut_what_is_asked(make_model: Any, policy_for: Any) -> None:
     model = make_model()
-    victim = Victim(model, policy_for(model), max_forward=3, max_gradient=2)
+    victim = WhiteBoxVictim(model, policy_for(model), max_forward=3, max_gradient=2)
     texts = [AttackedText.of(w) for w in ("good", "bad", "good", "film", "plot", "good")]
     assert len(victim.query(texts)) == 4  # three different ones, and what is known is free
     assert victim.own.forward == 3
@@ -104,7 +106,9 @@ def test_budgets_cut_what_is_asked(make_model: Any, policy_for: Any) -> None:
     assert (victim.own.forward, victim.own.gradient) == (3, 2)
 
 
-def test_queries_are_padded_to_their_own_longest(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_are_padded_to_their_own_longest(
+    victim: WhiteBoxVictim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shapes: list[tuple[int, ...]] = []
     forward = victim.model.forward
     monkeypatch.setattr(
@@ -121,7 +125,7 @@ def test_gradients_are_those_of_the_loss(
     family: str, cascade: bool, make_model: Any, policy_for: Any
 ) -> None:
     model = make_model(family, cascade=cascade)
-    victim = Victim(model, policy_for(model))
+    victim = WhiteBoxVictim(model, policy_for(model))
     text = AttackedText.of("A dull, boring mess")
     smooth = Same(0.0).loss  # L_unif alone: targets jump where two classes are near
     (look,) = victim.gradients([text], smooth)
@@ -144,7 +148,7 @@ def test_gradients_are_those_of_the_loss(
     assert inner == pytest.approx(slope, rel=0.02, abs=0.02)
 
 
-def test_gradients_are_fresh_and_alone(victim: Victim) -> None:
+def test_gradients_are_fresh_and_alone(victim: WhiteBoxVictim) -> None:
     a, b = AttackedText.of("good film"), AttackedText.of("a very long and boring plot , dull acting")
     (first,) = victim.gradients([b], Same().loss)
     victim.gradients([a], Same().loss)
@@ -165,8 +169,10 @@ def test_temperatures_enter_the_gradient(make_model: Any, policy_for: Any) -> No
         seen.append(logits.detach())
         return Same().loss(logits, exit)
 
-    Victim(model, policy).gradients([text], spy)
-    Victim(model, Policy(policy.criterion, policy.exit_layers, (2.0, 1.0, 0.5))).gradients([text], spy)
+    WhiteBoxVictim(model, policy).gradients([text], spy)
+    WhiteBoxVictim(model, Policy(policy.criterion, policy.exit_layers, (2.0, 1.0, 0.5))).gradients(
+        [text], spy
+    )
     torch.testing.assert_close(seen[0] / torch.tensor([2.0, 1.0, 0.5])[None, :, None], seen[1])
 
 
@@ -177,7 +183,7 @@ def test_nothing_is_left_behind(make_model: Any, policy_for: Any) -> None:
     model.heads[0].eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
-    victim = Victim(model, policy)
+    victim = WhiteBoxVictim(model, policy)
     with torch.no_grad():  # whatever the caller's mode
         one = victim.gradients([AttackedText.of("good film")], Same().loss)[0].gradients[0]
     with torch.inference_mode():
@@ -198,7 +204,7 @@ def test_words_beyond_the_maximum_length_have_no_tokens(
 ) -> None:
     model = make_model(family)
     text = AttackedText.of("good film " * 60, "bad film " * 60)
-    (look,) = Victim(model, policy_for(model)).look([text])
+    (look,) = WhiteBoxVictim(model, policy_for(model)).inspect([text])
     assert len(look.ids) == 48
     kept = [i for i, tokens in enumerate(look.tokens) if tokens]
     assert 10 < len(kept) < 48
@@ -207,9 +213,9 @@ def test_words_beyond_the_maximum_length_have_no_tokens(
     assert all(text.words[i].startswith(d.replace("##", "")) for i, d in zip(kept, decoded, strict=True))
 
 
-def test_odd_characters_are_read_in_place(victim: Victim) -> None:
+def test_odd_characters_are_read_in_place(victim: WhiteBoxVictim) -> None:
     text = AttackedText.of("good\0film", None)
-    (look,) = victim.look([text])
+    (look,) = victim.inspect([text])
     assert look.tokens == [(1,), (2, 3, 4, 5)]  # BERT drops the NUL's stand-in: good ##f ##i ##l ##m
     assert len(victim.query([text, AttackedText.of("😀 \u200d !?")])) == 2
 
@@ -218,13 +224,13 @@ def test_misuse(make_model: Any, policy_for: Any) -> None:
     model = make_model()
     policy = policy_for(model)
     with pytest.raises(CriterionError, match="the policy is for exits"):
-        Victim(model, Policy(policy.criterion, (1, 2, 3)))
+        WhiteBoxVictim(model, Policy(policy.criterion, (1, 2, 3)))
     with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
-        Victim(model, policy, batch_size=0)
+        WhiteBoxVictim(model, policy, batch_size=0)
     with pytest.raises(ConfigError, match="max_gradient must be at least 1, got 0"):
-        Victim(model, policy, max_gradient=0)
+        WhiteBoxVictim(model, policy, max_gradient=0)
     with pytest.raises(DataError, match="with and without a text_pair"):
-        Victim(model, policy).query([AttackedText.of("a"), AttackedText.of("a", "b")])
+        WhiteBoxVictim(model, policy).query([AttackedText.of("a"), AttackedText.of("a", "b")])
 
 
 def test_a_tokenizer_is_needed(make_model: Any, policy_for: Callable[..., Policy]) -> None:
@@ -232,4 +238,4 @@ def test_a_tokenizer_is_needed(make_model: Any, policy_for: Callable[..., Policy
     policy = policy_for(model)
     model.tokenizer = None
     with pytest.raises(ModelError, match="no tokenizer"):
-        Victim(model, policy)
+        WhiteBoxVictim(model, policy)

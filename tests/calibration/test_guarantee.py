@@ -5,13 +5,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from calibration_traces import classifier, regressor
 
 from offramp._core.errors import CalibrationError, CriterionError
 from offramp.calibration import tune_conformal, tune_with_guarantee
 from offramp.calibration.guarantee import most_misleading, split_and_prepare
 from offramp.calibration.p_values import BETS, betting_p_value, binomial_p_value
 from offramp.criteria import CRITERIA, make_criterion, scores, threshold_grid, with_threshold
+from tests.calibration.calibration_traces import classifier, regressor
 
 TUNABLE = [name for name, rule in CRITERIA.items() if rule.tunable]
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibration_traces import classifier
 
 from offramp._core.errors import CalibrationError
 from offramp.calibration.exit_choice import choose_exits, keep, with_visits
 from offramp.calibration.latency import tune_latency
 from offramp.criteria import first_exit, scores
 from offramp.engine.segment_times import SegmentTimes
+from tests.calibration.calibration_traces import classifier
 
 TIMES = SegmentTimes((1.0,) * 4, (0.1,) * 4, (0.0,) * 4, 0.0)
 

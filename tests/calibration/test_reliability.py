@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from calibration_traces import classifier, regressor
 
 from offramp._core.errors import CalibrationError
 from offramp.calibration import ece, exit_ece, reliability
+from tests.calibration.calibration_traces import classifier, regressor
 
 
 def binary(*confidences):

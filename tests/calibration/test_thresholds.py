@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibration_traces import classifier, regressor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from offramp.calibration import fit_temperatures, refuse_if_calibrated, tune
 from offramp.calibration.thresholds import totals
 from offramp.criteria import CRITERIA, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.metrics import score
+from tests.calibration.calibration_traces import classifier, regressor
 
 TUNABLE = [name for name, rule in CRITERIA.items() if rule.tunable]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offramp._core.records import read_records
-from offramp.attacks.bench import REFERENCE
+from offramp.bench.attacks import REFERENCE
 from offramp.cli.main import COMMANDS, run
 
 

@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 from offramp._core.errors import ConfigError
-from offramp.cli.tune import Target
+from offramp.cli.tune import TuningTarget
 from offramp.model import MultiExitForSequenceClassification
 
 
 def test_a_guarantee_takes_the_place_of_the_other_targets(tiny_encoder: Path, tiny_data: Any) -> None:
     model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4]).eval()
     for guarantee in ("disagreement", "conformal"):
-        target = Target(guarantee=guarantee, alpha=0.2, delta=0.2 if guarantee == "disagreement" else None)
+        target = TuningTarget(
+            guarantee=guarantee, alpha=0.2, delta=0.2 if guarantee == "disagreement" else None
+        )
         target.check()
         policy = target.fit(model, tiny_data, "confidence", True)
         assert policy.target["alpha"] == 0.2
         assert policy.target["risk"] == "disagreement"
     with pytest.raises(ConfigError, match="belong to --guarantee"):
-        Target(alpha=0.1).check()
+        TuningTarget(alpha=0.1).check()
     with pytest.raises(ConfigError, match="one kind of target"):
-        Target(guarantee="disagreement", max_cost=0.5).check()
+        TuningTarget(guarantee="disagreement", max_cost=0.5).check()
     with pytest.raises(ConfigError, match="conformal has no --delta"):
-        Target(guarantee="conformal", delta=0.5).check()
+        TuningTarget(guarantee="conformal", delta=0.5).check()

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from offramp.cli import sweep as command
 from offramp.cli.main import run
-from offramp.cli.sweep import Board
-from offramp.evaluation.sweep_plan import make_sweep
+from offramp.cli.sweep import ProgressTable
+from offramp.studies.training.plan import make_sweep
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             "seeds": [0, 1],
         }
     )
-    board = Board(plan)
+    board = ProgressTable(plan)
     for cell in plan.cells:
         board.note(cell, "waiting", "")
     for cell in plan.cells[:3]:
@@ -105,7 +105,7 @@ def test_many_methods_go_downwards() -> None:
     names = ["joint", "sweet", "two_stage", "mixed", "pcgrad"]
     plan = make_sweep({"backbones": ["minilm-l6"], "tasks": ["trec"], "strategies": names})
     console = Console(width=60, file=io.StringIO())
-    console.print(Board(plan).view())
+    console.print(ProgressTable(plan).view())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "minilm-l6, trec, all" in text
     assert all(name in text for name in names)

@@ -8,7 +8,7 @@ import pytest
 
 from offramp._core.errors import CriterionError, DataError
 from offramp.criteria import make_criterion
-from offramp.engine import CompactingEngine, Policy, compare
+from offramp.engine import CompactingEngine, Policy, check_agreement
 
 from .toy_segments import Scripted, ToyState, texts
 
@@ -25,7 +25,7 @@ def setup(threshold: float = 0.9) -> tuple[Any, ...]:
 
 
 def test_equal_decisions_agree() -> None:
-    agreement = compare(*setup())
+    agreement = check_agreement(*setup())
     assert agreement.holds
     assert (agreement.compared, agreement.same_exit, agreement.same_label, agreement.within_noise) == (
         4,
@@ -41,7 +41,7 @@ def test_another_exit_and_another_label_are_found_each() -> None:
     exit, prediction = decisions.exit.copy(), decisions.prediction.copy()
     exit[1] += 1
     prediction[3] = 0
-    agreement = compare(replace(decisions, exit=exit, prediction=prediction), trace, policy)
+    agreement = check_agreement(replace(decisions, exit=exit, prediction=prediction), trace, policy)
     assert not agreement.holds
     assert agreement.mismatches.tolist() == [1, 3]
     assert (agreement.compared, agreement.same_exit, agreement.same_label) == (4, 3, 3)
@@ -53,7 +53,7 @@ def test_rows_at_the_threshold_are_exempt_whatever_they_did(offset: float) -> No
     decisions, trace, policy = setup(MIDDLE + offset)
     exit = decisions.exit.copy()
     exit[0] = 1  # its first exit's score is at the threshold
-    agreement = compare(replace(decisions, exit=exit), trace, policy)
+    agreement = check_agreement(replace(decisions, exit=exit), trace, policy)
     assert agreement.holds
     assert (agreement.compared, agreement.within_noise) == (3, 1)
 
@@ -62,21 +62,21 @@ def test_a_row_that_is_at_the_threshold_only_after_it_left_is_compared() -> None
     decisions, trace, policy = setup(MIDDLE + 1e-6)
     exit = decisions.exit.copy()
     exit[1] = 2  # sure at the first exit; the second exit's score is at the threshold, but nobody asked it
-    assert compare(replace(decisions, exit=exit), trace, policy).mismatches.tolist() == [1]
+    assert check_agreement(replace(decisions, exit=exit), trace, policy).mismatches.tolist() == [1]
 
 
 def test_the_last_exit_knows_no_noise() -> None:
     net = Scripted([[[0.2, 0.0], UNSURE]])
     policy = Policy(make_criterion("confidence", MIDDLE), net.exit_layers)
     decisions = CompactingEngine(net, policy).run(texts([1]))
-    assert compare(decisions, net.trace(texts([1])), policy).within_noise == 0
+    assert check_agreement(decisions, net.trace(texts([1])), policy).within_noise == 0
 
 
 def test_a_count_at_its_threshold_is_compared() -> None:
     net = Scripted(SCRIPT)
     policy = Policy(make_criterion("patience", 1), net.exit_layers)
     decisions = CompactingEngine(net, policy).run(texts([1, 2, 3, 4]))
-    agreement = compare(decisions, net.trace(texts([1, 2, 3, 4])), policy)
+    agreement = check_agreement(decisions, net.trace(texts([1, 2, 3, 4])), policy)
     assert (agreement.compared, agreement.within_noise) == (4, 0)
 
 
@@ -87,7 +87,9 @@ def test_an_engine_that_mixes_rows_is_found() -> None:
 
     net, good = Mixed(SCRIPT), Scripted(SCRIPT)
     policy = Policy(make_criterion("confidence", 0.9), net.exit_layers)
-    agreement = compare(CompactingEngine(net, policy).run(texts([1] * 4)), good.trace(texts([1] * 4)), policy)
+    agreement = check_agreement(
+        CompactingEngine(net, policy).run(texts([1] * 4)), good.trace(texts([1] * 4)), policy
+    )
     assert agreement.mismatches.tolist() == [0, 2]
 
 
@@ -96,13 +98,15 @@ def test_regression_values_may_differ_by_rounding() -> None:
     policy = Policy(make_criterion("patience", 1), net.exit_layers)
     decisions = CompactingEngine(net, policy).run(texts([1]))
     trace = net.trace(texts([1]))
-    assert compare(replace(decisions, prediction=decisions.prediction + 1e-5), trace, policy).holds
-    assert not compare(replace(decisions, prediction=decisions.prediction + 1e-3), trace, policy).holds
+    assert check_agreement(replace(decisions, prediction=decisions.prediction + 1e-5), trace, policy).holds
+    assert not check_agreement(
+        replace(decisions, prediction=decisions.prediction + 1e-3), trace, policy
+    ).holds
 
 
 def test_other_data_or_another_policy_are_refused() -> None:
     decisions, trace, policy = setup()
     with pytest.raises(DataError, match="4 decisions for a trace of 2 examples"):
-        compare(decisions, trace.take(np.array([0, 1])), policy)
+        check_agreement(decisions, trace.take(np.array([0, 1])), policy)
     with pytest.raises(CriterionError, match="tune it again"):
-        compare(decisions, trace, replace(policy, exit_layers=(1, 2, 3)))
+        check_agreement(decisions, trace, replace(policy, exit_layers=(1, 2, 3)))

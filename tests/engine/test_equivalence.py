@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion, scores, threshold_grid
-from offramp.engine import CompactingEngine, Decisions, Policy, compare, run_reference
+from offramp.engine import CompactingEngine, Decisions, Policy, check_agreement, run_reference
 from offramp.engine.agreement import near_threshold
 
 from .toy_segments import ToyNet
@@ -100,7 +100,7 @@ def test_engine_trace_and_reference_decide_alike(name: str, kind: str) -> None:
             engine = CompactingEngine(case.net, case.policy, batch_size=size, pad_values={"input_ids": 5})
             decisions = engine.run(case.encodings, case.labels)
             assert_equal(decisions, expected, clear)
-            agreement = compare(decisions, case.trace, case.policy)
+            agreement = check_agreement(decisions, case.trace, case.policy)
             assert agreement.holds, agreement
             assert agreement.within_noise == int((~clear).sum()) == engine.stats.near_threshold
             assert engine.stats.rows == tuple(np.bincount(decisions.exit, minlength=case.trace.exits))

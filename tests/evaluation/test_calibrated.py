@@ -7,7 +7,7 @@ import pytest
 
 from offramp._core.trace import Trace
 from offramp.calibration.reliability import exit_ece
-from offramp.evaluation.calibrated import calibration_errors, pool_reliability, reliability_table
+from offramp.evaluation.reliability import calibration_errors, pool_reliability, reliability_table
 from tests.evaluation.made_up import model_trace
 
 LOGIT = float(np.log(9.0))  # confidence .9

@@ -8,7 +8,7 @@ import pytest
 from offramp._core.errors import ConfigError, DataError
 from offramp.criteria import make_criterion
 from offramp.evaluation import area, compare, differences, exit_statistic, speed_accuracy
-from offramp.evaluation.columns import floats
+from offramp.evaluation.arrow_tables import floats
 from tests.evaluation.made_up import model_trace
 
 TRACES = {

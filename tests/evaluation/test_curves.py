@@ -9,8 +9,8 @@ from offramp._core.errors import ConfigError, CriterionError, DataError, Missing
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine import Policy
 from offramp.evaluation import speed_accuracy, stack_curves, unstack_curves
-from offramp.evaluation.columns import floats
-from offramp.evaluation.outcomes import policy_statistic, sweep_thresholds
+from offramp.evaluation.arrow_tables import floats
+from offramp.evaluation.operating_points import policy_statistic, sweep_thresholds
 from offramp.metrics import score
 from tests.evaluation.made_up import model_trace, regression_trace, trace_of
 

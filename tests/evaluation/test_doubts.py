@@ -13,18 +13,17 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.attacks import AttackResult, FunctionVictim, Victim, attack
-from offramp.attacks.constraints import edit_distance
-from offramp.attacks.text import AttackedText
+from offramp.attacks import AttackResult, FunctionVictim, WhiteBoxVictim, attack
+from offramp.attacks.constraints.constraints import edit_distance
+from offramp.attacks.text.attacked_text import AttackedText
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
-from offramp.evaluation import attack_doubts, floor_doubts
-from offramp.evaluation.attack_results import knows_inside
-from offramp.evaluation.columns import as_table
-from offramp.evaluation.doubts import CHECKS, page
-from offramp.evaluation.floor import floor_beside
-from offramp.evaluation.probes import victim_doubts
-from offramp.evaluation.recheck import breaches, budget, distance, take_apart
+from offramp.evaluation import attack_doubts, random_baseline_doubts
+from offramp.evaluation.arrow_tables import as_table
+from offramp.evaluation.sanity_checks.constraint_check import breaches, budget, distance, take_apart
+from offramp.evaluation.sanity_checks.doubts import CHECKS, page
+from offramp.evaluation.sanity_checks.random_baseline import knows_inside, random_baseline_beside
+from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 from tests.evaluation.made_up import attack_row
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -67,7 +66,7 @@ def test_the_page_is_made_from_the_checks() -> None:
 
 def test_every_check_is_raised_somewhere_and_every_doubt_is_a_check() -> None:
     code = "".join(
-        path.read_text(encoding="utf-8") for path in SOURCE.glob("*.py") if path.name != "doubts.py"
+        path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py") if path.name != "doubts.py"
     )
     raised = set(re.findall(r"doubt\(\s*\"([a-z-]+)\"", code)) | {
         "weaker",
@@ -104,7 +103,7 @@ def test_a_function_that_tells_seconds_is_not_doubted(data: Any) -> None:
     assert victim_doubts(FunctionVictim(lambda text: (0, float(next(draws)))), None, data) == ()
 
 
-class Padded(Victim):
+class Padded(WhiteBoxVictim):
     """Reads its padding: the attention mask is ones everywhere."""
 
     def _batches(self, segments: Any) -> Any:
@@ -116,7 +115,7 @@ def test_batch_mates_that_reach_the_answer_are_seen(model: Any, policy: Policy, 
     assert names(victim_doubts(Padded(model, policy), None, data)) == ["batch"]
 
 
-class Blind(Victim):
+class Blind(WhiteBoxVictim):
     """Its gradients are what a test wants them to be."""
 
     worth = 0.0
@@ -158,11 +157,11 @@ def test_tokens_that_are_cut_away_are_counted(model: Any, policy: Policy) -> Non
 def test_random_edits_that_do_better_are_told() -> None:
     white = as_table([attack_row(0, 1, id=i) for i in range(5)])
     floor = as_table([attack_row(0, 2, id=i) for i in range(5)])
-    assert floor_doubts(white, floor) == (
+    assert random_baseline_doubts(white, floor) == (
         "the white box reaches layer 2.00 on average, random edits 4.00 [white-below-random]",
     )
-    assert floor_doubts(floor, white) == floor_doubts(white, white) == ()
-    assert floor_doubts(white, as_table([attack_row(0, 2, id=9)])) == ()
+    assert random_baseline_doubts(floor, white) == random_baseline_doubts(white, white) == ()
+    assert random_baseline_doubts(white, as_table([attack_row(0, 2, id=9)])) == ()
 
 
 def test_attacks_that_lie_beside_each_other_are_compared(
@@ -184,21 +183,25 @@ def test_attacks_that_lie_beside_each_other_are_compared(
     )
     AttackResult(shallow, results["same-word"].metadata).save(folders["same-word"] / "attack.parquet")
     told = ("same-word reaches layer 1.00 on average, random-word 4.00 [white-below-random]",)
-    assert floor_beside(folders["same-word"]) == floor_beside(folders["random-word"]) == told
+    assert (
+        random_baseline_beside(folders["same-word"]) == random_baseline_beside(folders["random-word"]) == told
+    )
     (tmp_path / "attack-other").mkdir()
     (tmp_path / "attack-other" / "attack.parquet").write_bytes(b"PAR1 cut short")
-    assert floor_beside(folders["same-word"]) == told  # an attack that took hours is recorded all the same
+    assert (
+        random_baseline_beside(folders["same-word"]) == told
+    )  # an attack that took hours is recorded all the same
     assert "attack-other/attack.parquet is no result of an attack" in caplog.text
     AttackResult(deep, {**results["random-word"].metadata, "fewest": 4}).save(
         folders["random-word"] / "attack.parquet"
     )
-    assert floor_beside(folders["same-word"]) == ()
+    assert random_baseline_beside(folders["same-word"]) == ()
     more = {
         **results["random-word"].metadata,
         "options": {**results["random-word"].metadata["options"], "words": 9},
     }
     AttackResult(deep, more).save(folders["random-word"] / "attack.parquet")
-    assert floor_beside(folders["same-word"]) == ()  # not the same budget
+    assert random_baseline_beside(folders["same-word"]) == ()  # not the same budget
 
 
 GOOD = attack_row(

@@ -13,13 +13,13 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine import SegmentTimes
+from offramp.engine.fused_graph import SingleGraph, fits
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.reference import run_reference
-from offramp.engine.single import SingleGraph, fits
-from offramp.export.single import write_single
+from offramp.export.fused_graph import write_single
 from offramp.inference.engine import Engine
 
 KINDS = ["multi_exit", "cascade", "int8"]

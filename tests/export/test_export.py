@@ -23,7 +23,7 @@ from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
 from offramp.export.attention import fold_attention
 from offramp.export.parity import refuse_wrong_graph, run_all
-from offramp.export.run import Texts, compare, export_model
+from offramp.export.run import Texts, compare_exports, export_model
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification
@@ -219,6 +219,8 @@ def test_every_architecture_exports(name: str, pooling: str, tmp_path: Path) -> 
     for part in manifest.segments:  # what int8 makes of attention changes nothing, whatever the architecture
         path = tmp_path / "out" / part.file
         onnx.save(fold_attention(onnx.load(path)), path)
-    checks = compare(model, tmp_path / "out", TextEncoder.of(model)([text for text in TEXTS if text]), None)
+    checks = compare_exports(
+        model, tmp_path / "out", TextEncoder.of(model)([text for text in TEXTS if text]), None
+    )
     assert checks["max_logit_difference"] < 1e-4
     assert checks["batch_difference"] < 1e-4

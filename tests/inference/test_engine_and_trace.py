@@ -14,7 +14,7 @@ from datasets import Dataset
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion, scores
-from offramp.engine.agreement import compare
+from offramp.engine.agreement import check_agreement
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
 from offramp.inference.engine import Engine
@@ -54,12 +54,12 @@ def test_engine_gives_what_the_trace_gives(rule: str, model: Any, texts: Any) ->
     encoder = TextEncoder.of(model)
     reference = run_reference(TorchSegments(model), policy, encoder.dataset(texts)[0])
     assert len(np.unique(reference.exit)) > 1
-    assert compare(reference, run, policy).holds
+    assert check_agreement(reference, run, policy).holds
     for batch_size in (1, 7, 64):
         engine = Engine(model, policy, batch_size=batch_size)
-        assert compare(engine.decide(texts["text"]), run, policy).holds
+        assert check_agreement(engine.decide(texts["text"]), run, policy).holds
         shuffled = engine.decide([texts["text"][i] for i in rows])
-        assert compare(shuffled, run.take(rows), policy).holds
+        assert check_agreement(shuffled, run.take(rows), policy).holds
 
 
 def test_trace_does_not_depend_on_batches_or_order(model: Any, texts: Any) -> None:
@@ -104,7 +104,7 @@ def test_compiled_layers_give_the_same_answers(model: Any, texts: Any) -> None:
     own = deepcopy(model)  # layers are compiled in place
     for batch_size in (1, 64):  # torch compiles for one row apart
         engine = Engine(own, policy, backend="torch-compiled", batch_size=batch_size)
-        assert compare(engine.decide(texts["text"]), run, policy).holds
+        assert check_agreement(engine.decide(texts["text"]), run, policy).holds
 
 
 def test_compiling_needs_a_compiler(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,4 +145,4 @@ def test_batch_mates_change_nothing_in_any_architecture(name: str, texts: Any, t
         make_criterion("confidence", float(np.median(scores(make_criterion("confidence"), many)))), (1, 3)
     )
     for options in ({"batch_size": 1}, {"batch_size": 64}, {"batch_size": 8, "pools": True}):
-        assert compare(Engine(model, policy, **options).decide(texts["text"]), one, policy).holds
+        assert check_agreement(Engine(model, policy, **options).decide(texts["text"]), one, policy).holds

@@ -13,7 +13,7 @@ from datasets import Dataset
 from offramp._core.errors import DataError, ModelError
 from offramp.data import row_hashes
 from offramp.model import MultiExitForSequenceClassification, load_model
-from offramp.model.keep import keep_exits
+from offramp.model.prune_exits import prune_exits
 from offramp.model.trained_on import FILE, refuse_trained_on
 
 
@@ -45,7 +45,7 @@ def test_they_are_saved_and_copied_with_the_weights(tiny_encoder: Path, tmp_path
     assert load_model(tmp_path / "unknown").trained_on is None
 
     model.trained_on = row_hashes(rows("a", "b"))
-    keep_exits(model, [1, 4]).save_pretrained(tmp_path / "known")
+    prune_exits(model, [1, 4]).save_pretrained(tmp_path / "known")
     again = load_model(tmp_path / "known").trained_on
     assert again is not None
     assert again.tolist() == model.trained_on.tolist()

@@ -8,7 +8,7 @@ from matplotlib import rcParams
 
 from offramp._core.errors import DataError, OfframpError
 from offramp.evaluation import per_exit, robustness, speed_accuracy
-from offramp.evaluation.columns import floats
+from offramp.evaluation.arrow_tables import floats
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure, mean_curve
 from offramp.reports.style import PALETTE, save_figure, shown
 from tests.evaluation.made_up import LAYERS, model_trace

@@ -10,7 +10,7 @@ import pytest
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
 from offramp.reports import load_runs
-from offramp.reports.schema import ATTACK_METADATA, TABLES
+from offramp.reports.records import ATTACK_METADATA, TABLES
 from tests.reports.made_up_runs import attack_rows, write_attack
 
 
@@ -119,8 +119,8 @@ def test_broken_tables_are_told_by_name(tmp_path: Path, table, message: str) -> 
 
 
 def test_attack_without_exit_layers_is_refused(tmp_path: Path) -> None:
-    from offramp.reports import load_study
+    from offramp.reports import load_contents
 
     write_attack(tmp_path, attack_rows(), exit_layers=None)
     with pytest.raises(DataError, match="does not say the model's exit_layers"):
-        load_study(tmp_path)
+        load_contents(tmp_path)

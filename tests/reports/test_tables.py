@@ -9,7 +9,7 @@ from rich.console import Console
 
 from offramp._core.records import write_record
 from offramp.evaluation import robustness
-from offramp.reports import TextTable, all_tables, load_study
+from offramp.reports import TextTable, all_tables, load_contents
 from offramp.reports.tables import exit_scores
 from offramp.reports.text_table import change, interval, number, signed
 from tests.evaluation.made_up import LAYERS
@@ -18,7 +18,7 @@ from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluati
 
 @pytest.fixture(scope="module")
 def tables(runs: Path) -> dict[str, TextTable]:
-    return all_tables(load_study(runs))
+    return all_tables(load_contents(runs))
 
 
 def test_numbers_are_written_for_reading() -> None:
@@ -125,7 +125,7 @@ def test_robustness_carries_all_that_it_must(tables: dict[str, TextTable]) -> No
 
 def test_undefined_numbers_are_dashes_with_a_reason(tmp_path: Path) -> None:
     write_attack(tmp_path, [{**row, "label": None} for row in attack_rows()])
-    table = all_tables(load_study(tmp_path))["robustness"]
+    table = all_tables(load_contents(tmp_path))["robustness"]
     assert dict(zip(table.header, table.rows[0], strict=True))["score"] == "– → –"
     assert table.note.endswith("same-word: some attacked examples have no label.")
 
@@ -133,7 +133,7 @@ def test_undefined_numbers_are_dashes_with_a_reason(tmp_path: Path) -> None:
 def test_models_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "a", "SWEET", 1)
     write_evaluation(tmp_path / "b", "SWEET", 2)
-    study = load_study(tmp_path)
+    study = load_contents(tmp_path)
     (part,) = study.parts
     assert [row[0] for row in all_tables(study)["policies"].rows] == ["SWEET, seed 1", "SWEET, seed 2"]
     assert [len(curves) for curves in part.curves["accuracy"].values()] == [2]
@@ -142,7 +142,7 @@ def test_models_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_comparison_comes_before_single_models(runs: Path) -> None:
-    (part,) = load_study(runs).parts
+    (part,) = load_contents(runs).parts
     assert {name: len(curves) for name, curves in part.curves["accuracy"].items()} == {
         "Early-Exit": 1,
         "SWEET": 1,
@@ -158,19 +158,19 @@ def test_a_comparison_comes_before_single_models(runs: Path) -> None:
 def test_a_model_outside_the_comparison_is_drawn_beside_it(tmp_path: Path) -> None:
     write_study(tmp_path)
     write_evaluation(tmp_path / "late", "Later", 5)
-    (part,) = load_study(tmp_path).parts
+    (part,) = load_contents(tmp_path).parts
     assert set(part.curves["accuracy"]) == {"Early-Exit", "SWEET", "Later"}
     assert set(exit_scores(part, "accuracy")) == {"Early-Exit", "SWEET", "Later"}
 
 
 def test_doubts_are_told_once(runs: Path, tmp_path: Path) -> None:
-    assert load_study(runs).doubts == [
+    assert load_contents(runs).doubts == [
         "Early-Exit, evaluate: 2 examples were cut",
         "SWEET, evaluate: 2 examples were cut",
         "same-word: only 12 examples: intervals are wide [few]",
     ]
     write_attack(tmp_path / "idle", [])
-    assert load_study(tmp_path).doubts == ["idle, attack: no example was attacked"]
+    assert load_contents(tmp_path).doubts == ["idle, attack: no example was attacked"]
 
 
 def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths},
     }.items():
         write_record(tmp_path / name, command=name, config={}, metrics={}, seed=0, tables={name: [row]})
-    tables = all_tables(load_study(tmp_path))
+    tables = all_tables(load_contents(tmp_path))
     assert tables["bench-train"].rows == (
         ("bench_train", "multi model", "0.200 [0.100, 0.400]", "80", "2.50", "64"),
     )
@@ -230,6 +230,6 @@ def test_a_bench_tells_how_far_exits_could_get(tmp_path: Path) -> None:
     write_record(tmp_path / "race", command="bench", config={}, metrics={}, seed=0, tables={"bench": rows})
     few = [row for row in rows if row["kind"] != "cut"]
     write_record(tmp_path / "few", command="bench", config={}, metrics={}, seed=0, tables={"bench": few})
-    table = all_tables(load_study(tmp_path))["bench-limits"]
+    table = all_tables(load_contents(tmp_path))["bench-limits"]
     numbers = ("1.00", "6.00", "6.00", "0.500", "4.00", "5.00", "0.750", "0.600")
     assert table.rows == (("race", "1", "data", *numbers),)

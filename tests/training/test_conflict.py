@@ -17,9 +17,9 @@ from offramp._core.errors import ConfigError, DataError
 from offramp.evaluation.conflict import conflict
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel, exit_loss
-from offramp.training.conflict import batches_of, gradient_products, measure_products
-from offramp.training.conflict_callback import ConflictCallback
-from offramp.training.products import read_products, write_products
+from offramp.training.gradient_conflict.callback import ConflictCallback
+from offramp.training.gradient_conflict.gradient_products import read_products, write_products
+from offramp.training.gradient_conflict.measure import batches_of, gradient_products, measure_products
 from offramp.training.run import train
 from offramp.training.strategies import STRATEGIES, Sweet
 from offramp.training.strategies.base import Strategy

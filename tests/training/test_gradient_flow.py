@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from offramp.bench.training_memory import peak_activation_bytes
 from offramp.model import MultiExitForSequenceClassification
 from offramp.training.audit import gradient_reach
-from offramp.training.memory import peak_activation_bytes
 from offramp.training.strategies import STRATEGIES, Moment, TwoStage, make_strategy
 
 EXITS = [1, 2, 4]

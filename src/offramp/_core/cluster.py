@@ -26,7 +26,7 @@ def connect() -> Any:
     return ray
 
 
-def places(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
+def worker_slots(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
     """How many workers run at once, and what each takes: a processor, and a GPU where the cluster has some.
 
     Raises:

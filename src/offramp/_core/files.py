@@ -11,7 +11,7 @@ from offramp._core.errors import OfframpError
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Where to write a file that is there whole or not at all, in a folder that is made where it is missing.
 
     Args:

@@ -16,8 +16,8 @@ from typing import Any
 
 from offramp._core import environment
 from offramp._core.errors import DataError
-from offramp._core.files import whole_file
-from offramp._core.plain import command_without_folders, plain
+from offramp._core.files import atomic_write
+from offramp._core.to_json import command_without_folders, to_json
 
 RECORD = "offramp-run"  # marks our files among a run folder's other JSON
 SCHEMA = 1
@@ -106,7 +106,7 @@ def write_record(
 
 
 def _plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    content = plain(mapping)
+    content = to_json(mapping)
     assert isinstance(content, dict), type(mapping)
     return content
 
@@ -117,7 +117,7 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         OfframpError: the folder or file cannot be written, or the disk is full.
     """
-    with whole_file(path) as draft, open(draft, "x", encoding="utf-8") as file:
+    with atomic_write(path) as draft, open(draft, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

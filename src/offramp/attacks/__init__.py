@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from offramp.attacks.text import AttackedText
-
 if TYPE_CHECKING:
-    from offramp.attacks.bench import bench_attack
-    from offramp.attacks.blackbox import EngineVictim, FunctionVictim, GreyBox
-    from offramp.attacks.carry import transfer
-    from offramp.attacks.diff import diff_html, diff_text
     from offramp.attacks.options import Options
     from offramp.attacks.recipes import RECIPES
     from offramp.attacks.result import AttackResult
     from offramp.attacks.run import attack
-    from offramp.attacks.universal import Trigger, find_trigger
-    from offramp.attacks.victim import Victim
+    from offramp.attacks.search.universal import Trigger, find_trigger
+    from offramp.attacks.text.attacked_text import AttackedText
+    from offramp.attacks.text.diff import diff_html, diff_text
+    from offramp.attacks.transferability import transfer
+    from offramp.attacks.victims.black_box import EngineVictim, FunctionVictim, GreyBox
+    from offramp.attacks.victims.white_box import WhiteBoxVictim
 
 __all__ = [
     "RECIPES",
@@ -28,9 +26,8 @@ __all__ = [
     "GreyBox",
     "Options",
     "Trigger",
-    "Victim",
+    "WhiteBoxVictim",
     "attack",
-    "bench_attack",
     "diff_html",
     "diff_text",
     "find_trigger",
@@ -40,18 +37,18 @@ __all__ = [
 _HOME = {
     "RECIPES": "recipes",
     "AttackResult": "result",
-    "EngineVictim": "blackbox",
-    "FunctionVictim": "blackbox",
-    "GreyBox": "blackbox",
+    "AttackedText": "text.attacked_text",
+    "EngineVictim": "victims.black_box",
+    "FunctionVictim": "victims.black_box",
+    "GreyBox": "victims.black_box",
     "Options": "options",
-    "Trigger": "universal",
-    "Victim": "victim",
+    "Trigger": "search.universal",
+    "WhiteBoxVictim": "victims.white_box",
     "attack": "run",
-    "bench_attack": "bench",
-    "diff_html": "diff",
-    "diff_text": "diff",
-    "find_trigger": "universal",
-    "transfer": "carry",
+    "diff_html": "text.diff",
+    "diff_text": "text.diff",
+    "find_trigger": "search.universal",
+    "transfer": "transferability",
 }
 
 

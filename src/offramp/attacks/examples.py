@@ -10,7 +10,7 @@ from offramp._core.errors import DataError
 from offramp._core.numbers import is_number
 from offramp._core.seeding import generator
 from offramp._core.trace import Kind
-from offramp.attacks.text import AttackedText
+from offramp.attacks.text.attacked_text import AttackedText
 
 SLICE = 256  # rows read at once
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp._core.errors import DataError
-from offramp._core.files import whole_file
+from offramp._core.files import atomic_write
 from offramp._core.trace import Kind
-from offramp.attacks.drive import Outcome
-from offramp.attacks.text import AttackedText
+from offramp.attacks.search.runner import Outcome
+from offramp.attacks.text.attacked_text import AttackedText
 
 _METADATA = b"offramp.attack"
 _MEANS = {
@@ -68,11 +68,11 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
     return row | {
         "words": text.num_words,
         "words_changed": text.num_changed,
-        "forward_queries": outcome.account.forward,
-        "gradient_queries": outcome.account.gradient,
+        "forward_queries": outcome.budget.forward,
+        "gradient_queries": outcome.budget.gradient,
         "seconds": outcome.seconds,
-        "zero_gradients": outcome.account.zero_gradients,
-        "broken_gradients": outcome.account.broken_gradients,
+        "zero_gradients": outcome.budget.zero_gradients,
+        "broken_gradients": outcome.budget.broken_gradients,
         "success": outcome.slower,
         "reached_last": outcome.adversarial.answer.last,
     }
@@ -148,12 +148,12 @@ def write_result(
 ) -> None:
     """Write rows that come some at a time as one Parquet file, whole or not at all, with metadata inside."""
     described = columns.with_metadata({_METADATA: json.dumps(metadata)})
-    with whole_file(path) as draft, pq.ParquetWriter(draft, described) as writer:
+    with atomic_write(path) as draft, pq.ParquetWriter(draft, described) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(described.metadata))
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a Parquet file whole or not at all."""
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         pq.write_table(table, draft)

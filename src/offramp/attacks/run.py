@@ -11,20 +11,21 @@ import numpy as np
 
 from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
-from offramp.attacks.blackbox import as_victim
-from offramp.attacks.door import Door
-from offramp.attacks.drive import Outcome, side_by_side
 from offramp.attacks.examples import Example, Examples, halves
 from offramp.attacks.options import Options
 from offramp.attacks.progress import Report, reporting
-from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes import UNIVERSAL, make_recipe
-from offramp.attacks.recipes.needs import require_probabilities
+from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.recipes.requirements import require_probabilities
 from offramp.attacks.result import AttackResult, make_row
-from offramp.attacks.search import Found
-from offramp.attacks.similarity import DEFAULT_JUDGE, Judge, judged_by, load_judge
-from offramp.attacks.store import Store, texts_fingerprint
-from offramp.attacks.universal import find_trigger
+from offramp.attacks.search.base import Candidate
+from offramp.attacks.search.runner import Outcome, run_searches
+from offramp.attacks.search.universal import find_trigger
+from offramp.attacks.similarity.judges import DEFAULT_JUDGE, Judge, judged_by, load_judge
+from offramp.attacks.store import Store
+from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.black_box import as_victim
+from offramp.attacks.victims.fingerprints import texts_fingerprint
 from offramp.data import fingerprint
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
@@ -32,7 +33,7 @@ from offramp.model.base import SegmentedModel
 
 
 def attack(
-    model: SegmentedModel | Engine | Door,
+    model: SegmentedModel | Engine | Victim,
     policy: Policy | None,
     dataset: Any,
     recipe: str = "same-word",
@@ -53,7 +54,7 @@ def attack(
     example's id: not on the other examples, their order, `batch_size` or `group` (but for float noise).
 
     Args:
-        model: the victim: a model with its tokenizer, a deployed `Engine` (black box), or any `Door`, such as
+        model: the victim: a model with its tokenizer, a deployed `Engine` (black box), or any `Victim`, such as
             `FunctionVictim` and `GreyBox`.
         policy: when a model leaves; None for the others.
         dataset: a `datasets.Dataset` with columns `id`, `text`, for pairs `text_pair`, and optionally
@@ -95,7 +96,7 @@ def attack(
     if recipe == UNIVERSAL and not settings.trigger.split():
         trigger, places, extra = _search_trigger(victim, examples, seed)
         settings = replace(settings, trigger=trigger)
-    job = Job(victim, recipe, settings, seed, similarity)
+    job = AttackSpec(victim, recipe, settings, seed, similarity)
     opened = job.open()  # here too: what cannot work is told before any folder is made
     manifest = {"recipe": recipe, "seed": seed, "options": asdict(settings), "similarity": similarity}
     manifest |= {"kind": victim.kind, **victim.describe()}
@@ -120,16 +121,16 @@ def attack(
 
 
 @dataclass(frozen=True)
-class Job:
+class AttackSpec:
     """All that a process needs in order to attack: it can be sent to another one."""
 
-    victim: Door
+    victim: Victim
     recipe: str
     options: Options
     seed: int
     similarity: str
 
-    def open(self) -> Opened:
+    def open(self) -> PreparedAttack:
         """The attack, ready to run; `ConfigError` and `DataError` as of `attack`."""
         keep, queries = self.options.keep, self.options.queries
         if self.victim.kind == "regression" and keep != "nothing":
@@ -139,14 +140,14 @@ class Job:
         judge = load_judge(self.similarity)
         recipe = make_recipe(self.recipe, self.victim, self.options)
         recipe = recipe if queries is None else replace(recipe, queries=queries)
-        return Opened(self, judged(recipe, judge, self.options.min_similarity), judge)
+        return PreparedAttack(self, judged(recipe, judge, self.options.min_similarity), judge)
 
 
 @dataclass(frozen=True)
-class Opened:
+class PreparedAttack:
     """An attack that is ready to run: words, synonyms and the judge are loaded."""
 
-    job: Job
+    job: AttackSpec
     recipe: Recipe
     judge: Judge | None
 
@@ -168,9 +169,9 @@ class Opened:
 
 
 def _shard(
-    job: Job, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
+    job: AttackSpec, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
 ) -> Iterator[list[dict[str, Any]]]:
-    from offramp.attacks.shards import on_ray
+    from offramp.attacks.ray_workers import on_ray
 
     return on_ray(job, examples, groups, workers)
 
@@ -187,7 +188,7 @@ def judged(recipe: Recipe, judge: Judge | None, wanted: float | None) -> Recipe:
     return replace(recipe, constraints=replace(recipe.constraints, judge=judge, min_similarity=least))
 
 
-def _search_trigger(victim: Door, examples: Examples, seed: int) -> tuple[str, list[int], dict[str, Any]]:
+def _search_trigger(victim: Victim, examples: Examples, seed: int) -> tuple[str, list[int], dict[str, Any]]:
     """A trigger searched on one half of the examples, the other half's places, and what is to be said about it."""
     require_probabilities(victim)
     searched, tested = halves(len(examples), seed)
@@ -197,13 +198,13 @@ def _search_trigger(victim: Door, examples: Examples, seed: int) -> tuple[str, l
 
 
 def attack_group(
-    victim: Door, recipe: Recipe, examples: Sequence[Example], seed: int, judge: Judge | None
+    victim: Victim, recipe: Recipe, examples: Sequence[Example], seed: int, judge: Judge | None
 ) -> list[dict[str, Any]]:
     """Attack some examples side by side: their rows, in order."""
     searches = [
         recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
     ]
-    outcomes = side_by_side(victim, recipe, searches)
+    outcomes = run_searches(victim, recipe, searches)
     lost = [victim.tokens_lost([found.text for found in side]) for side in _sides(outcomes)]
     rows = []
     for e, outcome, similarity, *tokens in zip(
@@ -215,7 +216,7 @@ def attack_group(
     return rows
 
 
-def _sides(outcomes: Sequence[Outcome]) -> tuple[list[Found], list[Found]]:
+def _sides(outcomes: Sequence[Outcome]) -> tuple[list[Candidate], list[Candidate]]:
     return [o.clean for o in outcomes], [o.adversarial for o in outcomes]
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import nn
 
 from offramp._core.errors import ConfigError, DataError
-from offramp._core.plain import plain
 from offramp._core.records import write_text
+from offramp._core.to_json import to_json
 from offramp.attacks.options import Options
 from offramp.attacks.result import AttackResult, schema, write_parquet, write_result
-from offramp.engine.policy import Policy
 
 MANIFEST, PARTS, RESULT = "manifest.json", "parts", "attack.parquet"
 CHUNK = 1024  # rows put in order at once
@@ -147,7 +142,7 @@ def discard(folder: Path) -> None:
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content as a JSON file would give it back."""
-    described = plain(content)
+    described = to_json(content)
     assert isinstance(described, dict)
     return dict(described)
 
@@ -160,30 +155,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "recipe" not in content:
         raise ConfigError(f"{path} is of no attack: give a folder of its own")
     return content
-
-
-def describe_policy(policy: Policy) -> dict[str, Any]:
-    """All that decides a policy's exits, as JSON."""
-    criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
-    return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any weight."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
-    """16 hexadecimal digits of ids and texts in their order."""
-    digest = hashlib.sha256(b"[")
-    for place, row in enumerate(rows):
-        digest.update((", " * (place > 0) + repr(row)).encode("utf-8", "surrogatepass"))
-    digest.update(b"]")
-    return digest.hexdigest()[:16]
 
 
 def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> list[str]:

@@ -3,11 +3,11 @@
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
 from offramp.calibration.reliability import Reliability, ece, exit_ece, reliability
 from offramp.calibration.temperatures import fit_temperatures
-from offramp.calibration.thresholds import Sweep, refuse_if_calibrated, sweep, tune
+from offramp.calibration.thresholds import CalibrationSweep, refuse_if_calibrated, sweep, tune
 
 __all__ = [
+    "CalibrationSweep",
     "Reliability",
-    "Sweep",
     "ece",
     "exit_ece",
     "fit_temperatures",

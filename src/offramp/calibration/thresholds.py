@@ -31,7 +31,7 @@ SLACK = 1e-12  # float noise of sums, far below one example
 
 
 @dataclass(frozen=True)
-class Sweep:
+class CalibrationSweep:
     """What each threshold of a grid gives on one trace: arrays `(points,)`, the laxest threshold first.
 
     Attributes:
@@ -151,7 +151,7 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     return Policy(criterion, trace.exit_layers, fitted, trace.fingerprint)
 
 
-def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> Sweep:
+def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> CalibrationSweep:
     """Cost and metric of every threshold worth trying, from one table of scores `(examples, exits)`."""
     labels, predictions = trace.require_labels(), trace.predictions()
     additive = metric == "accuracy"
@@ -164,7 +164,7 @@ def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric
         exits = [first_exit(with_threshold(criterion, threshold), table) for threshold in grid]
         values = np.array([score(metric, labels, predictions[rows, exit]) for exit in exits])
     costs = totals(trace.costs, criterion, table, grid) / trace.full_cost.sum()
-    return Sweep(grid, costs, values, score(metric, labels, predictions[:, -1]))
+    return CalibrationSweep(grid, costs, values, score(metric, labels, predictions[:, -1]))
 
 
 def totals(
@@ -192,7 +192,7 @@ def totals(
     return values[:, 0].sum() + waits
 
 
-def cheapest(swept: Sweep, max_drop: float | None) -> int:
+def cheapest(swept: CalibrationSweep, max_drop: float | None) -> int:
     """Index of the least cost whose metric meets the target."""
     assert max_drop is not None
     # The strictest threshold is the full model itself, so that a drop of 0 can always be met.
@@ -200,7 +200,7 @@ def cheapest(swept: Sweep, max_drop: float | None) -> int:
     return int(fits[swept.costs[fits].argmin()])
 
 
-def most_accurate(swept: Sweep, max_cost: float) -> int:
+def most_accurate(swept: CalibrationSweep, max_cost: float) -> int:
     """Index of the best metric within the budget; of equal metrics the lesser cost."""
     fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
     if not len(fits):

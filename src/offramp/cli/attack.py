@@ -12,11 +12,11 @@ from cyclopts import Parameter
 from offramp._core.errors import ConfigError
 from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
 from offramp.cli.policies import RuleOptions
-from offramp.cli.victims import ExampleOptions, SearchOptions, choose_target
+from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult
-    from offramp.cli.victims import Target
+    from offramp.cli.victims import AttackTarget
 
 SHOWN = 3
 PROBED = 8  # examples that the victim is asked about again
@@ -87,11 +87,11 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import discard
-    from offramp.evaluation.probes import victim_doubts
+    from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
     started = datetime.now(UTC)
     place = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
-    target = choose_target(model, data, reading, rule, chosen, place)
+    target = choose_attack_target(model, data, reading, rule, chosen, place)
     folder = output or model / f"attack-{recipe}"
     if restart:
         discard(folder)
@@ -120,7 +120,7 @@ def attack(
 
 def record_attack(
     result: AttackResult,
-    target: Target,
+    target: AttackTarget,
     folder: Path,
     config: dict[str, Any],
     probed: Sequence[str],
@@ -129,7 +129,7 @@ def record_attack(
     """Robustness numbers of an attack and all doubts about it, written beside its rows."""
     from offramp._core.records import write_record
     from offramp.evaluation import attack_doubts, robustness
-    from offramp.evaluation.floor import floor_beside
+    from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside
 
     metric, seed = target.data.metrics[0], result.metadata["seed"]
     found = robustness(result.table, target.model.exit_layers, metric=metric, seed=seed)
@@ -137,7 +137,7 @@ def record_attack(
         **found.metrics,
         "metric": metric,
         "exit_layers": target.model.exit_layers,
-        "doubts": [*attack_doubts(result.table, result.metadata), *probed, *floor_beside(folder)],
+        "doubts": [*attack_doubts(result.table, result.metadata), *probed, *random_baseline_beside(folder)],
     }
     tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
     write_record(

@@ -24,13 +24,13 @@ from offramp.cli.common import (
 from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
-    from offramp.export.bench import Course
+    from offramp.bench.speed import BenchConfig
 
 SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
 
 
 @dataclass(frozen=True)
-class RaceOptions:
+class BenchOptions:
     """What is timed.
 
     Args:
@@ -53,11 +53,13 @@ class RaceOptions:
     peers: tuple[str, ...] = ()
     memory: bool = True
 
-    def course(self, metric: str) -> Course:
+    def course(self, metric: str) -> BenchConfig:
         """The same as the race takes it."""
-        from offramp.export.bench import Course
+        from offramp.bench.speed import BenchConfig
 
-        return Course(self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers, self.memory)
+        return BenchConfig(
+            self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers, self.memory
+        )
 
 
 def bench(
@@ -65,7 +67,7 @@ def bench(
     data: str,
     *,
     rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
-    race: Annotated[RaceOptions, Parameter(name="*")] = RaceOptions(),
+    race: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -89,14 +91,14 @@ def bench(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
+    from offramp.bench.artifacts import prepare
+    from offramp.bench.baselines import BenchArtifacts
+    from offramp.bench.cpu_load import OtherCpuLoad
+    from offramp.bench.speed import cold_start, entered
+    from offramp.bench.speed import run_benchmark as run
     from offramp.engine.batching import token_counts
-    from offramp.engine.load import OtherLoad
     from offramp.engine.manifest import Manifest
     from offramp.engine.tokenization import FileEncoder
-    from offramp.export.bench import cold_start, entered
-    from offramp.export.bench import race as run
-    from offramp.export.contest import prepare
-    from offramp.export.peers import Contest
     from offramp.export.run import Texts
     from offramp.model.encoding import TextEncoder
 
@@ -108,14 +110,14 @@ def bench(
     rows = pick_split(found, race.split, race.examples, race.seed)
     folder, count = output or model / "bench", threads or usable_cores()
     few = rows.select(range(min(COMPARED, len(rows))))
-    contest, course = Contest(model, folder, count, chosen.exit_layers), race.course(found.metrics[0])
+    contest, course = BenchArtifacts(model, folder, count, chosen.exit_layers), race.course(found.metrics[0])
     entered(contest, course, len(rows))  # before the exports, which take minutes
     note(f"exports for every peer: {folder}")
     prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
     labels = rows["label"] if "label" in rows.column_names else None
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
     encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
-    load = OtherLoad()
+    load = OtherCpuLoad()
     table = run(
         contest,
         encodings,
@@ -131,7 +133,7 @@ def bench(
     settings = {**config, **left, "exit_layers": chosen.exit_layers}
     told = {"cold_start_seconds": cold, "other_cores_busy": busy, "mean_tokens": float(lengths.mean())}
     path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
-    show_race(table)
+    show_benchmark(table)
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
@@ -141,7 +143,7 @@ def text_columns(rows: Any) -> list[list[str]]:
     return [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
 
 
-def show_race(table: list[dict[str, Any]]) -> None:
+def show_benchmark(table: list[dict[str, Any]]) -> None:
     """The rows of a race for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
     narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}

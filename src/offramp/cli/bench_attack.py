@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from offramp.cli.common import DataOptions, emit, limit_threads, record_bench, show
 from offramp.cli.policies import RuleOptions
-from offramp.cli.victims import FewExamples, SearchOptions, choose_target
+from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
 
 
 def bench_attack(
@@ -50,11 +50,11 @@ def bench_attack(
     """
     limit_threads(threads)
     from offramp._core.environment import usable_cores
-    from offramp.attacks.bench import REFERENCE
-    from offramp.attacks.bench import bench_attack as run
+    from offramp.bench.attacks import REFERENCE
+    from offramp.bench.attacks import bench_attack as run
 
     started = datetime.now(UTC)
-    target = choose_target(model, data, reading, rule, chosen)
+    target = choose_attack_target(model, data, reading, rule, chosen)
     measured = run(
         target.model,
         target.policy,

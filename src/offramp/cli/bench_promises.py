@@ -61,7 +61,7 @@ def bench_promises(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.calibration.promises import Promise, check_promises
+    from offramp.bench.coverage_check import Promise, check_promises
     from offramp.inference.tracing import trace
 
     started = datetime.now(UTC)

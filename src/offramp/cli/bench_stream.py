@@ -49,7 +49,7 @@ def bench_stream(
         json: print one JSON object on stdout.
     """
     from offramp._core.environment import usable_cores
-    from offramp.export.stream import MODES, flatness, stream_series
+    from offramp.bench.stream import MODES, flatness, stream_series
     from offramp.inference.engine import Engine
 
     started = datetime.now(UTC)

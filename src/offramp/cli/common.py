@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp._core.errors import ConfigError, DataError
-from offramp._core.files import whole_file
-from offramp._core.plain import plain
+from offramp._core.files import atomic_write
+from offramp._core.to_json import to_json
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -181,7 +181,7 @@ def _json_ready(value: Any) -> Any:
         return {str(k): _json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_json_ready(v) for v in value]
-    return str(value) if isinstance(value, str | Path) else plain(value)
+    return str(value) if isinstance(value, str | Path) else to_json(value)
 
 
 def record_bench(
@@ -226,6 +226,6 @@ def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:
 
     files = {name: f"{name}.parquet" for name in tables}
     for name, table in tables.items():
-        with whole_file(folder / files[name]) as draft:
+        with atomic_write(folder / files[name]) as draft:
             pq.write_table(table, draft)
     return files

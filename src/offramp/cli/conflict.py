@@ -15,7 +15,7 @@ from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for,
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
     from offramp.model.base import SegmentedModel
-    from offramp.training.products import Products
+    from offramp.training.gradient_conflict.gradient_products import Products
 
 
 def conflict(
@@ -52,7 +52,7 @@ def conflict(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.training.conflict import measure_products
+    from offramp.training.gradient_conflict.measure import measure_products
 
     started = datetime.now(UTC)
     found = reading.load(data)
@@ -117,8 +117,8 @@ def conflict_watch(
     """Measure conflict on the training split at some steps of a run, and record it when the run is over."""
     if not steps:
         return ConflictWatch((), lambda: None)
-    from offramp.training.conflict_callback import ConflictCallback
-    from offramp.training.products import read_products
+    from offramp.training.gradient_conflict.callback import ConflictCallback
+    from offramp.training.gradient_conflict.gradient_products import read_products
 
     started, folder = datetime.now(UTC), run / "conflict"
     callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)

@@ -150,7 +150,7 @@ def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measur
 def model_tables(
     name: str, run: Trace, policy: Policy, at_policy: Any, times: Any, metrics: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """The tables of one model's record, as `offramp.reports.schema` names them."""
+    """The tables of one model's record, as `offramp.reports.records` names them."""
     from offramp.evaluation import (
         exit_histogram,
         interval_table,

@@ -19,11 +19,11 @@ def report(runs: Path, *, output: Path | None = None, json: bool = False) -> Non
         output: where the report goes; by default `report` inside it.
         json: print one JSON object on stdout.
     """
-    from offramp.evaluation.attack_results import is_attack_study
-    from offramp.evaluation.study_results import is_sweep
     from offramp.reports import report as write
-    from offramp.reports.attack_build import attack_report
-    from offramp.reports.study_build import study_report
+    from offramp.studies.attacks.report import attack_report
+    from offramp.studies.attacks.results import is_attack_study
+    from offramp.studies.training.report import study_report
+    from offramp.studies.training.results import is_sweep
 
     make = study_report if is_sweep(runs) else attack_report if is_attack_study(runs) else write
     files = make(runs, output or runs / "report")

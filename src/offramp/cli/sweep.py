@@ -17,7 +17,7 @@ from offramp._core.errors import OfframpError
 from offramp.cli.common import console, emit, limit_threads, note
 
 if TYPE_CHECKING:
-    from offramp.evaluation.grid import GridCell, Plan, Status
+    from offramp.studies.grid import Plan, Status, Trial
 
 WIDE = 4  # methods that fit side by side in any case
 
@@ -54,14 +54,14 @@ def sweep(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.evaluation.grid import check_cells, is_recorded, run_grid
-    from offramp.evaluation.plans import read_plan
+    from offramp.studies.grid import check_trials, is_recorded, run_grid
+    from offramp.studies.plans import read_plan
 
     plan = read_plan(config)
     folder = output or Path("results") / plan.name
-    board = Board(plan)
+    board = ProgressTable(plan)
     if dry_run:
-        check_cells(plan.cells)
+        check_trials(plan.cells)
         for cell in plan.cells:
             board.note(cell, "done" if is_recorded(cell, folder) else "waiting", "")
         console.print(board.view())
@@ -86,7 +86,7 @@ def sweep(
 
 
 @dataclass
-class Board:
+class ProgressTable:
     """What is done and what remains, as a table that keeps itself up to date; on a pipe, a line a cell."""
 
     plan: Plan
@@ -107,7 +107,7 @@ class Board:
         if self.live:
             self.live.stop()
 
-    def note(self, cell: GridCell, status: Status, reason: str) -> None:
+    def note(self, cell: Trial, status: Status, reason: str) -> None:
         """What `run_grid` tells about a cell."""
         name, before = str(cell), self.status.get(str(cell))
         self.status[name] = status
@@ -147,7 +147,7 @@ class Board:
 
     def _grid(self) -> Table:
         table = Table()
-        cells: dict[tuple[str, str], list[GridCell]] = {}
+        cells: dict[tuple[str, str], list[Trial]] = {}
         for cell in self.plan.cells:
             cells.setdefault((cell.row, cell.column), []).append(cell)
         places, methods = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
@@ -160,7 +160,7 @@ class Board:
             table.add_row(row, *(self._told(cells.get(key, [])) for key in keys))
         return table
 
-    def _told(self, cells: list[GridCell]) -> str:
+    def _told(self, cells: list[Trial]) -> str:
         """Such as 3/5, with a mark for what is running or has failed."""
         if not cells:
             return ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Target:
+class TuningTarget:
     """What a threshold has to reach; one of the four.
 
     Args:
@@ -128,7 +128,7 @@ def tune(
     data: str,
     *,
     criterion: str = "confidence",
-    target: Annotated[Target, Parameter(name="*")] = Target(),
+    target: Annotated[TuningTarget, Parameter(name="*")] = TuningTarget(),
     temperatures: bool = True,
     kept: Path | None = None,
     output: Path | None = None,
@@ -194,12 +194,12 @@ def drop_exits(
 ) -> SegmentedModel:
     """The model with the exits that pay by measured time, saved to a folder."""
     from offramp.calibration.exit_choice import choose_exits
+    from offramp.inference.exit_overhead import exit_overhead
     from offramp.inference.tracing import trace
-    from offramp.inference.visits import visit_share
     from offramp.model.encoding import TextEncoder
-    from offramp.model.keep import keep_exits
+    from offramp.model.prune_exits import prune_exits
 
-    visit = visit_share(model, TextEncoder.of(model).dataset(data["calibration"])[0])
+    visit = exit_overhead(model, TextEncoder.of(model).dataset(data["calibration"])[0])
     choice = choose_exits(
         trace(model, data["calibration"], progress=True),
         criterion,
@@ -211,7 +211,7 @@ def drop_exits(
         {"exit dropped": int(step["dropped"]) or "none", "cost after": step["cost"]} for step in choice.steps
     ]
     show(f"exits, each visit at {visit:.1%} of the full model's time", steps)
-    smaller = keep_exits(model, choice.layers)
+    smaller = prune_exits(model, choice.layers)
     smaller.save_pretrained(folder)
     note(f"kept the exits {list(choice.layers)} of {list(model.exit_layers)}: {folder}")
     return smaller

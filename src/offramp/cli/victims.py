@@ -36,7 +36,7 @@ class SearchOptions(Options):
 
 
 @dataclass(frozen=True)
-class Target:
+class AttackTarget:
     """A model under a policy, and the examples that it is attacked on.
 
     Attributes:
@@ -80,17 +80,17 @@ class FewExamples(ExampleOptions):
     examples: int = 20
 
 
-def choose_target(
+def choose_attack_target(
     folder: Path,
     source: str,
     reading: DataOptions,
     rule: RuleOptions,
     chosen: ExampleOptions,
     device: str = "auto",
-) -> Target:
+) -> AttackTarget:
     """The model in a folder under its policy, put where `load_model` says, and examples that it was not trained on."""
     refuse_calibration(chosen.split)
     data = reading.load(source)
     model = load_for(folder, data, "calibration", chosen.split, device=device)
     rows = pick_split(data, chosen.split, chosen.examples, chosen.seed)
-    return Target(data, model, rule.of(folder, model, data), rows)
+    return AttackTarget(data, model, rule.of(folder, model, data), rows)

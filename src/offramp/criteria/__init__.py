@@ -1,9 +1,9 @@
 """Exit criteria: when may an example leave?"""
 
 from offramp.criteria.base import Criterion, Memory, first_exit, scores
-from offramp.criteria.families import CRITERIA, make_criterion, with_threshold
-from offramp.criteria.grid import best_so_far, threshold_grid
 from offramp.criteria.learned import fit_gate_ranges
+from offramp.criteria.registry import CRITERIA, make_criterion, with_threshold
+from offramp.criteria.threshold_grid import best_so_far, threshold_grid
 
 __all__ = [
     "CRITERIA",

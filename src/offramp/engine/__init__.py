@@ -1,6 +1,6 @@
 """The adaptive engine: policies, batching and compaction over segments of any framework. No torch."""
 
-from offramp.engine.agreement import Agreement, compare
+from offramp.engine.agreement import Agreement, check_agreement
 from offramp.engine.batching import Encoding, batches, pad
 from offramp.engine.compaction import CompactingEngine, Stats
 from offramp.engine.policy import Decisions, Policy
@@ -24,7 +24,7 @@ __all__ = [
     "Stats",
     "Timing",
     "batches",
-    "compare",
+    "check_agreement",
     "measure_segments",
     "pad",
     "run_reference",

@@ -56,7 +56,7 @@ def near_threshold(criterion: Criterion, scores: NDArray[np.floating]) -> NDArra
     return np.abs(scores - criterion.threshold) <= NOISE
 
 
-def compare(decisions: Decisions, trace: Trace, policy: Policy) -> Agreement:
+def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agreement:
     """Compare an engine's decisions with the policy applied to the trace.
 
     Args:

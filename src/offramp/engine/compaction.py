@@ -37,12 +37,12 @@ WINDOW = 16  # batches that a stream sorts by length together
 class Single(Protocol):
     """Runs a text that comes alone through all segments at once; see `engine.single`."""
 
-    def __call__(self, encoding: Encoding) -> Answer:
+    def __call__(self, encoding: Encoding) -> SingleAnswer:
         """Where the text leaves, and with what."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class SingleAnswer:
     """What a text left with: exit (0-based), logits `(1, classes)`, calibrated probability, and score."""
 
     exit: int
@@ -165,12 +165,14 @@ class CompactingEngine(Generic[State]):
         lengths = token_counts(encodings)
         if self.single is not None and known is None and 1 in (len(encodings), self.batch_size):
             return self._one_by_one([self.single(encoding) for encoding in encodings], lengths)
-        log = Log.empty(len(encodings))
+        log = DecisionBuffer.empty(len(encodings))
         count = self._run_all(encodings, lengths, known, log)
         stats = Stats(self._left(log.exit), count, int(log.near.sum()))
         return log.decisions(self.segments, self.policy, lengths), stats
 
-    def _one_by_one(self, answers: Sequence[Answer], lengths: NDArray[np.int64]) -> tuple[Decisions, Stats]:
+    def _one_by_one(
+        self, answers: Sequence[SingleAnswer], lengths: NDArray[np.int64]
+    ) -> tuple[Decisions, Stats]:
         """What the single graph decided; of scores near the threshold it tells the last one of a text alone."""
         exit = np.array([answer.exit for answer in answers], dtype=np.intp)
         score = np.array([answer.score for answer in answers], dtype=np.float64)
@@ -196,7 +198,7 @@ class CompactingEngine(Generic[State]):
         encodings: Sequence[Encoding],
         lengths: NDArray[np.int64],
         labels: NDArray[Any] | None,
-        log: Log,
+        log: DecisionBuffer,
     ) -> int:
         """Decide on all texts, batch by batch; returns the number of batches."""
         count = 0
@@ -214,17 +216,17 @@ class CompactingEngine(Generic[State]):
         return count
 
     def _run_batch(
-        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None, log: Log
+        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None, log: DecisionBuffer
     ) -> None:
         """One batch through the segments, until nobody is left."""
         known = None if labels is None else labels[rows]
-        flight: Flight[State] | None = Flight(rows, self.segments.start(batch), {}, known)
+        flight: ActiveRows[State] | None = ActiveRows(rows, self.segments.start(batch), {}, known)
         for k in range(len(self.segments.exit_layers)):
             assert flight is not None, "the last exit takes all"
             if (flight := self.step(k, flight, log)) is None:
                 break
 
-    def step(self, k: int, flight: Flight[State], log: Log) -> Flight[State] | None:
+    def step(self, k: int, flight: ActiveRows[State], log: DecisionBuffer) -> ActiveRows[State] | None:
         """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""
         state, evidence = self.segments.run(k, flight.state)
         assert len(evidence.logits) == len(flight.rows), "a segment must keep the rows of its state"
@@ -238,17 +240,17 @@ class CompactingEngine(Generic[State]):
         log.near[flight.rows] |= near_threshold(rule, scores)
         leave = rule.leaves(scores)
         if not leave.any():
-            return Flight(flight.rows, state, memory, flight.labels)
+            return ActiveRows(flight.rows, state, memory, flight.labels)
         if leave.all():
             log.record(flight.rows, k, evidence.logits, scores)
             return None
         log.record(flight.rows[leave], k, evidence.logits[leave], scores[leave])
         stay = np.flatnonzero(~leave)
-        return Flight(flight.rows, self.segments.take(state, stay), memory, flight.labels).only(stay)
+        return ActiveRows(flight.rows, self.segments.take(state, stay), memory, flight.labels).only(stay)
 
 
 @dataclass(frozen=True)
-class Flight(Generic[State]):
+class ActiveRows(Generic[State]):
     """Rows on their way from exit to exit.
 
     Attributes:
@@ -263,14 +265,16 @@ class Flight(Generic[State]):
     memory: Memory
     labels: NDArray[Any] | None
 
-    def only(self, stay: NDArray[np.intp]) -> Flight[State]:
+    def only(self, stay: NDArray[np.intp]) -> ActiveRows[State]:
         """Some of the rows, for a state that has been cut to them already."""
         memory = {name: values[stay] for name, values in self.memory.items()}
-        return Flight(self.rows[stay], self.state, memory, None if self.labels is None else self.labels[stay])
+        return ActiveRows(
+            self.rows[stay], self.state, memory, None if self.labels is None else self.labels[stay]
+        )
 
 
 @dataclass
-class Log:
+class DecisionBuffer:
     """Decisions as they fall, from any thread, in place; arrays `(examples,)`, logits `(examples, classes)`."""
 
     exit: NDArray[np.intp]
@@ -280,7 +284,7 @@ class Log:
     lock: Lock = field(default_factory=Lock)
 
     @classmethod
-    def empty(cls, examples: int) -> Log:
+    def empty(cls, examples: int) -> DecisionBuffer:
         return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
 
     def record(

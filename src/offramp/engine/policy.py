@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
-from offramp._core.plain import plain
 from offramp._core.records import write_text
+from offramp._core.to_json import to_json
 from offramp._core.trace import Evidence, Kind, Trace
 from offramp.criteria import Criterion, first_exit, make_criterion, scores
 
@@ -129,7 +129,7 @@ class Policy:
     def save(self, path: str | Path) -> None:
         """Write the policy as JSON; `OfframpError` where the file cannot be written."""
         content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
-        write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+        write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:

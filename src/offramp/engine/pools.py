@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import ConfigError
 from offramp.criteria import Memory
 from offramp.engine.batching import Encoding, PaddedBatch, batches
-from offramp.engine.compaction import CompactingEngine, Flight, Log
+from offramp.engine.compaction import ActiveRows, CompactingEngine, DecisionBuffer
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
 from offramp.engine.segments import Segments, State
@@ -71,7 +71,7 @@ class PoolingEngine(CompactingEngine[State]):
         encodings: Sequence[Encoding],
         lengths: NDArray[np.int64],
         labels: NDArray[Any] | None,
-        log: Log,
+        log: DecisionBuffer,
     ) -> int:
         count = 0
 
@@ -79,7 +79,7 @@ class PoolingEngine(CompactingEngine[State]):
             pools = _Pools(self, log, _padded(same[0]))
             for rows, batch in same:
                 known = None if labels is None else labels[rows]
-                pools.advance(0, Flight(rows, self.segments.start(batch), {}, known))
+                pools.advance(0, ActiveRows(rows, self.segments.start(batch), {}, known))
             pools.drain()
 
         def by_length() -> Iterator[list[tuple[NDArray[np.intp], PaddedBatch]]]:
@@ -102,20 +102,20 @@ def _padded(job: tuple[NDArray[np.intp], PaddedBatch]) -> int:
 class _Pools:
     """Flights of one padded length that wait, by the segment they wait for."""
 
-    def __init__(self, engine: PoolingEngine[Any], log: Log, length: int) -> None:
+    def __init__(self, engine: PoolingEngine[Any], log: DecisionBuffer, length: int) -> None:
         self.engine = engine
         self.log = log
         self.length = length
-        self.waiting: list[list[Flight[Any]]] = [[] for _ in engine.segments.exit_layers]
+        self.waiting: list[list[ActiveRows[Any]]] = [[] for _ in engine.segments.exit_layers]
 
-    def advance(self, k: int, flight: Flight[Any] | None) -> None:
+    def advance(self, k: int, flight: ActiveRows[Any] | None) -> None:
         """Run a flight from segment `k` on, until nobody is left or the rest had better wait."""
         while flight is not None:
             if (flight := self.engine.step(k, flight, self.log)) is not None:
                 k += 1
                 flight = self._wait(k, flight)
 
-    def _wait(self, k: int, flight: Flight[Any]) -> Flight[Any] | None:
+    def _wait(self, k: int, flight: ActiveRows[Any]) -> ActiveRows[Any] | None:
         """The flight itself where waiting does not pay, a full batch where it completes one, else None."""
         full = self.engine.batch_size
         if not self.engine.times.waiting_pays(k, len(flight.rows), self.length, full):
@@ -133,19 +133,19 @@ class _Pools:
                 if rest is not None:
                     self.waiting[k + 1].append(rest)
 
-    def _gather(self, k: int) -> Flight[Any]:
+    def _gather(self, k: int) -> ActiveRows[Any]:
         """All that wait for a segment, as one flight."""
         flights, self.waiting[k] = self.waiting[k], []
         return flights[0] if len(flights) == 1 else join(flights, self.engine.segments)
 
 
-def join(flights: Sequence[Flight[State]], segments: Segments[State]) -> Flight[State]:
+def join(flights: Sequence[ActiveRows[State]], segments: Segments[State]) -> ActiveRows[State]:
     """Several flights of one padded length that wait for the same segment, as one."""
     known = [flight.labels for flight in flights if flight.labels is not None]
     memory: Memory = {
         name: np.concatenate([flight.memory[name] for flight in flights]) for name in flights[0].memory
     }
-    return Flight(
+    return ActiveRows(
         np.concatenate([flight.rows for flight in flights]),
         segments.join([flight.state for flight in flights]),
         memory,

@@ -14,7 +14,7 @@ from offramp._core.environment import cpu_model
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion
 from offramp.engine.batching import MASK, Encoding, PaddedBatch
-from offramp.engine.compaction import CompactingEngine, Flight, Log
+from offramp.engine.compaction import ActiveRows, CompactingEngine, DecisionBuffer
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
 
@@ -147,9 +147,9 @@ def one_size(
     rounds = []
     for _ in range(REPEATS + 1):
         times = []
-        log = Log.empty(size[0])
+        log = DecisionBuffer.empty(size[0])
         before = clock()
-        flight: Flight[Any] | None = Flight(rows, segments.start(batch), {}, None)
+        flight: ActiveRows[Any] | None = ActiveRows(rows, segments.start(batch), {}, None)
         joined = 0.0
         for k in range(exits):
             assert flight is not None, "nobody leaves before the last exit"

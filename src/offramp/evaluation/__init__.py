@@ -2,14 +2,12 @@
 
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
-from offramp.evaluation.calibrated import reliability_table
-from offramp.evaluation.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
-from offramp.evaluation.floor import floor_doubts
-from offramp.evaluation.outcomes import exit_statistic, policy_statistic, scaled
+from offramp.evaluation.operating_points import exit_statistic, policy_statistic, scaled
 from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
+from offramp.evaluation.reliability import reliability_table
 from offramp.evaluation.robustness import (
     Robustness,
     efficacy,
@@ -19,6 +17,8 @@ from offramp.evaluation.robustness import (
     robustness_by,
     robustness_table,
 )
+from offramp.evaluation.sanity_checks.checks import attack_doubts, refuse_unlike, trace_doubts
+from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts
 from offramp.evaluation.timing import time_speedups
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "efficiency_drop",
     "exit_histogram",
     "exit_statistic",
-    "floor_doubts",
     "from_paper",
     "gain_drop",
     "interval_table",
@@ -46,6 +45,7 @@ __all__ = [
     "per_exit",
     "policy_scores",
     "policy_statistic",
+    "random_baseline_doubts",
     "refuse_unlike",
     "reliability_table",
     "robustness",

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
+from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import Statistic, Weights
-from offramp.evaluation.columns import floats
 from offramp.evaluation.curves import Curve
-from offramp.evaluation.outcomes import (
+from offramp.evaluation.operating_points import (
     commonest_answer,
     cost_statistic,
     predictions_at,

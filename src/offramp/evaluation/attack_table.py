@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp.evaluation.columns import floats, require_columns
+from offramp.evaluation.arrow_tables import floats, require_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa

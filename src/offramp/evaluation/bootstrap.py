@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.seeding import generator
-from offramp.evaluation.columns import from_rows
+from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

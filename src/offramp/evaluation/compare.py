@@ -13,11 +13,11 @@ from offramp._core.errors import ConfigError, DataError, unknown_name
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
 from offramp.evaluation.areas import area_statistic
+from offramp.evaluation.arrow_tables import from_rows
 from offramp.evaluation.bootstrap import Models, Statistic, Weights, percentile_band, replicates
-from offramp.evaluation.checks import refuse_unlike
-from offramp.evaluation.columns import from_rows
 from offramp.evaluation.curves import Curve, speed_accuracy
-from offramp.evaluation.outcomes import exit_statistic
+from offramp.evaluation.operating_points import exit_statistic
+from offramp.evaluation.sanity_checks.checks import refuse_unlike
 
 if TYPE_CHECKING:
     import pyarrow as pa

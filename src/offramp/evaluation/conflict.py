@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp.evaluation.columns import from_rows
+from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,7 @@ NEXT = ("step", "layer", "exit_layer", "cosine", "norm_ratio", "negative_share")
 
 
 @dataclass(frozen=True)
-class Agreement:
+class GradientAgreement:
     """How pairs of gradients agree, averaged over batches; all arrays have one shape.
 
     Attributes:
@@ -50,8 +50,8 @@ class Conflict:
 
     exit_layers: tuple[int, ...]
     batches: int
-    pairs: Agreement
-    following: Agreement
+    pairs: GradientAgreement
+    following: GradientAgreement
 
 
 def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
@@ -79,7 +79,7 @@ def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
     return Conflict(tuple(exit_layers), len(products), pairs, _following(products, above))
 
 
-def _following(products: Floats, above: NDArray[np.bool_]) -> Agreement:
+def _following(products: Floats, above: NDArray[np.bool_]) -> GradientAgreement:
     """The next exit above each layer against the sum of all later ones."""
     layers = np.arange(len(above))
     next_exit = above.argmax(axis=1)
@@ -91,14 +91,16 @@ def _following(products: Floats, above: NDArray[np.bool_]) -> Agreement:
     return _agreement(with_sum, own, np.maximum(of_sum, 0.0), later.any(axis=1))
 
 
-def _agreement(products: Floats, first: Floats, second: Floats, defined: NDArray[np.bool_]) -> Agreement:
+def _agreement(
+    products: Floats, first: Floats, second: Floats, defined: NDArray[np.bool_]
+) -> GradientAgreement:
     """Agreement from inner products and squared norms `(batches, …)`, where a pair is defined `(…)`."""
     lengths = np.sqrt(first * second)
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     ratios = np.full(np.broadcast(first, second).shape, np.nan)
     np.divide(np.sqrt(first), np.sqrt(second), out=ratios, where=second > 0)
     means = (np.clip(cosines, -1, 1).mean(axis=0), ratios.mean(axis=0), (cosines < 0).mean(axis=0))
-    return Agreement(*(np.where(defined, mean, np.nan) for mean in means))
+    return GradientAgreement(*(np.where(defined, mean, np.nan) for mean in means))
 
 
 def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
@@ -152,7 +154,7 @@ def following_table(found: dict[int, Conflict]) -> pa.Table:
     return from_rows(NEXT, rows)
 
 
-def _numbers(found: Agreement, place: tuple[int, ...]) -> tuple[float, float, float]:
+def _numbers(found: GradientAgreement, place: tuple[int, ...]) -> tuple[float, float, float]:
     return float(found.cosine[place]), float(found.norm_ratio[place]), float(found.negative[place])
 
 

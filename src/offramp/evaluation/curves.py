@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
+from offramp.evaluation.arrow_tables import floats, in_front, require_columns, rows_where, stack, table
 from offramp.evaluation.bootstrap import percentile_band, replicates
-from offramp.evaluation.columns import floats, in_front, require_columns, rows_where, stack, table
-from offramp.evaluation.outcomes import (
+from offramp.evaluation.operating_points import (
     Exits,
     commonest_answer,
     cost_statistic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import MissingExtraError
-from offramp.evaluation.columns import floats
+from offramp.evaluation.arrow_tables import floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ import numpy as np
 from offramp._core.trace import Trace
 from offramp.calibration import refuse_if_calibrated
 from offramp.engine.policy import Policy
+from offramp.evaluation.arrow_tables import from_rows, table
 from offramp.evaluation.bootstrap import Interval, intervals
-from offramp.evaluation.columns import from_rows, table
-from offramp.evaluation.outcomes import cost_statistic, exit_statistic, policy_statistic, static_exits
+from offramp.evaluation.operating_points import cost_statistic, exit_statistic, policy_statistic, static_exits
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from offramp.evaluation.arrow_tables import (
+    as_table,
+    in_front,
+    require_columns,
+    rows_where,
+    stack,
+    with_column,
+)
 from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
 from offramp.evaluation.bootstrap import Interval, Statistic, Weights, interval_table, intervals
-from offramp.evaluation.columns import as_table, in_front, require_columns, rows_where, stack, with_column
 from offramp.evaluation.weighted import weighted_score
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
 from offramp.engine.timing import Timing, time_interleaved
-from offramp.evaluation.columns import from_rows
+from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import ModelError
 from offramp._core.trace import Trace
-from offramp.engine.agreement import compare
+from offramp.engine.agreement import check_agreement
 from offramp.engine.batching import Encoding, batches, token_counts
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.fused_graph import SingleGraph
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
-from offramp.engine.single import SingleGraph
 
 ALONE = 100  # texts that are run one by one too
 LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
@@ -109,7 +109,7 @@ def check_export(
         return checks
     one, two = policy.decide(before), policy.decide(after)
     engine = CompactingEngine(exported, policy, pad_values=pad_values)
-    agreement = compare(engine.run(encodings), after, policy)
+    agreement = check_agreement(engine.run(encodings), after, policy)
     other = one.prediction != two.prediction
     if regression:
         other = np.abs(one.prediction.astype(np.float64) - two.prediction.astype(np.float64))

@@ -99,7 +99,7 @@ def export_model(
         draft.mkdir()
         manifest = write_graphs(loaded, encoder, chosen, draft)
         if precision == "int8":
-            refuse_wrong_graph(compare(loaded, draft, compared[:FEW], chosen))
+            refuse_wrong_graph(compare_exports(loaded, draft, compared[:FEW], chosen))
             fp32, draft = draft, Path(scratch) / "int8"
             manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared, labels)
         else:
@@ -191,7 +191,7 @@ def write_int8(
 
 def add_single(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
     """Write the single graph too, where the policy's rule can be decided in one."""
-    from offramp.export.single import RULES, write_single
+    from offramp.export.fused_graph import RULES, write_single
 
     if policy is None or policy.criterion.name not in RULES or len(manifest.segments) == 1:
         return manifest
@@ -214,7 +214,7 @@ def seal(
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
-    checks = compare(model, folder, compared, policy, labels)
+    checks = compare_exports(model, folder, compared, policy, labels)
     exported = OnnxSegments(folder, threads=1, verify=False)
     if manifest.single and policy is not None:
         checks["single_differs"] = single_differs(exported, policy, compared)
@@ -227,7 +227,7 @@ def seal(
     return manifest
 
 
-def compare(
+def compare_exports(
     model: SegmentedModel,
     folder: Path,
     compared: Sequence[Encoding],

@@ -98,9 +98,9 @@ class Engine:
         parts: dict[str, Any] = {"batch_size": batch_size, "pad_values": self.encoder.pad_values}
         self.compacting: CompactingEngine[Any]
         if on_cpu:
-            from offramp.engine.exported import exported_engine
+            from offramp.engine.onnx_engine import onnx_engine
 
-            self.compacting = exported_engine(self.segments, policy, threads=threads, pools=pools, **parts)
+            self.compacting = onnx_engine(self.segments, policy, threads=threads, pools=pools, **parts)
         elif pools:
             times = _times(self.segments, self.encoder)
             self.compacting = PoolingEngine(self.segments, policy, times, **parts)

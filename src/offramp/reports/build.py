@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.records import write_text
-from offramp.evaluation.columns import floats
-from offramp.reports.bench import latency_figure, stream_figure
+from offramp.evaluation.arrow_tables import floats
+from offramp.reports.contents import AttackRun, ReportContents, ReportSection, load_contents
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
 from offramp.reports.html import page
 from offramp.reports.reliability import reliability_figure
-from offramp.reports.study import Attack, Part, Study, load_study
+from offramp.reports.speed import latency_figure, stream_figure
 from offramp.reports.style import save_figure
 from offramp.reports.tables import all_tables, exit_scores
 from offramp.reports.text_table import plain_markdown
@@ -29,7 +29,7 @@ def report(run_folder: str | Path, output: str | Path, *, interactive: bool = Tr
     """Write a report of all runs below a folder, from their records alone.
 
     Args:
-        run_folder: a run's folder, or one that holds several; see `offramp.reports.schema`.
+        run_folder: a run's folder, or one that holds several; see `offramp.reports.records`.
         output: folder for the report; files of an earlier one are overwritten.
         interactive: whether the page's curves answer to the mouse, which takes 5 MB.
 
@@ -41,7 +41,7 @@ def report(run_folder: str | Path, output: str | Path, *, interactive: bool = Tr
         OfframpError: where the report cannot be written.
         MissingExtraError: where matplotlib or plotly is not installed.
     """
-    study, folder = load_study(run_folder), Path(output)
+    study, folder = load_contents(run_folder), Path(output)
     tables = all_tables(study)
     written: dict[str, Path] = {}
     pictures: dict[str, Path] = {}
@@ -58,14 +58,14 @@ def report(run_folder: str | Path, output: str | Path, *, interactive: bool = Tr
     return written
 
 
-def all_figures(study: Study) -> dict[str, Figure]:
+def all_figures(study: ReportContents) -> dict[str, Figure]:
     """Every figure that the study has content for, by file name; a part's have its prefix in front."""
     return {
         f"{part.prefix}{name}": figure for part in study.parts for name, figure in part_figures(part).items()
     }
 
 
-def part_figures(part: Part) -> dict[str, Figure]:
+def part_figures(part: ReportSection) -> dict[str, Figure]:
     """The figures of what was measured on one data set."""
     told = f": {part.data}" if part.data else ""
     figures = {
@@ -92,7 +92,7 @@ def part_figures(part: Part) -> dict[str, Figure]:
     return figures
 
 
-def speed_figures(part: Part, told: str) -> dict[str, Figure]:
+def speed_figures(part: ReportSection, told: str) -> dict[str, Figure]:
     """Accuracy against latency for every bench and batch size, and every stream."""
     figures = {}
     for i, (label, run) in enumerate(part.labelled("bench"), start=1):
@@ -109,14 +109,14 @@ def speed_figures(part: Part, told: str) -> dict[str, Figure]:
     return figures
 
 
-def metrics_of_exits(part: Part) -> list[str]:
+def metrics_of_exits(part: ReportSection) -> list[str]:
     """Metrics for which there are scores of the single exits."""
     single = [run.tables["per_exit"] for _, run in part.labelled("per_exit")]
     compared = [str(run.get("metric", "accuracy")) for _, run in part.labelled("scores")]
     return list(dict.fromkeys([*(m for table in single for m in table["metric"].to_pylist()), *compared]))
 
 
-def clean_histograms(part: Part) -> dict[tuple[int, ...], dict[str, Floats]]:
+def clean_histograms(part: ReportSection) -> dict[tuple[int, ...], dict[str, Floats]]:
     """Shares that leave at each exit by model, those with the same exits together."""
     found: dict[tuple[int, ...], dict[str, Floats]] = {}
     for label, run in part.labelled("histogram"):
@@ -125,12 +125,12 @@ def clean_histograms(part: Part) -> dict[tuple[int, ...], dict[str, Floats]]:
     return found
 
 
-def _shares(attack: Attack, side: str) -> Floats:
+def _shares(attack: AttackRun, side: str) -> Floats:
     exits = np.asarray(attack.rows[f"{side}_exit"].to_pylist(), dtype=np.intp)
     return np.bincount(exits, minlength=len(attack.exit_layers)) / len(exits)
 
 
-def _markdown(study: Study, tables: dict[str, str], pictures: dict[str, Path]) -> str:
+def _markdown(study: ReportContents, tables: dict[str, str], pictures: dict[str, Path]) -> str:
     """The whole report as one Markdown file that shows the figures beside it."""
     doubts = [f"> {plain_markdown(doubt)}" for doubt in study.doubts]
     images = [f"![{name.replace('-', ' ')}](figures/{path.name})" for name, path in pictures.items()]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from offramp.attacks.diff import diff_html
+from offramp.attacks.text.diff import diff_html
+from offramp.reports.contents import AttackRun
 from offramp.reports.markup import Html, tag, text, visible
-from offramp.reports.study import Attack
 
 SHOWN = 12
 
 
-def examples_section(attack: Attack, shown: int = SHOWN) -> Html:
+def examples_section(attack: AttackRun, shown: int = SHOWN) -> Html:
     """The examples that an attack slowed down most.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp.evaluation.columns import floats
+from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.curves import Curve
 from offramp.evaluation.robustness import Robustness
 from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, colour, marker, new_figure, shown, styled

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from offramp.reports.contents import ReportContents, ReportSection
 from offramp.reports.examples import examples_section
 from offramp.reports.interactive import DRAW, curve_json, plotly_script
 from offramp.reports.markup import Html, join, tag, text
-from offramp.reports.study import Part, Study
 from offramp.reports.text_table import TextTable
 
 SECTIONS = {
@@ -52,7 +52,11 @@ class Scripts:
 
 
 def page(
-    study: Study, tables: Mapping[str, TextTable], figures: Mapping[str, Path], *, interactive: bool = True
+    study: ReportContents,
+    tables: Mapping[str, TextTable],
+    figures: Mapping[str, Path],
+    *,
+    interactive: bool = True,
 ) -> str:
     """The whole page.
 
@@ -92,7 +96,7 @@ def _head(title: str, scripts: Scripts) -> Html:
 
 
 def _sections(
-    part: Part, tables: Mapping[str, TextTable], figures: Mapping[str, Path], interactive: bool
+    part: ReportSection, tables: Mapping[str, TextTable], figures: Mapping[str, Path], interactive: bool
 ) -> list[tuple[str, str, list[Html]]]:
     """What one data set's runs show: id, title and body of each section that has something to show."""
 
@@ -117,7 +121,7 @@ def _sections(
     return [(part.prefix + name, told + SECTIONS[name], body) for name, body in bodies.items() if body]
 
 
-def _plots(part: Part) -> list[Html]:
+def _plots(part: ReportSection) -> list[Html]:
     """A plot per metric, drawn by plotly from JSON in the page."""
     parts = []
     for metric, curves in part.curves.items():
@@ -133,11 +137,11 @@ def _picture(name: str, path: Path) -> Html:
     return tag("img", src=f"data:image/svg+xml;base64,{data}", alt=name.replace("-", " "))
 
 
-def _doubts(study: Study) -> list[Html]:
+def _doubts(study: ReportContents) -> list[Html]:
     return [tag("p", text(doubt), class_="doubt") for doubt in study.doubts]
 
 
-def _setup(study: Study) -> list[Html]:
+def _setup(study: ReportContents) -> list[Html]:
     """Each record but for its tables and doubts, folded."""
     parts = []
     for run in study.runs:

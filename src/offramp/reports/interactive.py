@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from offramp._core.errors import MissingExtraError
-from offramp.evaluation.columns import floats
+from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.curves import Curve
 from offramp.reports.figures import mean_curve
 from offramp.reports.markup import text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from offramp.evaluation.calibrated import SIDES, calibration_errors
-from offramp.evaluation.columns import floats, rows_where
+from offramp.evaluation.arrow_tables import floats, rows_where
+from offramp.evaluation.reliability import SIDES, calibration_errors
 from offramp.reports.style import ATTACKED, CLEAN, GREY, WIDTH, caption, shown, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 

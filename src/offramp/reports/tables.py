@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.areas import RANGES, area
-from offramp.evaluation.columns import from_rows, rows_where
-from offramp.reports.bench import limits
+from offramp.evaluation.arrow_tables import from_rows, rows_where
+from offramp.reports.contents import AttackRun, ReportContents, ReportSection
 from offramp.reports.reliability import calibration_table
-from offramp.reports.study import Attack, Part, Study
+from offramp.reports.speed import limits
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EFFORT = {
 }
 
 
-def all_tables(study: Study) -> dict[str, TextTable]:
+def all_tables(study: ReportContents) -> dict[str, TextTable]:
     """Every table that the study has content for, by file name; parts' tables have their prefix in front."""
     made = {"runs": runs_table(study)}
     for part in study.parts:
@@ -36,12 +36,12 @@ def all_tables(study: Study) -> dict[str, TextTable]:
     return {name: table for name, table in made.items() if table.rows}
 
 
-def _titled(table: TextTable, part: Part) -> TextTable:
+def _titled(table: TextTable, part: ReportSection) -> TextTable:
     """The table with the data in its title, where there are several."""
     return replace(table, title=f"{table.title}: {part.data or 'other'}") if part.prefix else table
 
 
-def runs_table(study: Study) -> TextTable:
+def runs_table(study: ReportContents) -> TextTable:
     """What was run."""
     header = ("run", "command", "data", "seed", "started", "seconds", "commit")
     rows = tuple(
@@ -59,7 +59,7 @@ def runs_table(study: Study) -> TextTable:
     return TextTable("Runs", header, rows, words=3)
 
 
-def policies_table(part: Part) -> TextTable:
+def policies_table(part: ReportSection) -> TextTable:
     """What the chosen thresholds give."""
     names = ("score", "full", "drop", "cost", "depth", "layer_speedup")
     rows = []
@@ -73,7 +73,7 @@ def policies_table(part: Part) -> TextTable:
     return TextTable("Models under their policies", header, tuple(rows), note, words=2)
 
 
-def exits_table(part: Part) -> TextTable:
+def exits_table(part: ReportSection) -> TextTable:
     """The score of every exit, taken always."""
     layers: dict[int, None] = {}
     cells: dict[tuple[str, str], dict[int, str]] = {}
@@ -87,7 +87,7 @@ def exits_table(part: Part) -> TextTable:
     return TextTable("Every exit by itself", header, rows, BRACKETS, words=2)
 
 
-def areas_table(part: Part) -> TextTable:
+def areas_table(part: ReportSection) -> TextTable:
     """Areas of the speed-accuracy curves, averaged over the models of a method."""
     rows = []
     for metric, methods in part.curves.items():
@@ -100,7 +100,7 @@ def areas_table(part: Part) -> TextTable:
     return TextTable("Areas of the speed–accuracy curves", header, tuple(rows), note, words=2)
 
 
-def comparison_table(part: Part) -> TextTable:
+def comparison_table(part: ReportSection) -> TextTable:
     """Scores and areas of several methods, place by place, with the differences to the baseline."""
     rows = [row for run in part.runs if "scores" in run.tables for row in run.tables["scores"].to_pylist()]
     found = {(row["place"], row["method"]): row for row in rows}
@@ -121,7 +121,7 @@ def _difference(row: dict[str, Any] | None) -> str:
     return interval(row["difference"], row["difference_low"], row["difference_high"], sign=True)
 
 
-def winners_table(part: Part) -> TextTable:
+def winners_table(part: ReportSection) -> TextTable:
     """Who wins where."""
     rows = []
     for run in part.runs:
@@ -133,7 +133,7 @@ def winners_table(part: Part) -> TextTable:
     return TextTable("Who wins where", header, tuple(rows), note, words=4)
 
 
-def robustness_table(part: Part) -> TextTable:
+def robustness_summary_table(part: ReportSection) -> TextTable:
     """What each attack takes away, and what it spends."""
     header = (
         "attack",
@@ -154,7 +154,7 @@ def robustness_table(part: Part) -> TextTable:
     return TextTable("Under attack", header, rows, " ".join([note, *sorted(reasons)]))
 
 
-def _robustness_row(attack: Attack) -> tuple[str, ...]:
+def _robustness_row(attack: AttackRun) -> tuple[str, ...]:
     found = attack.found
     sides = {"depth": 2, "cost": 3, attack.metric: 3}
     told = [change(found[f"clean_{n}"], found[f"adversarial_{n}"], digits) for n, digits in sides.items()]
@@ -163,7 +163,7 @@ def _robustness_row(attack: Attack) -> tuple[str, ...]:
     return (attack.label, str(found.examples), *told, *drops, *effort)
 
 
-def attacks_table(part: Part) -> TextTable:
+def attacks_table(part: ReportSection) -> TextTable:
     """More numbers of each attack."""
     rows = []
     for attack in part.attacks:
@@ -176,7 +176,7 @@ def attacks_table(part: Part) -> TextTable:
     return TextTable("More on the attacks", header, tuple(rows), note)
 
 
-def timing_table(part: Part) -> TextTable:
+def timing_table(part: ReportSection) -> TextTable:
     """Measured speed."""
     rows = []
     for label, run in part.labelled("timing"):
@@ -189,7 +189,7 @@ def timing_table(part: Part) -> TextTable:
     return TextTable("Measured speed", header, tuple(rows), note)
 
 
-def reliability_errors_table(part: Part) -> TextTable:
+def reliability_errors_table(part: ReportSection) -> TextTable:
     """Calibration errors of the exits, before and after temperatures."""
     named: dict[tuple[str, ...], pa.Table] = {
         (label,): run.tables["reliability"] for label, run in part.labelled("reliability")
@@ -197,7 +197,7 @@ def reliability_errors_table(part: Part) -> TextTable:
     return calibration_table(named, ("model",))
 
 
-def bench_table(part: Part) -> TextTable:
+def bench_table(part: ReportSection) -> TextTable:
     """Every peer of every bench."""
     names = ("p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score", "peak_mib")
     digits = {"throughput": 0, "peak_mib": 0, "p50": 2, "p95": 2, "p99": 2, "speedup": 2, "faster": 2}
@@ -213,7 +213,7 @@ def bench_table(part: Part) -> TextTable:
     return TextTable("Peers", (*header, *rest), tuple(rows), note, words=2)
 
 
-def limits_table(part: Part) -> TextTable:
+def limits_table(part: ReportSection) -> TextTable:
     """How far an exit that costs nothing could get."""
     digits = {"constant": 2, "layers": 2, "best": 2, "cost": 3, "least": 2, "taken": 2}
     rows = []
@@ -233,7 +233,7 @@ def limits_table(part: Part) -> TextTable:
     return TextTable("What limits early exits", (*header, *rest), tuple(rows), note)
 
 
-def bench_train_table(part: Part) -> TextTable:
+def bench_train_table(part: ReportSection) -> TextTable:
     """What a training step costs."""
     rows = []
     for label, run in part.labelled("bench_train"):
@@ -246,7 +246,7 @@ def bench_train_table(part: Part) -> TextTable:
     return TextTable("Training steps", header, tuple(rows), note, words=2)
 
 
-def promises_table(part: Part) -> TextTable:
+def promises_table(part: ReportSection) -> TextTable:
     """How often thresholds with a guarantee keep it."""
     rows = []
     for label, run in part.labelled("promises"):
@@ -273,7 +273,7 @@ def promises_table(part: Part) -> TextTable:
     return TextTable("Promises on rows left out", header, tuple(rows), note, words=4)
 
 
-def bench_attack_table(part: Part) -> TextTable:
+def bench_attack_table(part: ReportSection) -> TextTable:
     """What attacks cost beside the released work pattern."""
     rows = []
     for label, run in part.labelled("bench_attack"):
@@ -300,7 +300,7 @@ def bench_attack_table(part: Part) -> TextTable:
     return TextTable("Attacks timed", header, tuple(rows), note, words=2)
 
 
-def stream_table(part: Part) -> TextTable:
+def stream_table(part: ReportSection) -> TextTable:
     """What streams came to."""
     rows = []
     for label, run in part.labelled("stream"):
@@ -327,7 +327,7 @@ def stream_table(part: Part) -> TextTable:
     return TextTable("Streams", header, tuple(rows), note, words=2)
 
 
-def exit_scores(part: Part, metric: str) -> dict[str, pa.Table]:
+def exit_scores(part: ReportSection, metric: str) -> dict[str, pa.Table]:
     """By model, rows with `layer`, `score`, `low` and `high`: what the figure of the exits is drawn from.
 
     A comparison's scores, over all models of a method, take the place of those of the single models in it.
@@ -364,13 +364,13 @@ def _commit(git: dict[str, Any] | None) -> str:
     return str(git.get("commit", NOTHING))[:10] + (" (dirty)" if git.get("dirty") else "")
 
 
-PARTS: dict[str, Callable[[Part], TextTable]] = {
+PARTS: dict[str, Callable[[ReportSection], TextTable]] = {
     "policies": policies_table,
     "exits": exits_table,
     "areas": areas_table,
     "comparison": comparison_table,
     "winners": winners_table,
-    "robustness": robustness_table,
+    "robustness": robustness_summary_table,
     "attacks": attacks_table,
     "calibration": reliability_errors_table,
     "timing": timing_table,

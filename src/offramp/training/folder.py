@@ -20,7 +20,7 @@ RESUMED = (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth")
 SECONDS = "seconds.json"
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
+def check_run_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Note what the folder is for, or raise `ConfigError` where it already is for something else."""
     path = folder / "settings.json"
     if not path.exists():

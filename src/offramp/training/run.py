@@ -22,7 +22,7 @@ from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.folder import claim, last_checkpoint, noted_seconds, save_model
+from offramp.training.folder import check_run_settings, last_checkpoint, noted_seconds, save_model
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
 from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
@@ -75,7 +75,7 @@ def train(
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
-    claim(folder, {"seed": seed, **config})
+    check_run_settings(folder, {"seed": seed, **config})
     if (folder / RECORD).exists():
         loaded = type(model).from_pretrained(str(folder / "model"))
         model.load_state_dict(loaded.state_dict())
@@ -132,7 +132,7 @@ def _check_fit(model: SegmentedModel, strategy: str) -> None:
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainedPart:
     """What gets an optimizer and a schedule of its own: a member of a cascade, or a phase."""
 
     name: str
@@ -142,12 +142,12 @@ class Part:
     phase: Phase = ONE_PHASE
 
 
-def parts_of(model: SegmentedModel, strategy: Strategy) -> list[Part]:
+def parts_of(model: SegmentedModel, strategy: Strategy) -> list[TrainedPart]:
     """The parts of a run, in order."""
     if isinstance(model, MultiModelForSequenceClassification):
-        return [Part(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
+        return [TrainedPart(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
     # Phases see their batches in orders that no other phase or seed has.
-    return [Part(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
+    return [TrainedPart(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
 
 
 def training_steps(strategy: str, options: TrainingOptions, examples: int) -> int:
@@ -183,7 +183,7 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 
 def trainer_of(
-    part: Part,
+    part: TrainedPart,
     data: EncodedDataset,
     strategy: Strategy,
     options: TrainingOptions,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.door import Door
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Recipe
 from offramp.attacks.recipes.a2t import a2t_exit, a2t_last
+from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.recipes.bert_attack import bertattack_exit, bertattack_last
 from offramp.attacks.recipes.deepsloth import deepsloth
 from offramp.attacks.recipes.random import random_char, random_mixed, random_word
@@ -18,10 +17,11 @@ from offramp.attacks.recipes.slowbert import slowbert, slowbert_time
 from offramp.attacks.recipes.textbugger import textbugger_exit, textbugger_last
 from offramp.attacks.recipes.textfooler import textfooler_exit, textfooler_last
 from offramp.attacks.recipes.waffle import waffle_a2t, waffle_textfooler, waffle_universal
+from offramp.attacks.victims.base import Victim
 
 UNIVERSAL = "waffle-universal"
 BLIND = ("slowbert-time", UNIVERSAL)  # those that need not know where a text leaves
-RECIPES: dict[str, Callable[[Door, Options], Recipe]] = {
+RECIPES: dict[str, Callable[[Victim, Options], Recipe]] = {
     "same-word": same_word,
     "same-char": same_char,
     "same-mixed": same_mixed,
@@ -46,7 +46,7 @@ RECIPES: dict[str, Callable[[Door, Options], Recipe]] = {
 }
 
 
-def make_recipe(name: str, victim: Door, options: Options) -> Recipe:
+def make_recipe(name: str, victim: Victim, options: Options) -> Recipe:
     """The recipe of that name, ready to run on a victim.
 
     Raises:

@@ -6,34 +6,34 @@ Marked below: the *paper*, its *released code* (TextAttack's recipe), and what i
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.goals import Misread
-from offramp.attacks.greedy import GreedySearch
-from offramp.attacks.importance import ByGradient
-from offramp.attacks.lexical import SynonymWord
-from offramp.attacks.lexicon import load_synonyms
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import Objective
+from offramp.attacks.objectives.baselines import Misclassification
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes.needs import require_shown_probabilities
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.requirements import require_shown_probabilities
+from offramp.attacks.search.greedy import GreedySearch
+from offramp.attacks.search.importance import ByGradient
+from offramp.attacks.transformations.lexical import SynonymWord
+from offramp.attacks.transformations.lexicon import load_synonyms
+from offramp.attacks.victims.base import Victim
 
 MOST, MIN_COSINE = 20, 0.5
 FEWEST = 4
 SIMILARITY = 0.9  # paper: cosine 0.9 of DistilBERT tuned on STS-B; ours: of the independent judge
 
 
-def a2t_last(victim: Door, options: Options) -> Recipe:
+def a2t_last(victim: Victim, options: Options) -> Recipe:
     """A2T against the last exit."""
-    return a2t("a2t-last", Misread("last"), victim, options)
+    return a2t("a2t-last", Misclassification("last"), victim, options)
 
 
-def a2t_exit(victim: Door, options: Options) -> Recipe:
+def a2t_exit(victim: Victim, options: Options) -> Recipe:
     """A2T against the exit that is taken."""
-    return a2t("a2t-exit", Misread("exit"), victim, options)
+    return a2t("a2t-exit", Misclassification("exit"), victim, options)
 
 
-def a2t(name: str, objective: Objective, victim: Door, options: Options) -> Recipe:
+def a2t(name: str, objective: Objective, victim: Victim, options: Options) -> Recipe:
     """A2T with any objective."""
     require_shown_probabilities(victim)
     return Recipe(

@@ -7,35 +7,35 @@ Marked below: the *paper*, its *released code* (and TextAttack's recipe), and wh
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.goals import Misread, Which
-from offramp.attacks.greedy import GreedySearch
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.masked import MaskedWord, load_masked_lm
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.baselines import Misclassification, Which
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes.needs import require_shown_probabilities
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.requirements import require_shown_probabilities
+from offramp.attacks.search.greedy import GreedySearch
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
+from offramp.attacks.victims.base import Victim
 
 MOST = 48
 SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
 
 
-def bertattack_last(victim: Door, options: Options) -> Recipe:
+def bertattack_last(victim: Victim, options: Options) -> Recipe:
     """BERT-Attack against the last exit."""
     return _bertattack("bertattack-last", "last", victim, options)
 
 
-def bertattack_exit(victim: Door, options: Options) -> Recipe:
+def bertattack_exit(victim: Victim, options: Options) -> Recipe:
     """BERT-Attack against the exit that is taken."""
     return _bertattack("bertattack-exit", "exit", victim, options)
 
 
-def _bertattack(name: str, which: Which, victim: Door, options: Options) -> Recipe:
+def _bertattack(name: str, which: Which, victim: Victim, options: Options) -> Recipe:
     require_shown_probabilities(victim)
     return Recipe(
         name=name,
-        objective=Misread(which),
+        objective=Misclassification(which),
         # Paper: the 48 likeliest tokens of BERT for the unmasked text; for a word of several tokens all
         # combinations, ranked by perplexity; no stop words, no antonyms. Ours: whole words alone, for the text as it
         # stands after each change; a word of several tokens is masked as one; the judge is all that sees antonyms.

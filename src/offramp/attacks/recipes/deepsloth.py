@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from offramp.attacks.door import Door
-from offramp.attacks.goals import DeepSloth
+from offramp.attacks.objectives.baselines import DeepSloth
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Recipe
+from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.recipes.same import same_word
+from offramp.attacks.victims.base import Victim
 
 
-def deepsloth(victim: Door, options: Options) -> Recipe:
+def deepsloth(victim: Victim, options: Options) -> Recipe:
     """DeepSloth's loss in place of SAME's."""
     return replace(same_word(victim, options), name="deepsloth", objective=DeepSloth())

@@ -7,33 +7,33 @@ sees the exit layer alone. So it also works for regression, and shows what many 
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.importance import Shuffled
-from offramp.attacks.objectives import DepthAlone
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
+from offramp.attacks.recipes.base import Move, Recipe
 from offramp.attacks.recipes.same import vocabulary_of
-from offramp.attacks.search import BeamSearch
-from offramp.attacks.transformations import CharacterChange, RandomWord
+from offramp.attacks.search.base import BeamSearch
+from offramp.attacks.search.importance import Shuffled
+from offramp.attacks.transformations.base import CharacterChange, RandomWord
+from offramp.attacks.victims.base import Victim
 
 
-def random_word(victim: Door, options: Options) -> Recipe:
+def random_word(victim: Victim, options: Options) -> Recipe:
     """Random words become random words of the model's vocabulary (those that SAME may use)."""
     return _random("random-word", (_word_move(victim),), options)
 
 
-def random_char(victim: Door, options: Options) -> Recipe:
+def random_char(victim: Victim, options: Options) -> Recipe:
     """One character of a random word changes: the same kinds of change as in SAME."""
     return _random("random-char", (_character_move(),), options)
 
 
-def random_mixed(victim: Door, options: Options) -> Recipe:
+def random_mixed(victim: Victim, options: Options) -> Recipe:
     """Both, half of the tries each."""
     return _random("random", (_word_move(victim), _character_move()), options)
 
 
-def _word_move(victim: Door) -> Move:
+def _word_move(victim: Victim) -> Move:
     return Move(Shuffled(), RandomWord(vocabulary_of(victim)[0]))
 
 
@@ -44,7 +44,7 @@ def _character_move() -> Move:
 def _random(name: str, moves: tuple[Move, ...], options: Options) -> Recipe:
     return Recipe(
         name=name,
-        objective=DepthAlone(),
+        objective=ExitDepth(),
         moves=moves,
         constraints=constraints_of(options),  # as SAME
         search=BeamSearch(options.beam, options.rounds),  # as SAME, but equals stay in random order

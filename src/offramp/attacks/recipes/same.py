@@ -16,41 +16,41 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.importance import EveryWord, TopGradient
-from offramp.attacks.objectives import Same
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import Same
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes.needs import require_probabilities
-from offramp.attacks.search import BeamSearch
-from offramp.attacks.transformations import CharacterChange, GradientWord
-from offramp.attacks.vocabulary import Vocabulary
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.requirements import require_probabilities
+from offramp.attacks.search.base import BeamSearch
+from offramp.attacks.search.importance import EveryWord, TopGradient
+from offramp.attacks.transformations.base import CharacterChange, GradientWord
+from offramp.attacks.transformations.vocabulary import Vocabulary
+from offramp.attacks.victims.base import Victim
 
 
-def same_word(victim: Door, options: Options) -> Recipe:
+def same_word(victim: Victim, options: Options) -> Recipe:
     """SAME at the word level: a word becomes the word that should lower the loss most."""
     return _same("same-word", (word_move(victim),), victim, options)
 
 
-def same_char(victim: Door, options: Options) -> Recipe:
+def same_char(victim: Victim, options: Options) -> Recipe:
     """SAME at the character level: one character of an important word changes."""
     return _same("same-char", (character_move(options),), victim, options)
 
 
-def same_mixed(victim: Door, options: Options) -> Recipe:
+def same_mixed(victim: Victim, options: Options) -> Recipe:
     """Both levels, half of the tries each (ours): no more queries than either of them."""
     return _same("same-mixed", (word_move(victim), character_move(options)), victim, options)
 
 
-def vocabulary_of(victim: Door) -> tuple[Vocabulary, Sequence[nn.Embedding]]:
+def vocabulary_of(victim: Victim) -> tuple[Vocabulary, Sequence[nn.Embedding]]:
     """The words that a model knows as one token, and its embedding tables."""
     model = victim.white_box.model
     tables = model.embedding_tables()
     return Vocabulary.of(model.tokenizer, min(table.num_embeddings for table in tables)), tables
 
 
-def word_move(victim: Door) -> Move:
+def word_move(victim: Victim) -> Move:
     """What SAME does to words."""
     return Move(
         # Released code: the lowest estimates over all positions, so no word is ranked out beforehand.
@@ -76,7 +76,7 @@ def character_move(options: Options) -> Move:
     )
 
 
-def _same(name: str, moves: tuple[Move, ...], victim: Door, options: Options) -> Recipe:
+def _same(name: str, moves: tuple[Move, ...], victim: Victim, options: Options) -> Recipe:
     require_probabilities(victim)
     return Recipe(
         name=name,

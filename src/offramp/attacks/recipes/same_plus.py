@@ -15,22 +15,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from offramp.attacks.door import Door
-from offramp.attacks.forecast import Forecast
 from offramp.attacks.options import Options
-from offramp.attacks.plus import PlusSearch
-from offramp.attacks.recipe import Recipe
+from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.recipes.same import same_word, vocabulary_of
+from offramp.attacks.search.exit_predictor import ExitPredictor
+from offramp.attacks.search.surrogate_search import SurrogateSearch
+from offramp.attacks.victims.base import Victim
 
 PROFILES = 1000  # words that are tried
 
 
-def same_plus(victim: Door, options: Options) -> Recipe:
+def same_plus(victim: Victim, options: Options) -> Recipe:
     """SAME at the word level, with few queries.
 
     Four of its rounds, of eight texts, go for one of SAME's; `beam` and `top_n` mean nothing to it.
     """
     vocabulary, _ = vocabulary_of(victim)
-    forecast = Forecast(victim.white_box, vocabulary, PROFILES, own=victim.white_box is victim)
-    search = PlusSearch(forecast, rounds=4 * options.rounds)
+    forecast = ExitPredictor(victim.white_box, vocabulary, PROFILES, own=victim.white_box is victim)
+    search = SurrogateSearch(forecast, rounds=4 * options.rounds)
     return replace(same_word(victim, options), name="same-plus", moves=(), search=search)

@@ -6,28 +6,28 @@ exit layer, or time alone. Marked below: the *paper* and what is *ours*; no code
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.greedy import GreedySearch
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.lexical import SynonymWord
-from offramp.attacks.lexicon import load_synonyms
-from offramp.attacks.objectives import DepthAlone
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.search import Search
-from offramp.attacks.timed import TimedSearch
-from offramp.attacks.transformations import CharacterChange
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.search.base import Search
+from offramp.attacks.search.greedy import GreedySearch
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.search.timed import TimedSearch
+from offramp.attacks.transformations.base import CharacterChange
+from offramp.attacks.transformations.lexical import SynonymWord
+from offramp.attacks.transformations.lexicon import load_synonyms
+from offramp.attacks.victims.base import Victim
 
 
-def slowbert(victim: Door, options: Options) -> Recipe:
+def slowbert(victim: Victim, options: Options) -> Recipe:
     """The oracle is the exit layer."""
     # Paper: rank and substitute. Ours: equals keep the order of the text, and a word whose best replacement
     # leaves no later stays.
     return _slowbert("slowbert", GreedySearch(deletion=True), options)
 
 
-def slowbert_time(victim: Door, options: Options) -> Recipe:
+def slowbert_time(victim: Victim, options: Options) -> Recipe:
     """The oracle is measured time, and nothing else is looked at until the attack is over."""
     # Paper: exits are inferred from times by an approximation of its own. Ours: repeated pairs of timings and a
     # signed-rank test, see `TimedSearch`.
@@ -37,7 +37,7 @@ def slowbert_time(victim: Door, options: Options) -> Recipe:
 def _slowbert(name: str, search: Search, options: Options) -> Recipe:
     return Recipe(
         name=name,
-        objective=DepthAlone(),
+        objective=ExitDepth(),
         # Ours: half synonyms (as TextFooler's), half changes of one character.
         moves=(
             Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon))),

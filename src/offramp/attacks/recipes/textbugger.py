@@ -5,37 +5,37 @@ Marked below: the *paper*, its *released code* (TextAttack's recipe), and what i
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.goals import Misread, Which
-from offramp.attacks.greedy import GreedySearch
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.lexical import Bug, Misspelling, SynonymWord
-from offramp.attacks.lexicon import load_misspellings, load_synonyms
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.baselines import Misclassification, Which
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes.needs import require_shown_probabilities
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.requirements import require_shown_probabilities
+from offramp.attacks.search.greedy import GreedySearch
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.transformations.lexical import Bug, Misspelling, SynonymWord
+from offramp.attacks.transformations.lexicon import load_misspellings, load_synonyms
+from offramp.attacks.victims.base import Victim
 
 NEIGHBOURS, EACH = 5, 5
 SIMILARITY = 0.8
 
 
-def textbugger_last(victim: Door, options: Options) -> Recipe:
+def textbugger_last(victim: Victim, options: Options) -> Recipe:
     """TextBugger against the last exit."""
     return _textbugger("textbugger-last", "last", victim, options)
 
 
-def textbugger_exit(victim: Door, options: Options) -> Recipe:
+def textbugger_exit(victim: Victim, options: Options) -> Recipe:
     """TextBugger against the exit that is taken."""
     return _textbugger("textbugger-exit", "exit", victim, options)
 
 
-def _textbugger(name: str, which: Which, victim: Door, options: Options) -> Recipe:
+def _textbugger(name: str, which: Which, victim: Victim, options: Options) -> Recipe:
     require_shown_probabilities(victim)
     synonyms = SynonymWord(load_synonyms(options.lexicon), NEIGHBOURS)
     return Recipe(
         name=name,
-        objective=Misread(which),
+        objective=Misclassification(which),
         moves=(
             # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
             # Ours: a letter instead of the space, since a word stays one word here.

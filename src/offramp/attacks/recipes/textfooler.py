@@ -7,34 +7,34 @@ Marked below: the *paper*, its *released code* (and TextAttack's recipe), and wh
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.door import Door
-from offramp.attacks.goals import Misread
-from offramp.attacks.greedy import GreedySearch
-from offramp.attacks.importance import EveryWord
-from offramp.attacks.lexical import SynonymWord
-from offramp.attacks.lexicon import load_synonyms
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import Objective
+from offramp.attacks.objectives.baselines import Misclassification
 from offramp.attacks.options import Options
-from offramp.attacks.recipe import Move, Recipe
-from offramp.attacks.recipes.needs import require_shown_probabilities
+from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.requirements import require_shown_probabilities
+from offramp.attacks.search.greedy import GreedySearch
+from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.transformations.lexical import SynonymWord
+from offramp.attacks.transformations.lexicon import load_synonyms
+from offramp.attacks.victims.base import Victim
 
 MOST, MIN_COSINE = 50, 0.5
 # TextAttack: angular similarity 0.840845, in windows of 15 words. Ours: the same angle over the whole text.
 SIMILARITY = 0.878
 
 
-def textfooler_last(victim: Door, options: Options) -> Recipe:
+def textfooler_last(victim: Victim, options: Options) -> Recipe:
     """TextFooler against the last exit."""
-    return textfooler("textfooler-last", Misread("last"), victim, options)
+    return textfooler("textfooler-last", Misclassification("last"), victim, options)
 
 
-def textfooler_exit(victim: Door, options: Options) -> Recipe:
+def textfooler_exit(victim: Victim, options: Options) -> Recipe:
     """TextFooler against the exit that is taken."""
-    return textfooler("textfooler-exit", Misread("exit"), victim, options)
+    return textfooler("textfooler-exit", Misclassification("exit"), victim, options)
 
 
-def textfooler(name: str, objective: Objective, victim: Door, options: Options) -> Recipe:
+def textfooler(name: str, objective: Objective, victim: Victim, options: Options) -> Recipe:
     """TextFooler with any objective."""
     require_shown_probabilities(victim)
     return Recipe(

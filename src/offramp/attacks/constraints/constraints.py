@@ -1,0 +1,135 @@
+"""What an attack may not do: before a text is tried (words, characters), and after (answer, meaning)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from offramp.attacks.options import Keep, Options
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.answers import Answer, TokenizedText
+
+if TYPE_CHECKING:
+    from offramp.attacks.similarity.judges import Judge
+    from offramp.attacks.transformations.wordnet import WordNet
+
+FEWEST = 3  # words that may change however short the text is
+Label = int | float | None
+
+
+def english_stop_words() -> frozenset[str]:
+    """scikit-learn's list of English stop words, lower case."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)
+
+
+def edit_distance(before: str, after: str) -> int:
+    """Levenshtein distance: fewest characters inserted, deleted or replaced."""
+    row = list(range(len(after) + 1))
+    for i, old in enumerate(before, start=1):
+        diagonal, row[0] = row[0], i
+        for j, new in enumerate(after, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (old != new))
+    return row[-1]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Which words may be changed, how many, and how far. Both segments of a pair count as one text.
+
+    Attributes:
+        words: a share of the words of which at most `max(fewest, ⌈share · words⌉)` may change, or, as an
+            int, their number.
+        stop_words: words left untouched, compared in lower case.
+        fewest: words that may change however small the share is.
+        max_edits: most characters by which all words together may change (`edit_distance` word by word);
+            None for no limit.
+        grammar: a WordNet with which a new word must share a part of speech; a word that it does not know
+            may become any. None does not look.
+        keep: what must stay: `nothing`, the `prediction` for the clean text, or the `label` where the
+            prediction was right.
+        judge: judges `min_similarity`; None does not look.
+        min_similarity: least cosine similarity to the clean text.
+    """
+
+    words: float | int = 0.1
+    stop_words: frozenset[str] = field(default_factory=english_stop_words, repr=False)
+    fewest: int = FEWEST
+    max_edits: int | None = None
+    grammar: WordNet | None = field(default=None, repr=False)
+    keep: Keep = "nothing"
+    judge: Judge | None = field(default=None, repr=False)
+    min_similarity: float = 0.0
+
+    def budget(self, text: AttackedText) -> int:
+        """How many words of the text may differ from the original."""
+        if isinstance(self.words, int):
+            return self.words
+        # A float share of 0.1 must give 3 for 30 words, not 4: the product is rounded to what was meant.
+        return max(self.fewest, math.ceil(round(self.words * text.num_words, 9)))
+
+    def open(self, text: AttackedText) -> bool:
+        """Whether one more word may be changed."""
+        return text.num_changed < self.budget(text)
+
+    def allowed(self, look: TokenizedText) -> list[int]:
+        """Words that may still be changed: unchanged, no stop word, and within what the model reads."""
+        text = look.text
+        if not self.open(text):
+            return []
+        changed = set(text.changed)
+        return [
+            i
+            for i, tokens in enumerate(look.tokens)
+            if tokens and i not in changed and text.original_word(i).lower() not in self.stop_words
+        ]
+
+    @property
+    def selective(self) -> bool:
+        """Whether `permits` ever refuses."""
+        return self.max_edits is not None or self.grammar is not None
+
+    def permits(self, text: AttackedText) -> bool:
+        """Whether a text may be tried: characters and parts of speech."""
+        pairs = [(text.original_word(i), new) for i, new in text.changes]
+        if self.max_edits is not None and sum(edit_distance(*pair) for pair in pairs) > self.max_edits:
+            return False
+        return self.grammar is None or all(self.grammar.interchangeable(*pair) for pair in pairs)
+
+    def holds(self, before: Answer, label: Label) -> bool:
+        """Whether the prediction for the clean text, answered with `before`, has to stay."""
+        return self.keep == "prediction" or (self.keep == "label" and before.prediction == label)
+
+    def accepts(
+        self, clean: AttackedText, before: Answer, text: AttackedText, after: Answer, label: Label
+    ) -> bool:
+        """Whether a text that was tried may be kept: its answer, and its meaning.
+
+        Args:
+            clean: the original.
+            before: the answer to it.
+            text: the text that was tried.
+            after: the answer to it.
+            label: the true label, None where there is none.
+        """
+        if self.holds(before, label) and after.prediction != before.prediction:
+            return False
+        if self.judge is None or self.min_similarity <= 0 or text.segments == clean.segments:
+            return True
+        (similarity,) = self.judge.similarities([(clean.segments, text.segments)])
+        return bool(similarity >= self.min_similarity)
+
+
+def constraints_of(options: Options, fewest: int = FEWEST) -> Constraints:
+    """What the options allow, but for the judge."""
+    from offramp.attacks.transformations.lexicon import load_wordnet
+
+    return Constraints(
+        options.words,
+        fewest=fewest,
+        max_edits=options.max_edits,
+        grammar=load_wordnet(options.lexicon) if options.grammar else None,
+        keep=options.keep,
+    )

@@ -1,0 +1,1 @@
+"""Texts under attack: words with spans, edits, and how they are shown."""

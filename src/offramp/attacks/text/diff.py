@@ -1,0 +1,79 @@
+"""One attacked example as a coloured diff, for the terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from html import escape
+from typing import Any
+
+from rich.text import Text
+
+from offramp.attacks.text.attacked_text import WORD
+
+REMOVED, ADDED = "red strike", "bold green"
+_HTML = {
+    REMOVED: '<del style="color:#b3261e">{}</del>',
+    ADDED: '<ins style="color:#1b6e3c;font-weight:600;text-decoration:none">{}</ins>',
+}
+
+
+def diff_text(row: Mapping[str, Any]) -> Text:
+    """An example for the terminal: exit before and after, then the texts with what was taken out and put in.
+
+    Args:
+        row: a row of an `AttackResult`.
+    """
+    return Text("\n").join([Text(headline(row), style="bold"), *map(_coloured, _segments(row))])
+
+
+def diff_html(row: Mapping[str, Any]) -> str:
+    """The same as a fragment of HTML; every text is escaped.
+
+    Args:
+        row: a row of an `AttackResult`.
+    """
+    lines = [f"<strong>{escape(headline(row))}</strong>"]
+    for stretches in _segments(row):
+        lines.append("".join(_HTML[s].format(escape(part)) if s else escape(part) for part, s in stretches))
+    return '<div class="attack-diff">' + "".join(f"<p>{line}</p>" for line in lines) + "</div>"
+
+
+def headline(row: Mapping[str, Any]) -> str:
+    """Where the example left before and after, and how much was changed."""
+    line = f"layer {row['clean_layer']} → {row['adversarial_layer']}"
+    line += f", {row['words_changed']} of {row['words']} words changed"
+    if row["clean_prediction"] != row["adversarial_prediction"]:
+        line += f", prediction {row['clean_prediction']} → {row['adversarial_prediction']}"
+    return line
+
+
+def _segments(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
+    """For each segment its stretches: (characters, style), the style empty where nothing changed."""
+    for name in ("text", "text_pair"):
+        if row.get(name) is not None:
+            yield _stretches(_pieces(row[name]), _pieces(row[f"adversarial_{name}"]))
+
+
+def _stretches(before: list[str], after: list[str]) -> list[tuple[str, str]]:
+    stretches = []
+    for tag, i, j, k, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            stretches.append(("".join(before[i:j]), ""))
+        else:
+            parts = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
+            stretches += [part for part in parts if part[0]]
+    return stretches
+
+
+def _pieces(text: str) -> list[str]:
+    """Words, and what lies between them."""
+    pieces, done = [], 0
+    for match in WORD.finditer(text):
+        pieces += [text[done : match.start()], match.group()]
+        done = match.end()
+    return [piece for piece in (*pieces, text[done:]) if piece]
+
+
+def _coloured(stretches: list[tuple[str, str]]) -> Text:
+    return Text.assemble(*stretches)

@@ -1,0 +1,1 @@
+"""How a word is changed, and the word lists that this needs."""

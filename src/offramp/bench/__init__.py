@@ -1,0 +1,1 @@
+"""Benchmarks against peers: speed, streams, training steps, attacks, coverage."""

@@ -1,0 +1,180 @@
+"""What an attack costs, ours against the released work pattern, in one run on the same examples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from offramp._core.errors import ConfigError
+from offramp._core.seeding import generator
+from offramp.attacks.examples import Example, read_examples
+from offramp.attacks.options import Options
+from offramp.attacks.progress import Report, reporting
+from offramp.attacks.recipes import make_recipe
+from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.search.base import PreparationCost
+from offramp.attacks.search.runner import run_searches
+from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.bench.released_same import ReferenceAttack
+from offramp.engine.policy import Policy
+from offramp.model.base import SegmentedModel
+
+REFERENCE = "same-word, released work pattern"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of attacking.
+
+    Attributes:
+        name: the recipe, or `REFERENCE`.
+        examples: attacked.
+        seconds: wall time, without loading words and models.
+        examples_per_second: the ratio of both.
+        forward: forward passes per example.
+        gradient: gradients per example.
+        prepared: texts run once for the victim; in the seconds, and in no example's passes.
+        model_share: share of the wall time in model calls, tokenisation and preparation included.
+        depth: mean exit layer of the adversarial texts.
+        clean_depth: mean exit layer of the clean texts.
+    """
+
+    name: str
+    examples: int
+    seconds: float
+    examples_per_second: float
+    forward: float
+    gradient: float
+    prepared: int
+    model_share: float
+    depth: float
+    clean_depth: float
+
+
+def bench_attack(
+    model: SegmentedModel,
+    policy: Policy,
+    dataset: Any,
+    recipes: tuple[str, ...] = ("same-plus", "same-word"),
+    *,
+    parts: int = 2,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Report | bool = False,
+    **options: Any,
+) -> list[Measured]:
+    """Attack the same examples with some recipes and with the released work pattern, and say what each costs.
+
+    The examples are cut into parts; in each part all ways take turns, the first one moving on by one, so that a
+    machine that slows down slows all of them.
+
+    Args:
+        model: the victim.
+        policy: when it leaves.
+        dataset: as for `attack`; few examples, since the released pattern is slow.
+        recipes: keys of `RECIPES`.
+        parts: how often the ways take turns.
+        batch_size: texts that ours run at once; a part's examples are attacked side by side.
+        seed: for whatever the recipes draw.
+        progress: as for `attack`; every way's examples count.
+        options: see `Options`.
+
+    Returns:
+        One a way, in the order of the recipes, the released pattern last.
+
+    Raises:
+        ConfigError: `parts` is below 1 or above the number of examples, or as for `attack`.
+    """
+    examples = read_examples(dataset)
+    if not 1 <= parts <= len(examples):
+        raise ConfigError(f"parts must be 1 to {len(examples)} (the number of examples), got {parts}")
+    settings = Options.of(**options)
+    victim = WhiteBoxVictim(model, policy, batch_size=batch_size, max_forward=settings.queries)
+    made = {name: make_recipe(name, victim, settings) for name in recipes}
+    ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
+    ways[REFERENCE] = _released(victim, settings)
+    tallies = {name: [0.0] * 6 for name in ways}
+    with reporting(progress) as report:
+        done = _Done(report, len(examples) * len(ways))
+        for part in range(parts):
+            names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
+            for name in names:
+                spent = ways[name](examples[part::parts], done)
+                tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
+    prepared = {name: recipe.search.prepared for name, recipe in made.items()}
+    return [
+        _measured(name, len(examples), tally, prepared.get(name, PreparationCost()))
+        for name, tally in tallies.items()
+    ]
+
+
+class _Done:
+    """Counts examples for a report."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self.report, self.total, self.count = report, total, 0
+
+    def __call__(self, examples: int) -> None:
+        self.count += examples
+        self.report(self.count, self.total)
+
+
+# wall, model seconds, forward, gradient, layers, clean layers
+Way = Callable[[list[Example], Callable[[int], None]], list[float]]
+
+
+def _ours(recipe: Recipe, victim: WhiteBoxVictim, seed: int) -> Way:
+    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
+        started = time.perf_counter()
+        searches = [
+            recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
+        ]
+        outcomes = run_searches(victim, recipe, searches)
+        wall = time.perf_counter() - started
+        done(len(examples))
+        accounts = [o.budget for o in outcomes]
+        totals = [sum(getattr(a, field) for a in accounts) for field in ("seconds", "forward", "gradient")]
+        layers = [
+            sum(o.adversarial.answer.layer for o in outcomes),
+            sum(o.clean.answer.layer for o in outcomes),
+        ]
+        return [wall, *map(float, [*totals, *layers])]
+
+    return way
+
+
+def _released(victim: WhiteBoxVictim, options: Options) -> Way:
+    reference = ReferenceAttack(victim, options)
+
+    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
+        before = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
+        started = time.perf_counter()
+        pairs = []
+        for example in examples:
+            pairs.append(reference.attack(example.text))
+            done(1)
+        wall = time.perf_counter() - started
+        after = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
+        totals = [b - a for a, b in zip(before, after, strict=True)]
+        layers = [float(sum(pair[side].answer.layer for pair in pairs)) for side in (1, 0)]
+        return [wall, *totals, *layers]
+
+    return way
+
+
+def _measured(name: str, examples: int, tally: list[float], prepared: PreparationCost) -> Measured:
+    wall, inside, forward, gradient, layers, clean = tally
+    return Measured(
+        name=name,
+        examples=examples,
+        seconds=wall,
+        examples_per_second=examples / wall,
+        forward=forward / examples,
+        gradient=gradient / examples,
+        prepared=prepared.texts,
+        model_share=(inside + prepared.seconds) / wall,
+        depth=layers / examples,
+        clean_depth=clean / examples,
+    )

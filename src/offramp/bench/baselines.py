@@ -1,0 +1,189 @@
+"""What a speed-up is measured against: full depth in every runtime, smaller models, earlier designs; and ours."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.bench.openvino import compile_graph
+from offramp.engine.batching import Encoding, pad
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.manifest import Manifest
+from offramp.engine.onnx import OnnxSegments, open_session
+from offramp.engine.onnx_engine import onnx_engine
+from offramp.engine.policy import Policy
+from offramp.engine.reference import run_reference
+
+if TYPE_CHECKING:
+    from offramp.model.base import SegmentedModel
+
+Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answers (batch,)
+
+
+@dataclass(frozen=True)
+class BenchArtifacts:
+    """All that the peers are built from: paths, so that each can be built in a process of its own.
+
+    Attributes:
+        model: folder of the trained model.
+        work: folder of its exports, as `offramp.bench.artifacts.prepare` leaves it.
+        threads: CPU threads of every peer.
+        layers: after which the model's exits sit, counted from 1.
+    """
+
+    model: Path
+    work: Path
+    threads: int
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One way to answer.
+
+    Attributes:
+        build: makes it.
+        kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
+            `ours`.
+    """
+
+    build: Callable[[BenchArtifacts], Answers]
+    kind: str
+
+
+def eager(contest: BenchArtifacts, compiled: bool = False) -> Answers:
+    """The library's own forward to full depth, and the last head; as it is, or through torch.compile."""
+    import torch
+
+    from offramp.export.graphs import silent
+
+    model, pad_values = _torch_model(contest)
+    last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model
+    backbone, head = last.backbone, last.heads[-1]
+    known = ("input_ids", "attention_mask", "token_type_ids")[: 3 if last.driver.spec.token_types else 2]
+
+    def forward(batch: dict[str, Any]) -> Any:
+        hidden = backbone(**batch).last_hidden_state
+        if last.driver.final_norm is not None:  # the head norms for itself
+            state = last.start(batch)
+            for k in range(len(last.exit_layers)):
+                state = last.segment(k, state)
+            hidden = state.hidden
+        return head(hidden, batch["attention_mask"])[0]
+
+    with silent():
+        run: Any = torch.compile(forward, dynamic=True) if compiled else forward
+
+    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
+        batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in known}
+        with torch.no_grad():
+            return _answers(run(batch).numpy())
+
+    return answer
+
+
+def graph(contest: BenchArtifacts, file: str, lean: bool = False) -> Answers:
+    """One graph in ONNX Runtime: as it comes, or lean, without the fusions that make it slower; threads spin."""
+    manifest = Manifest.load(contest.work / "fp32")
+    session = open_session(contest.work / "full" / file, contest.threads, spinning=True, lean=lean)
+    inputs = [value.name for value in session.get_inputs()]
+
+    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
+        batch = pad(encodings, manifest.pad_values)
+        return _answers(session.run(["logits"], {name: batch[name] for name in inputs})[0])
+
+    return answer
+
+
+def openvino_graph(contest: BenchArtifacts, file: str) -> Answers:
+    """One graph in OpenVINO as it comes: float32 graphs run in bfloat16 where the processor has it."""
+    manifest = Manifest.load(contest.work / "fp32")
+    request = compile_graph(contest.work / "full" / file, contest.threads).create_infer_request()
+    inputs = [value.get_any_name() for value in request.model_inputs]
+
+    def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
+        batch = pad(encodings, manifest.pad_values)
+        return _answers(np.array(request.infer({n: batch[n] for n in inputs}, share_inputs=True)[0]))
+
+    return answer
+
+
+def eager_compaction(contest: BenchArtifacts) -> Answers:
+    """Rows that leave are taken out of an eager batch (FastBERT): our engine on torch."""
+    engine = _torch_engine(contest)
+    return lambda encodings: engine.run(encodings).prediction
+
+
+def eager_one_by_one(contest: BenchArtifacts) -> Answers:
+    """One text after another, eager, until it may leave (DeeBERT, PABEE)."""
+    engine = _torch_engine(contest)
+    return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
+
+
+def exported_folder(contest: BenchArtifacts, precision: str) -> Answers:
+    """Our engine on an exported folder, under the policy."""
+    engine = make_engine(contest, precision)
+    return lambda encodings: engine.run(encodings).prediction
+
+
+def make_engine(contest: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
+    """The engine of `exported_folder`; batches are as large as what it is asked."""
+    segments = OnnxSegments(contest.work / precision, threads=1, verify=False)
+    pad_values = segments.manifest.pad_values
+    return onnx_engine(
+        segments, segments.policy(), threads=contest.threads, pad_values=pad_values, batch_size=1024
+    )
+
+
+def find_baselines(contest: BenchArtifacts) -> dict[str, Baseline]:
+    """All peers that this machine has the libraries for, by name; the first is what speed-ups are counted from."""
+    peers = {
+        "eager-full": Baseline(eager, "full"),
+        "compiled-full": Baseline(partial(eager, compiled=True), "full"),
+        "ort-fp32-full": Baseline(partial(graph, file="fp32.onnx"), "full"),
+        "ort-dynamic-int8-full": Baseline(partial(graph, file="dynamic.onnx"), "full"),
+        "ort-static-int8-full": Baseline(partial(graph, file="static.onnx", lean=True), "full"),
+    }
+    if importlib.util.find_spec("openvino") is not None:
+        peers["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
+        if importlib.util.find_spec("nncf") is not None:
+            peers["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
+    for layer in contest.layers[:-1]:
+        peers[f"cut-{layer}"] = Baseline(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
+    peers["eager-exits"] = Baseline(eager_one_by_one, "earlier")
+    peers["eager-compaction"] = Baseline(eager_compaction, "earlier")
+    peers["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
+    peers["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours")
+    return peers
+
+
+def _torch_engine(contest: BenchArtifacts) -> CompactingEngine[Any]:
+    from offramp.inference.segments import TorchSegments
+
+    model, pad_values = _torch_model(contest)
+    policy = Policy.load(contest.work / "fp32" / Manifest.load(contest.work / "fp32").policy)
+    return CompactingEngine(TorchSegments(model), policy, pad_values=pad_values, batch_size=1024)
+
+
+def _torch_model(contest: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
+    """The model on the threads of the contest, and what its inputs are padded with."""
+    import torch
+
+    from offramp.model import load_model
+    from offramp.model.encoding import TextEncoder
+
+    torch.set_num_threads(contest.threads)
+    model: SegmentedModel = load_model(contest.model)
+    return model.eval(), TextEncoder.of(model).pad_values
+
+
+def _answers(logits: NDArray[Any]) -> NDArray[Any]:
+    """Class indices, or values for regression."""
+    return logits[:, 0] if logits.shape[1] == 1 else np.asarray(logits.argmax(axis=1))

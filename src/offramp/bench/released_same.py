@@ -1,0 +1,109 @@
+"""SAME with the work pattern of its released code: slow, plain, and a twin to test and time ours against.
+
+One example at a time; every query padded to the model's maximum length; all exits always computed; the whole
+vocabulary sorted for every word in every round; no answer remembered; no end on success. What it computes is what
+`same-word` computes: fresh gradients, best text ever (the released code's flaws are not part of its pattern).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import Same
+from offramp.attacks.options import Options
+from offramp.attacks.search.base import Candidate, score_candidates
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.vocabulary import Vocabulary
+from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.victims.white_box import WhiteBoxVictim, evaluating
+
+
+@dataclass
+class ReferenceAttack:
+    """SAME at the word level, as released code does it.
+
+    Args:
+        victim: the model under attack.
+        options: λ, candidates, beam, rounds and words.
+
+    Attributes:
+        forward: texts run.
+        gradient: gradients taken.
+        model_seconds: time spent in model calls.
+    """
+
+    victim: WhiteBoxVictim
+    options: Options
+    forward: int = field(default=0, init=False)
+    gradient: int = field(default=0, init=False)
+    model_seconds: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.objective = Same(self.options.lam, self.options.weighting)
+        self.constraints = Constraints(self.options.words)
+        self.tables = self.victim.model.embedding_tables()
+        rows = min(table.num_embeddings for table in self.tables)
+        self.vocabulary = Vocabulary.of(self.victim.model.tokenizer, rows)
+
+    def attack(self, text: AttackedText) -> tuple[Candidate, Candidate]:
+        """The clean text and the strongest one, by as many rounds as the budget of words allows."""
+        clean = best = self._run(text)
+        beam = [clean]
+        for _ in range(self.options.rounds):
+            tried: dict[AttackedText, Candidate] = {}
+            for parent in beam:
+                if self.constraints.open(parent.text):
+                    for candidate in self.candidates(parent.text):
+                        tried.setdefault(candidate, self._run(candidate))
+            best = max([best, *tried.values()], key=lambda f: f.score)
+            beam = sorted(tried.values(), key=lambda f: f.score, reverse=True)[: self.options.beam]
+        return clean, best
+
+    def candidates(self, text: AttackedText) -> list[AttackedText]:
+        """The `top_n` texts one word away with the lowest first-order estimates, by sorting all of them."""
+        started = time.perf_counter()
+        (look,) = self.victim.differentiate([text], self.objective.loss)
+        self.model_seconds += time.perf_counter() - started
+        self.gradient += 1
+        ranked = []
+        for word in self.constraints.allowed(look):
+            estimates = self._estimates(look, word)
+            same = set(self.vocabulary.same_word(text.words[word]))
+            order = [place for place in np.argsort(estimates, kind="stable").tolist() if place not in same]
+            ranked += [(estimates[place], word, place) for place in order[: self.options.top_n]]
+        chosen = sorted(ranked)[: self.options.top_n]
+        return [text.replace(word, self.vocabulary.words[place]) for _, word, place in chosen]
+
+    def _estimates(self, look: TokenizedText, word: int) -> NDArray[np.float64]:
+        """For each word of the vocabulary `(E_v − E_w)·g` at the first token of a word."""
+        token, total = look.tokens[word][0], np.zeros(len(self.vocabulary.words))
+        for table, gradient in zip(self.tables, look.gradients, strict=True):
+            matrix, g = table.weight.detach().cpu().float().numpy(), gradient[token].cpu().float().numpy()
+            total += matrix[self.vocabulary.ids] @ g - matrix[look.ids[token]] @ g
+        return total
+
+    def _run(self, text: AttackedText) -> Candidate:
+        """One text through all exits, padded to the maximum length."""
+        started = time.perf_counter()
+        answer = self._answer(text)
+        self.model_seconds += time.perf_counter() - started
+        self.forward += 1
+        return score_candidates([text], [answer], self.objective)[0]
+
+    def _answer(self, text: AttackedText) -> Answer:
+        encoder = self.victim.encoder
+        first, *second = ([segment] for segment in text.segments)
+        (encoding,) = encoder(first, *second)
+        missing = encoder.max_length - len(encoding["input_ids"])
+        pads = encoder.pad_values
+        padded = {name: [*values, *[pads[name]] * missing] for name, values in encoding.items()}
+        inputs = {k: torch.tensor([v], device=self.victim.model.device) for k, v in padded.items()}
+        with evaluating(self.victim.model), torch.inference_mode():
+            (answer,) = self.victim.answers(inputs)
+        return answer

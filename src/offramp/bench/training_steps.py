@@ -1,0 +1,243 @@
+"""What a training step costs: every strategy against plain fine-tuning with the library's own trainer."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import SaveStrategy
+
+from offramp._core.errors import ConfigError
+from offramp.bench.training_memory import peak_activation_bytes, peak_held_bytes
+from offramp.model.base import SegmentedModel
+from offramp.model.encoding import TextEncoder
+from offramp.training.options import TrainingOptions, uses_bf16
+from offramp.training.run import TrainedPart, arguments, encoded, parts_of, trainer_of
+from offramp.training.strategies import make_strategy
+from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
+
+PLAIN = "one exit, transformers.Trainer"
+WARM_UP = 2  # steps of a round that are not counted
+MIB = 2**20
+
+Round = Callable[[], float]  # trains some steps, returns the median seconds of one
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one way of training costs.
+
+    Attributes:
+        name: the strategy, or `PLAIN`.
+        seconds: of a step, median over rounds of the median over steps; of a cascade, of all members together.
+        lowest: of the rounds.
+        highest: of the rounds.
+        examples_per_second: batch size over `seconds`.
+        times_plain: `seconds` over that of `PLAIN`: median over the rounds, each of which has both.
+        activation_mib: peak of what autograd holds for the backward pass, on the longest batch; of a cascade, of
+            its largest member.
+    """
+
+    name: str
+    seconds: float
+    lowest: float
+    highest: float
+    examples_per_second: float
+    times_plain: float
+    activation_mib: float
+
+
+def bench_training(
+    models: dict[str, SegmentedModel],
+    data: Any,
+    options: TrainingOptions,
+    *,
+    steps: int = 50,
+    rounds: int = 3,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda told: None,
+) -> list[StepCost]:
+    """Time training steps of some strategies and of plain fine-tuning, in turns, on the same batches.
+
+    Plain fine-tuning is `transformers.Trainer` on the same encoder to full depth with the library's own classifier.
+
+    Args:
+        models: untrained models by strategy; they are trained a little.
+        data: labelled training split, with columns `text` and for pairs `text_pair`.
+        options: batch size, precision and so on, for all.
+        steps: of each way in each round; 50 batches hold every length there is.
+        rounds: how often the ways take turns.
+        seed: for the order of the data.
+        progress: is told what is being timed.
+
+    Returns:
+        One a way, plain fine-tuning first.
+
+    Raises:
+        ConfigError: no model, or too few steps, rounds or examples.
+    """
+    if not models or rounds < 1 or steps <= WARM_UP + 1:
+        raise ConfigError(
+            f"expected a strategy, at least one round and {WARM_UP + 2} steps, got {len(models)}, {rounds}, {steps}"
+        )
+    if len(data) < options.batch_size * (WARM_UP + 2):
+        raise ConfigError(
+            f"expected at least {WARM_UP + 2} batches of {options.batch_size} examples, got {len(data)} examples"
+        )
+    whole = next(iter(models.values()))
+    rows = encoded(whole, data)
+    limited = TrainingOptions(**{**vars(options), "max_steps": steps})
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Round] = {PLAIN: _plain(whole, rows, limited, seed, Path(folder))}
+        for name, model in models.items():
+            ways[name] = _strategy(name, model, rows, limited, seed, Path(folder))
+        times = _in_turns(ways, rounds, progress)
+    batch = _longest(whole, rows, options.batch_size)
+    memory = {PLAIN: _plain_memory(whole, batch, options)}
+    memory |= {name: _memory(name, model, batch, options) for name, model in models.items()}
+    return [_cost(name, times, options.batch_size, memory[name]) for name in ways]
+
+
+def _in_turns(ways: dict[str, Round], rounds: int, progress: Callable[[str], None]) -> dict[str, list[float]]:
+    """Seconds of a step by way and round; each round begins with another way."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    names = [*ways]
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            progress(f"round {turn + 1} of {rounds}: {name}")
+            times[name].append(ways[name]())
+    return times
+
+
+def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) -> StepCost:
+    mine = times[name]
+    seconds = statistics.median(mine)
+    ratios = [one / plain for one, plain in zip(mine, times[PLAIN], strict=True)]
+    return StepCost(
+        name,
+        seconds,
+        min(mine),
+        max(mine),
+        batch_size / seconds,
+        statistics.median(ratios),
+        held / MIB,
+    )
+
+
+class StepClock(TrainerCallback):
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note the time."""
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Median time from the end of a step to the end of the next, loading of data included."""
+        return statistics.median(after - before for before, after in pairwise(self.ends[WARM_UP - 1 :]))
+
+
+def _timed(trainer: Trainer) -> float:
+    clock = StepClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    return clock.seconds
+
+
+def _strategy(
+    name: str, model: SegmentedModel, rows: EncodedDataset, options: TrainingOptions, seed: int, folder: Path
+) -> Round:
+    """A round of a strategy: a few steps of each of its parts; of phases, the slowest counts."""
+    strategy = make_strategy(name, **options.strategy_options)
+    parts = parts_of(model, strategy)
+
+    def seconds(part: TrainedPart) -> float:
+        return _timed(trainer_of(part, rows, strategy, options, seed, folder, model))
+
+    if name == "multi_model":
+        return lambda: sum(seconds(part) for part in parts)
+    return lambda: max(seconds(part) for part in parts)
+
+
+class _PlainTrainer(Trainer):
+    """The library's trainer, with our order of the data: the same batches for all."""
+
+    _get_train_sampler = MultiExitTrainer._get_train_sampler
+
+
+def _plain_model(whole: SegmentedModel) -> Any:
+    """The library's classifier for the same encoder and task, its weights random: they do not change the time."""
+    config = type(whole.config.backbone).from_dict(whole.config.backbone.to_dict())
+    regression = whole.kind == "regression"
+    config.num_labels = 1 if regression else len(whole.labels)
+    config.problem_type = "regression" if regression else "single_label_classification"
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def _plain(
+    whole: SegmentedModel, rows: EncodedDataset, options: TrainingOptions, seed: int, folder: Path
+) -> Round:
+    model, settings = _plain_model(whole), arguments(options, seed, folder, whole)
+    settings.save_strategy = SaveStrategy.NO
+
+    def seconds() -> float:
+        trainer = _PlainTrainer(
+            model=model,
+            args=settings,
+            train_dataset=rows,
+            data_collator=partial(collate, TextEncoder.of(whole).pad_values),
+        )
+        trainer.remove_callback(PrinterCallback)
+        return _timed(trainer)
+
+    return seconds
+
+
+def _longest(whole: SegmentedModel, rows: EncodedDataset, batch_size: int) -> dict[str, Any]:
+    """The batch with the longest examples, padded."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows.encodings[row]["input_ids"]))
+    chosen = [rows[row] for row in order[-batch_size:]]
+    batch = collate(TextEncoder.of(whole).pad_values, chosen)
+    return {k: v.to(whole.device) for k, v in batch.items()}
+
+
+def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: TrainingOptions) -> int:
+    strategy = make_strategy(name, **options.strategy_options)
+    inputs, labels = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
+    with _autocast(model, options):
+        return max(
+            peak_activation_bytes(part.model, strategy, inputs, labels) for part in parts_of(model, strategy)
+        )
+
+
+def _plain_memory(whole: SegmentedModel, batch: dict[str, Any], options: TrainingOptions) -> int:
+    model = _plain_model(whole).to(whole.device).train()
+    with _autocast(whole, options):
+        return peak_held_bytes(model.parameters(), lambda: model(**batch).loss.backward())
+
+
+def _autocast(model: SegmentedModel, options: TrainingOptions) -> Any:
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=uses_bf16(options.precision))

@@ -1,0 +1,202 @@
+"""The evaluation doubts itself: what it refuses to report, and what it reports with a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import DataError
+from offramp._core.trace import Trace
+from offramp.calibration import refuse_if_calibrated
+from offramp.engine.policy import Policy
+from offramp.evaluation.arrow_tables import as_table, floats, require_columns
+from offramp.evaluation.attack_table import SIDES
+from offramp.evaluation.sanity_checks.constraint_check import count_breaches
+from offramp.evaluation.sanity_checks.doubts import doubt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEW = 100  # examples below which a 95 % interval on accuracy is wider than about 20 points
+MANY_CUT = 0.05
+UNLIKELY = 0.001  # chance that an exit seems worse than an earlier one without being so
+NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "adversarial_layer", "success")
+
+
+def refuse_unlike(traces: Mapping[str, Trace]) -> None:
+    """Refuse to compare traces of different data.
+
+    Args:
+        traces: by name, at least one.
+
+    Raises:
+        DataError: where there is nothing to compare, labels are missing, or a fingerprint, the number of
+            examples or the order of the labels differs.
+    """
+    if not traces:
+        raise DataError("expected at least one trace to compare, got none")
+    (first, reference), *others = traces.items()
+    labels = reference.require_labels()
+    for name, trace in others:
+        reason = ""
+        if trace.fingerprint != reference.fingerprint:
+            reason = (
+                f"their data differ (fingerprints {reference.fingerprint[:12]!r}, {trace.fingerprint[:12]!r})"
+            )
+        elif len(trace) != len(reference):
+            reason = f"they have {len(reference)} and {len(trace)} examples"
+        elif not np.array_equal(trace.require_labels(), labels):
+            reason = "their labels come in another order"
+        if reason:
+            raise DataError(f"cannot compare {first!r} with {name!r}: {reason}; trace both on the same split")
+
+
+def trace_doubts(trace: Trace, policy: Policy | None = None) -> tuple[str, ...]:
+    """What a reader of numbers from this trace should know.
+
+    Args:
+        trace: labelled run of a model over evaluation data.
+        policy: the policy to be reported on it.
+
+    Returns:
+        Sentences, none where there is nothing to doubt.
+
+    Raises:
+        CalibrationError: where the policy was calibrated on this very data.
+        DataError: where the trace carries no labels or no examples.
+    """
+    labels = trace.require_labels()
+    if len(trace) == 0:
+        raise DataError("expected examples to evaluate, got an empty trace")
+    doubts = []
+    if policy is not None:
+        refuse_if_calibrated(policy, trace)
+        if not policy.calibrated_on and policy.temperatures is not None:
+            sentence = "the policy does not say what data its temperatures were fitted on"
+            doubts.append(doubt("unknown-calibration", sentence))
+    if not trace.fingerprint:
+        sentence = "the trace has no fingerprint: whether it was calibrated on cannot be checked"
+        doubts.append(doubt("unknown-calibration", sentence))
+    doubts += _few(len(trace))
+    if trace.truncated:
+        share = trace.truncated / len(trace)
+        weight = ", more than a little" if share > MANY_CUT else ""
+        sentence = f"{trace.truncated} examples ({share:.1%}{weight}) were cut to the maximum length"
+        doubts.append(doubt("truncated", sentence))
+    return (*doubts, *_exit_doubts(trace, labels))
+
+
+def _few(examples: int) -> list[str]:
+    return [doubt("few", f"only {examples} examples: intervals are wide")] if examples < FEW else []
+
+
+def _exit_doubts(trace: Trace, labels: Any) -> list[str]:
+    """Exits that say the same about everything, and exits that earlier ones surpass."""
+    if np.all(labels == labels[0]):
+        return [doubt("one-label", "all labels are the same")]
+    predictions = trace.predictions()
+    constant = np.flatnonzero((predictions == predictions[0]).all(axis=0))
+    layers = [trace.exit_layers[exit] for exit in constant]
+    idle = [
+        doubt("constant-exit", f"the exit at layer {layer} gives every example the same answer")
+        for layer in layers
+    ]
+    truth = labels[:, None]
+    errors = abs(predictions - truth) if trace.kind == "regression" else predictions != truth
+    return [*idle, *_worse(trace, errors)]
+
+
+def _worse(trace: Trace, errors: NDArray[Any]) -> list[str]:
+    """Exits with larger errors `(examples, exits)` than the best exit before them."""
+    from scipy.stats import binomtest
+
+    found = []
+    for exit in range(1, trace.exits):
+        best = int(errors[:, :exit].mean(axis=0).argmin())
+        lost, won = (errors[:, exit] > errors[:, best]).sum(), (errors[:, exit] < errors[:, best]).sum()
+        if lost > won and binomtest(int(lost), int(lost + won), alternative="greater").pvalue < UNLIKELY:
+            at, before = trace.exit_layers[exit], trace.exit_layers[best]
+            what = f"the exit at layer {at} is worse than the one at layer {before} on {lost} examples, better on {won}"
+            found.append(doubt("worse-deeper", what))
+    return found
+
+
+def attack_doubts(
+    rows: pa.Table | Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """What a reader of an attack table should know.
+
+    Args:
+        rows: of the attack.
+        metadata: of the attack, so that its constraints are checked again; None leaves that out.
+
+    Returns:
+        Sentences, none where there is nothing to doubt.
+
+    Raises:
+        DataError: where columns are missing.
+    """
+    table = as_table(rows)
+    if table.num_rows == 0:
+        return (doubt("nobody", "no example was attacked"),)
+    require_columns(table, NEEDED, "checking an attack")
+    keys = list(zip(*(table[name].to_pylist() for name in ("id", "recipe", "seed")), strict=True))
+    weaker = floats(table, "adversarial_layer") < floats(table, "clean_layer")
+    idle = _unchanged(table) & (floats(table, "success") > 0)
+    counts = {
+        "weaker": (
+            weaker.sum(),
+            "examples ended weaker than they began (an earlier exit than the clean text)",
+        ),
+        "success-unchanged": (idle.sum(), "examples count as successes although no text was changed"),
+        "repeated-rows": (len(keys) - len(set(keys)), "rows repeat an example of the same recipe and seed"),
+    }
+    found = [doubt(name, f"{count} {what}") for name, (count, what) in counts.items() if count]
+    layers = {float(n) for side in SIDES for n in np.unique(floats(table, f"{side}_layer"))}
+    if len(layers) == 1 and table.num_rows > 1:
+        found.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
+    return (*_few(table.num_rows), *found, *_inside_doubts(table), *_constraint_doubts(table, metadata))
+
+
+def _inside_doubts(table: pa.Table) -> list[str]:
+    """Gradients that say nothing, and tokens that were cut away; tables of older versions do not tell."""
+    found, columns = [], set(table.column_names)
+    if {"zero_gradients", "broken_gradients"} <= columns:
+        taken = int(floats(table, "gradient_queries").sum())
+        for name, what in (("zero", "exactly zero"), ("broken", "NaN or infinite")):
+            count = int(np.nansum(floats(table, f"{name}_gradients")))
+            if count:
+                found.append(doubt(f"{name}-gradients", f"{count} of {taken} gradients were {what}"))
+    if "clean_tokens_lost" in columns:
+        clean, after = (np.nan_to_num(floats(table, f"{side}_tokens_lost")) for side in SIDES)
+        if (clean > 0).any():
+            sentence = f"{(clean > 0).sum()} clean texts lost {int(clean.sum())} tokens to the maximum length"
+            found.append(doubt("truncated", sentence))
+        if (after > clean).any():
+            sentence = f"{(after > clean).sum()} adversarial texts lost more tokens than their originals"
+            found.append(doubt("truncated", sentence))
+    return found
+
+
+def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> list[str]:
+    """Rows that break a constraint, by a second implementation."""
+    if metadata is None:
+        return []
+    counted = count_breaches(table.to_pylist(), metadata)
+    return [
+        doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
+        for name, ids in counted.items()
+    ]
+
+
+def _unchanged(table: pa.Table) -> NDArray[np.bool_]:
+    """Where both texts are what they were `(examples,)`."""
+    same = np.ones(table.num_rows, dtype=bool)
+    for name in ("text", "text_pair"):
+        if name in table.column_names:
+            pairs = zip(table[name].to_pylist(), table[f"adversarial_{name}"].to_pylist(), strict=True)
+            same &= np.array([before == after for before, after in pairs])
+    return same

@@ -1,0 +1,139 @@
+"""Our results as TextAttack's, for its loggers and metrics."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from offramp._core.errors import ConfigError, unknown_name
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.result import AttackResult
+from offramp.attacks.victims.answers import Answer
+from offramp.integrations.textattack.goal import EfficiencyGoalResult, depth_score, display
+from offramp.integrations.textattack.library import load_textattack
+from offramp.integrations.textattack.recipes import COLUMNS, ground_truth
+
+load_textattack()
+from langdetect.lang_detect_exception import LangDetectException  # noqa: E402
+from textattack import attack_results  # noqa: E402
+from textattack.goal_function_results.goal_function_result import GoalFunctionResultStatus  # noqa: E402
+from textattack.shared import AttackedText  # noqa: E402
+
+Success = Literal["last", "later"]
+
+
+class _Printable:
+    """TextAttack guesses the language of a text before it shows it, and fails where there is no letter."""
+
+    def diff_color(self, color_method: str | None = None) -> Any:
+        """Both texts, with what differs in colour; without colours where there is no language to be told."""
+        try:
+            return super().diff_color(color_method)  # type: ignore[misc]
+        except LangDetectException:
+            results = (self.original_result, self.perturbed_result)  # type: ignore[attr-defined]
+            return tuple(result.attacked_text.printable_text() for result in results)
+
+
+# Its loggers tell results apart by the names of their classes.
+class SuccessfulAttackResult(_Printable, attack_results.SuccessfulAttackResult):
+    """The attack reached its goal."""
+
+
+class FailedAttackResult(_Printable, attack_results.FailedAttackResult):
+    """It did not."""
+
+
+class SkippedAttackResult(_Printable, attack_results.SkippedAttackResult):
+    """There was nothing to reach."""
+
+
+def logged_results(result: AttackResult, *, success: Success = "last") -> list[Any]:
+    """The examples of an attack as `textattack.attack_results`, to be given to an `AttackLogManager`.
+
+    TextAttack's summary speaks of accuracy: its "original accuracy" is here the share of examples that were not
+    skipped, its "accuracy under attack" the share that was attacked in vain. Scores are `depth_score` without an
+    objective, since a result keeps no logits.
+
+    Args:
+        result: of `offramp.attack`.
+        success: what counts: the `last` exit reached, as in `EfficiencyGoal`, where texts that leave there anyway are
+            skipped; or a `later` one than before, or a longer time.
+
+    Returns:
+        One an example, in order.
+
+    Raises:
+        ConfigError: an unknown kind of success.
+    """
+    if success not in get_args(Success):
+        raise ConfigError(unknown_name("kind of success", success, get_args(Success)))
+    exits = _number_of_exits(result)
+    return [_logged(row, exits, success) for row in result.rows]
+
+
+def _number_of_exits(result: AttackResult) -> int:
+    described = result.metadata.get("policy") or result.metadata
+    return len(described.get("exit_layers") or ())
+
+
+def _logged(row: Mapping[str, Any], exits: int, success: Success) -> Any:
+    """One example."""
+    clean, adversarial = (_answer(row, side, exits) for side in ("clean", "adversarial"))
+    before, after = _texts(row)
+    original = _goal_result(before, clean, row, clean.last, queries=1)
+    if clean.last:
+        original.goal_status = GoalFunctionResultStatus.SKIPPED
+        return SkippedAttackResult(original)
+    reached = bool(row["reached_last"] if success == "last" else row["success"])
+    perturbed = _goal_result(after, adversarial, row, reached, queries=row["forward_queries"])
+    return (SuccessfulAttackResult if reached else FailedAttackResult)(original, perturbed)
+
+
+def _answer(row: Mapping[str, Any], side: str, exits: int) -> Answer:
+    return Answer(
+        logits=np.empty((exits, 0), np.float32),
+        exit=row[f"{side}_exit"],
+        layer=row[f"{side}_layer"],
+        prediction=row[f"{side}_prediction"],
+        cost=row[f"{side}_cost"],
+        full_cost=row[f"{side}_full_cost"],
+    )
+
+
+def _goal_result(
+    text: Any, answer: Answer, row: Mapping[str, Any], reached: bool, queries: int
+) -> EfficiencyGoalResult:
+    status = GoalFunctionResultStatus.SUCCEEDED if reached else GoalFunctionResultStatus.SEARCHING
+    score = depth_score(answer, ExitDepth())
+    return EfficiencyGoalResult(
+        text, answer, display(answer), status, score, queries, ground_truth(row["label"])
+    )
+
+
+def _texts(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The texts before and after, which know where each word went."""
+    before, after = (
+        AttackedText(
+            OrderedDict([("text", row[f"{side}text"])])
+            if row["text_pair"] is None
+            else OrderedDict(zip(COLUMNS, (row[f"{side}text"], row[f"{side}text_pair"]), strict=True))
+        )
+        for side in ("", "adversarial_")
+    )
+    after.attack_attrs["original_index_map"] = word_map(before.words, after.words)
+    after.attack_attrs["modified_indices"] = after.all_words_diff(before)
+    return before, after
+
+
+def word_map(before: list[str], after: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each word `(words before,)` where it stands afterwards, or -1: edits may add words and join them."""
+    places = np.full(len(before), -1, dtype=np.int64)
+    for kind, i, end, j, stop in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "delete" and kind != "insert":
+            size = min(end - i, stop - j)
+            places[i : i + size] = np.arange(j, j + size)
+    return places

@@ -1,0 +1,249 @@
+"""The shape of the run records that reports are made from, and how they are read.
+
+A record (`offramp._core.records`) is drawn by the names of its `tables`, whatever command wrote it. A table
+is a list of rows, a dict of columns, or the name of a Parquet file relative to the record. Reports look for:
+
+=============  ========================================================================================
+`policy`       `interval_table` of `evaluation.policy_scores`: what the chosen threshold gives
+`per_exit`     `evaluation.per_exit`
+`histogram`    `evaluation.exit_histogram`
+`curves`       `evaluation.stack_curves`
+`scores`       `evaluation.compare(…).scores`
+`winners`      `evaluation.compare(…).winners`
+`attack`       the rows of an attack; its robustness numbers are computed from them again
+`timing`       `evaluation.time_speedups`
+`reliability`  `evaluation.reliability_table`
+`bench`        rows of `export.bench.race`: every peer at every batch size
+`bench_train`  rows of `training.bench.bench_training`
+`bench_attack` rows of `attacks.bench.bench_attack`, with how much faster than the released pattern
+`stream`       rows of `export.stream.stream_series`, with the mode
+`promises`     rows of `calibration.promises.check_promises`
+=============  ========================================================================================
+
+and in `metrics` or `config`, all optional:
+
+=============  ========================================================================================
+`name`         what the model is called in the report; by default the folder that holds its training record,
+               else the record's own
+`data`         name of the data; with `split`, where that is not `validation`, it decides what stands together
+`metric`       what `score` is; `accuracy` by default
+`exit_layers`  of the model; an `attack` table needs them, here or in its Parquet metadata
+`criterion`    name of the exit rule, and its `threshold`
+`doubts`       sentences of `evaluation.trace_doubts` and `evaluation.attack_doubts`
+=============  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from offramp._core.errors import DataError
+from offramp._core.records import read_records
+from offramp.evaluation.arrow_tables import as_table, require_columns, table
+from offramp.evaluation.attack_table import COLUMNS as ATTACK
+from offramp.evaluation.curves import COLUMNS as CURVE
+from offramp.evaluation.curves import FRONT
+from offramp.evaluation.reliability import COLUMNS as RELIABILITY
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
+COSTS = ("times_plain", "activation_mib")
+PASSES = ("examples_per_second", "forward", "gradient")
+KEPT = ("calibration", "measured", "held", "mean_risk", "high_risk", "cost", "kept")
+TABLES: dict[str, tuple[str, ...]] = {
+    "policy": ("name", "estimate", "low", "high"),
+    "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
+    "histogram": ("exit", "layer", "count", "share"),
+    "curves": (*FRONT, *CURVE),
+    "scores": ("method", "place", "score", "low", "high", *DIFFERENCE),
+    "winners": ("place", "best", "second", "lead", "lead_low", "lead_high", "decided"),
+    "attack": (
+        "id",
+        "recipe",
+        "seed",
+        "text",
+        "text_pair",
+        "adversarial_text",
+        "adversarial_text_pair",
+        *ATTACK,
+    ),
+    "timing": ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high"),
+    "reliability": RELIABILITY,
+    "bench": (
+        "peer",
+        "kind",
+        "batch_size",
+        "length",
+        *LATENCY,
+        "faster",
+        "cost",
+        "share",
+        "score",
+        "peak_mib",
+    ),
+    "bench_train": ("name", "seconds", "lowest", "highest", "examples_per_second", *COSTS),
+    "bench_attack": (
+        "name",
+        "examples",
+        "seconds",
+        *PASSES,
+        "prepared",
+        "model_share",
+        "clean_depth",
+        "depth",
+        "times_faster",
+    ),
+    "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
+    "promises": ("criterion", "guarantee", "alpha", "delta", "splits", *KEPT),
+}
+ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record with its tables.
+
+    Attributes:
+        name: what the model is called.
+        command: the command's first word, say `evaluate`.
+        record: the record as it was read.
+        tables: by name, those of `TABLES` that the record has.
+    """
+
+    name: str
+    command: str
+    record: dict[str, Any]
+    tables: dict[str, pa.Table]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A value of the record's metrics, else of its config."""
+        return self.record["metrics"].get(name, self.record["config"].get(name, default))
+
+    @property
+    def data(self) -> str:
+        """What the run was on, "" where it does not tell; splits other than validation are named."""
+        name, split = str(self.get("data", "")), self.get("split", "validation")
+        return name if split == "validation" else f"{name}, {split}".strip(", ")
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.record["seed"])
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """Exits of the model, from 1; empty where neither the record nor its attack table tells."""
+        known = self.get("exit_layers")
+        if known is None and "attack" in self.tables:
+            metadata = (self.tables["attack"].schema.metadata or {}).get(ATTACK_METADATA, b"{}")
+            known = _described_exits(metadata)
+        return tuple(int(layer) for layer in known or ())
+
+
+def _described_exits(metadata: bytes) -> Any:
+    """Exit layers in an attack table's own description; None where it has none."""
+    try:
+        return json.loads(metadata)["policy"]["exit_layers"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
+    """Read all records below a folder, with their tables.
+
+    Args:
+        folder: a run's folder, or one that holds several.
+
+    Returns:
+        The runs in order of their paths, and what had to be left out: a sentence for each unreadable record.
+
+    Raises:
+        DataError: where there is no folder or no record, or a record's table is missing, broken or
+            incomplete.
+    """
+    root = Path(folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        records = read_records(root)
+    left_out = [str(warning.message) for warning in caught]
+    if not records:
+        reasons = f" ({'; '.join(left_out)})" if left_out else ""
+        raise DataError(
+            f"no run records below {root}{reasons}: give a folder that an offramp command wrote to"
+        )
+    base = root if root.is_dir() else root.parent
+    return [_run(record, records, base) for record in records], left_out
+
+
+def _run(record: dict[str, Any], records: list[dict[str, Any]], base: Path) -> Run:
+    folder = (base / record["path"]).parent
+    tables = {
+        name: read_table(content, folder, f"table {name!r} of {record['path']}", TABLES[name])
+        for name, content in record["tables"].items()
+        if name in TABLES
+    }
+    named = record["metrics"].get("name", record["config"].get("name"))
+    return Run(str(named or _name(record, records, base)), command_word(record), record, tables)
+
+
+def command_word(record: Mapping[str, Any]) -> str:
+    """The command's first word: `evaluate` of "offramp evaluate runs/sweet"."""
+    words = [word for word in str(record["command"]).split() if word != "offramp"]
+    return words[0] if words else "run"
+
+
+def _name(record: Mapping[str, Any], records: list[dict[str, Any]], base: Path) -> str:
+    """The nearest folder that holds a training record, else the record's own."""
+    trained = {PurePosixPath(other["path"]).parent for other in records if command_word(other) == "train"}
+    folder = PurePosixPath(record["path"]).parent
+    nearest = next((parent for parent in (folder, *folder.parents) if parent in trained), folder)
+    return nearest.name or base.resolve().name or "run"
+
+
+def read_table(content: Any, folder: Path, what: str, columns: tuple[str, ...]) -> pa.Table:
+    """A record's table, wherever it is kept.
+
+    Args:
+        content: rows, columns, or the name of a Parquet file.
+        folder: the record's folder; files outside it are not opened.
+        what: which table it is, for messages.
+        columns: what it must have.
+
+    Raises:
+        DataError: where the table cannot be read or lacks columns.
+    """
+    import pyarrow as pa
+
+    try:
+        if isinstance(content, str):
+            found = _read_parquet(content, folder, what)
+        else:
+            found = table(content) if isinstance(content, Mapping) else as_table(content)
+    except (pa.ArrowException, TypeError, ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{what} cannot be read ({error}): run its command again") from error
+    if found.num_rows or found.num_columns:
+        require_columns(found, columns, what)
+    return found
+
+
+def _read_parquet(name: str, folder: Path, what: str) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(f"{what} lies at {name}, outside its run's folder: move it beside its record")
+    if not path.is_file():
+        raise DataError(
+            f"{what} is missing: expected a Parquet file {name} beside the record; run its command again"
+        )
+    return pq.read_table(path)

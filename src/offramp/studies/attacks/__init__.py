@@ -1,0 +1,1 @@
+"""Studies that attack: trained models × exit rules × recipes, and what their records say together."""

@@ -1,0 +1,1 @@
+"""Gradient conflict between exits: measured during training, and kept as inner products."""

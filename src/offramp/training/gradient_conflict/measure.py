@@ -1,0 +1,165 @@
+"""How the exits' gradients agree, layer by layer: inner products of one layer's gradients at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.seeding import generator
+from offramp.engine.batching import pad
+from offramp.model.base import SegmentedModel, exit_loss
+from offramp.model.encoding import TextEncoder
+from offramp.model.multi_exit import MultiExitForSequenceClassification
+from offramp.training.gradient_conflict.gradient_products import Products
+
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """One forward pass: the hidden states around each layer, and the loss at each exit."""
+
+    around: dict[int, tuple[Tensor, Tensor]]  # layer, from 1: hidden states below and above it
+    losses: dict[int, Tensor]  # exit layer: loss
+
+
+def gradient_products(
+    model: MultiExitForSequenceClassification,
+    inputs: Mapping[str, Tensor],
+    labels: Tensor,
+    *,
+    cut: bool = False,
+) -> Products:
+    """Inner products of the exits' gradients at every layer, on one batch.
+
+    One forward pass, and a backward pass for each exit that goes down layer by layer beside the others', so
+    that a layer's gradients alone are in memory. Nothing is written into `.grad`.
+
+    Args:
+        model: its mode decides about dropout.
+        inputs: `input_ids`, `attention_mask`, …, `(batch, length)`.
+        labels: `(batch,)`.
+        cut: cut the graph behind every exit, as training with `sweet` does.
+
+    Returns:
+        `(layers, exits, exits)`: `⟨∇_{θ_ℓ} L_i, ∇_{θ_ℓ} L_j⟩`, zero where an exit does not reach the layer.
+        In encoders that reuse a layer, the gradient is that of this one passage through it.
+    """
+    layers, exits = model.exit_layers[-1], model.exit_layers
+    products = np.zeros((layers, len(exits), len(exits)))
+    with torch.enable_grad():
+        graph = _forward(model, inputs, labels, cut)
+        arriving: dict[int, Tensor] = {}  # exit: gradient of its loss by the hidden states above the layer
+        for layer in range(layers, 0, -1):
+            below, above = graph.around[layer]
+            if layer in exits:
+                own = torch.autograd.grad(graph.losses[layer], above, retain_graph=True)
+                arriving[exits.index(layer)] = own[0]
+            parameters = [p for p in model.driver.layers[layer - 1].parameters() if p.requires_grad]
+            gradients, arriving = _down(parameters, below, above, arriving)
+            for i, one in gradients.items():
+                for j, other in gradients.items():
+                    products[layer - 1, i, j] = float(torch.dot(one, other))
+    return products
+
+
+def _forward(
+    model: MultiExitForSequenceClassification, inputs: Mapping[str, Tensor], labels: Tensor, cut: bool
+) -> _Graph:
+    state, graph = model.start(inputs), _Graph({}, {})
+    for layer in range(1, model.exit_layers[-1] + 1):
+        # A leaf: where layers share parameters, the gradient would else go on through the passages below.
+        below = state.hidden.detach().requires_grad_(state.hidden.requires_grad)
+        state = model.driver.layer(layer, replace(state, hidden=below))
+        graph.around[layer] = (below, state.hidden)
+        if layer in model.exit_layers:
+            graph.losses[layer] = exit_loss(model.head(model.exit_layers.index(layer), state)[0], labels)
+            state = state.detach() if cut else state
+    return graph
+
+
+def _down(
+    parameters: Sequence[Tensor], below: Tensor, above: Tensor, arriving: Mapping[int, Tensor]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Each exit's gradient of a layer, flat, and what it hands on to the layer below."""
+    wanted = [*parameters, *([below] if below.requires_grad else [])]
+    gradients, leaving = {}, {}
+    for k, arrived in arriving.items():
+        found = torch.autograd.grad(above, wanted, arrived, retain_graph=True, allow_unused=True)
+        pairs = zip(parameters, found, strict=False)
+        gradients[k] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+        if below.requires_grad and found[-1] is not None:
+            leaving[k] = found[-1]
+    return gradients, leaving
+
+
+def measure_products(
+    model: SegmentedModel,
+    dataset: Any,
+    *,
+    batches: int = 8,
+    batch_size: int = 16,
+    seed: int = 0,
+    cut: bool | None = None,
+) -> Products:
+    """`gradient_products` on several batches, without dropout; the model is left as it was.
+
+    Args:
+        model: a multi-exit model.
+        dataset: labelled, with columns `text` and for pairs `text_pair`.
+        batches: how many; fewer where the data end earlier.
+        batch_size: examples a batch.
+        seed: chooses the examples.
+        cut: whether the graph is cut behind every exit; None does as the model's training strategy did.
+
+    Returns:
+        `(batches, layers, exits, exits)`.
+
+    Raises:
+        ConfigError: a cascade, whose members share no layer, or fewer than one batch or example.
+        DataError: no labels.
+    """
+    whole = check_measurable(model)
+    severed = model.config.strategy == "sweet" if cut is None else cut
+    training = model.training
+    model.eval()
+    try:
+        jobs = batches_of(model, dataset, batches, batch_size, seed)
+        return np.stack([gradient_products(whole, inputs, labels, cut=severed) for inputs, labels in jobs])
+    finally:
+        model.train(training)
+
+
+def check_measurable(model: SegmentedModel) -> MultiExitForSequenceClassification:
+    """The model, where its exits share layers at all."""
+    if not isinstance(model, MultiExitForSequenceClassification):
+        raise ConfigError(
+            "exits can conflict only in layers that they share, and the members of a Multi-Model cascade "
+            "share none: measure a multi-exit model"
+        )
+    return model
+
+
+def batches_of(
+    model: SegmentedModel, dataset: Any, batches: int, batch_size: int, seed: int
+) -> Iterator[Batch]:
+    """Random examples, encoded and padded, on the model's device."""
+    if batches < 1 or batch_size < 1:
+        raise ConfigError(f"expected at least one batch of one example, got {batches} of {batch_size}")
+    if "label" not in dataset.column_names or not len(dataset):
+        raise DataError(f"measuring gradients needs labelled examples, got {len(dataset)} without labels")
+    rows = generator(seed, "conflict").permutation(len(dataset))[: batches * batch_size]
+    chosen = dataset.select(rows.tolist())
+    encoder = TextEncoder.of(model)
+    encodings, labels = encoder.dataset(chosen)[0], torch.tensor(chosen["label"], device=model.device)
+    for start in range(0, len(encodings), batch_size):
+        part = slice(start, start + batch_size)
+        padded = pad(encodings[part], encoder.pad_values)
+        inputs = {name: torch.from_numpy(values).to(model.device) for name, values in padded.items()}
+        yield inputs, labels[part]

@@ -1,0 +1,67 @@
+"""Promises checked on random splits: kept where they should be, seen to be broken where a tuner cheats."""
+
+import numpy as np
+import pytest
+
+from offramp._core.errors import CalibrationError
+from offramp.bench import coverage_check as module
+from offramp.bench.coverage_check import Promise, check_promises
+from tests.calibration.calibration_traces import classifier
+
+PROMISES = [Promise("accuracy_drop", 0.1), Promise("disagreement", 0.2), Promise("conformal", 0.2)]
+
+
+def test_promises_are_kept_on_rows_left_out():
+    told = []
+    rows = check_promises(
+        classifier(seed=1, n=900),
+        ["confidence", "patience"],
+        PROMISES,
+        calibration=400,
+        splits=40,
+        progress=told.append,
+    )
+    assert [(row["criterion"], row["guarantee"]) for row in rows] == [
+        (rule, promise.guarantee) for rule in ("confidence", "patience") for promise in PROMISES
+    ]
+    assert len(told) == 6
+    assert all(row["kept"] and row["measured"] == 500 for row in rows)
+    assert all(row["mean_risk"] <= row["alpha"] for row in rows)
+    assert all(row["mean_risk"] <= row["high_risk"] and 0 < row["cost"] <= 1 for row in rows)
+    assert [row["delta"] for row in rows[:3]] == [0.1, 0.1, None]
+
+
+def test_a_tuner_that_looks_at_nothing_is_found_out(monkeypatch):
+    """A threshold for thrice the risk that was promised breaks the promise, and the check says so."""
+    honest = module.tune_with_guarantee
+    monkeypatch.setattr(
+        module,
+        "tune_with_guarantee",
+        lambda trace, rule, *, risk, alpha, delta, seed: honest(
+            trace, rule, risk=risk, alpha=3 * alpha, delta=0.9, seed=seed
+        ),
+    )
+    (row,) = check_promises(
+        classifier(seed=2, n=900), ["confidence"], [Promise("disagreement", 0.1)], calibration=400, splits=20
+    )
+    assert not row["kept"]
+    assert row["held"] < 0.5
+
+
+def test_the_same_seed_divides_alike():
+    trace = classifier(seed=3, n=300)
+    once, again, other = (
+        check_promises(trace, ["confidence"], PROMISES[1:], calibration=150, splits=5, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert once == again
+    assert once != other
+    assert np.isfinite([row["mean_risk"] for row in once]).all()
+
+
+@pytest.mark.parametrize(("calibration", "splits"), [(300, 5), (0, 5), (100, 0)])
+def test_rows_have_to_be_left_out(calibration, splits):
+    with pytest.raises(CalibrationError, match="the others measure the risk"):
+        check_promises(
+            classifier(seed=4, n=300), ["confidence"], PROMISES, calibration=calibration, splits=splits
+        )

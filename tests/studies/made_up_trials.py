@@ -1,0 +1,35 @@
+"""Recorded cells of a sweep that was never run: traces made up, records written by the sweep's own code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from offramp.criteria import make_criterion
+from offramp.studies.training.plan import TrainingSweep, make_sweep
+from offramp.studies.training.trial import compact, record_trial, trial_metrics
+from tests.evaluation.made_up import model_trace
+
+SKILLS = {"joint": 1.0, "multi_model": 1.5, "sweet": 1.2}
+LAYERS = (1, 4, 6, 12)
+SWEEP: dict[str, Any] = {
+    "backbones": {"minilm-l6": list(LAYERS)},
+    "tasks": ["sst2", "rte"],
+    "strategies": list(SKILLS),
+    "seeds": [0, 1, 2],
+}
+
+
+def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -> TrainingSweep:
+    """Write a record for every cell of a sweep; better methods have more skill, and so have larger samples."""
+    sweep = make_sweep(content)
+    for cell in sweep.cells:
+        skill = (SKILLS | skills).get(cell.method.name, 1.0) * (1 + (cell.learning_rate or 0))
+        trace = model_trace(
+            cell.seed, layers=LAYERS, skill=skill, cascade=cell.method.name == "multi_model", examples=150
+        )
+        run = compact(replace(trace, fingerprint=cell.task))
+        metrics = trial_metrics(run, make_criterion(cell.rule), "accuracy", [1.0] * len(LAYERS))
+        record_trial(cell, folder, run, {}, metrics)
+    return sweep

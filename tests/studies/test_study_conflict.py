@@ -1,0 +1,138 @@
+"""Conflict over the cells of a sweep: pooled by moment, and set against what separate classifiers gain."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offramp.metrics import score
+from offramp.reports.text_table import NOTHING
+from offramp.studies.training.conflict import conflict_study
+from offramp.studies.training.conflict_report import conflict_tables
+from offramp.studies.training.report import study_report
+from offramp.studies.training.results import is_sweep, load_results
+from offramp.studies.training.study import study
+from offramp.training.gradient_conflict.gradient_products import FILE, write_products
+from tests.studies.made_up_trials import LAYERS, SWEEP, record_all
+
+
+def products_of(seed: int) -> np.ndarray:
+    """Products of random gradients `(batches, layers, exits, exits)`, none below the layer."""
+    random = np.random.default_rng(seed)
+    gradients = random.normal(size=(3, LAYERS[-1], len(LAYERS), 5))
+    gradients *= (np.asarray(LAYERS) >= np.arange(1, LAYERS[-1] + 1)[:, None])[None, :, :, None]
+    return np.einsum("blid,bljd->blij", gradients, gradients)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sweep = record_all(tmp_path)
+    for cell in sweep.cells:
+        found = products_of(cell.seed)
+        if cell.method.name == "joint":
+            write_products(tmp_path / cell.folder / FILE, {0: found, 50: found, 100: found})
+        if cell.method.name == "sweet":  # its exits share nothing
+            alone = found * np.eye(len(LAYERS))
+            write_products(tmp_path / cell.folder / FILE, {0: alone, 100: alone})
+    return tmp_path
+
+
+def test_cells_are_pooled_by_moment(folder: Path) -> None:
+    found = conflict_study(load_results(folder), resamples=20)
+    assert list(found.maps) == [("minilm-l6", "joint")]
+    maps = found.maps["minilm-l6", "joint"]
+    assert list(maps) == ["0 % of training", "50 % of training", "100 % of training"]
+    assert {one.batches for one in maps.values()} == {2 * 3 * 3}  # tasks, seeds, batches
+
+
+def test_the_gap_is_to_the_separate_classifier_of_the_same_task_and_seed(folder: Path) -> None:
+    results = load_results(folder)
+    found = conflict_study(results, resamples=20)
+    rows = found.points.to_pylist()
+    assert len(rows) == 3 * 2 * 3 * len(LAYERS)
+    row = next(r for r in rows if (r["task"], r["seed"], r["exit_layer"]) == ("rte", 2, LAYERS[1]))
+    one, other = (
+        next(r for r in results if (r.method, r.task, r.seed) == (name, "rte", 2)).trace
+        for name in ("multi_model", "joint")
+    )
+    scores = [score("accuracy", t.require_labels(), t.predictions()[:, 1]) for t in (one, other)]
+    assert row["gap"] == pytest.approx(scores[0] - scores[1])
+    assert all(
+        r["low"] <= r["correlation"] <= r["high"] and r["models"] == 6 for r in found.relation.to_pylist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked", "told"),
+    [
+        ([0, 50], (0, 0.5), ["0 %", "50 %"]),
+        ([0, 6, 11], (0, 0.5, 1), ["0 %", "50 %", "100 %"]),  # shares become whole steps
+        ([0, 1], (0, 0.5, 1), ["0 %", "100 %"]),
+        ([0], (0,), ["0 %"]),
+        ([0, 60, 120], (), ["0 %", "50 %", "100 %"]),  # in records that do not tell them
+    ],
+)
+def test_moments_are_the_shares_that_were_asked_for(
+    folder: Path, steps: list[int], asked: tuple[float, ...], told: list[str]
+) -> None:
+    results = [replace(one, conflict=asked) for one in load_results(folder)]
+    for one in results:
+        if one.method == "joint":
+            write_products(one.folder / FILE, {step: products_of(one.seed) for step in steps})
+    maps = conflict_study(results, resamples=20).maps["minilm-l6", "joint"]
+    assert list(maps) == [f"{share} of training" for share in told]
+
+
+def test_a_moment_that_a_method_lacks_is_a_gap_in_the_table(folder: Path) -> None:
+    results = load_results(folder)
+    for one in results:
+        if one.method == "sweet":
+            write_products(one.folder / FILE, {0: products_of(one.seed), 100: products_of(one.seed)})
+    rows = conflict_tables(conflict_study(results, resamples=20))["conflict-exits"].rows
+    assert {row[4] for row in rows if row[1] == "SWEET"} == {NOTHING}
+    assert NOTHING not in {row[4] for row in rows if row[1] == "Early-Exit"}
+
+
+def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
+    sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "learning_rate": [0.01, 0.9]})
+    for cell in sweep.cells:
+        if cell.method.name == "joint":
+            write_products(tmp_path / cell.folder / FILE, {0: products_of(cell.seed)})
+    compared = study(load_results(tmp_path), resamples=20).compared
+    found = conflict_study(compared, resamples=20)
+    assert found.maps["minilm-l6", "joint"]["0 % of training"].batches == 3 * 3  # seeds, batches
+    assert found.relation["models"].to_pylist() == [3]
+
+
+def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
+    record_all(tmp_path)
+    found = conflict_study(load_results(tmp_path))
+    assert not found.maps
+    assert not found.points.num_rows
+    assert not found.relation.num_rows
+
+
+def test_the_report_shows_it_and_how_calibrated_the_exits_are(folder: Path) -> None:
+    files = study_report(folder, folder / "report", resamples=20)
+    figures = {"conflict-joint-minilm-l6", "conflict-gap-joint-minilm-l6", "reliability-sweet-minilm-l6"}
+    assert {f"figures/{name}.svg" for name in figures} <= set(files)
+    assert "conflict-sweet" not in " ".join(files)
+    assert "Does conflict tell the gap?" in files["tables/conflict-relation.md"].read_text()
+    assert " → " in files["tables/calibration.md"].read_text()
+
+
+def test_records_of_kept_models_belong_to_their_cells(folder: Path) -> None:
+    record = next(folder.rglob("record.json"))
+    (record.parent / "run").mkdir()
+    kept = record.parent / "run" / "train.json"
+    kept.write_text(record.read_text().replace('"cell"', '"other"'))
+    assert is_sweep(folder)
+    (record.parent.parent / "unfinished" / "run").mkdir(parents=True)
+    shutil.copy(kept, record.parent.parent / "unfinished" / "run" / "train.json")
+    assert is_sweep(folder), "a cell whose training has ended and whose scores are still to come"
+    kept.rename(folder / "train.json")
+    assert not is_sweep(folder)

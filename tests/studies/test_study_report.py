@@ -1,0 +1,76 @@
+"""The report of a sweep: every number out of the records, beside the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offramp.studies.training.report import study_report
+from offramp.studies.training.results import load_results
+from offramp.studies.training.study import study
+from offramp.studies.training.tables import in_points, name_of, study_tables
+from tests.studies.made_up_trials import SKILLS, SWEEP, record_all
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweet-toy")
+    record_all(path, {**SWEEP, "train_sizes": [200, 500], "seeds": [0]})
+    return path
+
+
+def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Path) -> None:
+    files = study_report(folder, tmp_path / "a", resamples=30)
+    assert {name for name in files if name.endswith(".svg")} == {
+        f"figures/{name}-minilm-l6.svg"
+        for name in ("curves", "exits", "differences", "sizes", *(f"reliability-{m}" for m in SKILLS))
+    }
+    assert {name for name in files if name.startswith("tables/")} == {
+        f"tables/{name}.md"
+        for name in (
+            *("differences", "individual", "exits", "curves", "curve-differences", "winners", "sizes"),
+            "calibration",
+        )
+    }
+    again = study_report(folder, tmp_path / "b", resamples=30)
+    assert all(path.read_bytes() == again[name].read_bytes() for name, path in files.items())
+    report = files["report.md"].read_text()
+    assert report.startswith(f"# {folder.name}\n\n12 models, 4 comparisons.")
+    assert "![curves minilm l6](figures/curves-minilm-l6.svg)" in report
+
+
+def test_differences_stand_beside_the_papers(folder: Path) -> None:
+    found = study(load_results(folder), resamples=30)
+    table = study_tables(found)["differences"]
+    assert table.header[-2:] == ("Multi-Model − Early-Exit", "SWEET − Early-Exit")
+    assert table.rows[-1][-2:] == ("+2.3", "+1.1")
+    row = next(r for r in found.differences.to_pylist() if r["measure"] == "exits" and r["method"] == "sweet")
+    line = next(r for r in table.rows if r[1:3] == (row["where"], f"{row['train_size']:,}"))
+    assert line[-1] == in_points(row["difference"], row["low"], row["high"])
+    assert [r[1] for r in table.rows].count("mean of 2 tasks") == 2
+
+
+def test_sizes_stand_side_by_side(folder: Path) -> None:
+    table = study_tables(study(load_results(folder), resamples=30))["sizes"]
+    assert table.header == ("encoder", "task", "method", "200", "500")
+    assert {row[1] for row in table.rows} == {"sst2", "rte", "mean of 2 tasks"}
+
+
+def test_learning_rates_have_a_table(tmp_path: Path) -> None:
+    record_all(tmp_path, {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]})
+    table = study_tables(study(load_results(tmp_path), resamples=30))["learning-rates"]
+    assert [row[2] for row in table.rows] == ["", "best"] * 3
+    layers = table.header[6:]
+    assert len(layers) > 1
+    assert all(name.startswith("layer ") for name in layers)
+    for row in table.rows:
+        assert float(row[5]) == pytest.approx(np.mean([float(cell) for cell in row[6:]]), abs=1e-3)
+
+
+def test_names_in_print() -> None:
+    assert name_of("joint") == "Early-Exit"
+    assert name_of("multi_model") == "Multi-Model"
+    assert name_of("two_stage") == "two stage"
+    assert in_points(0.0114, -0.002, 0.0301) == "+1.1 [−0.2, +3.0]"

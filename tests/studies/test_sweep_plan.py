@@ -1,0 +1,138 @@
+"""A sweep's YAML file: what it spans, and what it says when it cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp._core.errors import ConfigError
+from offramp.studies.training.plan import make_sweep, read_sweep
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("sweet-*.yaml"))
+SMALL: dict[str, Any] = {"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]}
+
+
+def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "spanned.yaml"
+    path.write_text(
+        """
+        backbones: {minilm-l6: [1, 2, 4, 6], owner/other: }
+        tasks: {sst2: [200, 500], rte: all}
+        strategies:
+          joint:
+          linear: {strategy: joint, weights: linear, gates: true, criterion: learned}
+        seeds: [0, 1]
+        learning_rate: [5e-5, 1.0e-4]
+        training: {epochs: 1, batch_size: 8, precision: auto}
+        max_length: 64
+        conflict: [0, 1]
+        """
+    )
+    sweep = read_sweep(path)
+    assert sweep.name == "spanned"
+    assert len(sweep.cells) == 2 * (2 + 1) * 2 * 2 * 2
+    assert [cell.seed for cell in sweep.cells] == [0] * 24 + [1] * 24  # seed by seed
+    first, last = sweep.cells[0], sweep.cells[-1]
+    assert first.exits == (1, 2, 4, 6)
+    assert (last.exits, last.train_size, last.learning_rate) == (None, None, 1e-4)
+    assert (last.method.strategy, last.method.options) == ("joint", {"weights": "linear"})
+    assert last.method.gates
+    assert (first.rule, last.rule) == ("confidence", "learned")
+    assert first.folder == Path("minilm-l6/sst2/joint/n200-lr5e-05-seed0")
+    assert last.folder == Path("owner-other/rte/linear/nall-lr0.0001-seed1")
+    assert last.options.strategy_options == {"weights": "linear"}
+    assert (last.options.epochs, last.options.batch_size, last.options.learning_rate) == (1, 8, 1e-4)
+    assert first.conflict == (0.0, 1.0)
+    assert first.to_dict()["conflict"] == [0.0, 1.0]
+
+
+def test_members_of_a_cascade_share_no_layer_to_conflict_in() -> None:
+    sweep = make_sweep({**SMALL, "strategies": ["joint", "multi_model"], "conflict": 1})
+    assert [cell.conflict for cell in sweep.cells] == [(1.0,), ()]
+    assert "conflict" not in make_sweep(SMALL).cells[0].to_dict()  # as in older records
+
+
+def test_learning_rates_by_method() -> None:
+    sweep = make_sweep(
+        {**SMALL, "strategies": ["joint", "sweet"], "learning_rate": {"joint": 5e-5, "sweet": 1e-4}}
+    )
+    assert [(c.method.name, c.learning_rate) for c in sweep.cells] == [("joint", 5e-5), ("sweet", 1e-4)]
+    assert make_sweep(SMALL).cells[0].learning_rate is None
+
+
+def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
+    (cell,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).cells
+    assert cell.folder.parts[0] == "enc"
+    assert cell.to_dict()["backbone"] == "enc"
+    assert cell.backbone == str(tmp_path / "enc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strateges": ["joint"]}, "Did you mean 'strategies'"),
+        ({"tasks": []}, "needs tasks"),
+        ({"seeds": ["a"]}, "whole numbers from 0 on in seeds, got 'a'"),
+        ({"train_sizes": [0]}, "whole numbers from 1 on in train_sizes, got 0"),
+        ({"backbones": {"minilm-l6": [0]}}, "from 1 on in exits, got 0"),
+        ({"conflict": [50]}, "between 0 and 1 in conflict, got 50"),
+        ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
+        ({"learning_rate": [5]}, "learning_rate between 0 and 1, got 5"),
+        ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'jiont'"),
+        ({"learning_rate": 1e-4, "tuned_on": "results/lr"}, "not both"),
+        ({"training": {"epoch": 2}}, "Did you mean 'epochs'"),
+        ({"training": {"learning_rate": 1e-4}}, "unknown option in training 'learning_rate'"),
+        ({"training": {"batch_size": 0}}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"training": ["epochs"]}, r"options by name in training, got \['epochs'\]"),
+        ({"training": {"epochs": "two"}}, "epochs must be a positive number, got 'two'"),
+        ({"training": {"batch_size": 2.5}}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"strategies": {"joint": "linear"}}, "options by name for strategy 'joint', got 'linear'"),
+        ({"strategies": {"joint": {"gates": "no"}}}, "true or false as gates of 'joint', got 'no'"),
+        ({"strategies": {"joint": {"criterion": 5}}}, "a name as criterion, got 5"),
+        ({"criterion": ["energy"]}, r"a name as criterion, got \['energy'\]"),
+        ({"pooling": 5}, "a name as pooling, got 5"),
+        ({"max_length": "64"}, "whole numbers from 0 on in max_length, got '64'"),
+        ({"tuned_on": 5}, "a name as tuned_on, got 5"),
+        ({"seeds": []}, "needs seeds"),
+        ({"seeds": 10**12}, "up to 2147483647 in seeds"),
+        ({"strategies": ["joint"], "learning_rate": {"joint": 1e-4, "jiont": 1e-4}}, "Did you mean 'joint'"),
+        ({"seeds": [0, 0]}, "two cells of the sweep are one"),
+    ],
+)
+def test_what_cannot_work(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_sweep({**SMALL, **change})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("- a", "must hold a sweep's keys"), ("a: [", "cannot be read as YAML")]
+)
+def test_files_that_are_no_sweep(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="no sweep at"):
+        read_sweep(tmp_path / "y.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configs_of_the_repository(path: Path) -> None:
+    from offramp.studies.grid import check_trials
+
+    sweep = read_sweep(path)
+    check_trials(sweep.cells)
+    assert {cell.method.name for cell in sweep.cells}
+    assert path.stem.startswith(sweep.name)  # some add to the results of another one
+
+
+def test_there_are_configs() -> None:
+    assert {path.stem for path in CONFIGS} >= {
+        "sweet-lr",
+        "sweet-minilm",
+        "sweet-mpnet",
+        "sweet-others",
+        "sweet-sizes",
+        "sweet-paper",
+    }
