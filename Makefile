@@ -30,7 +30,7 @@ test: install  ## all quick tests, offline
 textattack: install  ## the bridge to TextAttack, tested against the library
 	$(BIN)/python -m pip install --progress-bar on -e '.[textattack]'
 	$(BIN)/python -m pip install --progress-bar on --no-deps textattack==0.3.11
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/attacks/test_textattack.py tests/docs/test_textattack.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations/test_textattack.py tests/docs/test_textattack.py
 
 docs: install  ## copy the tables of the reports into docs
 	$(BIN)/cog -r docs/papers.md docs/performance.md

@@ -25,10 +25,10 @@ class SurrogateSearch(Search):
 
     A text's evidence after some changes is guessed by `AdditiveSurrogate`, and where it would leave by
     `ExitPredictor`: under noise of the size that the guesses were seen to have, so that a text that should leave
-    late by a wide margin comes before one that just should. Of equals the one counts that passes the exits' thresholds by less. Each
-    round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes,
-    and learns from the answers. Nothing is asked after success, where some rounds in a row found nothing stronger,
-    or of a victim that nothing can slow down.
+    late by a wide margin comes before one that just should. Of equals the one counts that passes the exits'
+    thresholds by less. Each round grows sets of changes word by word, up to the budget, asks the victim about the
+    best few of all sizes, and learns from the answers. Nothing is asked after success, where some rounds in a row
+    found nothing stronger, or of a victim that nothing can slow down.
 
     Attributes:
         forecast: profiles of the words, and the policy.
