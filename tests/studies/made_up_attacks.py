@@ -30,7 +30,7 @@ STRENGTH = {"same-word": 0.8, "words-1": 0.4, "textfooler-last": 0.0, "random-wo
 TASKS = {"sst2": (0, 1), "rte": (0, 1)}
 
 
-def made_up_cells(tasks: Any = TASKS, attacks: Any = ATTACKS) -> list[AttackTrial]:
+def made_up_trials(tasks: Any = TASKS, attacks: Any = ATTACKS) -> list[AttackTrial]:
     """Two methods, two exit rules."""
     return [
         AttackTrial(
@@ -90,7 +90,7 @@ def made_up_rows(cell: AttackTrial, examples: int = 40) -> list[dict[str, Any]]:
 
 def record_study(folder: Path, cells: list[AttackTrial] | None = None) -> list[AttackTrial]:
     """Write rows and record of every cell."""
-    cells = made_up_cells() if cells is None else cells
+    cells = made_up_trials() if cells is None else cells
     policy = Policy(make_criterion("confidence", 0.9), LAYERS)
     for cell in cells:
         metadata = {

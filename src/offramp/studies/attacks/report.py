@@ -11,10 +11,10 @@ from offramp.reports.style import save_figure
 from offramp.reports.text_table import TextTable, doubts_table, plain_markdown
 from offramp.studies.attacks.compare import difference_table, number_table
 from offramp.studies.attacks.figures import attack_figures
-from offramp.studies.attacks.results import load_attacked, load_transfers
+from offramp.studies.attacks.results import load_attacks, load_transfers
 from offramp.studies.attacks.study import AttackStudy, attack_study
-from offramp.studies.attacks.tables import attack_tables, base_of
-from offramp.studies.attacks.transfer_tables import matrices, summary_table
+from offramp.studies.attacks.tables import attack_tables
+from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ def attack_report(folder: str | Path, output: str | Path, *, resamples: int = 10
         DataError: where there are no attacks, or an attack's rows are missing.
         OfframpError: where the report cannot be written.
     """
-    found = attack_study(load_attacked(folder), load_transfers(folder), resamples=resamples)
+    found = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
     target, written = Path(output), dict[str, Path]()
     pictures: dict[str, str] = {}
     for name, figure in attack_figures(found).items():
@@ -59,7 +59,7 @@ def all_tables(study: AttackStudy) -> dict[str, TextTable]:
     tables = attack_tables(study)
     carried = summary_table(study.transfers)
     tables |= {"transfer": carried} if carried.rows else {}
-    for matrix in matrices(study.transfers):
+    for matrix in transfer_matrices(study.transfers):
         tables[f"transfer-{matrix.attack}-{matrix.task}-{matrix.backbone}"] = matrix.table()
     doubts = doubts_table(study.doubts)
     return tables | ({"doubts": doubts} if doubts.rows else {})
@@ -69,8 +69,7 @@ def data_tables(study: AttackStudy) -> dict[str, pa.Table]:
     """Every table for computing with, by file name."""
     found = {"numbers": number_table(study)}
     for name, axis in AXES.items():
-        base = base_of(study, axis)
-        rows = difference_table(study, axis, lambda values, base=base: base)  # type: ignore[misc]
+        rows = difference_table(study, axis)
         found |= {name: rows} if rows.num_rows else {}
     return found | ({} if study.transfers is None else {"transfer": study.transfers})
 
@@ -86,8 +85,8 @@ def as_csv(table: pa.Table) -> str:
 
 def markdown(title: str, study: AttackStudy, tables: dict[str, TextTable], pictures: dict[str, str]) -> str:
     """The whole report as one Markdown file that shows the figures beside it."""
-    models = len({(one.place.backbone, one.place.task, one.place.method, one.seed) for one in study.attacked})
-    told = [f"{len(study.attacked)} attacks on {models} models, {len(study.numbers)} settings."]
+    models = len({(*attack.setting[:3], attack.seed) for attack in study.attacks})
+    told = [f"{len(study.attacks)} attacks on {models} models, {len(study.settings)} settings."]
     images = [f"![{name.replace('-', ' ')}](figures/{file})" for name, file in pictures.items()]
     parts = [table.markdown().strip() for table in tables.values()]
     return "\n\n".join([f"# {plain_markdown(title)}", *told, *images, *parts]) + "\n"
