@@ -57,7 +57,7 @@ class PlanModel(BaseModel):
             )
         except ValidationError as error:
             lines = dict.fromkeys(cls._line(detail) for detail in error.errors())
-            raise ConfigError("\n".join(lines)) from error
+            raise ConfigError(";\n".join(lines)) from error
 
     @classmethod
     def _line(cls, error: Mapping[str, Any]) -> str:
