@@ -44,7 +44,7 @@ def test_a_sweep_whose_models_were_kept_is_still_a_sweep(trained: Any) -> None:
 
 
 def test_the_cells_of_a_plan(trained: Any) -> None:
-    cells = plan_of(trained).cells
+    cells = plan_of(trained).trials
     assert len(cells) == 2 * 2 * 2 * 2
     assert [cell.victim.seed for cell in cells] == [0] * 8 + [1] * 8  # balanced where it is stopped
     assert cells[0].folder.parts[-2:] == ("confidence", "same-word")
@@ -54,9 +54,9 @@ def test_the_cells_of_a_plan(trained: Any) -> None:
     described = cells[0].to_dict()
     assert trained["models"].parent.as_posix() not in str(described)
     assert described["setting"]["target"] == {"max_accuracy_drop": 0.01}
-    assert {cell.method for cell in plan_of(trained, strategies=None).cells} == {"joint", "sweet"}
+    assert {cell.method for cell in plan_of(trained, strategies=None).trials} == {"joint", "sweet"}
     every = plan_of(trained, tasks=[trained["task"]])
-    assert {cell.victim.seed for cell in every.cells} == {0, 1}
+    assert {cell.victim.seed for cell in every.trials} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_the_configs_of_the_repository(path: Path) -> None:
     models = content["models"]
     for folder in models.values() if isinstance(models, dict) else [models]:
         sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
-        assert {cell.task for cell in sweep.cells} >= {task for task, _ in named(content["tasks"])}
-        assert {cell.method.name for cell in sweep.cells} >= set(content["strategies"])
+        assert {cell.task for cell in sweep.trials} >= {task for task, _ in named(content["tasks"])}
+        assert {cell.method.name for cell in sweep.trials} >= set(content["strategies"])
 
 
 def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None:
@@ -127,12 +127,12 @@ def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None
 def test_learned_gates_come_from_a_sweep_of_their_own(trained: Any) -> None:
     models = {"others": trained["keys"]["models"], "learned": trained["keys"]["models"]}
     plan = plan_of(trained, models=models, strategies="joint", criteria=["confidence", "learned"])
-    assert {cell.criterion for cell in plan.cells} == {"confidence", "learned"}
-    assert all(cell.victim.gates for cell in plan.cells if cell.criterion == "learned")
+    assert {cell.criterion for cell in plan.trials} == {"confidence", "learned"}
+    assert all(cell.victim.gates for cell in plan.trials if cell.criterion == "learned")
 
 
 def test_what_a_cell_leaves_behind(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
+    cell = plan_of(trained).trials[0]
     assert run_trial(cell, tmp_path) == "done"
     folder = tmp_path / cell.folder
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -194,35 +194,35 @@ def test_a_killed_study_goes_on_inside_its_cell(
     monkeypatch.setattr(attack_cell, "calibration_trace", counting)
     with pytest.raises(Stop):
         run_grid(plan, tmp_path / "a")
-    assert [is_recorded(cell, tmp_path / "a") for cell in plan.cells] == [True, False, False, False]
+    assert [is_recorded(cell, tmp_path / "a") for cell in plan.trials] == [True, False, False, False]
     monkeypatch.setattr(
         run_module, "attack_group", lambda v, r, e, *x: attacked.extend(i.id for i in e) or group(v, r, e, *x)
     )
     assert run_grid(plan, tmp_path / "a") == {}
     assert len(attacked) == 4 * 36  # no example twice
     assert len(traced) == 2  # once a model, however many criteria
-    for cell in plan.cells:
+    for cell in plan.trials:
         one, other = (AttackResult.load(tmp_path / name / cell.folder) for name in ("whole", "a"))
         timed = ["seconds", "similarity"]
         assert one.table.drop_columns(timed) == other.table.drop_columns(timed)
     told: list[str] = []
-    assert run_grid(plan, tmp_path / "a", watch=lambda cell, status, _: told.append(status)) == {}
+    assert run_grid(plan, tmp_path / "a", on_status=lambda cell, status, _: told.append(status)) == {}
     assert set(told) == {"done"}
 
 
 def test_a_cell_that_is_held_elsewhere_and_one_that_changed(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
+    cell = plan_of(trained).trials[0]
     (tmp_path / cell.folder).mkdir(parents=True)
     with FileLock(tmp_path / cell.folder / LOCK):
         assert run_trial(cell, tmp_path) == "elsewhere"
     run_trial(cell, tmp_path)
-    other = plan_of(trained, options={"rounds": 2, "top_n": 4, "beam": 1}).cells[0]
+    other = plan_of(trained, options={"rounds": 2, "top_n": 4, "beam": 1}).trials[0]
     with pytest.raises(ConfigError, match="a cell with another attack"):
         is_recorded(other, tmp_path)
 
 
 def test_labels_that_the_model_does_not_know(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
+    cell = plan_of(trained).trials[0]
     data = load_data(trained["task"])
     other = type(data)(data.name, data.splits, ("x", "y"), data.kind, data.pair, data.metrics)
     with pytest.raises(DataError, match="trained on other labels than"):
@@ -232,7 +232,7 @@ def test_labels_that_the_model_does_not_know(trained: Any, tmp_path: Path) -> No
 def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
     recipes = {"random-word": None, "waffle-universal": {"trigger": "film"}}
     plan = plan_of(trained, recipes=recipes, tasks={trained["task"]: 0}, transfer=True)
-    carried = [cell for cell in plan.cells if isinstance(cell, TransferTrial)]
+    carried = [cell for cell in plan.trials if isinstance(cell, TransferTrial)]
     assert len(carried) == 2 * 2  # models × recipes
     assert run_grid(plan, tmp_path) == {}
     data = load_data(trained["task"])
@@ -269,7 +269,7 @@ def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["sweep", str(config), "--output", str(output), "--json"]
     assert run([*arguments, "--dry-run"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["cells"], told["waiting"]) == (6, 6)
+    assert (told["trials"], told["waiting"]) == (6, 6)
     assert not output.exists()
     assert run(arguments) == 0
     captured = capsys.readouterr()

@@ -95,7 +95,7 @@ def test_comparisons_have_exits_areas_and_winners(toy: Path) -> None:
 
 def test_a_sweep_that_is_not_complete_yet(toy: Path, tmp_path: Path) -> None:
     shutil.copytree(toy, tmp_path, dirs_exist_ok=True)
-    cells = make_sweep(SWEEP).cells
+    cells = make_sweep(SWEEP).trials
     gone = next(c for c in cells if (c.task, c.method.name, c.seed) == ("rte", "sweet", 2))
     shutil.rmtree(tmp_path / gone.folder)
     found = study(load_results(tmp_path), resamples=FEW)
@@ -133,7 +133,7 @@ def test_methods_without_a_common_seed_are_not_paired(toy: Path) -> None:
 
 def test_sizes_beyond_the_data_are_all_there_are(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "seeds": [0], "train_sizes": [200, 500, 900]})
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         path = tmp_path / cell.folder / "record.json"
         record = json.loads(path.read_text(encoding="utf-8"))
         record["metrics"]["train_examples"] = min(cell.train_size or 0, 300)
@@ -175,7 +175,7 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
     assert "3 models with other learning rates" in found.left_out[0]
 
     plan = {**SWEEP, "tuned_on": str(tmp_path)}
-    assert {cell.learning_rate for cell in with_tuned_rates(make_sweep(plan)).cells} == {0.9}
+    assert {cell.learning_rate for cell in with_tuned_rates(make_sweep(plan)).trials} == {0.9}
     assert with_tuned_rates(make_sweep(SWEEP)) == make_sweep(SWEEP)
     with pytest.raises(ConfigError, match=r"trec was used to choose learning rates .* leave it out"):
         with_tuned_rates(make_sweep({**plan, "tasks": ["trec"]}))
@@ -192,7 +192,7 @@ def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
         load_results(tmp_path)
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["sst2"], "seeds": [0]})
     assert is_sweep(tmp_path)
-    (tmp_path / sweep.cells[0].folder / "trace.npz").unlink()
+    (tmp_path / sweep.trials[0].folder / "trace.npz").unlink()
     with pytest.raises(DataError, match="no trace at"):
         load_results(tmp_path)
 
@@ -217,7 +217,7 @@ def test_rates_are_taken_from_a_finished_sweep_alone(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, plan)
     assert run_grid(sweep, tmp_path) == {}  # all is recorded: it only notes what there is to be
     assert set(tuned_rates(tmp_path).values()) == {0.9}
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         if cell.learning_rate == 0.9:
             shutil.rmtree(tmp_path / cell.folder)
     with pytest.raises(ConfigError, match=r"trec/joint/nall-lr0\.9-seed0 has no record yet .* finish"):

@@ -31,7 +31,7 @@ def products_of(seed: int) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     sweep = record_all(tmp_path)
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         found = products_of(cell.seed)
         if cell.method.name == "joint":
             write_products(tmp_path / cell.folder / FILE, {0: found, 50: found, 100: found})
@@ -99,7 +99,7 @@ def test_a_moment_that_a_method_lacks_is_a_gap_in_the_table(folder: Path) -> Non
 
 def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "learning_rate": [0.01, 0.9]})
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         if cell.method.name == "joint":
             write_products(tmp_path / cell.folder / FILE, {0: products_of(cell.seed)})
     compared = study(load_results(tmp_path), resamples=20).compared

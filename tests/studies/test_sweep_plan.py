@@ -32,9 +32,9 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
     )
     sweep = read_sweep(path)
     assert sweep.name == "spanned"
-    assert len(sweep.cells) == 2 * (2 + 1) * 2 * 2 * 2
-    assert [cell.seed for cell in sweep.cells] == [0] * 24 + [1] * 24  # seed by seed
-    first, last = sweep.cells[0], sweep.cells[-1]
+    assert len(sweep.trials) == 2 * (2 + 1) * 2 * 2 * 2
+    assert [cell.seed for cell in sweep.trials] == [0] * 24 + [1] * 24  # seed by seed
+    first, last = sweep.trials[0], sweep.trials[-1]
     assert first.exits == (1, 2, 4, 6)
     assert (last.exits, last.train_size, last.learning_rate) == (None, None, 1e-4)
     assert (last.method.strategy, last.method.options) == ("joint", {"weights": "linear"})
@@ -50,20 +50,20 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
 
 def test_members_of_a_cascade_share_no_layer_to_conflict_in() -> None:
     sweep = make_sweep({**SMALL, "strategies": ["joint", "multi_model"], "conflict": 1})
-    assert [cell.conflict for cell in sweep.cells] == [(1.0,), ()]
-    assert "conflict" not in make_sweep(SMALL).cells[0].to_dict()  # as in older records
+    assert [cell.conflict for cell in sweep.trials] == [(1.0,), ()]
+    assert "conflict" not in make_sweep(SMALL).trials[0].to_dict()  # as in older records
 
 
 def test_learning_rates_by_method() -> None:
     sweep = make_sweep(
         {**SMALL, "strategies": ["joint", "sweet"], "learning_rate": {"joint": 5e-5, "sweet": 1e-4}}
     )
-    assert [(c.method.name, c.learning_rate) for c in sweep.cells] == [("joint", 5e-5), ("sweet", 1e-4)]
-    assert make_sweep(SMALL).cells[0].learning_rate is None
+    assert [(c.method.name, c.learning_rate) for c in sweep.trials] == [("joint", 5e-5), ("sweet", 1e-4)]
+    assert make_sweep(SMALL).trials[0].learning_rate is None
 
 
 def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
-    (cell,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).cells
+    (cell,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).trials
     assert cell.folder.parts[0] == "enc"
     assert cell.to_dict()["backbone"] == "enc"
     assert cell.backbone == str(tmp_path / "enc")
@@ -122,8 +122,8 @@ def test_the_configs_of_the_repository(path: Path) -> None:
     from offramp.studies.grid import check_trials
 
     sweep = read_sweep(path)
-    check_trials(sweep.cells)
-    assert {cell.method.name for cell in sweep.cells}
+    check_trials(sweep.trials)
+    assert {cell.method.name for cell in sweep.trials}
     assert path.stem.startswith(sweep.name)  # some add to the results of another one
 
 

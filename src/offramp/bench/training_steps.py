@@ -177,7 +177,7 @@ def _strategy(
     def seconds(part: TrainedPart) -> float:
         return _timed(trainer_of(part, rows, strategy, options, seed, folder, model))
 
-    if name == "multi_model":
+    if strategy.trains_alone:
         return lambda: sum(seconds(part) for part in parts)
     return lambda: max(seconds(part) for part in parts)
 

@@ -87,7 +87,7 @@ class Plan(Protocol):
         """Results go to `results/NAME` unless told otherwise."""
 
     @property
-    def cells(self) -> Sequence[Trial]:
+    def trials(self) -> Sequence[Trial]:
         """In the order in which they are run."""
 
 
@@ -98,7 +98,7 @@ def run_grid(
     engine: str = "local",
     keep_models: bool = False,
     workers: int | None = None,
-    watch: OnStatus = lambda cell, status, reason: None,
+    on_status: OnStatus = lambda cell, status, reason: None,
 ) -> dict[str, str]:
     """Run every cell that has no record yet.
 
@@ -109,7 +109,7 @@ def run_grid(
             the folder).
         keep_models: keep what a cell would delete in the end, such as a trained model.
         workers: for ray, cells at once; by default as many as the cluster has processors for.
-        watch: is told about every cell, once what it is doing changes.
+        on_status: is told about every cell, once what it is doing changes.
 
     Returns:
         Reasons by cell, for those that failed; they are tried again when the grid is run again.
@@ -120,12 +120,12 @@ def run_grid(
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
     folder = Path(output)
-    check_trials(plan.cells)
-    write_text(folder / PLANNED, "".join(f"{cell}\n" for cell in plan.cells))
+    check_trials(plan.trials)
+    write_text(folder / PLANNED, "".join(f"{cell}\n" for cell in plan.trials))
     left: dict[int, list[Trial]] = {}
-    for cell in plan.cells:
+    for cell in plan.trials:
         done = is_recorded(cell, folder)
-        watch(cell, "done" if done else "waiting", "")
+        on_status(cell, "done" if done else "waiting", "")
         if not done:
             left.setdefault(cell.stage, []).append(cell)
     failed: dict[str, str] = {}
@@ -133,23 +133,25 @@ def run_grid(
         if engine == "ray":
             from offramp.studies.ray_grid import run_on_ray
 
-            failed |= run_on_ray(left[stage], folder, keep_models=keep_models, workers=workers, watch=watch)
+            failed |= run_on_ray(
+                left[stage], folder, keep_models=keep_models, workers=workers, on_status=on_status
+            )
         else:
-            failed |= _run_here(left[stage], folder, keep_models, watch)
+            failed |= _run_here(left[stage], folder, keep_models, on_status)
     return failed
 
 
-def _run_here(cells: Sequence[Trial], folder: Path, keep_models: bool, watch: OnStatus) -> dict[str, str]:
+def _run_here(cells: Sequence[Trial], folder: Path, keep_models: bool, on_status: OnStatus) -> dict[str, str]:
     from offramp.data import load_data
 
     load, failed = lru_cache(KEPT_IN_MEMORY)(load_data), {}
     for cell in cells:
-        watch(cell, "running", "")
+        on_status(cell, "running", "")
         try:
-            watch(cell, run_trial(cell, folder, keep_model=keep_models, load=load), "")
+            on_status(cell, run_trial(cell, folder, keep_model=keep_models, load=load), "")
         except OfframpError as error:
             failed[str(cell)] = str(error)
-            watch(cell, "failed", str(error))
+            on_status(cell, "failed", str(error))
     return failed
 
 

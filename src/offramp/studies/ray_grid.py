@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_on_ray(
-    cells: Sequence[Trial], output: Path, *, keep_models: bool, workers: int | None, watch: OnStatus
+    cells: Sequence[Trial], output: Path, *, keep_models: bool, workers: int | None, on_status: OnStatus
 ) -> dict[str, str]:
     """Run cells on the cluster that RAY_ADDRESS names, or on this machine.
 
@@ -37,25 +37,25 @@ def run_on_ray(
         while waiting and len(running) < at_once:
             cell = waiting.pop(0)
             running[remote.remote(cell, output.resolve(), keep_model=keep_models)] = cell
-            watch(cell, "running", "")
+            on_status(cell, "running", "")
         over, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
         for task in over:
             cell = running.pop(task)
-            reason = _collect(ray, task, cell, watch)
+            reason = _collect(ray, task, cell, on_status)
             if reason:
                 failed[str(cell)] = reason
     return failed
 
 
-def _collect(ray: Any, task: Any, cell: Trial, watch: OnStatus) -> str:
+def _collect(ray: Any, task: Any, cell: Trial, on_status: OnStatus) -> str:
     """Why a cell failed; nothing where it did not."""
     try:
-        watch(cell, ray.get(task), "")
+        on_status(cell, ray.get(task), "")
     except OfframpError as error:  # raised by the cell: ray passes it on as its own kind
         reason = str(getattr(error, "cause", error))
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
         reason = f"its worker died {RETRIES + 1} times: {str(error).splitlines()[0]}"
     else:
         return ""
-    watch(cell, "failed", reason)
+    on_status(cell, "failed", reason)
     return reason

@@ -24,7 +24,7 @@ from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
 from offramp.training.folder import check_run_settings, last_checkpoint, noted_seconds, save_model
 from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
-from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
+from offramp.training.strategies import ONE_PHASE, STRATEGIES, Phase, Strategy, make_strategy, read_options
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
 
 RECORD = "train.json"
@@ -68,7 +68,7 @@ def train(
     settings = TrainingOptions(**{**asdict(options or TrainingOptions()), **overrides})
     method = make_strategy(strategy, **settings.strategy_options)
     settings = replace(settings, strategy_options=read_options(strategy, settings.strategy_options))
-    _check_fit(model, strategy)
+    _check_fit(model, method)
     refuse_shared_layers(model, method)
     model.config.strategy = strategy
     folder = Path(output_dir)
@@ -120,15 +120,16 @@ def _described(model: SegmentedModel, strategy: str, rows: Any, settings: Traini
     }
 
 
-def _check_fit(model: SegmentedModel, strategy: str) -> None:
+def _check_fit(model: SegmentedModel, strategy: Strategy) -> None:
     cascade = isinstance(model, MultiModelForSequenceClassification)
-    if strategy == "multi_model" and not cascade:
+    if strategy.trains_alone and not cascade:
         raise ConfigError(
-            "strategy 'multi_model' trains separate classifiers: make the model with "
+            f"strategy {strategy.name!r} trains separate classifiers: make the model with "
             "MultiModelForSequenceClassification.from_backbone"
         )
-    if strategy != "multi_model" and cascade:
-        raise ConfigError(f"a Multi-Model cascade is trained with strategy 'multi_model', not {strategy!r}")
+    if cascade and not strategy.trains_alone:
+        separate = " or ".join(repr(name) for name, other in STRATEGIES.items() if other.trains_alone)
+        raise ConfigError(f"a Multi-Model cascade is trained with strategy {separate}, not {strategy.name!r}")
 
 
 @dataclass(frozen=True)

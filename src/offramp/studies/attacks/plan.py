@@ -148,11 +148,11 @@ class AttackPlan:
 
     Attributes:
         name: results go to `results/NAME` unless told otherwise.
-        cells: in the order in which they are run: seed by seed, so that a study that was stopped is balanced.
+        trials: in the order in which they are run: seed by seed, so that a study that was stopped is balanced.
     """
 
     name: str
-    cells: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
 
 
 def describe(victim: Trained, method: str) -> dict[str, Any]:

@@ -153,12 +153,12 @@ class TrainingSweep:
 
     Attributes:
         name: results go to `results/NAME` unless told otherwise.
-        cells: in the order in which they are run: seed by seed, so that a sweep that was stopped is balanced.
+        trials: in the order in which they are run: seed by seed, so that a sweep that was stopped is balanced.
         tuned_on: folder of the sweep whose best learning rates are taken, or None.
     """
 
     name: str
-    cells: tuple[TrainingTrial, ...]
+    trials: tuple[TrainingTrial, ...]
     tuned_on: Path | None = None
 
 

@@ -267,4 +267,4 @@ def with_tuned_rates(sweep: TrainingSweep) -> TrainingSweep:
             )
         return replace(cell, learning_rate=rates[key])
 
-    return replace(sweep, cells=tuple(rated(cell) for cell in sweep.cells))
+    return replace(sweep, trials=tuple(rated(cell) for cell in sweep.trials))
