@@ -19,13 +19,14 @@ from offramp.attacks import RECIPES, AttackResult, Options, transfer
 from offramp.attacks import run as run_module
 from offramp.cli.main import run
 from offramp.data import load_data
-from offramp.studies.attacks import trial as attack_cell
-from offramp.studies.attacks.plan import KEYS, is_attack_plan, make_attack_plan
-from offramp.studies.attacks.transfer_plan import TransferTrial
-from offramp.studies.attacks.trial import load_victim, tuned
+from offramp.studies.attacks import victims
+from offramp.studies.attacks.plan import AttackStudyKeys, is_attack_plan, make_attack_plan
+from offramp.studies.attacks.transfer import TransferTrial, transfer_trials
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
-from offramp.studies.training.plan import named, read_keys, read_sweep
+from offramp.studies.plan_models import read_keys
+from offramp.studies.training.plan import read_sweep
 from offramp.studies.training.results import is_sweep, load_results
+from tests.studies.made_up_attacks import made_up_trials
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -76,14 +77,14 @@ def test_the_cells_of_a_plan(trained: Any) -> None:
         ({"strategies": "two_stage"}, "no model of .*two_stage, seed 0"),
         ({"train_size": 7}, "no model below .* has that train_size"),
         ({"max_cost": 0.5, "max_accuracy_drop": 0.1}, "max_accuracy_drop or for max_cost, not both"),
-        ({"examples": 0}, "expected whole numbers from 1 on in examples, got 0"),
-        ({"split": "train"}, "unknown split to attack 'train'"),
+        ({"examples": 0}, "expected a number of at least 1 in examples, got 0"),
+        ({"split": "train"}, "expected 'validation' or 'test' in split, got 'train'"),
         ({"transfer": ["same-wort"]}, "unknown recipe in transfer 'same-wort'. Did you mean 'same-word'"),
-        ({"recipes": {"a b": None, "a-b": None}}, "two cells of the study are one"),
-        ({"recipes": {"same-word": 5}}, "expected options of 'same-word', .* got 5"),
-        ({"options": "rounds"}, "expected options of .*, got 'rounds'"),
-        ({"max_accuracy_drop": "little"}, "expected a number as max_accuracy_drop, got 'little'"),
-        ({"train_size": "some"}, "expected a number as train_size, got 'some'"),
+        ({"recipes": {"a b": None, "a-b": None}}, "two trials of the study are the same"),
+        ({"recipes": {"same-word": 5}}, "expected options by name in recipes.same-word, got 5"),
+        ({"options": "rounds"}, "expected values by name in options, got 'rounds'"),
+        ({"max_accuracy_drop": "little"}, "expected a number in max_accuracy_drop, got 'little'"),
+        ({"train_size": "some"}, "expected a whole number in train_size, got 'some'"),
     ],
 )
 def test_plans_that_cannot_work(changes: Any, message: str, trained: Any) -> None:
@@ -103,16 +104,31 @@ def test_recipes_and_options_are_checked_before_anything_runs(trained: Any, tmp_
 def test_the_configs_of_the_repository(path: Path) -> None:
     content = read_keys(path)
     assert is_attack_plan(content)
-    assert set(content) <= set(KEYS)
-    for name, own in named(content["recipes"]):
-        options = {key: value for key, value in (own or {}).items() if key != "recipe"}
-        assert (own or {}).get("recipe", name) in RECIPES
-        Options.of(**options)
-    models = content["models"]
-    for folder in models.values() if isinstance(models, dict) else [models]:
+    keys = AttackStudyKeys.read(content)
+    for name, own in keys.recipes.items():
+        assert ((own and own.recipe) or name) in RECIPES
+        Options.of(**((own and own.model_extra) or {}))
+    for folder in keys.models.values():
         sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
-        assert {cell.task for cell in sweep.trials} >= {task for task, _ in named(content["tasks"])}
-        assert {cell.method.name for cell in sweep.trials} >= set(content["strategies"])
+        assert {trial.task for trial in sweep.trials} >= set(keys.tasks)
+        assert {trial.method.name for trial in sweep.trials} >= set(keys.strategies)
+
+
+def test_trials_are_those_of_committed_records() -> None:
+    """A committed folder resumes only if its trials describe themselves as they did when they were recorded."""
+    trial = made_up_trials()[0]
+    victim = {"sweep": "toy", "folder": "m/sst2/joint/nall-seed0", "backbone": "minilm-l6", "task": "sst2"}
+    victim |= {"method": "joint", "strategy": "joint", "train_size": None, "learning_rate": None, "seed": 0}
+    attack = {"name": "same-word", "recipe": "same-word", "options": {}}
+    setting = {"target": {"max_accuracy_drop": 0.01}, "examples": 40, "split": "validation", "seed": 0}
+    shared = {"attack": attack, "setting": {**setting, "similarity": "use"}}
+    assert trial.to_dict() == {"victim": victim, "criterion": "confidence", **shared}
+    assert transfer_trials([trial])[0].to_dict() == {
+        "transfer_to": victim,
+        "criteria": ["confidence"],
+        "attacks": ["m/sst2/joint/nall-seed0/confidence/same-word"],
+        **shared,
+    }
 
 
 def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None:
@@ -172,7 +188,7 @@ def test_a_killed_study_goes_on_inside_its_cell(
     assert run_grid(plan, tmp_path / "whole") == {}
     attacked: list[int] = []
     traced: list[int] = []
-    group, tracing = run_module.attack_group, attack_cell.calibration_trace
+    group, tracing = run_module.attack_group, victims.calibration_trace
 
     def stopping(victim: Any, recipe: Any, examples: Any, *rest: Any) -> Any:
         if len(attacked) == 36 + 16:  # inside the second cell
@@ -191,7 +207,7 @@ def test_a_killed_study_goes_on_inside_its_cell(
             monkeypatch.setattr(module, "trace", original)
 
     monkeypatch.setattr(run_module, "attack_group", stopping)
-    monkeypatch.setattr(attack_cell, "calibration_trace", counting)
+    monkeypatch.setattr(victims, "calibration_trace", counting)
     with pytest.raises(Stop):
         run_grid(plan, tmp_path / "a")
     assert [is_recorded(cell, tmp_path / "a") for cell in plan.trials] == [True, False, False, False]
@@ -226,7 +242,7 @@ def test_labels_that_the_model_does_not_know(trained: Any, tmp_path: Path) -> No
     data = load_data(trained["task"])
     other = type(data)(data.name, data.splits, ("x", "y"), data.kind, data.pair, data.metrics)
     with pytest.raises(DataError, match="trained on other labels than"):
-        load_victim(cell.victim, other)
+        cell.load_victim(other)
 
 
 def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
@@ -239,11 +255,11 @@ def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
     for cell in carried:
         rows = pq.read_table(tmp_path / cell.folder / "transfer.parquet").to_pylist()
         assert len(rows) == 4 * 2  # attacks of (two models × two criteria), under two criteria
-        model = load_victim(cell.victim, data)
+        model = cell.load_victim(data)
         for row in rows:
             place = (row["source_method"], row["source_criterion"])
             source = next(a for a in cell.attacks if (a.method, a.criterion) == place)
-            policy = tuned(cell.victim, model, data, row["criterion"], cell.setting, tmp_path)
+            policy = cell.tuned(model, data, row["criterion"], tmp_path)
             moved = transfer(AttackResult.load(tmp_path / source.folder), model, policy)
             assert row["examples"] == len(moved)
             for side in ("clean", "adversarial"):
