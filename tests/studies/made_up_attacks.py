@@ -1,4 +1,4 @@
-"""Recorded cells of an attack study that was never run: rows made up, records written by the study's own code."""
+"""Recorded trials of an attack study that never ran: rows made up, records written by the study's own code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def made_up_model(task: str, method: str, seed: int) -> Trained:
 
 
 def made_up_rows(trial: AttackTrial, examples: int = 40) -> list[dict[str, Any]]:
-    """Half of the texts leave at the first exit; so many of them go to the last one as the attack is strong."""
+    """Half of the texts leave at the first exit; the stronger the attack, the more of them move to the last exit."""
     rng = np.random.default_rng([trial.victim.seed, len(trial.victim.task)])
     moved = rng.random(examples) < STRENGTH.get(trial.attack.name, 0.5) * (
         0.5 if trial.method == "sweet" else 1.0

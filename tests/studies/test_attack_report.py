@@ -120,8 +120,8 @@ def test_matrices_average_over_pairs_of_models(study: Any) -> None:
 
 
 def test_one_seed_shows_the_model_itself_in_parentheses(tmp_path: Path) -> None:
-    cells = made_up_trials({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})
-    record_transfer(tmp_path, record_study(tmp_path, cells))
+    trials = made_up_trials({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})
+    record_transfer(tmp_path, record_study(tmp_path, trials))
     (matrix,) = transfer_matrices(load_transfers(tmp_path))
     assert np.flatnonzero(matrix.own).tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
     assert matrix.table().rows[0][1] == "(0.60)"
