@@ -80,7 +80,7 @@ def test_trace_equals_the_models_own_forward(model: Any, texts: Any) -> None:
     np.testing.assert_allclose(run.logits, output.logits.numpy(), atol=1e-5)
     np.testing.assert_allclose(run.gates, output.gates.numpy(), atol=1e-5)
     lengths = inputs["attention_mask"].sum(1).numpy()
-    np.testing.assert_array_equal(run.costs, model.costs(lengths)[0])
+    np.testing.assert_array_equal(run.flops, model.costs(lengths)[0])
 
 
 def test_predictions_speak_the_users_language(model: Any) -> None:
