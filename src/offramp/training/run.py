@@ -88,7 +88,7 @@ def train(
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
     refuse_shared_layers(model, method)
-    model.config.strategy = strategy
+    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
@@ -107,7 +107,7 @@ def train(
     with run.claim(noted, later=noted):
         started = datetime.now(UTC)
         seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-        model.costs(np.array([8]))  # counted once, kept in the config
+        model.flops(np.array([8]))  # counted once, kept in the config
         save_model(model, run.path)
         metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
         run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
