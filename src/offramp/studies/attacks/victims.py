@@ -87,9 +87,9 @@ class VictimTrial(Trial):
 
     def load_victim(self, data: TextData) -> SegmentedModel:
         """Load the model; `DataError` if its classes are not those of the data."""
-        from offramp.model import load_model
+        from offramp.model import read_model
 
-        model = load_model(self.victim.model, device="auto")
+        model = read_model(self.victim.model, device="auto")
         if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
             raise DataError(
                 f"{self.victim.model} was trained on other labels than {data.name} has: give the task that it was "
