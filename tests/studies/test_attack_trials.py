@@ -24,7 +24,8 @@ from offramp.studies.attacks.plan import KEYS, is_attack_plan, make_attack_plan
 from offramp.studies.attacks.transfer_plan import TransferTrial
 from offramp.studies.attacks.trial import load_victim, tuned
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
-from offramp.studies.training.plan import named, read_keys, read_sweep
+from offramp.studies.plan_models import named, read_keys
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import is_sweep, load_results
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -104,14 +105,14 @@ def test_the_configs_of_the_repository(path: Path) -> None:
     content = read_keys(path)
     assert is_attack_plan(content)
     assert set(content) <= set(KEYS)
-    for name, own in named(content["recipes"]):
+    for name, own in named(content["recipes"]).items():
         options = {key: value for key, value in (own or {}).items() if key != "recipe"}
         assert (own or {}).get("recipe", name) in RECIPES
         Options.of(**options)
     models = content["models"]
     for folder in models.values() if isinstance(models, dict) else [models]:
-        sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
-        assert {cell.task for cell in sweep.trials} >= {task for task, _ in named(content["tasks"])}
+        sweep = make_sweep(read_keys(CONFIGS / f"{Path(folder).name}.yaml"))
+        assert {cell.task for cell in sweep.trials} >= set(named(content["tasks"]))
         assert {cell.method.name for cell in sweep.trials} >= set(content["strategies"])
 
 

@@ -14,8 +14,8 @@ from offramp.attacks.options import Options
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.grid import Load, Trial
 from offramp.studies.names import short, slug
+from offramp.studies.plan_models import listed, named
 from offramp.studies.trained_models import Trained, choose, trained_models
-from offramp.studies.training.plan import listed, named, whole
 
 KEYS = (
     "name",
@@ -201,7 +201,7 @@ def make_attack_plan(content: Mapping[str, Any]) -> AttackPlan:
 
 
 def _cells(content: Mapping[str, Any]) -> Iterator[AttackTrial]:
-    attacks = [_attack(*item, content.get("options")) for item in named(content["recipes"])]
+    attacks = [_attack(*item, content.get("options")) for item in named(content["recipes"]).items()]
     criteria = [str(name) for name in listed(content["criteria"])]
     for name in criteria:
         make_criterion(name)
@@ -212,7 +212,7 @@ def _cells(content: Mapping[str, Any]) -> Iterator[AttackTrial]:
     methods = methods or list(dict.fromkeys(model.method for model in first))
     backbones = [str(name) for name in listed(content.get("backbones"))]
     backbones = backbones or list(dict.fromkeys(model.backbone for model in first))
-    for (task, seeds), backbone, method in product(named(content["tasks"]), backbones, methods):
+    for (task, seeds), backbone, method in product(named(content["tasks"]).items(), backbones, methods):
         for seed in _seeds(seeds, task, first):
             for criterion, attack in product(criteria, attacks):
                 victim = choose(pools[criterion], backbone, task, method, seed)
@@ -221,7 +221,7 @@ def _cells(content: Mapping[str, Any]) -> Iterator[AttackTrial]:
 
 def _carried(content: Mapping[str, Any]) -> list[str]:
     """Names of the recipes whose texts are tried on the other models."""
-    names = [name for name, _ in named(content["recipes"])]
+    names = list(named(content["recipes"]))
     if content["transfer"] is True:
         return names
     wanted = [str(name) for name in listed(content["transfer"])]
@@ -265,7 +265,7 @@ def _pool(content: Mapping[str, Any], criterion: str) -> list[Trained]:
 
 
 def _seeds(given: Any, task: str, models: list[Trained]) -> list[int]:
-    seeds = [whole(seed, "seeds of a task") for seed in listed(given)]
+    seeds = [_whole(seed, "seeds of a task") for seed in listed(given)]
     return seeds or sorted({model.seed for model in models if model.task == short(task)})
 
 
@@ -287,9 +287,9 @@ def _setting(content: Mapping[str, Any]) -> StudyOptions:
         raise ConfigError(unknown_name("split to attack", split, SPLITS))
     return StudyOptions(
         {key: _number(value, key) for key, value in (given or {"max_accuracy_drop": DROP}).items()},
-        whole(content.get("examples", 100), "examples", least=1),
+        _whole(content.get("examples", 100), "examples", least=1),
         split,
-        whole(content.get("seed", 0), "seed"),
+        _whole(content.get("seed", 0), "seed"),
         str(content.get("similarity", "use")),
     )
 
@@ -300,3 +300,10 @@ def _number(given: Any, key: str) -> float:
         return float(given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"expected a number as {key}, got {given!r:.80}") from error
+
+
+def _whole(given: Any, key: str, least: int = 0) -> int:
+    """A whole number, or `ConfigError`."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ConfigError(f"expected whole numbers from {least} on in {key}, got {given!r}")
+    return given

@@ -18,7 +18,8 @@ from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
 from offramp.evaluation.robustness import attack_statistic, metric_names
-from offramp.studies.training.results import ORDER, trial_records
+from offramp.studies.training.results import trial_records
+from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,5 +205,5 @@ def order_of(name: str, known: Sequence[str]) -> tuple[int, str]:
 def _rank(one: Attacked) -> tuple[Any, ...]:
     place = one.place
     attack = (*order_of(one.recipe, RECIPES), place.attack != one.recipe, place.attack)
-    method = (*order_of(one.strategy, ORDER), place.method)
+    method = (*order_of(one.strategy, list(STRATEGIES)), place.method)
     return place.backbone, attack, place.task, method, order_of(place.criterion, CRITERIA), one.seed

@@ -12,8 +12,8 @@ from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.reports.text_table import TextTable, number
 from offramp.studies.attacks.results import CRITERIA, order_of
-from offramp.studies.training.results import ORDER
 from offramp.studies.training.tables import name_of
+from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +109,7 @@ def _is_own(row: dict[str, Any]) -> bool:
 
 
 def _order(method: str, criterion: str) -> tuple[Any, ...]:
-    return order_of(method, ORDER), order_of(criterion, CRITERIA)
+    return order_of(method, list(STRATEGIES)), order_of(criterion, CRITERIA)
 
 
 def summary_table(transfers: pa.Table | None) -> TextTable:
