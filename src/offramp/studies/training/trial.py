@@ -147,7 +147,7 @@ class TrainingTrial(Trial):
             strategy=self.method.strategy,
             seed=self.seed,
             output_dir=output / self.folder / RUN,
-            options=self.options,
+            **vars(self.options),
             callbacks=self._callbacks(model, data["train"], output),
             progress=False,
         )
