@@ -24,7 +24,7 @@ from offramp.studies.attacks.plan import AttackStudyKeys, is_attack_plan, make_a
 from offramp.studies.attacks.transfer import TransferTrial, transfer_trials
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.plan_models import read_keys
-from offramp.studies.training.plan import read_sweep
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import is_sweep, load_results
 from tests.studies.made_up_attacks import made_up_trials
 
@@ -109,7 +109,7 @@ def test_the_configs_of_the_repository(path: Path) -> None:
         assert ((own and own.recipe) or name) in RECIPES
         Options.of(**((own and own.model_extra) or {}))
     for folder in keys.models.values():
-        sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
+        sweep = make_sweep(read_keys(CONFIGS / f"{Path(folder).name}.yaml"))
         assert {trial.task for trial in sweep.trials} >= set(keys.tasks)
         assert {trial.method.name for trial in sweep.trials} >= set(keys.strategies)
 

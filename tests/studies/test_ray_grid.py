@@ -14,7 +14,7 @@ import pytest
 
 from offramp._core import cluster
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp.studies import ray_grid as grid_ray
+from offramp.studies import grid
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import make_sweep
 
@@ -71,7 +71,7 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
             file.write(f"{status} {cell}\n")
         return status
 
-    monkeypatch.setattr(grid_ray, "run_trial", logged)
+    monkeypatch.setattr(grid, "run_trial", logged)
     killed: list[Path] = []
     locks = [output.resolve() / cell.folder / LOCK for cell in sweep.trials]
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)

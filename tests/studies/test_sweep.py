@@ -113,7 +113,7 @@ def test_what_a_cell_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) ->
     assert (folder / "trace.npz").stat().st_size < 10_000
     (result,) = load_results(tmp_path)
     assert (result.method, result.strategy, result.seed) == ("lte", "joint", 0)
-    assert result.trace.logits.dtype == np.float32
+    assert result.logits_trace.logits.dtype == np.float32
     # The rule is what calibration data made it: the report's areas are the record's.
     assert isinstance(result.rule, Learned)
     assert len(result.rule.low) == len(result.rule.high) == 2

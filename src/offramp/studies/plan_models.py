@@ -20,7 +20,6 @@ EXPECTED = {
     "float_parsing": "a number",
     "string_type": "a name",
     "bool_type": "true or false",
-    "list_type": "one value or a list",
     "dict_type": "values by name",
     "model_type": "options by name",
     "literal_error": "{expected}",
@@ -74,9 +73,9 @@ class PlanModel(BaseModel):
         return f"expected {expected} in {where}, got {error['input']!r:.80}"
 
 
-def listed(given: Any) -> list[Any]:
-    """One value or several, as a list."""
-    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+def listed(given: Any) -> tuple[Any, ...]:
+    """One value or several, as a tuple."""
+    return () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def named(given: Any) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def named(given: Any) -> dict[str, Any]:
     return values
 
 
-Several = Annotated[list[T], BeforeValidator(listed)]  # `a` or `[a, b]`
+Several = Annotated[tuple[T, ...], BeforeValidator(listed)]  # `a` or `[a, b]`
 ByName = Annotated[
     dict[str, T], BeforeValidator(named)
 ]  # `{a: …}`; where T may be None, also `a` or `[a, b]`

@@ -70,8 +70,8 @@ class AttackStudyKeys(PlanModel):
     tasks: Annotated[ByName[Several[Seed] | None], Field(min_length=1)]
     criteria: Annotated[Several[str], Field(min_length=1)]
     recipes: Annotated[ByName[RecipeKeys | None], Field(min_length=1)]
-    strategies: Several[str] = Field(default_factory=list)
-    backbones: Several[str] = Field(default_factory=list)
+    strategies: Several[str] = ()
+    backbones: Several[str] = ()
     train_size: Annotated[int | None, Unset] = None
     learning_rate: Annotated[Number | None, Unset] = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -81,7 +81,7 @@ class AttackStudyKeys(PlanModel):
     split: Literal["validation", "test"] = "validation"
     seed: Seed = 0
     similarity: str = "use"
-    transfer: list[str] = Field(default_factory=list)
+    transfer: Several[str] = ()
 
     @field_validator("models", mode="before")
     @classmethod
@@ -94,14 +94,14 @@ class AttackStudyKeys(PlanModel):
 
     @field_validator("transfer", mode="before")
     @classmethod
-    def _transferred_recipes(cls, given: Any, info: ValidationInfo) -> list[Any]:
+    def _transferred_recipes(cls, given: Any, info: ValidationInfo) -> Any:
         recipes = list(info.data.get("recipes", {}))
         if isinstance(given, bool):
             return recipes if given else []
         for name in listed(given):
             if name not in recipes:
                 raise ConfigError(unknown_name("recipe in transfer", str(name), recipes))
-        return listed(given)
+        return given
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:

@@ -19,7 +19,8 @@ from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
 from offramp.evaluation.robustness import attack_statistic, metric_names
-from offramp.studies.training.results import ORDER, trial_records
+from offramp.studies.training.results import trial_records
+from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,5 +207,5 @@ def order_of(name: str, names: Iterable[str]) -> tuple[int, str]:
 def _rank(attack: RecordedAttack) -> tuple[Any, ...]:
     backbone, task, method, criterion, name = attack.setting
     recipe = (*order_of(attack.recipe, RECIPES), name != attack.recipe, name)
-    strategy = (*order_of(attack.strategy, ORDER), method)
+    strategy = (*order_of(attack.strategy, STRATEGIES), method)
     return backbone, recipe, task, strategy, order_of(criterion, CRITERIA), attack.seed

@@ -12,8 +12,8 @@ from offramp.criteria import CRITERIA
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.reports.text_table import TextTable, number
 from offramp.studies.attacks.results import order_of
-from offramp.studies.training.results import ORDER
 from offramp.studies.training.tables import name_of
+from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def _drop(pairs: pd.DataFrame) -> float:
 
 
 def _order(method: str, criterion: str) -> tuple[tuple[int, str], tuple[int, str]]:
-    return order_of(method, ORDER), order_of(criterion, CRITERIA)
+    return order_of(method, STRATEGIES), order_of(criterion, CRITERIA)
 
 
 def _with_kind(transfers: pa.Table) -> pd.DataFrame:
