@@ -21,7 +21,7 @@ from offramp.reports.style import (
     shown,
     styled,
 )
-from offramp.studies.attacks.study import CLAIM, AttackStudy, Estimates, average
+from offramp.studies.attacks.study import CLAIM, AttackStudy, Estimates
 from offramp.studies.attacks.transfer_tables import TransferMatrix, transfer_matrices
 from offramp.studies.names import slug
 from offramp.studies.training.tables import name_of
@@ -178,8 +178,7 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     height = 1.5 + (0.2 + 0.13 * len(methods)) * len(attacks)
     with _single(height, f"What attacks take away, {backbone}") as (figure, axes):
         for (row, attack), (i, method) in product(enumerate(attacks), enumerate(methods)):
-            shared = study.shared(backbone=backbone, method=method)
-            estimates = average(shared["estimates"][shared["attack"] == attack])
+            estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 _draw_drop(axes, estimates, row + _offset(i, len(methods)), i)
         _rows(axes, [f"{attack}{_kind(study.recipe(attack))}" for attack in attacks])
@@ -231,14 +230,14 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 def matrix_figure(matrix: TransferMatrix) -> Figure:
     """A transfer matrix as a heat map."""
-    rows, columns = matrix.row_names(), matrix.column_names()
+    rows, columns, values = matrix.row_names(), matrix.column_names(), matrix.values.to_numpy()
     title = shown(f"Transfer of {matrix.attack}: {matrix.task}, {matrix.backbone}")
     with _single(2.6 + 0.3 * len(rows), title) as (figure, axes):
         axes.grid(visible=False)
-        image = axes.imshow(np.clip(matrix.values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")
+        image = axes.imshow(np.clip(values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), [shown(n) for n in columns], rotation=45, ha="right", fontsize=9)
         axes.set_yticks(range(len(rows)), [shown(n) for n in rows], fontsize=9)
-        for (i, j), value in np.ndenumerate(matrix.values) if len(columns) <= WIDEST else ():
+        for (i, j), value in np.ndenumerate(values) if len(columns) <= WIDEST else ():
             if np.isfinite(value):
                 shade = "white" if value > 0.5 else "black"
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=shade)

@@ -131,11 +131,15 @@ class AttackStudy:
             chosen = chosen if value == ALL else chosen[chosen[axis] == value]
         return chosen
 
-    def shared(self, **wanted: str) -> pd.DataFrame:
-        """The selected settings in which every attack was tried on the same victims; all of them without any such."""
+    def average_of(self, attack: str, **wanted: str) -> Estimates | None:
+        """The average of an attack over the selected settings in which every attack was tried on the same victims.
+
+        If there are no such settings, over all that are selected.
+        """
         chosen = self.select(**wanted)
         common = in_common(chosen, "attack", set(chosen["attack"]))
-        return chosen if common.empty else common
+        settings = chosen if common.empty else common
+        return average(settings["estimates"][settings["attack"] == attack])
 
     def pair(self, axis: str, value: str, base: str, **wanted: str) -> tuple[Estimates, Estimates] | None:
         """Averages at two values of an axis, over the settings that both have; None without any.

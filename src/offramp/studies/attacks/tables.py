@@ -102,8 +102,7 @@ def claims_table(study: AttackStudy) -> TextTable:
         recipe = study.recipe(attack)
         claim = ACCURACY_CLAIM if is_accuracy(recipe) else CLAIM if recipe.startswith("same") else None
         for method in [ALL, *methods] if len(methods) > 1 else methods:
-            shared = study.shared(backbone=backbone, method=method)
-            estimates = average(shared["estimates"][shared["attack"] == attack])
+            estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 names = {"encoder": backbone, "attack": attack, "method": _name("method", method)}
                 before = _cells(estimates, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
@@ -124,8 +123,7 @@ def effort_table(study: AttackStudy) -> TextTable:
     effort = ("words", "similarity", "fluency", "forward", "gradient", "seconds")
     rows = []
     for backbone, attack, task in product(*map(study.values, ("backbone", "attack", "task"))):
-        shared = study.shared(backbone=backbone, task=task)
-        estimates = average(shared["estimates"][shared["attack"] == attack])
+        estimates = study.average_of(attack, backbone=backbone, task=task)
         if estimates is not None:
             names = {"encoder": backbone, "attack": attack, "task": task}
             rows.append({**names, **_cells(estimates, *effect, *effort)})

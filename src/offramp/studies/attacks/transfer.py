@@ -106,9 +106,12 @@ class TransferTrial(VictimTrial):
         pairs = [self._texts(attack, output) for attack in self.attacks]
         traces = trace_all(model, [texts for pair in pairs for texts in pair])
         rows = [
-            (*_source(attack), name, len(clean), *_numbers(clean, adversarial, policy))
+            (
+                *(attack.victim.task, attack.method, attack.criterion, attack.victim.seed),
+                *(criterion, len(clean), *_numbers(clean, adversarial, policy)),
+            )
             for attack, clean, adversarial in zip(self.attacks, traces[::2], traces[1::2], strict=True)
-            for name, policy in zip(self.criteria, policies, strict=True)
+            for criterion, policy in zip(self.criteria, policies, strict=True)
         ]
         folder = output / self.folder
         write_parquet(from_rows(COLUMNS, rows), folder / ROWS)
@@ -179,10 +182,6 @@ def trace_all(model: SegmentedModel, groups: Sequence[Texts]) -> list[Trace]:
         columns["text_pair"] = [pair for _, pair in rows]
     run = trace(model, Dataset.from_dict(columns))
     return [run.take(np.array([rows[key] for key in texts])) for texts in groups]
-
-
-def _source(attack: AttackTrial) -> tuple[str, str, str, int]:
-    return attack.victim.task, attack.method, attack.criterion, attack.victim.seed
 
 
 def _numbers(clean: Trace, adversarial: Trace, policy: Policy) -> tuple[float, ...]:
