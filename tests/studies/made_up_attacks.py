@@ -22,7 +22,7 @@ from tests.evaluation.made_up import LAYERS, attack_row
 
 ATTACKS = {
     "same-word": PlannedAttack("same-word", "same-word"),
-    "words-1": PlannedAttack("words-1", "same-word", {"words": 1}),
+    "words-1": PlannedAttack("words-1", "same-word", {"max_changed_words": 1}),
     "textfooler-last": PlannedAttack("textfooler-last", "textfooler-last"),
     "random-word": PlannedAttack("random-word", "random-word"),
 }

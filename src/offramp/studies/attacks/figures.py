@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp.evaluation.sanity_checks.random_baseline import is_accuracy, is_random
+from offramp.attacks.recipes import recipe_named
+from offramp.attacks.recipes.same import SAME_CLAIM
 from offramp.reports.style import (
     ATTACKED,
     GREY,
@@ -19,7 +20,7 @@ from offramp.reports.style import (
     shown,
     styled,
 )
-from offramp.studies.attacks.study import CLAIM, AttackStudy, Numbers
+from offramp.studies.attacks.study import AttackStudy, Numbers
 from offramp.studies.attacks.tables import ablated
 from offramp.studies.attacks.transfer_tables import Matrix, matrices
 from offramp.studies.names import slug
@@ -58,9 +59,8 @@ def attack_figures(study: AttackStudy) -> dict[str, Figure]:
 
 def _main(study: AttackStudy) -> list[str]:
     """The attacks that get figures by task: the slowdown recipes under their own names that all tasks have."""
-    attacks = [
-        a for a in study.values("attack") if a == study.recipe(a) and not is_accuracy(a) and not is_random(a)
-    ]
+    own_names = [attack for attack in study.values("attack") if attack == study.recipe(attack)]
+    attacks = [attack for attack in own_names if not _kind(attack)]
     tasks = set(study.values("task"))
     whole = [a for a in attacks if {p.task for p in study.where(attack=a)} == tasks]
     return (whole or study.values("attack"))[:2]
@@ -130,7 +130,7 @@ def _frame(axes: Axes, task: str, criteria: Sequence[str], what: str) -> None:
     axes.grid(visible=False, axis="y")
     axes.axvline(0 if what == "drop" else 1, color=GREY, lw=1)
     if what == "drop":
-        axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
+        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
         _reach(axes)
     axes.set_xlabel("Share of the gain lost" if what == "drop" else "Cost (share of FLOPs)", fontsize=10)
 
@@ -161,9 +161,9 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
                 found = study.mean(place for place in places if place.attack == attack)
                 if found is not None:
                     _drop(axes, found, row + (i - (len(methods) - 1) / 2) * 0.8 / max(len(methods), 2), i)
-        _rows(axes, [f"{attack}{_sort(study.recipe(attack))}" for attack in attacks])
+        _rows(axes, [f"{attack}{_kind(study.recipe(attack))}" for attack in attacks])
         _reach(axes)
-        axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
+        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
         axes.axvline(0, color=GREY, lw=1)
         axes.set_xlabel("Share of the gain lost")
         _legend(figure, methods)
@@ -171,8 +171,9 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     return figure
 
 
-def _sort(recipe: str) -> str:
-    return " (accuracy)" if is_accuracy(recipe) else " (floor)" if is_random(recipe) else ""
+def _kind(recipe: str) -> str:
+    facts = recipe_named(recipe)
+    return " (accuracy)" if facts.goal == "misclassification" else " (floor)" if facts.is_baseline else ""
 
 
 def _reach(axes: Axes) -> None:

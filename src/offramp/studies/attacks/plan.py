@@ -10,7 +10,8 @@ from typing import Any
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.to_json import to_json
-from offramp.attacks.options import Options
+from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, Options, to_record
+from offramp.attacks.recipes import recipe_named
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.grid import Load, Trial
 from offramp.studies.names import short, slug
@@ -74,7 +75,7 @@ class StudyOptions:
     examples: int = 100
     split: str = "validation"
     seed: int = 0
-    similarity: str = "use"
+    similarity: str = DEFAULT_JUDGE
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,20 @@ class AttackTrial(Trial):
 
     def to_dict(self) -> dict[str, Any]:
         """The cell as its record keeps it."""
-        content = to_json({**asdict(self), "victim": describe(self.victim, self.method), "source": None})
+        content = to_json(
+            {
+                "victim": describe(self.victim, self.method),
+                "criterion": self.criterion,
+                "attack": describe_attack(self.attack),
+                "setting": describe_setting(self.setting),
+            }
+        )
         assert isinstance(content, dict)
-        return {name: value for name, value in content.items() if name not in ("source", "method")}
+        return content
 
     def check(self) -> None:
         """Raise `ConfigError` for a recipe or option that there is none of."""
-        from offramp.attacks import RECIPES
-
-        if self.attack.recipe not in RECIPES:
-            raise ConfigError(unknown_name("attack recipe", self.attack.recipe, RECIPES))
+        recipe_named(self.attack.recipe)
         Options.of(**self.attack.options)
 
     def run(self, output: Path, load: Load) -> None:
@@ -159,6 +164,17 @@ def describe(victim: Trained, method: str) -> dict[str, Any]:
     """A model as records keep it: without the folder of its sweep."""
     content = {**asdict(victim), "sweep": victim.sweep.name, "method": method}
     return {name: value for name, value in content.items() if name != "gates"}
+
+
+def describe_attack(attack: PlannedAttack) -> dict[str, Any]:
+    """A recipe with its options as records keep it."""
+    return {**asdict(attack), "options": to_record(attack.options)}
+
+
+def describe_setting(setting: StudyOptions) -> dict[str, Any]:
+    """The shared options as records keep them."""
+    similarity = RECORD_JUDGES.get(setting.similarity, setting.similarity)
+    return {**asdict(setting), "similarity": similarity}
 
 
 def is_attack_plan(content: Mapping[str, Any]) -> bool:
@@ -290,7 +306,7 @@ def _setting(content: Mapping[str, Any]) -> StudyOptions:
         whole(content.get("examples", 100), "examples", least=1),
         split,
         whole(content.get("seed", 0), "seed"),
-        str(content.get("similarity", "use")),
+        str(content.get("similarity", DEFAULT_JUDGE)),
     )
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, unknown_name
+from offramp.attacks.recipes import RECIPES
 from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
@@ -41,29 +42,6 @@ NUMBERS = (
     "fluency_change",
 )
 FLUENCY = "fluency_change"  # a column of the study's own, see `fluency`
-RECIPES = (
-    "same-plus",
-    "same-word",
-    "same-char",
-    "same-mixed",
-    "waffle-textfooler",
-    "waffle-a2t",
-    "waffle-universal",
-    "slowbert",
-    "slowbert-time",
-    "deepsloth",
-    "textfooler-last",
-    "textfooler-exit",
-    "a2t-last",
-    "a2t-exit",
-    "textbugger-last",
-    "textbugger-exit",
-    "bertattack-last",
-    "bertattack-exit",
-    "random-word",
-    "random-char",
-    "random",
-)  # in the order in which they are told
 CRITERIA = ("confidence", "entropy", "patience", "learned", "vote")
 
 
@@ -159,6 +137,9 @@ def is_attack_study(folder: str | Path) -> bool:
 def _attacked(record: Mapping[str, Any], root: Path) -> Attacked:
     cell, metrics = record["config"]["cell"], record["metrics"]
     victim, attack = cell["victim"], cell["attack"]
+    if attack["recipe"] not in RECIPES:
+        message = unknown_name("attack recipe", attack["recipe"], RECIPES)
+        raise DataError(f"{root / record['path']} was made with a recipe of another version: {message}")
     return Attacked(
         place=AttackSetting(
             victim["backbone"], victim["task"], victim["method"], cell["criterion"], attack["name"]
@@ -203,6 +184,6 @@ def order_of(name: str, known: Sequence[str]) -> tuple[int, str]:
 
 def _rank(one: Attacked) -> tuple[Any, ...]:
     place = one.place
-    attack = (*order_of(one.recipe, RECIPES), place.attack != one.recipe, place.attack)
+    attack = (*order_of(one.recipe, list(RECIPES)), place.attack != one.recipe, place.attack)
     method = (*order_of(one.strategy, ORDER), place.method)
     return place.backbone, attack, place.task, method, order_of(place.criterion, CRITERIA), one.seed

@@ -18,7 +18,11 @@ from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.evaluation.sanity_checks.doubts import tally
-from offramp.evaluation.sanity_checks.random_baseline import is_random, knows_inside, random_baseline_doubts
+from offramp.evaluation.sanity_checks.random_baseline import (
+    is_random_baseline,
+    random_baseline_doubts,
+    uses_inside,
+)
 from offramp.studies.attacks.results import NUMBERS, Attacked, AttackSetting
 
 if TYPE_CHECKING:
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# SAME (Chen et al. 2023): the share of the gain that is lost; and that accuracy attacks do not slow a model down.
-CLAIM, ACCURACY_CLAIM = 0.8, 0.0
 MEASURES = (*NUMBERS, "efficiency_drop", "score_drop")
 COSTS = NUMBERS.index("clean_cost"), NUMBERS.index("adversarial_cost")
 SCORES = NUMBERS.index("clean_score"), NUMBERS.index("adversarial_score")
@@ -168,12 +170,12 @@ class AttackStudy:
         """White boxes that did worse than the strongest random edits with the same options."""
         floors: dict[tuple[AttackSetting, int, str], Attacked] = {}
         for one in sorted(self.attacked, key=lambda one: floats(one.rows, "adversarial_layer").mean()):
-            if is_random(one.recipe):
+            if is_random_baseline(one.recipe):
                 floors[_budget(one)] = one
         told = []
         for one in self.attacked:
             floor = floors.get(_budget(one))
-            if floor and knows_inside(one.recipe, one.rows):
+            if floor and uses_inside(one.recipe, one.rows):
                 names = (one.place.attack, floor.place.attack)
                 doubts = random_baseline_doubts(one.rows, floor.rows, names)
                 told += [f"{_told(one.place)}, seed {one.seed}: {sentence}" for sentence in doubts]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from offramp.evaluation.sanity_checks.random_baseline import is_accuracy, is_random
+from offramp.attacks.recipes import recipe_named
 from offramp.reports.text_table import TextTable, interval, number
 from offramp.studies.attacks.compare import ALL, difference_table
-from offramp.studies.attacks.study import ACCURACY_CLAIM, CLAIM, AttackStudy, Numbers
+from offramp.studies.attacks.study import AttackStudy, Numbers
 from offramp.studies.training.tables import name_of
 
 NESTED = "Brackets: 95 % bootstrap intervals over examples, and over seeds where there are several."
@@ -37,7 +37,7 @@ def attack_tables(study: AttackStudy) -> dict[str, TextTable]:
 def base_of(study: AttackStudy, axis: str) -> str:
     """What the others are compared with: the first method and exit rule; of attacks the floor, if there is one."""
     values = study.values(axis)
-    floors = [value for value in values if axis == "attack" and is_random(study.recipe(value))]
+    floors = [value for value in values if axis == "attack" and recipe_named(study.recipe(value)).is_baseline]
     return (floors or values)[0]
 
 
@@ -83,8 +83,7 @@ def claims_table(study: AttackStudy) -> TextTable:
 
 def _taken(study: AttackStudy, attack: str, found: Numbers) -> tuple[str, ...]:
     """Costs, the gain lost beside the claim, and the score lost."""
-    recipe = study.recipe(attack)
-    claim = ACCURACY_CLAIM if is_accuracy(recipe) else CLAIM if recipe.startswith("same") else None
+    claim = recipe_named(study.recipe(attack)).claim
     costs = (_shown(found, "clean_cost"), _shown(found, "adversarial_cost"))
     return (*costs, _shown(found, "efficiency_drop"), number(claim, 1), _shown(found, "score_drop"))
 

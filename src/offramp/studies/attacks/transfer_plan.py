@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from offramp._core.to_json import to_json
-from offramp.studies.attacks.plan import AttackTrial, PlannedAttack, StudyOptions, describe
+from offramp.attacks.recipes import recipe_named
+from offramp.studies.attacks.plan import (
+    AttackTrial,
+    PlannedAttack,
+    StudyOptions,
+    describe,
+    describe_attack,
+    describe_setting,
+)
 from offramp.studies.grid import Load, Trial
 from offramp.studies.names import slug
 from offramp.studies.trained_models import Trained
 
 TRANSFER = "transfer"
-UNIVERSAL = "waffle-universal"  # its words are tried on the examples of every task
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class TransferTrial(Trial):
             {
                 "transfer_to": describe(self.victim, self.method),
                 "criteria": self.criteria,
-                "attack": asdict(self.attack),
-                "setting": asdict(self.setting),
+                "attack": describe_attack(self.attack),
+                "setting": describe_setting(self.setting),
                 "attacks": [cell.folder.as_posix() for cell in self.attacks],
             }
         )
@@ -107,4 +114,4 @@ def _reaches(cell: AttackTrial, own: AttackTrial) -> bool:
     """Whether the texts, or the words in front, of an attack mean something for a model."""
     if cell.attack.name != own.attack.name or cell.victim.backbone != own.victim.backbone:
         return False
-    return cell.attack.recipe == UNIVERSAL or cell.victim.task == own.victim.task
+    return recipe_named(cell.attack.recipe).is_universal or cell.victim.task == own.victim.task

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
 from offramp._core.trace import Trace
+from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import from_rows
 from offramp.evaluation.bootstrap import Statistic, Weights, intervals
 from offramp.evaluation.robustness import efficiency_drop
-from offramp.studies.attacks.transfer_plan import UNIVERSAL
 from offramp.studies.attacks.trial import load_victim, tuned
 from offramp.studies.grid import is_recorded
 
@@ -84,7 +84,7 @@ def carried(cell: TransferTrial, attack: AttackTrial, output: Path) -> tuple[Tex
     from offramp.attacks import AttackResult
 
     theirs = AttackResult.load(output / attack.folder)
-    if attack.attack.recipe != UNIVERSAL:
+    if not recipe_named(attack.attack.recipe).is_universal:
         return _texts(theirs.rows, ""), _texts(theirs.rows, "adversarial_")
     own = next(a for a in cell.attacks if a.victim == cell.victim)
     words = str(theirs.metadata["options"]["trigger"])

@@ -50,11 +50,11 @@ def attack_model(cell: AttackTrial, output: Path, load: Load) -> None:
     rows = data.sample(cell.setting.split, cell.setting.examples, cell.setting.seed)
     result = attack(
         model,
-        policy,
         rows,
-        cell.attack.recipe,
+        recipe=cell.attack.recipe,
+        policy=policy,
         seed=cell.setting.seed,
-        output=output / cell.folder,
+        output_dir=output / cell.folder,
         resume=True,
         similarity=cell.setting.similarity,
         progress=False,
