@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp.evaluation.sanity_checks.random_baseline import is_accuracy, is_random
+from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.recipes.same import SAME_CLAIM
 from offramp.reports.style import (
     ATTACKED,
     GREY,
@@ -21,7 +22,7 @@ from offramp.reports.style import (
     shown,
     styled,
 )
-from offramp.studies.attacks.study import CLAIM, AttackStudy, Estimates
+from offramp.studies.attacks.study import AttackStudy, Estimates
 from offramp.studies.attacks.transfer_tables import TransferMatrix, transfer_matrices
 from offramp.studies.names import slug
 from offramp.studies.training.tables import name_of
@@ -63,7 +64,7 @@ def attack_figures(study: AttackStudy) -> dict[str, Figure]:
 def _main_attacks(study: AttackStudy) -> list[str]:
     """The first two slowdown recipes under their own names that all tasks have; else the first two attacks."""
     attacks, tasks = study.values("attack"), set(study.values("task"))
-    main = [a for a in attacks if a == study.recipe(a) and not is_accuracy(a) and not is_random(a)]
+    main = [a for a in attacks if a == study.recipe(a).name and not _kind(study.recipe(a))]
     on_all_tasks = [attack for attack in main if set(study.select(attack=attack)["task"]) == tasks]
     return (on_all_tasks or attacks)[:2]
 
@@ -82,7 +83,7 @@ def drop_panels(study: AttackStudy, backbone: str, attack: str) -> Figure:
 
     def frame(axes: Axes) -> None:
         axes.axvline(0, color=GREY, lw=1)
-        axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
+        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
         _limit(axes)
         axes.set_xlabel(DROP_LABEL, fontsize=10)
 
@@ -183,7 +184,7 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
                 _draw_drop(axes, estimates, row + _offset(i, len(methods)), i)
         _rows(axes, [f"{attack}{_kind(study.recipe(attack))}" for attack in attacks])
         _limit(axes)
-        axes.axvline(CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
+        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
         axes.axvline(0, color=GREY, lw=1)
         axes.set_xlabel(DROP_LABEL)
         _legend(figure, methods)
@@ -191,8 +192,9 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     return figure
 
 
-def _kind(recipe: str) -> str:
-    return " (accuracy)" if is_accuracy(recipe) else " (floor)" if is_random(recipe) else ""
+def _kind(recipe: type[Recipe]) -> str:
+    """What is said of an attack that is no slowdown attack."""
+    return " (accuracy)" if recipe.goal == "misclassification" else " (floor)" if recipe.is_baseline else ""
 
 
 def _limit(axes: Axes) -> None:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.attacks.transfer import transfer_trials
 from offramp.studies.attacks.trial import AttackTrial
@@ -80,7 +81,7 @@ class AttackStudyKeys(PlanModel):
     examples: Annotated[int, Field(ge=1)] = 100
     split: Literal["validation", "test"] = "validation"
     seed: Seed = 0
-    similarity: str = "use"
+    similarity: str = DEFAULT_JUDGE
     transfer: Several[str] = ()
 
     @field_validator("models", mode="before")
