@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import CriterionError, OfframpError
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.engine import Decisions, Policy
-from offramp.engine.policy import softmax
 
 LOGITS = np.array(
     [

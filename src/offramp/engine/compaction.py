@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
+from offramp._core.numbers import softmax
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import (
@@ -24,7 +25,7 @@ from offramp.engine.batching import (
     windows,
 )
 from offramp.engine.planning import plan_batches
-from offramp.engine.policy import Decisions, Policy, softmax
+from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segments import Segments, State
 from offramp.engine.workers import Workers
 
@@ -305,7 +306,7 @@ class DecisionBuffer:
         probability = np.full(len(logits), np.nan)
         if not regression and len(logits):
             divisor = 1.0 if policy.temperatures is None else np.asarray(policy.temperatures)[self.exit, None]
-            probability = softmax(logits.astype(np.float64) / divisor).max(axis=-1)
+            probability = softmax(logits / divisor).max(axis=-1)
         costs = (
             segments.costs(lengths)[0][np.arange(len(lengths)), self.exit] if len(lengths) else np.zeros(0)
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
+from offramp._core.numbers import softmax
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
 from offramp._core.trace import Evidence, Kind, Trace
@@ -45,14 +46,6 @@ class Decisions:
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several stretches, at least one, as one: say what a stream gave."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Softmax over the last dimension in float64, safe for any finite logit."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=-1, keepdims=True)
-    exp = np.exp(shifted)
-    return exp / exp.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)

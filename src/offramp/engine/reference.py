@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from offramp._core.numbers import softmax
 from offramp.criteria import Memory
 from offramp.engine.batching import MASK, Encoding
-from offramp.engine.policy import Decisions, Policy, softmax
+from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segments import Segments
 
 

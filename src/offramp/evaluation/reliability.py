@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.calibration import reliability
 from offramp.evaluation.arrow_tables import floats, from_rows, rows_where
@@ -33,13 +34,11 @@ def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: in
 
     Source: Guo et al. 2017, figure 4.
     """
-    from scipy.special import softmax
-
     sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: scaled(run, temperatures)}
     labels, rows = run.require_labels(), []
     for k, layer in enumerate(run.exit_layers):
         for side, one in sides.items():
-            found = reliability(softmax(one.logits[:, k].astype(np.float64), axis=1), labels, bins)
+            found = reliability(softmax(one.logits[:, k]), labels, bins)
             for i in np.flatnonzero(found.count).tolist():
                 edges = (float(found.edges[i]), float(found.edges[i + 1]))
                 told = (int(found.count[i]), float(found.confidence[i]), float(found.accuracy[i]))
