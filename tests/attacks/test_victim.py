@@ -45,10 +45,13 @@ def test_answers_are_what_the_policy_decides_on_the_trace(
     assert [a.exit for a in answers] == decisions.exit.tolist()
     assert [a.layer for a in answers] == decisions.layer.tolist()
     assert [a.prediction for a in answers] == decisions.prediction.tolist()
-    assert [a.cost for a in answers] == decisions.cost.tolist()
-    assert [a.full_cost for a in answers] == reference.full_cost.tolist()
+    assert [a.cost for a in answers] == decisions.flops.tolist()
+    assert [a.full_cost for a in answers] == reference.full_flops.tolist()
     np.testing.assert_allclose(
-        np.stack([a.logits for a in answers]), policy.scaled(reference).logits, rtol=1e-4, atol=1e-4
+        np.stack([a.logits for a in answers]),
+        reference.scaled(policy.temperatures).logits,
+        rtol=1e-4,
+        atol=1e-4,
     )
     assert all(a.last == (a.exit == 2) for a in answers)
 

@@ -22,8 +22,8 @@ LOGITS = np.array(
 TRACE = Trace(
     LOGITS,
     exit_layers=(3, 6),
-    costs=np.array([[10.0, 20.0], [30.0, 60.0]]),
-    full_cost=np.array([19.0, 59.0]),
+    flops=np.array([[10.0, 20.0], [30.0, 60.0]]),
+    full_flops=np.array([19.0, 59.0]),
 )
 
 
@@ -32,7 +32,7 @@ def test_decide_by_hand() -> None:
     assert decisions.exit.tolist() == [0, 1]
     assert decisions.layer.tolist() == [3, 6]
     assert decisions.prediction.tolist() == [1, 1]
-    assert decisions.cost.tolist() == [10.0, 60.0]
+    assert decisions.flops.tolist() == [10.0, 60.0]
     np.testing.assert_allclose(decisions.probability, [1 / (1 + np.exp(-4)), 1 / (1 + np.exp(-2))])
     assert len(decisions) == 2
 

@@ -21,8 +21,8 @@ def two_exits(right: int) -> Trace:
     return Trace(
         logits=logits,
         exit_layers=(1, 2),
-        costs=np.ones((10, 2)),
-        full_cost=np.ones(10),
+        flops=np.ones((10, 2)),
+        full_flops=np.ones(10),
         labels=labels,
         fingerprint="ten",
     )

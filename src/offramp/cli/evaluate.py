@@ -112,7 +112,7 @@ def model_names(models: Sequence[Path]) -> list[str]:
 def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measured:
     """Trace and time one model; the record and its tables go to `evaluation` inside its folder."""
     from offramp._core.records import write_record
-    from offramp.evaluation import policy_scores, scaled, trace_doubts
+    from offramp.evaluation import policy_scores, trace_doubts
     from offramp.inference.tracing import trace
 
     started = datetime.now(UTC)
@@ -144,7 +144,7 @@ def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measur
         started=started,
     )
     _show(name, tables, numbers, metric, doubts)
-    return Measured(scaled(run, policy.temperatures), policy, numbers)
+    return Measured(run.scaled(policy.temperatures), policy, numbers)
 
 
 def model_tables(
@@ -219,7 +219,9 @@ def measure_time(model: SegmentedModel, policy: Policy, rows: Any, examples: int
     from offramp.model.encoding import TextEncoder
 
     some = rows.select(range(min(examples, len(rows))))
-    grid = threshold_grid(policy.criterion, scores(policy.criterion, policy.scaled(trace(model, some))))
+    grid = threshold_grid(
+        policy.criterion, scores(policy.criterion, trace(model, some).scaled(policy.temperatures))
+    )
     spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
     # At full depth a cascade is its last member: nobody would run the others first.
     full = (

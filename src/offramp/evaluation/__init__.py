@@ -5,7 +5,7 @@ from offramp.evaluation.bootstrap import Interval, Statistic, differences, inter
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
-from offramp.evaluation.operating_points import exit_statistic, policy_statistic, scaled
+from offramp.evaluation.operating_points import exit_statistic, policy_statistic
 from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
 from offramp.evaluation.reliability import reliability_table
 from offramp.evaluation.robustness import (
@@ -51,7 +51,6 @@ __all__ = [
     "robustness",
     "robustness_by",
     "robustness_table",
-    "scaled",
     "speed_accuracy",
     "stack_curves",
     "time_speedups",

@@ -11,7 +11,6 @@ from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.calibration import reliability
 from offramp.evaluation.arrow_tables import floats, from_rows, rows_where
-from offramp.evaluation.operating_points import scaled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +33,7 @@ def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: in
 
     Source: Guo et al. 2017, figure 4.
     """
-    sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: scaled(run, temperatures)}
+    sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: run.scaled(temperatures)}
     labels, rows = run.require_labels(), []
     for k, layer in enumerate(run.exit_layers):
         for side, one in sides.items():

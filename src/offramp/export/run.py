@@ -16,7 +16,7 @@ from offramp.engine.manifest import FILE_NAME, Manifest, sha256
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import measure_segments
-from offramp.export.parity import TEXTS, check_export, refuse_wrong_graph, single_differs
+from offramp.export.parity import TEXTS, check_export, fused_differs, refuse_wrong_graph
 
 if TYPE_CHECKING:
     from offramp.engine.batching import Encoding
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 POLICY = "policy.json"
-SINGLE = "single.onnx"
+FUSED = "single.onnx"
 TOKENIZER = "tokenizer.json"
 MIN_CALIBRATION = 16
 FEW = 32  # texts on which the graphs that int8 is made from are compared with the model
@@ -185,20 +185,20 @@ def write_int8(
     for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
-    manifest = replace(fp32, precision="int8", single="", single_rule="")
+    manifest = replace(fp32, precision="int8", fused_graph="", fused_rule="")
     return seal(manifest, folder, model, policy, compared, labels)
 
 
-def add_single(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
+def add_fused_graph(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
     """Write the single graph too, where the policy's rule can be decided in one."""
-    from offramp.export.fused_graph import RULES, write_single
+    from offramp.export.fused_graph import RULES, write_fused
 
     if policy is None or policy.criterion.name not in RULES or len(manifest.segments) == 1:
         return manifest
     if sum((folder / part.file).stat().st_size for part in manifest.segments) > LARGEST:
         return manifest
-    write_single(folder, manifest, policy.criterion.name, folder / SINGLE)
-    return replace(manifest, single=SINGLE, single_rule=policy.criterion.name)
+    write_fused(folder, manifest, policy.criterion.name, folder / FUSED)
+    return replace(manifest, fused_graph=FUSED, fused_rule=policy.criterion.name)
 
 
 def seal(
@@ -210,14 +210,14 @@ def seal(
     labels: Any = None,
 ) -> Manifest:
     """Write the single graph too, take the checksums, compare the folder with its model, and write the manifest."""
-    manifest = add_single(manifest, folder, policy)
+    manifest = add_fused_graph(manifest, folder, policy)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
     checks = compare_exports(model, folder, compared, policy, labels)
     exported = OnnxSegments(folder, threads=1, verify=False)
-    if manifest.single and policy is not None:
-        checks["single_differs"] = single_differs(exported, policy, compared)
+    if manifest.fused_graph and policy is not None:
+        checks["single_differs"] = fused_differs(exported, policy, compared)
     times: dict[str, Any] = {}
     if policy is not None:
         longest = max(compared, key=lambda one: len(one["input_ids"]))

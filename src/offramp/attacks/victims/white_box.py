@@ -125,12 +125,12 @@ class WhiteBoxVictim(Victim):
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
         """The model's own trace of one batch."""
         assert output.logits is not None
-        costs, full = self.model.costs(mask.sum(dim=1).cpu().numpy())
+        flops, full = self.model.costs(mask.sum(dim=1).cpu().numpy())
         return Trace(
             logits=_numpy(output.logits),
             exit_layers=self.model.exit_layers,
-            costs=costs,
-            full_cost=full,
+            flops=flops,
+            full_flops=full,
             gates=None if output.gates is None else _numpy(output.gates),
             kind=self.kind,
         )
@@ -139,15 +139,15 @@ class WhiteBoxVictim(Victim):
         """Answers to one batch of model inputs; nothing is counted or remembered."""
         trace = self._trace(self.model(**inputs), inputs["attention_mask"])
         decisions = self.policy.decide(trace)
-        logits = self.policy.scaled(trace).logits
+        logits = trace.scaled(self.policy.temperatures).logits
         return [
             Answer(
                 logits=logits[i],
                 exit=int(decisions.exit[i]),
                 layer=int(decisions.layer[i]),
                 prediction=decisions.prediction[i].item(),
-                cost=float(decisions.cost[i]),
-                full_cost=float(trace.full_cost[i]),
+                cost=float(decisions.flops[i]),
+                full_cost=float(trace.full_flops[i]),
                 gates=None if trace.gates is None else trace.gates[i],
             )
             for i in range(len(trace))

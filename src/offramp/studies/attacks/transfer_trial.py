@@ -121,11 +121,11 @@ def _origin(attack: AttackTrial) -> tuple[Any, ...]:
 
 def _numbers(clean: Trace, adversarial: Trace, policy: Policy) -> tuple[float, ...]:
     """`NUMBERS`, and the interval of the last one over the examples."""
-    sides = [(policy.decide(run), run.full_cost) for run in (clean, adversarial)]
+    sides = [(policy.decide(run), run.full_flops) for run in (clean, adversarial)]
 
     def values(weights: Weights) -> NDArray[np.float64]:
         depth = [weights @ d.layer / weights.sum(axis=1) for d, _ in sides]
-        cost = [(weights @ d.cost) / (weights @ full) for d, full in sides]
+        cost = [(weights @ d.flops) / (weights @ full) for d, full in sides]
         return np.stack([*depth, *cost, efficiency_drop(*cost)], axis=1)
 
     found = intervals(Statistic(NUMBERS, len(clean), "", values))

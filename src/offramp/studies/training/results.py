@@ -14,7 +14,6 @@ from offramp._core.errors import DataError
 from offramp._core.records import FILE_NAME, read_records
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
-from offramp.evaluation.operating_points import scaled
 from offramp.evaluation.reliability import pool_reliability, reliability_table
 from offramp.studies.training.plan import RUN
 from offramp.studies.training.trial import expand
@@ -154,7 +153,7 @@ def _result(record: Mapping[str, Any], folder: Path) -> Result:
         strategy=cell["method"]["strategy"],
         rule=make_criterion(record["config"]["criterion"], **metrics.get("rule_options", {})),
         metric=metrics["metric"],
-        trace=trace if temperatures is None else scaled(trace, temperatures),
+        trace=trace.scaled(temperatures),
         scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
         folder=folder,
@@ -229,7 +228,7 @@ def reliability_by_method(groups: Mapping[ModelSetting, Group]) -> dict[tuple[st
 
 def unscaled(one: Result) -> Trace:
     """The trace of a cell with its logits as the model gave them."""
-    return scaled(one.trace, one.temperatures and [1 / t for t in one.temperatures])
+    return one.trace.scaled(one.temperatures and [1 / t for t in one.temperatures])
 
 
 def rank(one: Result) -> tuple[int, bool, str, int]:
