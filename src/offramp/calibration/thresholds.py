@@ -44,7 +44,7 @@ class CalibrationSweep:
     full: float
 
 
-def tune(
+def tune_threshold(
     trace: Trace,
     criterion: str | Criterion,
     *,
