@@ -143,7 +143,7 @@ def test_gradients_are_those_of_the_loss(
     def loss(step: float) -> float:
         with torch.no_grad():
             moved = [e + step * d for e, d in zip(embeds, direction, strict=True)]
-            logits = model(input_ids=ids, inputs_embeds=moved).logits
+            logits = model(input_ids=ids, inputs_embeds=moved).exit_logits
             return float(smooth(logits, exit))
 
     slope = (loss(3e-4) - loss(-3e-4)) / 6e-4

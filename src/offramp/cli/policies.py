@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core.files import policy_file
 from offramp.cli.common import note
 from offramp.engine.policy import Policy
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def policy_path(model: Path, criterion: str) -> Path:
     """The file of a model's policy for a criterion, by default."""
-    return model / f"policy-{criterion}.json"
+    return model / policy_file(criterion)
 
 
 @dataclass(frozen=True)

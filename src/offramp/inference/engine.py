@@ -96,9 +96,16 @@ class Engine:
                 )
             self._open_exported(model, policy, batch_size, threads, device, pools)
         else:
-            loaded, self.segments, self.encoder = _open_torch(model, compiled=backend == "torch-compiled")
-            self.labels = loaded.labels
-            self._compact(_read_policy(policy) or _saved_policy(model), batch_size, pools)
+            loaded = _open_torch(model, with_policy=policy is None)
+            from offramp.inference.segments import TorchSegments
+            from offramp.model.encoding import TextEncoder
+
+            self.segments = TorchSegments(loaded, compiled=backend == "torch-compiled")
+            self.encoder, self.labels = TextEncoder.of(loaded), loaded.labels
+            chosen = _read_policy(policy) or loaded.policy
+            if chosen is None:
+                raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
+            self._compact(chosen, batch_size, pools)
 
     def _open_exported(
         self,
@@ -218,30 +225,20 @@ def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str
     return name
 
 
-def _open_torch(
-    model: SegmentedModel | str | Path, *, compiled: bool
-) -> tuple[SegmentedModel, Segments[Any], Encoder]:
-    """A torch model, its segments and its encoder."""
+def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> SegmentedModel:
+    """A torch model; read from a folder, it brings its policy where it is asked for one."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "
             "that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
-    from offramp.inference.segments import TorchSegments
-    from offramp.model import load_model
-    from offramp.model.encoding import TextEncoder
+    if not isinstance(model, str | Path):
+        return model
+    from offramp.inference.loading import load_model
+    from offramp.model import read_model
 
-    loaded = load_model(model) if isinstance(model, str | Path) else model
-    return loaded, TorchSegments(loaded, compiled=compiled), TextEncoder.of(loaded)
+    return load_model(model) if with_policy else read_model(model)
 
 
 def _read_policy(policy: Policy | str | Path | None) -> Policy | None:
     return Policy.load(policy) if isinstance(policy, str | Path) else policy
-
-
-def _saved_policy(model: SegmentedModel | str | Path) -> Policy:
-    """The policy that is saved with a model."""
-    path = Path(model) / "policy-confidence.json" if isinstance(model, str | Path) else None
-    if path is None or not path.is_file():
-        raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
-    return Policy.load(path)
