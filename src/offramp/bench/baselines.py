@@ -62,7 +62,7 @@ def eager(contest: BenchArtifacts, compiled: bool = False) -> Answers:
     """The library's own forward to full depth, and the last head; as it is, or through torch.compile."""
     import torch
 
-    from offramp.export.graphs import silent
+    from offramp.exporting.graphs import silent
 
     model, pad_values = _torch_model(contest)
     last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model

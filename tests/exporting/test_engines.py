@@ -19,7 +19,7 @@ from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.reference import run_reference
-from offramp.export.fused_graph import write_fused
+from offramp.exporting.fused_graph import write_fused
 from offramp.inference.engine import Engine
 
 KINDS = ["multi_exit", "cascade", "int8"]
@@ -126,7 +126,7 @@ def test_fewer_operators_give_the_same(exports: dict[str, Path], texts: list[str
     import onnx
 
     from offramp.engine.onnx import open_session
-    from offramp.export.quantise import quantise_graph
+    from offramp.exporting.quantise import quantise_graph
 
     plain = OnnxSegments(exports["multi_exit"], threads=1)
     part = plain.manifest.segments[0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp._core.errors import ConfigError
 from offramp.engine.manifest import Manifest
-from offramp.export.joining import add_segment, load_segments, model_inputs, renamed, save_graph, used
+from offramp.exporting.joining import add_segment, load_segments, model_inputs, renamed, save_graph, used
 
 Nodes = list[Any]
 SCORE = "score"
