@@ -23,9 +23,10 @@ from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
+from offramp.engine.tracing import trace_segments
 from offramp.exporting.attention import fold_attention
 from offramp.exporting.folder import compare_exports
-from offramp.exporting.parity import refuse_wrong_graph, run_all
+from offramp.exporting.parity import refuse_wrong_graph
 from offramp.exporting.run import Texts, export, export_model
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
@@ -45,7 +46,9 @@ def test_logits_gates_and_costs_are_the_models(
     segments = OnnxSegments(exports[kind], threads=1)
     encoder = segments.encoder()
     for batch_size in (1, 7, 64):
-        found = run_all(segments, encoder(tiny_data["validation"]["text"]), encoder.pad_values, batch_size)
+        found = trace_segments(
+            segments, encoder(tiny_data["validation"]["text"]), encoder.pad_values, batch_size
+        )
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
         np.testing.assert_allclose(found.gates, expected.gates, atol=1e-5)
         np.testing.assert_array_equal(found.flops, expected.flops)

@@ -59,12 +59,12 @@ class BenchConfig:
 
 
 def run_benchmark(
-    contest: BenchArtifacts,
+    artifacts: BenchArtifacts,
     encodings: Sequence[Encoding],
     labels: ArrayLike | None,
-    course: BenchConfig = BenchConfig(),
+    config: BenchConfig = BenchConfig(),
     tokenise: Tokenise | None = None,
-    progress: Callable[[str], object] = lambda told: None,
+    progress: Callable[[str], object] = lambda message: None,
 ) -> list[dict[str, Any]]:
     """Time all peers against each other.
 
@@ -87,38 +87,39 @@ def run_benchmark(
         all texts, `peak_mib` of a process that runs this peer alone, and `joules` a text where the machine tells.
 
     Raises:
-        ConfigError: as `entered` says.
+        ConfigError: as `check_baselines` says.
     """
-    peers = entered(contest, course, len(encodings))
-    if course.length:
-        encodings, tokenise = [at_length(one, course.length) for one in encodings], None
+    peers = check_baselines(artifacts, config, len(encodings))
+    if config.length:
+        encodings, tokenise = [at_length(encoding, config.length) for encoding in encodings], None
     given = tokenise or (lambda rows: [encodings[row] for row in rows])
     entrants = {
-        name: _enter(contest, name, peer, encodings, labels, course, progress) for name, peer in peers.items()
+        name: _enter(artifacts, name, peer, encodings, labels, config, progress)
+        for name, peer in peers.items()
     }
-    costs = Costs(contest, encodings)
+    costs = Costs(artifacts, encodings)
     rows = []
-    for size in course.batch_sizes:
-        batches = request_batches(encodings, size, course.seed)
+    for size in config.batch_sizes:
+        batches = request_batches(encodings, size, config.seed)
         progress(f"batch {size}: warming up")
         for entrant in entrants.values():  # compilers and shape caches, before anything is timed
             for batch in batches:
                 entrant.run([encodings[i] for i in batch])
         lead = LEAD if size == 1 else 0
-        calls = {name: requests(one.run, given, batches, lead) for name, one in entrants.items()}
-        rounds = course.repeats * len(batches)
+        calls = {name: requests(entry.run, given, batches, lead) for name, entry in entrants.items()}
+        rounds = config.repeats * len(batches)
         watch = partial(_tell, progress, f"batch {size}", rounds)
         timings = time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead, watch=watch)
         timed = np.concatenate(batches)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
         best = min(means[name] for name, peer in peers.items() if peer.kind == "full")
         for name, timing in timings.items():
-            known = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": course.length}
+            row = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": config.length}
             ideal = compared(means[name], best, costs.of(name, peers[name].kind, timed))
-            told = {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
+            message = {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
             first = next(iter(timings.values()))
             times = {**summary(timing, first, size, means[name]), **ideal}
-            rows.append({**known, **times, **told, "joules": joules(calls[name], size)})
+            rows.append({**row, **times, **message, "joules": joules(calls[name], size)})
     return rows
 
 
@@ -132,19 +133,19 @@ class Entrant:
 
 
 def _enter(
-    contest: BenchArtifacts,
+    artifacts: BenchArtifacts,
     name: str,
     peer: Baseline,
     encodings: Sequence[Encoding],
     labels: ArrayLike | None,
-    course: BenchConfig,
+    config: BenchConfig,
     progress: Callable[[str], object],
 ) -> Entrant:
-    progress(f"{name}: {'memory and score' if course.memory else 'score'}")
-    most = encodings[: max(course.batch_sizes)]
-    peak = peak_memory(contest, name, most) if course.memory else None
-    run = peer.build(contest)
-    return Entrant(run, None if labels is None else scored(run, encodings, labels, course.metric), peak)
+    progress(f"{name}: {'memory and score' if config.memory else 'score'}")
+    most = encodings[: max(config.batch_sizes)]
+    peak = peak_memory(artifacts, name, most) if config.memory else None
+    run = peer.build(artifacts)
+    return Entrant(run, None if labels is None else scored(run, encodings, labels, config.metric), peak)
 
 
 def _tell(progress: Callable[[str], object], what: str, rounds: int, done: int) -> None:
@@ -153,16 +154,16 @@ def _tell(progress: Callable[[str], object], what: str, rounds: int, done: int) 
         progress(f"{what}: {done} of {rounds} rounds")
 
 
-def entered(contest: BenchArtifacts, course: BenchConfig, texts: int) -> dict[str, Baseline]:
+def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) -> dict[str, Baseline]:
     """The peers of a course, which can be asked for before anything is exported.
 
     Raises:
         ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
     """
-    sizes = course.batch_sizes
+    sizes = config.batch_sizes
     if not sizes or min(sizes) < 1 or max(sizes) > texts:
         raise ConfigError(f"batch sizes must lie in 1..{texts}, the number of texts, got {list(sizes)}")
-    return chosen_baselines(find_baselines(contest), course.peers)
+    return chosen_baselines(find_baselines(artifacts), config.peers)
 
 
 def chosen_baselines(peers: dict[str, Baseline], names: Sequence[str]) -> dict[str, Baseline]:
@@ -185,18 +186,18 @@ def chosen_baselines(peers: dict[str, Baseline], names: Sequence[str]) -> dict[s
 
 def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:
     """The text repeated or cut to so many tokens, its first and last token kept where they are."""
-    found = {}
+    stretched = {}
     for name, values in encoding.items():
         inner = list(values[1:-1]) or list(values[:1])
-        found[name] = [values[0], *np.resize(inner, max(length - 2, 0)).tolist(), values[-1]][:length]
-    return found
+        stretched[name] = [values[0], *np.resize(inner, max(length - 2, 0)).tolist(), values[-1]][:length]
+    return stretched
 
 
 def request_batches(encodings: Sequence[Encoding], size: int, seed: int) -> list[NDArray[np.intp]]:
     """The texts of each request, as indices; full batches alone, some dozens of them."""
     order = generator(seed, "bench", size).permutation(len(encodings))
-    found = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    return found[: min(max(TEXTS // size, FEWEST), MOST)]
+    requests = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    return requests[: min(max(TEXTS // size, FEWEST), MOST)]
 
 
 def requests(
@@ -210,7 +211,7 @@ def requests(
 def typical(timing: Timing, requests: int) -> float:
     """Mean seconds of a request, the median of each one's times taken first: what disturbed one round counts little."""
     which = (WARMUP + np.arange(len(timing.seconds))) % requests
-    return float(np.mean([np.median(timing.seconds[which == one]) for one in np.unique(which)]))
+    return float(np.mean([np.median(timing.seconds[which == request]) for request in np.unique(which)]))
 
 
 def summary(timing: Timing, first: Timing, size: int, mean: float) -> dict[str, float]:
@@ -233,8 +234,8 @@ def compared(mean: float, best: float, cost: float) -> dict[str, float]:
 class Costs:
     """FLOPs of every peer as a share of the full model's, on any of the texts."""
 
-    def __init__(self, contest: BenchArtifacts, encodings: Sequence[Encoding]) -> None:
-        engines = {precision: make_engine(contest, precision) for precision in ("fp32", "int8")}
+    def __init__(self, artifacts: BenchArtifacts, encodings: Sequence[Encoding]) -> None:
+        engines = {precision: make_engine(artifacts, precision) for precision in ("fp32", "int8")}
         self.spent = {precision: engine.run(encodings).flops for precision, engine in engines.items()}
         segments = engines["fp32"].segments
         self.exits, self.full = segments.flops(token_counts(encodings))
@@ -254,7 +255,7 @@ class Costs:
 def joules(call: Callable[[], object], size: int) -> float | None:
     """Energy of the whole processor for a text, over a few seconds of requests; None where it cannot be read."""
     energy = EnergyMeter()
-    if not energy.known:
+    if not energy.available:
         return None
     before, started, count = energy.read(), time.perf_counter(), 0
     while time.perf_counter() - started < ENERGY_SECONDS:
@@ -266,19 +267,19 @@ def joules(call: Callable[[], object], size: int) -> float | None:
 
 def scored(run: Answers, encodings: Sequence[Encoding], labels: ArrayLike, metric: str) -> float:
     """The metric over all texts, answered 32 at a time."""
-    found: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
-    return score(metric, np.asarray(labels), np.concatenate(found))
+    answers: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
+    return score(metric, np.asarray(labels), np.concatenate(answers))
 
 
-def peak_memory(contest: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
+def peak_memory(artifacts: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
     """Peak resident memory in MiB of a fresh process that builds one peer and answers one batch."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, contest, name, list(encodings)).result()
+        return pool.submit(_peak, artifacts, name, list(encodings)).result()
 
 
-def _peak(contest: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
-    find_baselines(contest)[name].build(contest)(encodings)
+def _peak(artifacts: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
+    find_baselines(artifacts)[name].build(artifacts)(encodings)
     status = Path("/proc/self/status")
     if status.exists():  # Linux lets a child inherit its parent's ru_maxrss; VmHWM is its own
         return (

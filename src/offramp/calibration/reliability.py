@@ -53,14 +53,14 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         )
     sure, right = table.max(axis=1), table.argmax(axis=1) == truth
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
+    bin_index = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
     share = np.where(count, count, np.nan)
     return Reliability(
         edges,
         count,
-        np.bincount(place, sure, bins) / share,
-        np.bincount(place, right.astype(np.float64), bins) / share,
+        np.bincount(bin_index, sure, bins) / share,
+        np.bincount(bin_index, right.astype(np.float64), bins) / share,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,16 +89,25 @@ def tune_threshold(
     best = cheapest(swept, max_accuracy_drop) if max_cost is None else most_accurate(swept, max_cost)
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
-    reached = {
-        "metric": metric,
-        "full": swept.full,
-        "reached": float(swept.values[best]),
-        "cost": float(swept.costs[best]),
-        "depth": float(np.asarray(trace.exit_layers)[first_exit(chosen, table)].mean()),
+    target = {name: value for name, value in asked.items() if value is not None}
+    return replace(
+        policy, criterion=chosen, target=target | measure(trace, first_exit(chosen, table), metric)
+    )
+
+
+def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
+    """The result of leaving at some exits `(examples,)`: the metric if there are labels, cost, depth and examples."""
+    rows = np.arange(len(trace))
+    scored: dict[str, Any] = {}
+    if trace.labels is not None:
+        answers = trace.predictions()
+        full, reached = (score(metric, trace.labels, answers[rows, k]) for k in (trace.exits - 1, exit))
+        scored = {"metric": metric, "full": full, "reached": reached}
+    return scored | {
+        "cost": float(trace.flops[rows, exit].sum() / trace.full_flops.sum()),
+        "depth": float(np.asarray(trace.exit_layers)[exit].mean()),
         "examples": len(trace),
     }
-    target = {name: value for name, value in asked.items() if value is not None} | reached
-    return replace(policy, criterion=chosen, target=target)
 
 
 def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:

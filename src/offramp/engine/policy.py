@@ -45,7 +45,7 @@ class Decisions:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several stretches, at least one, as one: say what a stream gave."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        return cls(*(np.concatenate([getattr(stretch, f.name) for stretch in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,9 @@ class FileEncoder:
         cleaned = [clean_text(text) for text in first]
         other = None if second is None else [clean_text(text) for text in second]
         if len(cleaned) == 1:  # a text alone needs no threads
-            found = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
+            encoded = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
         else:
-            found = self.tokenizer.encode_batch(
+            encoded = self.tokenizer.encode_batch(
                 cleaned if other is None else list(zip(cleaned, other, strict=True))
             )
-        return [{name: getattr(one, FIELDS[name]) for name in self.inputs} for one in found]
+        return [{name: getattr(encoding, FIELDS[name]) for name in self.inputs} for encoding in encoded]

@@ -128,11 +128,11 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
     from onnx import TensorProto, helper, numpy_helper
 
     write, below = RULES[rule]
-    place = helper.make_node(
+    index = helper.make_node(
         "Constant", [], ["place"], value=numpy_helper.from_array(np.array(k, dtype=np.int64))
     )
     nodes = [
-        place,
+        index,
         helper.make_node("Gather", ["temperatures", "place"], ["temperature"]),
         helper.make_node("Cast", [logits], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Div", ["wide", "temperature"], ["scaled"]),

@@ -30,8 +30,8 @@ def calibration_feeds(
     """Every segment's inputs on every batch, as (segment, tensors by name)."""
     for _, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
         state = segments.start(batch)
-        for k, part in enumerate(segments.manifest.segments):
-            yield k, {name: state[name] for name in part.inputs}
+        for k, segment in enumerate(segments.manifest.segments):
+            yield k, {name: state[name] for name in segment.inputs}
             state, _ = segments.run(k, state)
 
 
@@ -51,8 +51,8 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
     feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
     for k, tensors in calibration_feeds(segments, encodings, manifest.pad_values):
         feeds[k].append(tensors)
-    for part, found in zip(manifest.segments, feeds, strict=True):
-        quantise_graph(source / part.file, target / part.file, found)
+    for segment, inputs in zip(manifest.segments, feeds, strict=True):
+        quantise_graph(source / segment.file, target / segment.file, inputs)
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
