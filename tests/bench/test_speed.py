@@ -14,10 +14,10 @@ from offramp.bench.artifacts import prepare
 from offramp.bench.baselines import BenchArtifacts, find_baselines
 from offramp.bench.cpu_load import OtherCpuLoad
 from offramp.bench.energy import EnergyMeter
+from offramp.bench.measures import cold_start
 from offramp.bench.speed import (
     BenchConfig,
     at_length,
-    cold_start,
     compared,
     request_batches,
     requests,

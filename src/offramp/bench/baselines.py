@@ -1,4 +1,4 @@
-"""What a speed-up is measured against: full depth in every runtime, smaller models, earlier designs; and ours."""
+"""The baselines of a speed-up: full depth in every runtime, smaller models, earlier designs; and our engines."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answe
 
 @dataclass(frozen=True)
 class BenchArtifacts:
-    """All that the peers are built from: paths, so that each can be built in a process of its own.
+    """The files that baselines are built from: paths, so that each baseline can be built in its own process.
 
     Attributes:
         model: folder of the trained model.
-        work: folder of its exports, as `offramp.bench.artifacts.prepare` leaves it.
-        threads: CPU threads of every peer.
-        layers: after which the model's exits sit, counted from 1.
+        work: folder of its exports, written by `offramp.bench.artifacts.prepare`.
+        threads: CPU threads of every baseline.
+        layers: exit layers of the model, counted from 1.
     """
 
     model: Path
@@ -52,10 +52,14 @@ class Baseline:
         build: makes it.
         kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
             `ours`.
+        precision: of the weights that decide where texts leave.
+        cut: exit (0-based) behind which a smaller model ends; None for the others.
     """
 
     build: Callable[[BenchArtifacts], Answers]
     kind: str
+    precision: str = "fp32"
+    cut: int | None = None
 
 
 def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
@@ -90,7 +94,7 @@ def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
 
 
 def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
-    """One graph in ONNX Runtime: as it comes, or lean, without the fusions that make it slower; threads spin."""
+    """One graph in ONNX Runtime, by default or without the fusions that make it slower; threads spin."""
     manifest = Manifest.load(artifacts.work / "fp32")
     session = open_session(artifacts.work / "full" / file, artifacts.threads, spinning=True, lean=lean)
     inputs = [value.name for value in session.get_inputs()]
@@ -103,7 +107,7 @@ def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
 
 
 def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
-    """One graph in OpenVINO as it comes: float32 graphs run in bfloat16 where the processor has it."""
+    """One graph in OpenVINO by default: float32 graphs run in bfloat16 where the processor has it."""
     manifest = Manifest.load(artifacts.work / "fp32")
     request = compile_graph(artifacts.work / "full" / file, artifacts.threads).create_infer_request()
     inputs = [value.get_any_name() for value in request.model_inputs]
@@ -128,13 +132,13 @@ def eager_one_by_one(artifacts: BenchArtifacts) -> Answers:
 
 
 def exported_folder(artifacts: BenchArtifacts, precision: str) -> Answers:
-    """Our engine on an exported folder, under the policy."""
+    """Our engine on an exported folder, under its policy."""
     engine = make_engine(artifacts, precision)
     return lambda encodings: engine.run(encodings).prediction
 
 
 def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
-    """The engine of `exported_folder`; batches are as large as what it is asked."""
+    """The engine of `exported_folder`; a batch is as large as the request."""
     segments = OnnxSegments(artifacts.work / precision, threads=1, verify=False)
     pad_values = segments.manifest.pad_values
     return onnx_engine(
@@ -143,8 +147,8 @@ def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[A
 
 
 def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
-    """All peers that this machine has the libraries for, by name; the first is what speed-ups are counted from."""
-    peers = {
+    """All baselines that this machine has the libraries for, by name; speed-ups are relative to the first."""
+    baselines = {
         "eager-full": Baseline(eager, "full"),
         "compiled-full": Baseline(partial(eager, compiled=True), "full"),
         "ort-fp32-full": Baseline(partial(graph, file="fp32.onnx"), "full"),
@@ -152,16 +156,17 @@ def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
         "ort-static-int8-full": Baseline(partial(graph, file="static.onnx", lean=True), "full"),
     }
     if importlib.util.find_spec("openvino") is not None:
-        peers["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
+        baselines["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
         if importlib.util.find_spec("nncf") is not None:
-            peers["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
-    for layer in artifacts.layers[:-1]:
-        peers[f"cut-{layer}"] = Baseline(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
-    peers["eager-exits"] = Baseline(eager_one_by_one, "earlier")
-    peers["eager-compaction"] = Baseline(eager_compaction, "earlier")
-    peers["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
-    peers["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours")
-    return peers
+            baselines["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
+    for exit, layer in enumerate(artifacts.layers[:-1]):
+        build = partial(graph, file=f"cut-{layer}.onnx", lean=True)
+        baselines[f"cut-{layer}"] = Baseline(build, "cut", cut=exit)
+    baselines["eager-exits"] = Baseline(eager_one_by_one, "earlier")
+    baselines["eager-compaction"] = Baseline(eager_compaction, "earlier")
+    baselines["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
+    baselines["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours", "int8")
+    return baselines
 
 
 def _torch_engine(artifacts: BenchArtifacts) -> CompactingEngine[Any]:
@@ -173,7 +178,7 @@ def _torch_engine(artifacts: BenchArtifacts) -> CompactingEngine[Any]:
 
 
 def _torch_model(artifacts: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
-    """The model on the threads of the contest, and what its inputs are padded with."""
+    """The model and the padding values of its inputs."""
     import torch
 
     from offramp.model import read_model

@@ -94,7 +94,8 @@ def bench(
     from offramp.bench.artifacts import prepare
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.cpu_load import OtherCpuLoad
-    from offramp.bench.speed import check_baselines, cold_start, run_benchmark
+    from offramp.bench.measures import cold_start
+    from offramp.bench.speed import check_baselines, run_benchmark
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
     from offramp.engine.tokenization import FileEncoder
