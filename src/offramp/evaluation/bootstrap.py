@@ -1,8 +1,7 @@
 """Paired bootstrap: intervals on scores, areas and their differences over the same examples.
 
-A resample is a row of weights: how often each example was drawn. Means are then matrix products, so a
-thousand resamples of a whole threshold sweep take a fraction of a second, and two methods are paired by being
-given the same weights.
+A resample is a row of weights: how often each example was drawn. Means are then matrix products, and a thousand
+resamples of a whole threshold sweep take a fraction of a second. Two methods are paired by the same weights.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ class Statistic:
     """Numbers that depend on a weighting of the examples.
 
     Attributes:
-        names: what the numbers are, one per column.
+        names: of the numbers, one per column.
         examples: how many examples are weighted.
-        fingerprint: of the data, so that unlike things are not paired.
+        fingerprint: of the data; only statistics of the same data are paired.
         values: weights `(resamples, examples)` to numbers `(resamples, columns)`.
     """
 
@@ -44,7 +43,7 @@ class Statistic:
     values: Callable[[Weights], NDArray[np.float64]]
 
     def exact(self) -> NDArray[np.float64]:
-        """The numbers `(columns,)` on the data as they are."""
+        """The numbers `(columns,)` on the original data."""
         return self.values(np.ones((1, self.examples)))[0]
 
 
@@ -53,8 +52,8 @@ class Interval:
     """An estimate and its percentile-bootstrap interval.
 
     Attributes:
-        name: what was estimated.
-        estimate: the value on the data as they are.
+        name: of the quantity.
+        estimate: the value on the original data.
         low, high: the ends of the interval; NaN where it was undefined in every resample.
         level: the interval's nominal coverage.
     """
@@ -74,9 +73,9 @@ class Interval:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def interval_table(found: Iterable[Interval]) -> pa.Table:
+def interval_table(intervals: Iterable[Interval]) -> pa.Table:
     """Intervals as rows `name`, `estimate`, `low`, `high`, for a run record."""
-    rows = [(i.name, i.estimate, i.low, i.high) for i in found]
+    rows = [(i.name, i.estimate, i.low, i.high) for i in intervals]
     return from_rows(("name", "estimate", "low", "high"), rows)
 
 
@@ -104,11 +103,10 @@ def replicates(
     Args:
         models: the same statistic of each model, over the same examples.
         resamples: how many resamples to draw.
-        seed: decides the draws; the same seed and number of examples give the same draws, which pairs
-            methods.
-        over: "averaged": only examples are drawn, the interval speaks of these very models; "nested": models
-            are drawn with replacement too, the interval speaks of models trained in the same way. The same
-            draws serve every method with as many models, so model i is paired with model i.
+        seed: the same seed and number of examples give the same draws, which pairs methods.
+        over: "averaged" draws examples only: the interval is about these models. "nested" draws models too, with
+            replacement: the interval is about models trained in the same way. Methods with equally many models
+            share these draws, so model i is paired with model i.
 
     Returns:
         `(resamples, columns)`.
@@ -136,7 +134,7 @@ def intervals(
     """Percentile-bootstrap intervals of a statistic, one per column.
 
     Args:
-        models: a statistic, or one per model (seed) of a method: their mean is estimated.
+        models: a statistic, or one per model (seed) of a method; their mean is estimated.
         resamples, seed, over: as in `replicates`.
         level: nominal coverage.
 
@@ -144,7 +142,7 @@ def intervals(
         One `Interval` per column. Resamples in which a number is undefined (NaN) are left out of it.
 
     Raises:
-        DataError: where the models were not measured on the same examples.
+        DataError: the models were not measured on the same examples.
     """
     group = _group(models)
     estimate = np.mean([model.exact() for model in group], axis=0)
@@ -171,7 +169,7 @@ def differences(
         One `Interval` per column; `decided` where it excludes zero.
 
     Raises:
-        DataError: where a and b were not measured on the same examples, or do not have the same columns.
+        DataError: a and b were not measured on the same examples, or have different columns.
     """
     first, second = _group(a), _group(b)
     _check_paired([*first, *second])
@@ -223,7 +221,7 @@ def _group(models: Statistic | Sequence[Statistic]) -> Sequence[Statistic]:
 
 
 def _check_paired(models: Sequence[Statistic]) -> None:
-    """Raise where statistics were not measured on the same examples or do not say the same things."""
+    """Raise unless all statistics have the same examples and columns."""
     first = models[0]
     for other in models[1:]:
         if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):

@@ -1,4 +1,4 @@
-"""What each exit is worth by itself, and how many examples leave there under a policy."""
+"""The score of each exit by itself, and the examples that leave there under a policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def per_exit(
     trace: Trace, *, metrics: Sequence[str] = ("accuracy",), resamples: int = 1000, seed: int = 0
 ) -> pa.Table:
-    """Scores of every exit, taken always, with 95 % bootstrap intervals.
+    """Scores of every single exit, with 95 % bootstrap intervals.
 
     Args:
         trace: run of the model over labelled evaluation data.
@@ -34,14 +34,16 @@ def per_exit(
         FLOPs), `metric`, `score`, `low`, `high`.
 
     Raises:
-        DataError: where the trace carries no labels.
-        ConfigError: for a metric that is unknown or does not fit the task.
+        DataError: the trace has no labels.
+        ConfigError: the metric is unknown or does not fit the task.
     """
     cost = cost_statistic(trace, static_exits(trace), [""] * trace.exits).exact()
     rows = [
-        (exit, trace.exit_layers[exit], cost[exit], metric, found.estimate, found.low, found.high)
+        (exit, trace.exit_layers[exit], cost[exit], metric, interval.estimate, interval.low, interval.high)
         for metric in metrics
-        for exit, found in enumerate(intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed))
+        for exit, interval in enumerate(
+            intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
+        )
     ]
     names = ("exit", "layer", "cost", "metric", "score", "low", "high")
     return from_rows(names, rows)
@@ -50,11 +52,11 @@ def per_exit(
 def policy_scores(
     trace: Trace, policy: Policy, *, metric: str = "accuracy", resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """What a policy makes of a model, with 95 % bootstrap intervals.
+    """Scores, costs and depths of a model under a policy, with 95 % bootstrap intervals.
 
     Args:
         trace: run of the model over labelled evaluation data.
-        policy: when to leave.
+        policy: of the model.
         metric: a key of `offramp.metrics.METRICS`.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -64,12 +66,12 @@ def policy_scores(
         (share of the full model's FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
 
     Raises:
-        CalibrationError: where the policy was calibrated on this very data.
-        DataError: where the trace carries no labels.
+        CalibrationError: the policy was calibrated on the same data.
+        DataError: the trace has no labels.
     """
     refuse_if_calibrated(policy, trace)
-    found = intervals(policy_statistic(trace, policy, metric), resamples=resamples, seed=seed)
-    return {interval.name: interval for interval in found}
+    measured = intervals(policy_statistic(trace, policy, metric), resamples=resamples, seed=seed)
+    return {interval.name: interval for interval in measured}
 
 
 def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
@@ -79,7 +81,7 @@ def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
         One row per exit: `exit` (0-based), `layer`, `count`, `share`.
 
     Raises:
-        CriterionError: where the policy was made for another model.
+        CriterionError: the policy was made for another model.
     """
     counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
     layers = list(trace.exit_layers)

@@ -1,4 +1,4 @@
-"""Measured speed: adaptive time against full-depth time, same batch size, same backend, in turns."""
+"""Measured speed: adaptive time against full-depth time, with the same batch size and backend, interleaved."""
 
 from __future__ import annotations
 
@@ -34,21 +34,19 @@ def time_speedups(
 ) -> pa.Table:
     """Time a model under a policy at several thresholds, against the same model run to full depth.
 
-    All of them run in every round, in turns, so that a machine which slows down half-way slows down
-    everything.
+    All of them run in turn in every round, so that a machine that slows down affects all alike.
 
     Args:
         segments: the model, cut at its exits.
         policy: criterion and temperatures.
         encodings: the texts, token ids without padding.
-        thresholds: a handful to try; None takes the policy's own.
-        full: what full depth means. None: `segments` with everybody at the last exit, whose heads in between
-            are still computed, a few per mille of the work. For a cascade pass its last member alone: run as
-            a whole it would pay for all the others. A model cut at its last exit only skips the other heads
-            too.
+        thresholds: to measure at; None takes the policy's own.
+        full: the model at full depth. None runs `segments` to the last exit; the heads in between are still
+            computed, a few per mille of the work. For a cascade pass its last member alone: as a whole it would
+            run all the others first.
         batch_size: for both.
-        repeats: timed rounds, after one that is not.
-        clock: seconds from any start.
+        repeats: timed rounds, after one warm-up round.
+        clock: returns seconds.
 
     Returns:
         One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all
@@ -56,7 +54,7 @@ def time_speedups(
         (its smallest and largest value).
 
     Raises:
-        ConfigError: where there are no texts or no thresholds to time.
+        ConfigError: there are no texts or no thresholds.
     """
     tried = [policy.criterion.threshold] if thresholds is None else list(thresholds)
     if not tried or not encodings:
@@ -72,7 +70,7 @@ def time_speedups(
 
 
 def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any]:
-    """An engine in which everybody runs to the last exit."""
+    """An engine that runs every example to the last exit."""
     last = make_criterion("fixed", len(segments.exit_layers))
     return CompactingEngine(segments, Policy(last, segments.exit_layers), batch_size=batch_size)
 
@@ -82,7 +80,7 @@ def _run(engine: CompactingEngine[Any], encodings: Sequence[Encoding]) -> Callab
 
 
 def _compared(thresholds: Sequence[float], timings: Mapping[str, Timing]) -> pa.Table:
-    """A row a threshold; ratios are taken round by round, where both halves saw the same machine."""
+    """One row per threshold; ratios are taken within rounds, under the same load."""
     whole = timings["full"].seconds
     rows = []
     for threshold in thresholds:

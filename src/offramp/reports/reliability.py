@@ -46,7 +46,7 @@ def reliability_figure(table: pa.Table, title: str = "Reliability of every exit"
 
     Args:
         table: rows of `evaluation.reliability_table`.
-        title: set above the panels.
+        title: above the panels.
     """
     from matplotlib.figure import Figure
 
