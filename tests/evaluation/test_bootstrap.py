@@ -116,7 +116,6 @@ def test_unlike_data_are_not_paired() -> None:
     ("options", "message"),
     [
         ({"resamples": 0}, "at least one example and one resample, got 3 and 0"),
-        ({"level": 95}, "level between 0 and 1, got 95"),
         ({"over": "both"}, "over='averaged' or over='nested', got 'both'"),
     ],
 )

@@ -103,17 +103,16 @@ def model_names(models: Sequence[Path]) -> list[str]:
 def measure(name: str, folder: Path, data: TextData, settings: Settings) -> ModelEvaluation:
     """Evaluate one model. The record and its tables go to `evaluation` inside its folder."""
     from offramp._core.records import write_record
-    from offramp.evaluation import evaluate_model
+    from offramp.evaluation import evaluate as run
 
     started = datetime.now(UTC)
     criterion, metric = settings.criterion, data.metrics[0]
     model = load_for(folder, data, "calibration", settings.split)
     policy = policy_for(folder, model, data, criterion, settings.max_accuracy_drop)
-    evaluated = evaluate_model(
-        model,
+    evaluation = run(
+        {name: model},
         data,
-        name=name,
-        policies=[policy],
+        policies={name: [policy]},
         criteria=[criterion],
         split=settings.split,
         timed=settings.timed,
@@ -121,6 +120,7 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
         seed=settings.seed,
         progress=True,
     )
+    evaluated = evaluation.models[name]
     numbers = _estimates(evaluated, criterion)
     write_record(
         folder / "evaluation",

@@ -45,15 +45,12 @@ class AttackTable:
         return len(self.columns["label"])
 
 
-def read_attack(
-    rows: pa.Table, exit_layers: Sequence[int], exit_costs: Sequence[float] | None = None
-) -> AttackTable:
+def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
     """Check the rows of an attack and split them into arrays.
 
     Args:
         rows: one row per attacked example, at least one, with `COLUMNS`.
         exit_layers: the attacked model's exits.
-        exit_costs: cost of leaving at each exit, as a share of the full model's; None takes it from the rows.
 
     Raises:
         DataError: columns are missing, or the rows come from a model with other exits.
@@ -62,10 +59,7 @@ def read_attack(
     columns = {name: floats(rows, name) for name in COLUMNS}
     layers = tuple(int(layer) for layer in exit_layers)
     exits = {side: _exits(columns, side, layers) for side in SIDES}
-    costs = _exit_costs(columns, exits, layers) if exit_costs is None else np.asarray(exit_costs, dtype=float)
-    if len(costs) != len(layers):
-        raise DataError(f"expected one cost for each of the exits {list(layers)}, got {len(costs)}")
-    return AttackTable(columns, exits, layers, costs)
+    return AttackTable(columns, exits, layers, _exit_costs(columns, exits, layers))
 
 
 def _exits(columns: dict[str, Floats], side: Side, layers: tuple[int, ...]) -> NDArray[np.intp]:

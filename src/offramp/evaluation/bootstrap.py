@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Weights = NDArray[np.float64]  # (resamples, examples)
 Models = Literal["averaged", "nested"]
 
+LEVEL = 0.95  # nominal coverage of all intervals
 CHUNK = 2**22  # weights held at once: 32 MiB
 
 
@@ -49,20 +50,18 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its percentile-bootstrap interval.
+    """An estimate and its 95 % percentile-bootstrap interval.
 
     Attributes:
         name: of the quantity.
         estimate: the value on the original data.
         low, high: the ends of the interval; NaN where it was undefined in every resample.
-        level: the interval's nominal coverage.
     """
 
     name: str
     estimate: float
     low: float
     high: float
-    level: float = 0.95
 
     @property
     def decided(self) -> bool:
@@ -128,15 +127,13 @@ def intervals(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     over: Models = "averaged",
 ) -> tuple[Interval, ...]:
-    """Percentile-bootstrap intervals of a statistic, one per column.
+    """95 % percentile-bootstrap intervals of a statistic, one per column.
 
     Args:
         models: a statistic, or one per model (seed) of a method; their mean is estimated.
         resamples, seed, over: as in `replicates`.
-        level: nominal coverage.
 
     Returns:
         One `Interval` per column. Resamples in which a number is undefined (NaN) are left out of it.
@@ -147,7 +144,7 @@ def intervals(
     group = _group(models)
     estimate = np.mean([model.exact() for model in group], axis=0)
     drawn = replicates(group, resamples=resamples, seed=seed, over=over)
-    return _percentiles(group[0].names, estimate, drawn, level)
+    return _percentiles(group[0].names, estimate, drawn)
 
 
 def differences(
@@ -156,14 +153,13 @@ def differences(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     over: Models = "averaged",
 ) -> tuple[Interval, ...]:
-    """Paired-bootstrap intervals of `a - b` over the same examples, one per column.
+    """95 % paired-bootstrap intervals of `a - b` over the same examples, one per column.
 
     Args:
         a, b: as `models` in `intervals`; the two may have different numbers of models.
-        resamples, seed, level, over: as in `intervals`.
+        resamples, seed, over: as in `intervals`.
 
     Returns:
         One `Interval` per column; `decided` where it excludes zero.
@@ -177,16 +173,12 @@ def differences(
     drawn = replicates(first, resamples=resamples, seed=seed, over=over) - replicates(
         second, resamples=resamples, seed=seed, over=over
     )
-    return _percentiles(first[0].names, estimate, drawn, level)
+    return _percentiles(first[0].names, estimate, drawn)
 
 
-def percentile_band(
-    drawn: NDArray[np.float64], level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends `(columns,)` of the central `level` of replicates `(resamples, columns)`, NaN ones left out."""
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level}: 0.95 is usual")
-    tail = (1 - level) / 2
+def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends `(columns,)` of the central 95 % of replicates `(resamples, columns)`, without those that are NaN."""
+    tail = (1 - LEVEL) / 2
     ends = np.full((2, drawn.shape[1]), np.nan)
     some = np.isfinite(drawn).any(axis=0)
     finite = np.where(np.isfinite(drawn), drawn, np.nan)[:, some]
@@ -195,11 +187,11 @@ def percentile_band(
 
 
 def _percentiles(
-    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64], level: float
+    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64]
 ) -> tuple[Interval, ...]:
-    low, high = percentile_band(drawn, level)
+    low, high = percentile_band(drawn)
     columns = zip(names, estimate, low, high, strict=True)
-    return tuple(Interval(name, float(e), float(lo), float(hi), level) for name, e, lo, hi in columns)
+    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
 
 
 def _model_weights(models: int, resamples: int, seed: int, over: Models) -> NDArray[np.float64]:

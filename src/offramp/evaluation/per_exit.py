@@ -1,4 +1,4 @@
-"""The score of each exit by itself, and the examples that leave there under a policy."""
+"""Each exit by itself: its score, its reliability, and the examples that leave there under a policy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp._core.trace import Trace
-from offramp.calibration import refuse_if_calibrated
+from offramp.calibration import refuse_if_calibrated, reliability
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import from_rows, table
 from offramp.evaluation.bootstrap import Interval, intervals
@@ -16,6 +16,10 @@ from offramp.evaluation.operating_points import cost_statistic, exit_statistic, 
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+RELIABILITY = ("layer", "side", "low", "high", "count", "confidence", "accuracy")
+SIDES = ("before", "after")
+BINS = 15
 
 
 def per_exit(
@@ -93,3 +97,30 @@ def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
             "share": counts / max(len(trace), 1),
         }
     )
+
+
+def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: int = BINS) -> pa.Table:
+    """Reliability diagrams of every exit, with the logits as they are and divided by the exit's temperature.
+
+    Args:
+        run: labelled trace of a classifier, logits unscaled; not the one that the temperatures were fitted on.
+        temperatures: one per exit; None leaves the side `after` out.
+        bins: of equal width.
+
+    Returns:
+        A row for each exit, side and bin that holds examples, with the columns `RELIABILITY`.
+
+    Source: Guo et al. 2017, figure 4.
+    """
+    from scipy.special import softmax
+
+    sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: run.scaled(temperatures)}
+    labels, rows = run.require_labels(), []
+    for k, layer in enumerate(run.exit_layers):
+        for side, trace in sides.items():
+            diagram = reliability(softmax(trace.logits[:, k].astype(np.float64), axis=1), labels, bins)
+            for i in np.flatnonzero(diagram.count).tolist():
+                edges = (float(diagram.edges[i]), float(diagram.edges[i + 1]))
+                means = (float(diagram.confidence[i]), float(diagram.accuracy[i]))
+                rows.append((layer, side, *edges, int(diagram.count[i]), *means))
+    return from_rows(RELIABILITY, rows)

@@ -11,10 +11,8 @@ from numpy.typing import ArrayLike
 
 from offramp.evaluation.arrow_tables import (
     as_table,
-    in_front,
     require_columns,
     rows_where,
-    stack,
     with_column,
 )
 from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
@@ -64,7 +62,6 @@ def robustness(
     rows: pa.Table | Sequence[Mapping[str, Any]],
     exit_layers: Sequence[int],
     *,
-    exit_costs: Sequence[float] | None = None,
     metric: str = "accuracy",
     resamples: int = 1000,
     seed: int = 0,
@@ -74,8 +71,6 @@ def robustness(
     Args:
         rows: the attack table, one row per example.
         exit_layers: the attacked model's exits, from 1.
-        exit_costs: cost of leaving at each exit as a share of the full model's, for `efficacy`; None takes it
-            from the rows; unused exits are interpolated over layers.
         metric: a key of `offramp.metrics.METRICS`.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -91,7 +86,7 @@ def robustness(
     if content.num_rows == 0:
         nothing = {name: Interval(name, np.nan, np.nan, np.nan) for name in names}
         return Robustness(0, nothing, dict.fromkeys(names, "no example was attacked"))
-    attack = read_attack(content, exit_layers, exit_costs)
+    attack = read_attack(content, exit_layers)
     estimates = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
     by_name = {interval.name: interval for interval in estimates}
     return Robustness(len(attack), by_name, _reasons(by_name, metric))
@@ -116,11 +111,6 @@ def robustness_by(
         )
         for value in values
     }
-
-
-def robustness_table(results: Mapping[str, Robustness]) -> pa.Table:
-    """The numbers of several attacks on top of each other, with the column `attack` in front."""
-    return stack([in_front(result.table, {"attack": name}) for name, result in results.items()])
 
 
 def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp._core.errors import ConfigError
-from offramp.criteria import make_criterion, with_threshold
+from offramp.criteria import make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
@@ -19,6 +19,51 @@ from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+    from offramp.model.base import SegmentedModel
+
+TIMED_THRESHOLDS = 5
+TIMED_ROUNDS = 3
+
+
+def time_policy(
+    model: SegmentedModel, policy: Policy, rows: Dataset, examples: int, *, batch_size: int = 32
+) -> pa.Table:
+    """Measured speed-ups against full depth at the policy's threshold and a few others.
+
+    Args:
+        model: with its tokenizer.
+        policy: criterion, threshold and temperatures.
+        rows: texts to run.
+        examples: how many of them.
+        batch_size: for both.
+
+    Returns:
+        The table of `time_speedups`.
+    """
+    from offramp.inference.segments import TorchSegments
+    from offramp.inference.tracing import trace
+    from offramp.model import MultiModelForSequenceClassification
+    from offramp.model.encoding import TextEncoder
+
+    first = rows.select(range(min(examples, len(rows))))
+    table = scores(policy.criterion, trace(model, first).scaled(policy.temperatures))
+    grid = threshold_grid(policy.criterion, table)
+    spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
+    full = None
+    if isinstance(model, MultiModelForSequenceClassification):
+        # At full depth a cascade is its last member: running the others first would gain nothing.
+        full = TorchSegments(model.member(len(model.members) - 1))
+    return time_speedups(
+        TorchSegments(model),
+        policy,
+        TextEncoder.of(model).dataset(first)[0],
+        thresholds=sorted({*spread.tolist(), float(policy.criterion.threshold)}),
+        full=full,
+        batch_size=batch_size,
+        repeats=TIMED_ROUNDS,
+    )
 
 
 def time_speedups(

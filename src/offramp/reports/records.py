@@ -48,7 +48,7 @@ from offramp.evaluation.arrow_tables import as_table, require_columns, table
 from offramp.evaluation.attack_table import COLUMNS as ATTACK
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
-from offramp.evaluation.reliability import COLUMNS as RELIABILITY
+from offramp.evaluation.per_exit import RELIABILITY
 
 if TYPE_CHECKING:
     import pyarrow as pa
