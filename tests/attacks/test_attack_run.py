@@ -53,7 +53,7 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         decisions = policy.decide(reference)
         assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
         assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
-        assert [r[f"{side}_cost"] for r in rows] == decisions.cost.tolist()
+        assert [r[f"{side}_cost"] for r in rows] == decisions.flops.tolist()
         assert [r[f"{side}_full_cost"] for r in rows] == reference.full_cost.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
     for row in rows:
@@ -144,7 +144,7 @@ def test_a_stopped_attack_goes_on_without_loss_or_repetition(
         attack(model, policy, sentences, group=2, output=tmp_path / "a", **FAST)
     (tmp_path / "a/parts/.5.parquet.tmp").write_bytes(b"half a part")  # what a kill in mid-write leaves
     with pytest.raises(
-        ConfigError, match=f"holds {2 * finished} finished examples of this attack: go on with"
+        ConfigError, match=f"holds {2 * finished} finished examples of this attack: resume it with"
     ):
         attack(model, policy, sentences, group=2, output=tmp_path / "a", **FAST)
     monkeypatch.setattr(
@@ -203,7 +203,7 @@ def test_a_folder_of_another_attack_is_refused(
     with pytest.raises(ConfigError, match="another attack .*weights"):
         attack(other, policy, data, **here)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match="delete the folder and attack again"):
+    with pytest.raises(DataError, match="delete the folder and start again"):
         attack(model, policy, data, **here)
     for kept in ("[]", '{"format": "offramp-onnx"}'):  # an exported folder has a manifest too
         foreign = tmp_path / "exported"

@@ -28,7 +28,7 @@ from offramp.bench.speed import (
 from offramp.bench.stream import endless, flatness, stream_series
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
-from offramp.export.run import Texts
+from offramp.exporting.run import Texts
 from offramp.inference.engine import Engine
 from offramp.model.encoding import TextEncoder
 

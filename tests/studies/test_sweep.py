@@ -173,7 +173,7 @@ def test_what_cannot_work_is_told_before_anything_runs(
     assert steps == [0]
     run_trial(tiny_sweep.cells[0], tmp_path)
     other = replace(tiny_sweep.cells[0], training={"max_steps": 5})
-    with pytest.raises(ConfigError, match="a cell with another training .* choose another output folder"):
+    with pytest.raises(ConfigError, match=r"another trial \(.* there, .* here\): give another folder"):
         run_grid(replace(tiny_sweep, cells=(other,)), tmp_path)
 
 

@@ -106,18 +106,18 @@ def attack(
         "labels": texts_fingerprint(enumerate(labels)),
         "limits": [victim.max_forward, victim.max_gradient],
     }
-    store = Store(None if output is None else Path(output), manifest, resume=resume)
-    todo = [place for place in places if examples.ids[place] not in store.done]
-    groups = [todo[start : start + group] for start in range(0, len(todo), group)]
-    with reporting(progress) as report:
-        report(len(store.done), len(places))
-        for rows in (
-            opened.each(examples, groups) if workers is None else _shard(job, examples, groups, workers)
-        ):
-            store.add(rows)
+    with Store(None if output is None else Path(output), manifest, resume=resume) as store:
+        todo = [place for place in places if examples.ids[place] not in store.done]
+        groups = [todo[start : start + group] for start in range(0, len(todo), group)]
+        with reporting(progress) as report:
             report(len(store.done), len(places))
-    extra |= {**opened.describe(), "data": fingerprint(dataset)}
-    return store.finish([examples.ids[place] for place in places], extra)
+            for rows in (
+                opened.each(examples, groups) if workers is None else _shard(job, examples, groups, workers)
+            ):
+                store.add(rows)
+                report(len(store.done), len(places))
+        extra |= {**opened.describe(), "data": fingerprint(dataset)}
+        return store.finish([examples.ids[place] for place in places], extra)
 
 
 @dataclass(frozen=True)

@@ -235,9 +235,9 @@ class Costs:
 
     def __init__(self, contest: BenchArtifacts, encodings: Sequence[Encoding]) -> None:
         engines = {precision: make_engine(contest, precision) for precision in ("fp32", "int8")}
-        self.spent = {precision: engine.run(encodings).cost for precision, engine in engines.items()}
+        self.spent = {precision: engine.run(encodings).flops for precision, engine in engines.items()}
         segments = engines["fp32"].segments
-        self.exits, self.full = segments.costs(token_counts(encodings))
+        self.exits, self.full = segments.flops(token_counts(encodings))
         self.layers = segments.exit_layers
 
     def of(self, name: str, kind: str, texts: NDArray[np.intp]) -> float:

@@ -14,14 +14,11 @@ from offramp.criteria import (
     Criterion,
     best_so_far,
     first_exit,
-    fit_gate_ranges,
     make_criterion,
     scores,
     threshold_grid,
     with_threshold,
 )
-from offramp.criteria.learned import Learned
-from offramp.criteria.probability import Energy
 from offramp.engine.policy import Policy
 from offramp.metrics import find_metric, score
 
@@ -47,7 +44,7 @@ class CalibrationSweep:
     full: float
 
 
-def tune(
+def tune_threshold(
     trace: Trace,
     criterion: str | Criterion,
     *,
@@ -143,12 +140,9 @@ def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
 def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     """A policy with all that is fitted but the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
-    if isinstance(criterion, Learned):
-        low, high = fit_gate_ranges(trace)
-        criterion = replace(criterion, low=low, high=high)
-    if isinstance(criterion, Energy):
-        criterion = replace(criterion, temperatures=fitted or ())
-    return Policy(criterion, trace.exit_layers, fitted, trace.fingerprint)
+    return Policy(
+        criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
+    )
 
 
 def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> CalibrationSweep:

@@ -86,7 +86,7 @@ def attack(
     if engine == "local" and workers is not None:
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
-    from offramp.attacks.store import discard
+    from offramp.attacks.store import AttackFolder
     from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
     started = datetime.now(UTC)
@@ -94,7 +94,7 @@ def attack(
     target = choose_attack_target(model, data, reading, rule, chosen, place)
     folder = output or model / f"attack-{recipe}"
     if restart:
-        discard(folder)
+        AttackFolder(folder).discard()
     result = run(
         target.model,
         target.policy,

@@ -99,7 +99,7 @@ def bench(
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
     from offramp.engine.tokenization import FileEncoder
-    from offramp.export.run import Texts
+    from offramp.exporting.run import Texts
     from offramp.model.encoding import TextEncoder
 
     refuse_calibration(race.split)

@@ -66,7 +66,7 @@ def train(
         strategy=strategy,
         seed=seed,
         output_dir=output,
-        options=training,
+        **vars(training),
         callbacks=watch.callbacks,
     )
     watch.record()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
-from offramp.criteria.probability import Energy
 from offramp.engine.policy import Policy
 from offramp.evaluation.bootstrap import Statistic, Weights
 from offramp.evaluation.weighted import weighted_score
@@ -43,8 +42,8 @@ def sweep_thresholds(
     if len(trace) == 0:
         raise DataError("expected examples to sweep thresholds over, got an empty trace")
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
-    if temperatures is not None and isinstance(rule, Energy) and not rule.temperatures:
-        rule = replace(rule, temperatures=tuple(temperatures))
+    if temperatures is not None:
+        rule = rule.with_temperatures(temperatures)
     table = scores(rule, trace.scaled(temperatures))
     thresholds = threshold_grid(rule, table, points)
     exits = [first_exit(with_threshold(rule, threshold), table) for threshold in thresholds]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.calibration import refuse_if_calibrated, reliability
 from offramp.engine.policy import Policy
@@ -112,13 +113,11 @@ def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: in
 
     Source: Guo et al. 2017, figure 4.
     """
-    from scipy.special import softmax
-
     sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: run.scaled(temperatures)}
     labels, rows = run.require_labels(), []
     for k, layer in enumerate(run.exit_layers):
         for side, trace in sides.items():
-            diagram = reliability(softmax(trace.logits[:, k].astype(np.float64), axis=1), labels, bins)
+            diagram = reliability(softmax(trace.logits[:, k]), labels, bins)
             for i in np.flatnonzero(diagram.count).tolist():
                 edges = (float(diagram.edges[i]), float(diagram.edges[i + 1]))
                 means = (float(diagram.confidence[i]), float(diagram.accuracy[i]))

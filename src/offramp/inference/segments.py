@@ -64,9 +64,9 @@ class TorchSegments:
         """The rows of several states behind each other."""
         return states[0].join(states[1:])
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `SegmentedModel.costs`."""
-        return self.model.costs(lengths)
+        return self.model.flops(lengths)
 
 
 def compile_layers(model: SegmentedModel) -> None:

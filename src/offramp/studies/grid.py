@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
 from offramp._core.records import FILE_NAME, read_record, write_text
+from offramp._core.run_folder import FolderInUseError, RunFolder
 
 if TYPE_CHECKING:
     from offramp.data import TextData
@@ -169,17 +170,17 @@ def check_trials(cells: Sequence[Trial]) -> None:
 
 def is_recorded(cell: Trial, output: Path) -> bool:
     """Whether a cell has been run; `ConfigError` where its folder holds another one."""
-    path = output / cell.folder / FILE_NAME
-    if not path.exists():
+    folder = trial_folder(cell, output)
+    if not folder.recorded:
         return False
-    stored, asked = read_record(path)["config"].get("cell", {}), cell.to_dict()
-    changed = sorted(key for key in asked if stored.get(key) != asked[key])
-    if changed:
-        raise ConfigError(
-            f"{path.parent} holds a cell with another {changed[0]} ({stored.get(changed[0])!r}, asked for "
-            f"{asked[changed[0]]!r}): choose another output folder, or delete that one"
-        )
+    stored = read_record(folder.path / FILE_NAME)["config"].get("cell", {})
+    folder.refuse_other(stored, cell.to_dict())
     return True
+
+
+def trial_folder(cell: Trial, output: Path) -> RunFolder:
+    """The folder of a trial; its record keeps its settings."""
+    return RunFolder(output / cell.folder, "trial", mark="cell", lock_file=LOCK)
 
 
 def run_trial(
@@ -196,22 +197,14 @@ def run_trial(
     Returns:
         "done", or "elsewhere" where another process holds the cell.
     """
-    from filelock import FileLock, Timeout
-
     from offramp.data import load_data
 
-    folder = output / cell.folder
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        # The system lets go of the lock when its process dies, however it dies.
-        with FileLock(folder / LOCK, timeout=0):
-            try:
-                if not is_recorded(cell, output):
-                    cell.run(output, load or load_data)
-                if not keep_model:
-                    cell.tidy(output)
-            finally:
-                (folder / LOCK).unlink(missing_ok=True)
-    except Timeout:
+        with trial_folder(cell, output).lock():
+            if not is_recorded(cell, output):
+                cell.run(output, load or load_data)
+            if not keep_model:
+                cell.tidy(output)
+    except FolderInUseError:
         return "elsewhere"
     return "done"

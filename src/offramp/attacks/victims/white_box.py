@@ -66,7 +66,7 @@ class WhiteBoxVictim(Victim):
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
         self._engine: Engine | None = None  # made where times are measured
         with evaluating(model):
-            model.costs(np.array([1]))  # counted on the modules once, before any inference mode
+            model.flops(np.array([1]))  # counted on the modules once, before any inference mode
 
     @property
     def white_box(self) -> WhiteBoxVictim:
@@ -124,10 +124,10 @@ class WhiteBoxVictim(Victim):
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
         """The model's own trace of one batch."""
-        assert output.logits is not None
-        flops, full = self.model.costs(mask.sum(dim=1).cpu().numpy())
+        assert output.exit_logits is not None
+        flops, full = self.model.flops(mask.sum(dim=1).cpu().numpy())
         return Trace(
-            logits=_numpy(output.logits),
+            logits=_numpy(output.exit_logits),
             exit_layers=self.model.exit_layers,
             flops=flops,
             full_flops=full,
@@ -146,7 +146,7 @@ class WhiteBoxVictim(Victim):
                 exit=int(decisions.exit[i]),
                 layer=int(decisions.layer[i]),
                 prediction=decisions.prediction[i].item(),
-                cost=float(decisions.cost[i]),
+                cost=float(decisions.flops[i]),
                 full_cost=float(trace.full_flops[i]),
                 gates=None if trace.gates is None else trace.gates[i],
             )
@@ -174,7 +174,7 @@ class WhiteBoxVictim(Victim):
         ]
         output = self.model(**inputs, inputs_embeds=embeds)
         exits = self.policy.decide(self._trace(output, inputs["attention_mask"])).exit
-        logits = output.logits.float()
+        logits = output.exit_logits.float()
         if self.policy.temperatures is not None:
             logits = logits / logits.new_tensor(self.policy.temperatures)[None, :, None]
         total = loss(logits, torch.as_tensor(exits, device=logits.device)).sum()

@@ -66,7 +66,7 @@ def run_training_trial(cell: TrainingTrial, output: Path, load: Load) -> None:
         strategy=cell.method.strategy,
         seed=cell.seed,
         output_dir=output / cell.folder / RUN,
-        options=cell.options,
+        **vars(cell.options),
         callbacks=_conflict_watch(cell, model, data["train"], output),
         progress=False,
     )

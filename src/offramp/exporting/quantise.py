@@ -14,11 +14,11 @@ from offramp._core.errors import MissingExtraError
 from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState
-from offramp.export.attention import fold_attention
-from offramp.export.embeddings import narrow_embeddings
-from offramp.export.fold import DOMAIN, fold_products
-from offramp.export.graphs import silent
-from offramp.export.smooth import smooth
+from offramp.exporting.attention import fold_attention
+from offramp.exporting.embeddings import narrow_embeddings
+from offramp.exporting.fold import DOMAIN, fold_products
+from offramp.exporting.graphs import silent
+from offramp.exporting.smooth import smooth
 
 QUANTISED = ("MatMul", "Gemm")
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
@@ -58,14 +58,14 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
     """One graph; attention's products of two activations, norms and poolings stay in float32.
 
-    Where a few channels are far larger than the others they are evened out first; see `offramp.export.smooth`.
+    Where a few channels are far larger than the others they are evened out first; see `offramp.exporting.smooth`.
 
     Args:
         source: the float32 graph.
         target: the int8 graph.
         feeds: its inputs on real texts.
         fold: write attention as one operator, and products with their biases as one of ONNX Runtime's own; see
-            `offramp.export.attention` and `offramp.export.fold`.
+            `offramp.exporting.attention` and `offramp.exporting.fold`.
 
     Raises:
         MissingExtraError: without `onnx`.

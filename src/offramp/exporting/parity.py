@@ -13,7 +13,7 @@ from offramp._core.trace import Trace
 from offramp.engine.agreement import check_agreement
 from offramp.engine.batching import Encoding, batches, token_counts
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import SingleGraph
+from offramp.engine.fused_graph import FusedGraph
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
@@ -52,7 +52,7 @@ def run_all(
                 gates[rows, k] = evidence.gate
         for row, values in zip(rows, np.stack(found, axis=1), strict=True):
             logits[row] = values
-    costs, full = segments.costs(token_counts(encodings))
+    costs, full = segments.flops(token_counts(encodings))
     return Trace(
         np.stack(logits),
         segments.exit_layers,
@@ -136,15 +136,15 @@ def accuracies(
     return found
 
 
-def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
-    """How many texts the single graph decides otherwise than the segments do."""
+def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
+    """How many texts the fused graph decides otherwise than the segments do."""
     manifest = exported.manifest
-    single = SingleGraph(exported.folder, manifest, policy)
-    found = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
+    fused = FusedGraph(exported.folder, manifest, policy)
+    expected = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
     differ = 0
     for row, encoding in enumerate(encodings):
-        one = single(encoding)
-        differ += int(one.exit != found.exit[row] or one.logits.argmax() != found.prediction[row])
+        answer = fused(encoding)
+        differ += int(answer.exit != expected.exit[row] or answer.logits.argmax() != expected.prediction[row])
     return differ
 
 
