@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from offramp.cli.main import run
+from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import interval
 from offramp.studies.attacks.report import attack_report
 from offramp.studies.attacks.results import load_attacked, load_transfers
@@ -34,7 +35,7 @@ def study(folder: Path) -> Any:
 
 
 def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Path) -> None:
-    files = attack_report(folder, tmp_path / "a", resamples=FEW)
+    files = attack_report(folder, tmp_path / "a", figures=ALL_FIGURES, resamples=FEW)
     figures = (
         "drop-same-word",
         "cost-same-word",
@@ -66,7 +67,7 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
     assert {name for name in files if name.endswith(".csv")} == {
         f"tables/{name}.csv" for name in ("numbers", "strategies", "criteria", "recipes", "transfer")
     }
-    again = attack_report(folder, tmp_path / "b", resamples=FEW)
+    again = attack_report(folder, tmp_path / "b", figures=ALL_FIGURES, resamples=FEW)
     assert all(path.read_bytes() == again[name].read_bytes() for name, path in files.items())
     assert (
         files["report.md"].read_text().startswith(f"# {folder.name}\n\n64 attacks on 8 models, 32 settings.")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from offramp.metrics import score
+from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import NOTHING
 from offramp.studies.training.conflict import conflict_study
 from offramp.studies.training.conflict_report import conflict_tables
@@ -117,7 +118,7 @@ def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
 
 
 def test_the_report_shows_it_and_how_calibrated_the_exits_are(folder: Path) -> None:
-    files = study_report(folder, folder / "report", resamples=20)
+    files = study_report(folder, folder / "report", figures=ALL_FIGURES, resamples=20)
     figures = {"conflict-joint-minilm-l6", "conflict-gap-joint-minilm-l6", "reliability-sweet-minilm-l6"}
     assert {f"figures/{name}.svg" for name in figures} <= set(files)
     assert "conflict-sweet" not in " ".join(files)
