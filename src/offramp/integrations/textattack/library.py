@@ -20,11 +20,12 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp._core.packages import cache_dir, fetch
+from offramp._core.files import cache_dir
+from offramp._core.packages import fetch
 
 TEXTATTACK = "textattack==0.3.11"  # what the bridge is tested with
 STOP_WORDS = "corpora/stopwords/english"
-STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc"}
+STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc6ea32e5ff0c7e8e6f71488d3239b9023efdc7fc139d6375b"}
 WORDNET = (
     *("lexnames", "index.sense", "cntlist.rev"),
     *(f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb")),
