@@ -32,9 +32,9 @@ WORDNET = (
     *(f"{pos}.exc" for pos in ("adj", "adv", "noun", "verb")),
 )
 WORDNET_SHA256 = {
-    "data.noun": "0be5cc3ab9bf4dc9",
-    "index.noun": "c9828ab17300e93c",
-    "noun.exc": "2ee57b3eb38bc567",
+    "data.noun": "0be5cc3ab9bf4dc907652ab8f72500b53f66dacf42b89e2b04349a04226a7db2",
+    "index.noun": "c9828ab17300e93ca1caef25960921f11401b619e030f3ed1cbcc6f8e537435d",
+    "noun.exc": "2ee57b3eb38bc567aed55701afa7a79ce6ffac59c70392f3eb7db08bd9d890c1",
 }
 
 
