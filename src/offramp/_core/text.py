@@ -13,17 +13,23 @@ _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
-    """The text with NUL and lone surrogates replaced by U+FFFD, one for one: character offsets are kept."""
+    """The text with each NUL and lone surrogate replaced by U+FFFD: character offsets stay the same."""
     return _UNUSABLE.sub("\ufffd", text)
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """Some names for a message, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def text_lists(
     texts: Iterable[str], pairs: Iterable[str] | None = None
 ) -> tuple[list[str], list[str] | None]:
-    """Texts, and second ones where there are such, as lists; any iterable will do, a generator too.
+    """Texts, and second texts where given, as lists; any iterable works, a generator too.
 
     Raises:
-        DataError: one string, or no iterable at all, instead of texts; other things than strings; another number of
+        DataError: one string or no iterable in place of texts, values that are no strings, or another number of
             second texts.
     """
     first, second = _listed(texts), None if pairs is None else _listed(pairs)
@@ -32,18 +38,18 @@ def text_lists(
             raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
     if second is not None and len(first) != len(second):
         raise DataError(
-            f"expected one second sentence a text, got {len(first)} texts and {len(second)} pairs"
+            f"expected one second sentence for each text, got {len(first)} texts and {len(second)} pairs"
         )
     return first, second
 
 
 def text_columns(window: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """A stretch of a stream, of texts or of pairs of texts, as `text_lists`; `DataError` where it is neither."""
-    if not any(isinstance(one, tuple | list) for one in window):
+    """A stretch of a stream of texts or of pairs, as `text_lists` gives it; `DataError` where it is neither."""
+    if not any(isinstance(row, tuple | list) for row in window):
         return text_lists(window)
-    for one in window:
-        if not isinstance(one, tuple | list) or len(one) != 2:
-            raise DataError(f"expected texts, or pairs of texts alone, got {one!r:.80} among them")
+    for row in window:
+        if not isinstance(row, tuple | list) or len(row) != 2:
+            raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
     return text_lists([a for a, _ in window], [b for _, b in window])
 
 
