@@ -16,8 +16,14 @@ _HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional
 
 
 def clean_text(text: str) -> str:
-    """The text with NUL and lone surrogates replaced by U+FFFD, one for one: character offsets are kept."""
+    """The text with each NUL and lone surrogate replaced by U+FFFD: character offsets stay the same."""
     return _UNUSABLE.sub("\ufffd", text)
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """Some names for a message, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def visible(text: str) -> str:

@@ -26,7 +26,7 @@ from offramp.attacks.store import Store
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.black_box import as_victim
 from offramp.attacks.victims.fingerprints import texts_fingerprint
-from offramp.data import fingerprint
+from offramp.data import check_fit, fingerprint
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.model.base import SegmentedModel
@@ -90,6 +90,8 @@ def attack(
     if settings.trigger.split() and recipe != UNIVERSAL:
         raise ConfigError(f"a trigger is for {UNIVERSAL!r}, not for {recipe!r}: leave it out")
     victim = as_victim(model, policy, batch_size)
+    if not isinstance(model, Victim):
+        check_fit(dataset, model.labels, victim.kind)
     examples = Examples(dataset, victim.kind)
     places: Sequence[int] = range(len(examples))
     extra: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
 from offramp.exporting.folder import write_int8
-from offramp.exporting.run import Texts, export_model, labels_of
+from offramp.exporting.run import Texts, export_model
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
@@ -31,6 +31,7 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
     """
+    from offramp.data import fitting_labels
     from offramp.exporting.joining import write_cut
     from offramp.exporting.quantise import quantise_graph
     from offramp.model import read_model
@@ -46,9 +47,8 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     encodings = encoder.dataset(texts.calibration)[0]
     shutil.rmtree(work / "int8", ignore_errors=True)
     compared = encoder.dataset(texts.comparison)[0]
-    write_int8(
-        loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels_of(texts.comparison)
-    )
+    labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
+    write_int8(loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels)
     full = work / "full"
     full.mkdir(parents=True, exist_ok=True)
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew

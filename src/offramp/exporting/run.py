@@ -95,6 +95,7 @@ def export_model(
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts of any source; see `export`."""
+    from offramp.data import fitting_labels
     from offramp.inference.loading import load_model
     from offramp.model.encoding import TextEncoder
 
@@ -113,7 +114,9 @@ def export_model(
             f"got {len(calibration or ())}"
         )
     compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
-    labels = labels_of(texts.comparison)
+    labels = None
+    if texts.comparison is not None:
+        labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
     if labels is None:
         compared = [
             encoding for encoding in compared if encoding["input_ids"]
@@ -133,11 +136,6 @@ def export_model(
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
-
-
-def labels_of(texts: Any) -> Any:
-    """The labels of a data set, or None."""
-    return None if texts is None or "label" not in texts.column_names else texts["label"]
 
 
 def check_output(folder: Path) -> Path:

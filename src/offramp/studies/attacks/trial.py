@@ -67,13 +67,11 @@ def attack_model(cell: AttackTrial, output: Path, load: Load) -> None:
 
 def load_victim(victim: Trained, data: TextData) -> SegmentedModel:
     """The model, or `DataError` where it answers with other classes than the data has."""
+    from offramp.data import check_fit
     from offramp.model import read_model
 
     model = read_model(victim.model, device="auto")
-    if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
-        raise DataError(
-            f"{victim.model} was trained on other labels than {data.name} has: give the task that it was trained on"
-        )
+    check_fit(data, model.labels, model.kind, model=str(victim.model))
     return model
 
 
