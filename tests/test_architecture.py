@@ -106,7 +106,7 @@ def test_every_room_is_in_the_table_once() -> None:
             "engine (level 2) imports inference (level 3)",
         ),
         ("engine/x.py", "import offramp.cli", "engine (level 2) imports cli (level 8)"),
-        ("engine/x.py", "from offramp.model import load_model", "engine (level 2) imports model (level 2)"),
+        ("engine/x.py", "from offramp.model import read_model", "engine (level 2) imports model (level 2)"),
         ("engine/x.py", "from offramp import training", "engine (level 2) imports training (level 3)"),
         ("engine/x.py", "from ..model import config", "engine (level 2) imports model (level 2)"),
         ("engine/sub/x.py", "from ...model.config import A", "engine (level 2) imports model (level 2)"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from offramp._core.deferred_configs import defer_configs
+
 if TYPE_CHECKING:
     from offramp._core.errors import OfframpError
     from offramp._core.trace import Trace
@@ -15,17 +17,20 @@ if TYPE_CHECKING:
     from offramp.engine.policy import Policy
     from offramp.evaluation import speed_accuracy
     from offramp.inference.engine import Engine
+    from offramp.inference.loading import load_model
     from offramp.inference.tracing import trace
     from offramp.model import (
         MultiExitConfig,
         MultiExitForSequenceClassification,
         MultiModelForSequenceClassification,
         import_checkpoint,
-        load_model,
     )
     from offramp.training.run import train
 
 __version__ = "0.1.0"
+
+# So that the library's Auto classes read our folders; our module is imported when they do.
+defer_configs({"offramp": "offramp.model.loading", "offramp-cascade": "offramp.model.loading"})
 
 # Nothing heavy is imported until a name is used: `import offramp` must cost nothing.
 _HOME = {
@@ -39,7 +44,7 @@ _HOME = {
     "attack": "offramp.attacks",
     "import_checkpoint": "offramp.model",
     "load_data": "offramp.data",
-    "load_model": "offramp.model",
+    "load_model": "offramp.inference.loading",
     "make_criterion": "offramp.criteria",
     "speed_accuracy": "offramp.evaluation",
     "trace": "offramp.inference.tracing",

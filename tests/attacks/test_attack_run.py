@@ -148,7 +148,7 @@ def test_a_stopped_attack_goes_on_without_loss_or_repetition(
         attack(model, sentences, policy=policy, group=2, output_dir=tmp_path / "a", **FAST)
     (tmp_path / "a/parts/.5.parquet.tmp").write_bytes(b"half a part")  # what a kill in mid-write leaves
     with pytest.raises(
-        ConfigError, match=f"holds {2 * finished} finished examples of this attack: go on with"
+        ConfigError, match=f"holds {2 * finished} finished examples of this attack: resume it with"
     ):
         attack(model, sentences, policy=policy, group=2, output_dir=tmp_path / "a", **FAST)
     monkeypatch.setattr(
@@ -176,7 +176,7 @@ def test_a_folder_of_another_attack_is_refused(
     attack(model, data, policy=policy, **here)
     with pytest.raises(ConfigError, match=r"holds another attack \(seed 0 there, 1 here\): give another"):
         attack(model, data, policy=policy, seed=1, **here)
-    with pytest.raises(ConfigError, match="another attack .*lam 0.8 there"):
+    with pytest.raises(ConfigError, match="another attack .*disagreement_weight 0.8 there"):
         attack(model, data, policy=policy, disagreement_weight=0.5, **here)
     with pytest.raises(ConfigError, match="another attack .*recipe"):
         attack(model, data, recipe="same-char", policy=policy, **here)
@@ -207,7 +207,7 @@ def test_a_folder_of_another_attack_is_refused(
     with pytest.raises(ConfigError, match="another attack .*weights"):
         attack(other, data, policy=policy, **here)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match="delete the folder and attack again"):
+    with pytest.raises(DataError, match="delete the folder and start again"):
         attack(model, data, policy=policy, **here)
     for kept in ("[]", '{"format": "offramp-onnx"}'):  # an exported folder has a manifest too
         foreign = tmp_path / "exported"

@@ -46,9 +46,12 @@ def test_answers_are_what_the_policy_decides_on_the_trace(
     assert [a.layer for a in answers] == decisions.layer.tolist()
     assert [a.prediction for a in answers] == decisions.prediction.tolist()
     assert [a.spent for a in answers] == decisions.cost.tolist()
-    assert [a.full_spent for a in answers] == reference.full_cost.tolist()
+    assert [a.full_spent for a in answers] == reference.full_flops.tolist()
     np.testing.assert_allclose(
-        np.stack([a.logits for a in answers]), policy.scaled(reference).logits, rtol=1e-4, atol=1e-4
+        np.stack([a.logits for a in answers]),
+        reference.scaled(policy.temperatures).logits,
+        rtol=1e-4,
+        atol=1e-4,
     )
     assert all(a.last == (a.exit == 2) for a in answers)
 
@@ -140,7 +143,7 @@ def test_gradients_are_those_of_the_loss(
     def loss(step: float) -> float:
         with torch.no_grad():
             moved = [e + step * d for e, d in zip(embeds, direction, strict=True)]
-            logits = model(input_ids=ids, inputs_embeds=moved).logits
+            logits = model(input_ids=ids, inputs_embeds=moved).exit_logits
             return float(smooth(logits, exit))
 
     slope = (loss(3e-4) - loss(-3e-4)) / 6e-4

@@ -189,7 +189,7 @@ def test_peers_agree_and_the_race_is_run(
 @pytest.mark.slow
 def test_from_the_command_line(contest: BenchArtifacts, tiny_data: Any, tmp_path: Path) -> None:
     from offramp.cli.main import run
-    from offramp.reports import report
+    from offramp.reports import ALL_FIGURES, report
 
     names = ("no", "so so", "yes")
     given = [row["text"] for split in tiny_data.values() for row in split]
@@ -207,6 +207,6 @@ def test_from_the_command_line(contest: BenchArtifacts, tiny_data: Any, tmp_path
     series = read_record(tmp_path / "out" / "stream" / "record.json")["tables"]["stream"]
     assert {row["mode"] for row in series} == {"batches", "pools"}
     assert [row["texts"] for row in series if row["mode"] == "pools"][-1] == 300
-    written = report(tmp_path / "out", tmp_path / "report")
+    written = report(tmp_path / "out", tmp_path / "report", figures=ALL_FIGURES)
     for name in ("bench-1-batch-1.svg", "bench-1-batch-4.png", "stream-1.svg", "bench.md", "stream.md"):
         assert any(path.endswith(name) for path in written), name

@@ -70,7 +70,7 @@ def test_the_threshold_is_the_last_before_the_first_that_fails(name, risk):
     trace, alpha, delta = classifier(seed=5, n=240), 0.15, 0.2
     policy = tune_with_guarantee(trace, name, risk=risk, alpha=alpha, delta=delta)
     base, fit, test = split_and_prepare(trace, name, True, 0, labelled=True)
-    grid = threshold_grid(base.criterion, scores(base.criterion, base.scaled(fit)), 200)
+    grid = threshold_grid(base.criterion, scores(base.criterion, fit.scaled(base.temperatures)), 200)
     last = grid[-1]
     for threshold in grid[::-1][1:]:
         rule = replace(base, criterion=with_threshold(base.criterion, threshold))
@@ -87,7 +87,7 @@ def test_the_threshold_is_the_last_before_the_first_that_fails(name, risk):
     assert policy.temperatures == base.temperatures
     assert policy.target["risk_reached"] == pytest.approx(risks(policy, test)[risk])
     assert policy.target["examples"] == len(test)
-    assert policy.target["cost"] == pytest.approx(policy.decide(test).cost.sum() / test.full_cost.sum())
+    assert policy.target["cost"] == pytest.approx(policy.decide(test).cost.sum() / test.full_flops.sum())
 
 
 @pytest.mark.parametrize("risk", ["accuracy_drop", "disagreement"])

@@ -24,7 +24,7 @@ def test_the_slowest_texts_keep_within_the_bound() -> None:
     reached = []
     for bound in (3.0, 5.0, 8.0, 12.0):
         policy = tune_latency(trace, "confidence", times=TIMES, lengths=lengths, max_p95_ms=bound)
-        exit = first_exit(policy.criterion, scores(policy.criterion, policy.scaled(trace)))
+        exit = first_exit(policy.criterion, scores(policy.criterion, trace.scaled(policy.temperatures)))
         spent = TIMES.leaving(lengths)[np.arange(400), exit]
         assert np.quantile(spent, 0.95) <= bound
         assert policy.target["p95_ms"] == pytest.approx(np.quantile(spent, 0.95))
@@ -73,5 +73,5 @@ def test_visits_are_charged_by_the_exits_on_the_way() -> None:
     trace = keep(classifier(n=3), (0, 3))
     assert trace.exit_layers == (1, 7)
     charged = with_visits(trace, 0.5)
-    np.testing.assert_allclose(charged.costs - trace.costs, trace.full_cost[:, None] * [0.5, 1.0])
-    np.testing.assert_allclose(charged.full_cost, trace.full_cost * 1.5)
+    np.testing.assert_allclose(charged.flops - trace.flops, trace.full_flops[:, None] * [0.5, 1.0])
+    np.testing.assert_allclose(charged.full_flops, trace.full_flops * 1.5)

@@ -26,8 +26,8 @@ def real() -> Trace:
 
 def risks(policy: Policy, test: Trace) -> tuple[float, float, float]:
     """Accuracy drop, disagreement and cost."""
-    exit = first_exit(policy.criterion, scores(policy.criterion, policy.scaled(test)))
-    cost = test.costs[np.arange(len(test)), exit].mean() / 6
+    exit = first_exit(policy.criterion, scores(policy.criterion, test.scaled(policy.temperatures)))
+    cost = test.flops[np.arange(len(test)), exit].mean() / 6
     return float(accuracy_drop(test, exit).mean()), float(disagreement(test, exit).mean()), float(cost)
 
 

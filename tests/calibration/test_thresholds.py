@@ -20,13 +20,13 @@ TUNABLE = [name for name, rule in CRITERIA.items() if rule.tunable]
 def measure(policy, trace, metric):
     """Mean cost as a share of the full model's, and the metric."""
     decisions = policy.decide(trace)
-    cost = decisions.cost.mean() / trace.full_cost.mean()
+    cost = decisions.cost.mean() / trace.full_flops.mean()
     return cost, score(metric, trace.labels, decisions.prediction)
 
 
 def brute_force(policy, trace, metric, *, drop=None, budget=None):
     """Best (cost, metric) over every score as threshold, and both ends."""
-    table = scores(policy.criterion, policy.scaled(trace))
+    table = scores(policy.criterion, trace.scaled(policy.temperatures))
     low, high = policy.criterion.threshold_range
     values = range(1, trace.exits + 1) if policy.criterion.whole else [low, *np.unique(table), high]
     criteria = [with_threshold(policy.criterion, t) for t in values]
@@ -97,8 +97,8 @@ def test_totals_are_the_sums_at_the_exits_taken(seed, name):
     if rule.whole:
         grid = grid[grid >= 1]
     exits = [first_exit(with_threshold(rule, np.clip(t, *rule.threshold_range)), table) for t in grid]
-    expected = [trace.costs[np.arange(15), exit].sum() for exit in exits]
-    assert totals(trace.costs, rule, table, grid) == pytest.approx(expected)
+    expected = [trace.flops[np.arange(15), exit].sum() for exit in exits]
+    assert totals(trace.flops, rule, table, grid) == pytest.approx(expected)
 
 
 def test_what_the_policy_says():
@@ -113,7 +113,7 @@ def test_what_the_policy_says():
         "metric": "accuracy",
         "full": pytest.approx((trace.predictions()[:, -1] == trace.labels).mean()),
         "reached": pytest.approx((decisions.prediction == trace.labels).mean()),
-        "cost": pytest.approx(decisions.cost.sum() / trace.full_cost.sum()),
+        "cost": pytest.approx(decisions.cost.sum() / trace.full_flops.sum()),
         "depth": pytest.approx(decisions.layer.mean()),
         "examples": 60,
     }
@@ -130,7 +130,11 @@ def test_cost_is_the_share_of_all_flops():
     logits[:10, 0] = 0.0
     costs = np.where(np.arange(20)[:, None] < 10, [[1.0, 2.0]], [[10.0, 20.0]])
     trace = replace(
-        classifier(n=20, exits=2, classes=2), logits=logits, costs=costs, full_cost=costs[:, 1], labels=labels
+        classifier(n=20, exits=2, classes=2),
+        logits=logits,
+        flops=costs,
+        full_flops=costs[:, 1],
+        labels=labels,
     )
     policy = tune(trace, "confidence", max_accuracy_drop=0.0, temperatures=False)
     # The short ones go on (2 each), the long ones leave (10 each): 120 of 220.
@@ -141,7 +145,7 @@ def test_cost_is_the_share_of_all_flops():
 def test_a_cascade_for_which_leaving_late_costs_more_than_the_full_model():
     trace = classifier(n=100, cascade=True)
     tight = tune(trace, "confidence", max_cost=0.3)
-    assert tight.decide(trace).cost.sum() <= 0.3 * trace.full_cost.sum()
+    assert tight.decide(trace).cost.sum() <= 0.3 * trace.full_flops.sum()
     exact = tune(trace, "confidence", max_accuracy_drop=0.0)
     assert exact.target["reached"] >= exact.target["full"]
     never = replace(exact, criterion=with_threshold(exact.criterion, 2.0))

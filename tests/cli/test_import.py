@@ -12,7 +12,7 @@ import pytest
 from offramp.cli.main import run
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
-from offramp.model import load_model
+from offramp.model import read_model
 from tests.model.released import Released, make_config, make_state, write
 
 
@@ -61,7 +61,7 @@ def test_import_tune_evaluate_attack_export(
     texts = tiny_data["validation"]["text"]
     decided = Engine(served, threads=1).decide(texts)
     np.testing.assert_array_equal(decided.exit, Engine(model, policy).decide(texts).exit)
-    logits = trace(load_model(model), tiny_data["validation"]).logits
+    logits = trace(read_model(model), tiny_data["validation"]).logits
     predictions = logits.argmax(-1)[np.arange(len(texts)), decided.exit]
     np.testing.assert_array_equal(decided.prediction, predictions)
 

@@ -82,7 +82,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
         assert run(arguments) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("offramp: stopped; the checkpoint is in ")
-    assert said.endswith("run the same again to go on")
+    assert said.endswith("run the same again to resume")
     assert run(arguments) == 0
 
 

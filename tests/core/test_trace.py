@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offramp._core.errors import DataError
+from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Trace
 
 
@@ -15,8 +15,8 @@ def make(kind: str = "classification", labels: bool = True, gates: bool = True) 
     return Trace(
         logits=random.normal(size=(5, 2, classes)).astype(np.float32),
         exit_layers=(2, 6),
-        costs=np.arange(10.0).reshape(5, 2),
-        full_cost=np.arange(5.0),
+        flops=np.arange(10.0).reshape(5, 2),
+        full_flops=np.arange(5.0),
         labels=(random.normal(size=5).astype(np.float32) if classes == 1 else np.arange(5) % 3)
         if labels
         else None,
@@ -51,6 +51,28 @@ def test_metadata_survives_the_file(tmp_path: Path) -> None:
     trace.metadata["model"] = "minilm-l6"
     trace.save(tmp_path / "trace.npz")
     assert Trace.load(tmp_path / "trace.npz").metadata == {"model": "minilm-l6"}
+
+
+def test_files_keep_the_names_of_earlier_versions(tmp_path: Path) -> None:
+    make().save(tmp_path / "trace.npz")
+    with np.load(tmp_path / "trace.npz") as stored:
+        assert {"costs", "full_cost"} <= set(stored.files)
+        np.testing.assert_array_equal(stored["costs"], make().flops)
+
+
+def test_temperatures_divide_the_logits_in_float64() -> None:
+    trace = make()
+    scaled = trace.scaled([0.5, 3.0])
+    assert scaled.logits.dtype == np.float64
+    np.testing.assert_array_equal(scaled.logits[:, 0], trace.logits[:, 0] * np.float64(2))
+    np.testing.assert_array_equal(scaled.logits[:, 1], trace.logits[:, 1].astype(np.float64) / 3)
+    assert trace.scaled(None) is trace
+    for exit in range(2):
+        evidence = trace.evidence(exit).scaled([0.5, 3.0])
+        np.testing.assert_array_equal(evidence.logits, scaled.logits[:, exit])
+    assert np.isfinite(make().scaled([1e-30, 1]).logits).all()
+    with pytest.raises(ConfigError, match="one temperature for each of 2 exits, got 1"):
+        trace.scaled([1.0])
 
 
 def test_the_path_given_is_the_path_written(tmp_path: Path) -> None:
@@ -113,8 +135,8 @@ def test_take_keeps_rows_together() -> None:
     trace = make()
     part = trace.take(np.array([4, 1]))
     assert len(part) == 2
-    assert part.costs.tolist() == [[8.0, 9.0], [2.0, 3.0]]
-    assert part.full_cost.tolist() == [4.0, 1.0]
+    assert part.flops.tolist() == [[8.0, 9.0], [2.0, 3.0]]
+    assert part.full_flops.tolist() == [4.0, 1.0]
     assert part.labels is not None
     assert part.labels.tolist() == [1, 1]
     np.testing.assert_array_equal(part.gates, trace.gates[[4, 1]])  # type: ignore[index]

@@ -49,8 +49,8 @@ def make_trace(logits: np.ndarray, kind: str = "classification", seed: int = 0) 
     return Trace(
         logits=values[:, :, :1] if regression else values,
         exit_layers=tuple(range(1, exits + 1)),
-        costs=np.tile(np.arange(1.0, exits + 1), (n, 1)),
-        full_cost=np.full(n, float(exits)),
+        flops=np.tile(np.arange(1.0, exits + 1), (n, 1)),
+        full_flops=np.full(n, float(exits)),
         labels=rng.normal(size=n).astype(np.float32) if regression else rng.integers(0, classes, n),
         gates=rng.uniform(size=(n, exits)).astype(np.float32),
         kind=kind,

@@ -60,7 +60,7 @@ def draw_threshold(draw: st.DrawFn, name: str, trace: Trace, temperatures: Any) 
         return draw(st.integers(1, trace.exits))
     if not rule.tunable or not len(trace):
         return float(rule.threshold)
-    table = scores(rule, Policy(rule, trace.exit_layers, temperatures).scaled(trace))
+    table = scores(rule, trace.scaled(temperatures))
     grid = threshold_grid(rule, table)
     low, high = rule.threshold_range
     at_a_score = np.unique(table[(table >= low) & (table <= high)])
@@ -80,7 +80,7 @@ def assert_equal(found: Decisions, expected: Decisions, rows: Any) -> None:
 def clear_rows(case: Case, decisions: Decisions) -> Any:
     """Rows outside float noise."""
     near = near_threshold(
-        case.policy.criterion, scores(case.policy.criterion, case.policy.scaled(case.trace))
+        case.policy.criterion, scores(case.policy.criterion, case.trace.scaled(case.policy.temperatures))
     )
     near[:, -1] = False
     passed = np.arange(case.trace.exits) <= decisions.exit[:, None]

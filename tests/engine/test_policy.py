@@ -22,8 +22,8 @@ LOGITS = np.array(
 TRACE = Trace(
     LOGITS,
     exit_layers=(3, 6),
-    costs=np.array([[10.0, 20.0], [30.0, 60.0]]),
-    full_cost=np.array([19.0, 59.0]),
+    flops=np.array([[10.0, 20.0], [30.0, 60.0]]),
+    full_flops=np.array([19.0, 59.0]),
 )
 
 

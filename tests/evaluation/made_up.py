@@ -50,8 +50,8 @@ def trace_of(confidences: Any, right: Any, layers: tuple[int, ...], **changes: A
     content: dict[str, Any] = {
         "logits": logits,
         "exit_layers": layers,
-        "costs": costs,
-        "full_cost": costs[:, -1].copy(),
+        "flops": costs,
+        "full_flops": costs[:, -1].copy(),
         "labels": np.ones(len(sure), dtype=np.int64),
         "fingerprint": "toy",
     }

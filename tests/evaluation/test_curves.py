@@ -40,7 +40,7 @@ def test_curve_by_hand() -> None:
 def test_cost_is_a_ratio_of_sums_and_a_cascade_exceeds_one() -> None:
     costs = np.array([[1.0, 5.0], [10.0, 50.0]])
     trace = trace_of(
-        [[0.9, 0.9], [0.6, 0.9]], [[1, 1], [1, 1]], (1, 4), costs=costs, full_cost=np.array([4.0, 40.0])
+        [[0.9, 0.9], [0.6, 0.9]], [[1, 1], [1, 1]], (1, 4), flops=costs, full_flops=np.array([4.0, 40.0])
     )
     assert floats(speed_accuracy(trace, "confidence").sweep, "cost").tolist() == pytest.approx(
         [11 / 44, 51 / 44, 55 / 44]
@@ -60,7 +60,7 @@ def test_curve_equals_policies_applied_one_by_one(criterion: str, metric: str) -
         rule = with_threshold(make_criterion(criterion), row["threshold"])
         decisions = Policy(rule, trace.exit_layers, temperatures).decide(trace)
         assert row["score"] == pytest.approx(score(metric, trace.labels, decisions.prediction))
-        assert row["cost"] == pytest.approx(decisions.cost.mean() / trace.full_cost.mean())
+        assert row["cost"] == pytest.approx(decisions.cost.mean() / trace.full_flops.mean())
         assert row["depth"] == pytest.approx(decisions.layer.mean())
         assert row["shares"] == pytest.approx(np.bincount(decisions.exit, minlength=4) / len(trace))
 

@@ -61,7 +61,7 @@ def middle(policy: Policy, logits: Any) -> float:
     """Between the two middle scores of the first exit."""
     from offramp._core.trace import Evidence
 
-    found = np.sort(policy.criterion.score(policy.scale(Evidence(0, 2, logits)), {})[0])
+    found = np.sort(policy.criterion.score(Evidence(0, 2, logits).scaled(policy.temperatures), {})[0])
     return float(found[len(found) // 2 - 1 : len(found) // 2 + 1].mean())
 
 

@@ -77,10 +77,10 @@ def test_trace_equals_the_models_own_forward(model: Any, texts: Any) -> None:
     inputs = model.tokenizer(list(texts["text"]), padding=True, return_tensors="pt")
     with torch.no_grad():
         output = model(**inputs)
-    np.testing.assert_allclose(run.logits, output.logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(run.logits, output.exit_logits.numpy(), atol=1e-5)
     np.testing.assert_allclose(run.gates, output.gates.numpy(), atol=1e-5)
     lengths = inputs["attention_mask"].sum(1).numpy()
-    np.testing.assert_array_equal(run.costs, model.costs(lengths)[0])
+    np.testing.assert_array_equal(run.flops, model.flops(lengths)[0])
 
 
 def test_predictions_speak_the_users_language(model: Any) -> None:

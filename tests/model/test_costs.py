@@ -19,7 +19,7 @@ def test_every_kind_of_architecture_can_be_costed(name: str, cls: Any, tmp_path:
     model = cls.from_backbone(save(make(name), tmp_path), [1, 3])
     model.embedding_tables()[0].requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.parameters()]
-    costs, full = model.costs(np.array([8, 16]))
+    costs, full = model.flops(np.array([8, 16]))
     assert (costs[:, 0] > 0).all()
     assert (costs[:, 1] > 2 * costs[:, 0]).all()
     assert (full < costs[:, 1]).all()
@@ -33,6 +33,6 @@ def test_a_text_of_the_longest_length_fits(name: str, tmp_path: Path) -> None:
     model = MultiExitForSequenceClassification.from_backbone(save(make(name), tmp_path), [1]).eval()
     ids = torch.full((1, model.max_length + 1), 5)
     with torch.no_grad():
-        assert model(input_ids=ids[:, 1:]).logits.isfinite().all()
+        assert model(input_ids=ids[:, 1:]).exit_logits.isfinite().all()
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=ids)

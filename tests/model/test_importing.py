@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from offramp._core.errors import ConfigError, ModelError
-from offramp.model import MultiExitForSequenceClassification, import_checkpoint, load_model
+from offramp.model import MultiExitForSequenceClassification, import_checkpoint, read_model
 from tests.model.released import Released, forward, make_config, make_state, write
 
 CASES = {
@@ -76,9 +76,9 @@ def test_every_exit_has_the_logits_of_the_released_code(
     last = "final" if released.layout == "deebert" else str(DEPTH)
     names = [*map(str, range(1, DEPTH)), last]
     model.save_pretrained(tmp_path / "saved")
-    for one in (model, load_model(tmp_path / "saved")):
+    for one in (model, read_model(tmp_path / "saved")):
         with torch.no_grad():
-            logits = one(**batch(config)).logits
+            logits = one(**batch(config)).exit_logits
         torch.testing.assert_close(logits, torch.stack([expected[n] for n in names], 1), atol=1e-5, rtol=0)
 
 
@@ -90,7 +90,7 @@ def test_the_last_off_ramp_and_the_final_classifier_are_different_heads(case: st
     assert (expected["final"] - expected[str(DEPTH)]).abs().max() > 0.1
     with torch.no_grad():
         for last_exit, name in {"classifier": "final", "highway": str(DEPTH)}.items():
-            logits = import_checkpoint(folder, "deebert", last_exit=last_exit)(**inputs).logits  # type: ignore[arg-type]
+            logits = import_checkpoint(folder, "deebert", last_exit=last_exit)(**inputs).exit_logits  # type: ignore[arg-type]
             torch.testing.assert_close(logits[:, -1], expected[name], atol=1e-5, rtol=0)
             torch.testing.assert_close(logits[:, 0], expected["1"], atol=1e-5, rtol=0)
 
@@ -108,7 +108,7 @@ def test_half_precision_and_a_config_without_a_model_type_are_read(make: Any) ->
     whole = {name: value.float() for name, value in state.items()}
     expected = forward(CASES["deebert-roberta"], config, whole, batch(config))["final"]
     with torch.no_grad():
-        torch.testing.assert_close(model(**batch(config)).logits[:, -1], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(**batch(config)).exit_logits[:, -1], expected, atol=1e-5, rtol=0)
 
 
 def test_labels_come_from_the_config_unless_given(make: Any) -> None:
@@ -125,7 +125,7 @@ def test_outputs_come_in_the_order_wanted(make: Any) -> None:
     assert model.labels == tuple(order)
     expected = forward(CASES["deebert-bert"], config, state, batch(config))
     with torch.no_grad():
-        logits = model(**batch(config)).logits
+        logits = model(**batch(config)).exit_logits
     torch.testing.assert_close(logits[:, 1], expected["2"][:, [1, 2, 0]], atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[:, -1], expected["final"][:, [1, 2, 0]], atol=1e-5, rtol=0)
     for wrong in (order[:2], [*order, "neutral"], ["a", "b", "c"]):

@@ -16,7 +16,7 @@ from offramp._core.errors import ConfigError, DataError, ModelError, OfframpErro
 from offramp.model import (
     MultiExitForSequenceClassification,
     MultiModelForSequenceClassification,
-    load_model,
+    read_model,
 )
 from offramp.model.encoding import TextEncoder
 
@@ -31,12 +31,12 @@ def batch(model: Any) -> dict[str, torch.Tensor]:
 def test_load_puts_the_model_where_it_is_asked_to(tiny_encoder: Path, tmp_path: Path) -> None:
     model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4], labels=["no", "yes"])
     model.save_pretrained(tmp_path)
-    assert load_model(tmp_path).device.type == "cpu"
+    assert read_model(tmp_path).device.type == "cpu"
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    assert load_model(tmp_path, device="auto").device.type == (accelerator.type if accelerator else "cpu")
+    assert read_model(tmp_path, device="auto").device.type == (accelerator.type if accelerator else "cpu")
     for unknown in ("nonsense", "cuda:99"):
         with pytest.raises(ConfigError, match=f"no device '{unknown}' here: "):
-            load_model(tmp_path, device=unknown)
+            read_model(tmp_path, device=unknown)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -54,7 +54,7 @@ def test_save_and_load_is_exact_to_the_bit(
         max_length=32,
     ).eval()
     model.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = read_model(tmp_path)
     assert type(loaded) is cls
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(
@@ -63,8 +63,8 @@ def test_save_and_load_is_exact_to_the_bit(
     )
     with torch.no_grad():
         before, after = model(**batch(model)), loaded(**batch(loaded))
-    assert torch.equal(before.logits, after.logits)
-    assert before.logits.shape == (2, 3, 3)
+    assert torch.equal(before.exit_logits, after.exit_logits)
+    assert before.exit_logits.shape == (2, 3, 3)
     assert (after.gates is not None) == gates
     assert loaded.labels == ("no", "yes", "so so")
     assert loaded.exit_layers == (1, 3, 4)
@@ -79,7 +79,7 @@ def test_the_exits_read_the_librarys_own_hidden_states(tiny_encoder: Path) -> No
     inputs = batch(model)
     with torch.no_grad():
         hidden = library(**inputs, output_hidden_states=True).hidden_states
-        logits = model(**inputs).logits
+        logits = model(**inputs).exit_logits
         weights = inputs["attention_mask"][..., None].float()
         for k, layer in enumerate((2, 4)):
             mean = (hidden[layer] * weights).sum(1) / weights.sum(1)
@@ -103,7 +103,9 @@ def test_cascade_members_are_the_first_layers_and_share_nothing(tiny_encoder: Pa
     single = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [3], seed=6).eval()
     with torch.no_grad():
         inputs = batch(cascade)
-        assert torch.allclose(cascade(**inputs).logits[:, 1], single(**inputs).logits[:, 0], atol=1e-6)
+        assert torch.allclose(
+            cascade(**inputs).exit_logits[:, 1], single(**inputs).exit_logits[:, 0], atol=1e-6
+        )
 
 
 def test_costs_are_counted_by_hand(tiny_encoder: Path) -> None:
@@ -111,11 +113,11 @@ def test_costs_are_counted_by_hand(tiny_encoder: Path) -> None:
     layer = 2 * n * (4 * dim * dim + 2 * dim * inner) + 4 * n * n * dim
     head = 2 * dim * 2
     one = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4])
-    costs, full = one.costs(np.array([n]))
+    costs, full = one.flops(np.array([n]))
     assert costs[0].tolist() == [layer + head, 4 * layer + 2 * head]
     assert full[0] == 4 * layer + head
     cascade = MultiModelForSequenceClassification.from_backbone(str(tiny_encoder), [1, 4])
-    costs, full = cascade.costs(np.array([n]))
+    costs, full = cascade.flops(np.array([n]))
     assert costs[0].tolist() == [layer + head, 5 * layer + 2 * head]  # the recomputation counts
     assert full[0] == 4 * layer + head
 
@@ -157,8 +159,8 @@ def test_regression_has_one_output_and_squared_error(tiny_encoder: Path) -> None
         str(tiny_encoder), [2, 4], kind="regression"
     ).eval()
     output = model(**batch(model), labels=torch.tensor([1.0, 3.0]))
-    assert output.logits.shape == (2, 2, 1)
-    expected = sum(((output.logits[:, k, 0] - torch.tensor([1.0, 3.0])) ** 2).mean() for k in range(2))
+    assert output.exit_logits.shape == (2, 2, 1)
+    expected = sum(((output.exit_logits[:, k, 0] - torch.tensor([1.0, 3.0])) ** 2).mean() for k in range(2))
     assert torch.allclose(output.loss, expected)
     assert model.labels == ()
 
@@ -173,31 +175,31 @@ def test_checkpoints_that_are_not_whole(cls: Any, tiny_encoder: Path, tmp_path: 
 
     save_file({n: t for n, t in weights.items() if n != name}, weights_file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="misses .*classifier.weight"):
-        load_model(tmp_path)
+        read_model(tmp_path)
     save_file({**weights, "foreign.weight": torch.zeros(3)}, weights_file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="foreign foreign.weight"):
-        load_model(tmp_path)
+        read_model(tmp_path)
     save_file({**weights, name: torch.zeros(7, 7)}, weights_file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="classifier.weight"):
-        load_model(tmp_path)
+        read_model(tmp_path)
     weights_file.write_bytes(weights_file.read_bytes()[:100])
     with pytest.raises(ModelError, match="corrupt"):
-        load_model(tmp_path)
+        read_model(tmp_path)
     weights_file.unlink()
     with pytest.raises(ModelError, match="no offramp model"):
-        load_model(tmp_path)
+        read_model(tmp_path)
 
 
 def test_folders_that_hold_no_model(tiny_encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no config.json"):
-        load_model(tmp_path)
+        read_model(tmp_path)
     with pytest.raises(ModelError, match="'bert' model, not a multi-exit one"):
-        load_model(tiny_encoder)
+        read_model(tiny_encoder)
     with pytest.raises(ModelError, match="no model at"):
-        load_model(tmp_path / "nowhere" / "at" / "all")
+        read_model(tmp_path / "nowhere" / "at" / "all")
     (tmp_path / "config.json").write_text("{broken")
     with pytest.raises(ModelError, match="no model at"):
-        load_model(tmp_path)
+        read_model(tmp_path)
 
 
 def test_encoder_takes_any_text_and_counts_what_it_cuts(tiny_encoder: Path) -> None:
@@ -236,4 +238,4 @@ def test_a_disk_that_takes_no_weights_is_a_clear_error(tiny_encoder: Path, tmp_p
 @pytest.mark.parametrize("name", ["nosuch", "/no/such/folder", "runs/no/such", "./nosuch/model"])
 def test_a_missing_folder_is_not_taken_for_a_hub_id(name: str) -> None:
     with pytest.raises(ModelError, match=f"no model at {name}: no such folder"):
-        load_model(name)
+        read_model(name)

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from offramp._core.errors import DataError, ModelError
 from offramp.data import row_hashes
-from offramp.model import MultiExitForSequenceClassification, load_model
+from offramp.model import MultiExitForSequenceClassification, read_model
 from offramp.model.prune_exits import prune_exits
 from offramp.model.trained_on import FILE, refuse_trained_on
 
@@ -42,18 +42,18 @@ def test_some_by_chance_are_told_and_more_are_refused(caplog: pytest.LogCaptureF
 def test_they_are_saved_and_copied_with_the_weights(tiny_encoder: Path, tmp_path: Path) -> None:
     model: Any = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 2, 4])
     model.save_pretrained(tmp_path / "unknown")
-    assert load_model(tmp_path / "unknown").trained_on is None
+    assert read_model(tmp_path / "unknown").trained_on is None
 
     model.trained_on = row_hashes(rows("a", "b"))
     prune_exits(model, [1, 4]).save_pretrained(tmp_path / "known")
-    again = load_model(tmp_path / "known").trained_on
+    again = read_model(tmp_path / "known").trained_on
     assert again is not None
     assert again.tolist() == model.trained_on.tolist()
 
     for damage in (b"", b"no array"):
         (tmp_path / "known" / FILE).write_bytes(damage)
         with pytest.raises(ModelError, match=f"{FILE} cannot be read"):
-            load_model(tmp_path / "known")
+            read_model(tmp_path / "known")
     np.save(tmp_path / "known" / FILE, np.zeros(2))
     with pytest.raises(ModelError, match="something else"):
-        load_model(tmp_path / "known")
+        read_model(tmp_path / "known")

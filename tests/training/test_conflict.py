@@ -44,7 +44,7 @@ def plain_products(model: Any, inputs: Any, labels: torch.Tensor) -> np.ndarray:
     rows: list[list[torch.Tensor]] = []
     for k in range(len(EXITS)):
         model.zero_grad(set_to_none=True)
-        exit_loss(model(**inputs).logits[:, k], labels).backward()
+        exit_loss(model(**inputs).exit_logits[:, k], labels).backward()
         layers = [
             [p.grad if p.grad is not None else torch.zeros_like(p) for p in layer.parameters()]
             for layer in model.driver.layers

@@ -19,10 +19,10 @@ from offramp.training.strategies import (
     Joint,
     MultiModel,
     Sweet,
-    gate_loss,
     make_strategy,
     read_options,
 )
+from offramp.training.strategies.losses import gate_loss
 
 EXITS = [1, 2, 4]
 
@@ -88,8 +88,8 @@ def test_joint_is_the_gradient_of_the_summed_loss(model: Any) -> None:
     total = Joint().step(model, inputs, labels, torch.Tensor.backward)
     ours = gradients(model)
     output = model(**inputs)
-    right = (output.logits.detach().argmax(-1) == labels[:, None]).float()
-    loss = sum(F.cross_entropy(output.logits[:, k], labels) for k in range(3))
+    right = (output.exit_logits.detach().argmax(-1) == labels[:, None]).float()
+    loss = sum(F.cross_entropy(output.exit_logits[:, k], labels) for k in range(3))
     loss = loss + sum(F.mse_loss(output.gates[:, k], right[:, k]) for k in range(3))
     loss.backward()
     plain = gradients(model)
@@ -105,8 +105,8 @@ def test_sweet_is_the_gradient_of_each_exits_own_loss(model: Any) -> None:
     expected_total = 0.0
     for k in range(3):
         output = model(**inputs)
-        right = (output.logits[:, k].detach().argmax(-1) == labels).float()
-        loss = F.cross_entropy(output.logits[:, k], labels) + F.mse_loss(output.gates[:, k], right)
+        right = (output.exit_logits[:, k].detach().argmax(-1) == labels).float()
+        loss = F.cross_entropy(output.exit_logits[:, k], labels) + F.mse_loss(output.gates[:, k], right)
         expected_total += float(loss.detach())
         loss.backward()
         for name, gradient in gradients(model).items():
@@ -120,8 +120,8 @@ def test_sweet_is_the_gradient_of_each_exits_own_loss(model: Any) -> None:
 
 
 def test_linear_weights_by_hand() -> None:
-    assert Joint("linear").exit_weights(3).tolist() == pytest.approx([0.5, 1.0, 1.5])
-    assert Joint().exit_weights(3).tolist() == [1, 1, 1]
+    assert Joint("linear").exit_weights(3) == pytest.approx([0.5, 1.0, 1.5])
+    assert Joint().exit_weights(3) == [1, 1, 1]
 
 
 def test_gate_loss_by_hand() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from offramp.model import MultiExitForSequenceClassification
 from offramp.training import surgery_reference as reference
-from offramp.training.strategies import GradientEquilibrium, Moment, PCGrad, exit_losses
+from offramp.training.strategies import GradientEquilibrium, Moment, PCGrad
+from offramp.training.strategies.losses import exit_losses
 from offramp.training.surgery import conflict_free_sum, projection_order, scale_gradient
 
 EXITS = [1, 2, 4]

@@ -24,7 +24,7 @@ from offramp.training.strategies import (
     TwoStage,
     make_strategy,
 )
-from offramp.training.strategies.distill import distill_loss
+from offramp.training.strategies.losses import distill_loss
 from tests.training.toy_net import LABELS, ToyNet, gradients_of
 
 ODD, SECOND = Moment(step=1), Moment(phase=1)

@@ -10,6 +10,11 @@ from pathlib import Path
 from offramp._core.errors import OfframpError
 
 
+def policy_file(criterion: str) -> str:
+    """Name of the file beside a model that holds its policy for an exit criterion."""
+    return f"policy-{criterion}.json"
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Where to write a file that is there whole or not at all, in a folder that is made where it is missing.

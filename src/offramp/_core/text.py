@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,19 @@ from offramp._core.errors import DataError
 
 # A lone surrogate is no character and cannot be encoded; NUL ends strings in C code and has no token.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+_HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional), private, surrogates
 
 
 def clean_text(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD, one for one: character offsets are kept."""
     return _UNUSABLE.sub("\ufffd", text)
+
+
+def visible(text: str) -> str:
+    """The text with invisible characters written out, as ⟨U+200B⟩; line breaks and tabs stay."""
+    return "".join(
+        f"⟨U+{ord(c):04X}⟩" if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c for c in text
+    )
 
 
 def text_lists(

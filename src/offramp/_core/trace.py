@@ -1,8 +1,9 @@
-"""What every exit said about every example: the data structure that all analysis works on."""
+"""The trace: the output of every exit for every example. All analysis works on it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,21 +11,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import ConfigError, DataError
 
 Kind = Literal["classification", "regression"]
+
+# Names of arrays in saved traces, where they differ from the fields here.
+STORED_NAMES = {"flops": "costs", "full_flops": "full_cost"}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one exit says about a batch: all that an exit criterion may look at.
+    """The output of one exit for a batch: everything an exit criterion may use.
 
     Attributes:
         exit: index of the exit, 0-based.
         exits: number of exits E.
         logits: `(batch, classes)` float32; one column for regression.
         gate: `(batch,)` learned-gate probability of being right, or None where the model has no gates.
-        label: `(batch,)` true labels; only the oracle looks at them.
+        label: `(batch,)` true labels, for the oracle alone.
     """
 
     exit: int
@@ -32,6 +36,12 @@ class Evidence:
     logits: NDArray[np.floating]
     gate: NDArray[np.floating] | None = None
     label: NDArray[np.generic] | None = None
+
+    def scaled(self, temperatures: Sequence[float] | None) -> Evidence:
+        """The evidence with its logits divided by the temperature of this exit, in float64; None changes nothing."""
+        if temperatures is None:
+            return self
+        return replace(self, logits=divide_logits(self.logits, temperatures[self.exit]))
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,9 @@ class Trace:
     Attributes:
         logits: `(examples, exits, classes)` float32.
         exit_layers: backbone layer after which each exit sits, counted from 1, increasing.
-        costs: `(examples, exits)` FLOPs spent on an example that leaves at each exit (heads counted; for a
-            Multi-Model cascade the recomputation too).
-        full_cost: `(examples,)` FLOPs of the full-depth model with its last head alone.
+        flops: `(examples, exits)` FLOPs spent on an example that leaves at each exit. Heads are counted, and
+            for a Multi-Model cascade the recomputation too.
+        full_flops: `(examples,)` FLOPs of the full-depth model with its last head alone.
         labels: `(examples,)` int64 classes or float32 targets, or None.
         gates: `(examples, exits)` learned-gate probabilities in [0, 1], or None.
         kind: classification or regression (`classes` is then 1).
@@ -53,8 +63,8 @@ class Trace:
 
     logits: NDArray[np.floating]
     exit_layers: tuple[int, ...]
-    costs: NDArray[np.float64]
-    full_cost: NDArray[np.float64]
+    flops: NDArray[np.float64]
+    full_flops: NDArray[np.float64]
     labels: NDArray[np.generic] | None = None
     gates: NDArray[np.float32] | None = None
     kind: Kind = "classification"
@@ -66,8 +76,8 @@ class Trace:
         n, e = self.logits.shape[:2]
         assert self.logits.ndim == 3, self.logits.shape
         assert len(self.exit_layers) == e, (self.exit_layers, e)
-        assert self.costs.shape == (n, e), (self.costs.shape, n, e)
-        assert self.full_cost.shape == (n,), self.full_cost.shape
+        assert self.flops.shape == (n, e), (self.flops.shape, n, e)
+        assert self.full_flops.shape == (n,), self.full_flops.shape
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -87,14 +97,35 @@ class Trace:
         return replace(
             self,
             logits=self.logits[rows],
-            costs=self.costs[rows],
-            full_cost=self.full_cost[rows],
+            flops=self.flops[rows],
+            full_flops=self.full_flops[rows],
             labels=None if self.labels is None else self.labels[rows],
             gates=None if self.gates is None else self.gates[rows],
         )
 
+    def scaled(self, temperatures: Sequence[float] | None) -> Trace:
+        """The trace with the logits of every exit divided by its temperature.
+
+        Args:
+            temperatures: one per exit; None returns the trace unchanged.
+
+        Returns:
+            A trace with float64 logits: the largest float32 logits over a temperature below 1 would overflow.
+
+        Raises:
+            ConfigError: unless there is one temperature per exit.
+        """
+        if temperatures is None:
+            return self
+        if len(temperatures) != self.exits:
+            raise ConfigError(
+                f"expected one temperature for each of {self.exits} exits, got {len(temperatures)}: "
+                "fit them on a trace of this model"
+            )
+        return replace(self, logits=divide_logits(self.logits, np.asarray(temperatures)[:, None]))
+
     def evidence(self, exit: int) -> Evidence:
-        """What exit `exit` (0-based) said about all examples."""
+        """The output of exit `exit` (0-based) for all examples."""
         gate = None if self.gates is None else self.gates[:, exit]
         return Evidence(exit, self.exits, self.logits[:, exit], gate, self.labels)
 
@@ -111,8 +142,9 @@ class Trace:
         return self.labels
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A header of plain values and the arrays by name, as files keep them; `from_parts` takes them back."""
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        """A header of plain values and the arrays by their stored names; `from_parts` reads them."""
+        fields = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        arrays: dict[str, Any] = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
         header = {
             "exit_layers": self.exit_layers,
             "kind": self.kind,
@@ -124,8 +156,10 @@ class Trace:
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Trace:
-        """The trace of which `parts` gave this."""
-        return cls(**arrays, **{**header, "exit_layers": tuple(header["exit_layers"])})
+        """The trace that `parts` was called on."""
+        names = {stored: name for name, stored in STORED_NAMES.items()}
+        fields = {names.get(name, name): array for name, array in arrays.items()}
+        return cls(**fields, **{**header, "exit_layers": tuple(header["exit_layers"])})
 
     def save(self, path: str | Path) -> None:
         """Write the trace as one compressed `.npz` file."""
@@ -147,3 +181,10 @@ class Trace:
                 f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
                 "trace the model again"
             ) from error
+
+
+def divide_logits(
+    logits: NDArray[np.floating], temperatures: float | NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Logits divided by temperatures of a shape that broadcasts, in float64."""
+    return np.asarray(logits, dtype=np.float64) / np.asarray(temperatures, dtype=np.float64)

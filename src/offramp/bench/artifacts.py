@@ -32,14 +32,14 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     """
     from offramp.export.joining import write_cut
     from offramp.export.quantise import quantise_graph
-    from offramp.model import load_model
+    from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
     done, stamp = work / "prepared", stamp_of(model, policy, texts)
     if done.is_file() and done.read_text(encoding="utf-8") == stamp:
         return
     done.unlink(missing_ok=True)
-    loaded = load_model(model)
+    loaded = read_model(model)
     manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
     encoder = TextEncoder.of(loaded)
     encodings = encoder.dataset(texts.calibration)[0]

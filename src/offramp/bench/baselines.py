@@ -176,11 +176,11 @@ def _torch_model(contest: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
     """The model on the threads of the contest, and what its inputs are padded with."""
     import torch
 
-    from offramp.model import load_model
+    from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
     torch.set_num_threads(contest.threads)
-    model: SegmentedModel = load_model(contest.model)
+    model: SegmentedModel = read_model(contest.model)
     return model.eval(), TextEncoder.of(model).pad_values
 
 

@@ -133,7 +133,7 @@ def _measure(
     order = generator(key[0], "promises", key[1]).permutation(len(trace))
     policy = promise.policy(trace.take(order[:calibration]), criterion, key[1])
     rest = trace.take(order[calibration:])
-    exit = first_exit(policy.criterion, scores(policy.criterion, policy.scaled(rest)))
+    exit = first_exit(policy.criterion, scores(policy.criterion, rest.scaled(policy.temperatures)))
     loss, _ = LOSSES[promise.risk]
-    cost = rest.costs[np.arange(len(rest)), exit].sum() / rest.full_cost.sum()
+    cost = rest.flops[np.arange(len(rest)), exit].sum() / rest.full_flops.sum()
     return float(loss(rest, exit).mean()), float(cost)

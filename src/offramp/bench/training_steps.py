@@ -29,7 +29,7 @@ from offramp.bench.training_memory import peak_activation_bytes, peak_held_bytes
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 from offramp.training.options import TrainingOptions, uses_bf16
-from offramp.training.run import TrainedPart, arguments, encoded, parts_of, trainer_of
+from offramp.training.run import Stage, arguments, encoded, stages_of, trainer_of
 from offramp.training.strategies import make_strategy
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
@@ -172,12 +172,12 @@ def _strategy(
 ) -> Round:
     """A round of a strategy: a few steps of each of its parts; of phases, the slowest counts."""
     strategy = make_strategy(name, **options.strategy_options)
-    parts = parts_of(model, strategy)
+    parts = stages_of(model, strategy)
 
-    def seconds(part: TrainedPart) -> float:
+    def seconds(part: Stage) -> float:
         return _timed(trainer_of(part, rows, strategy, options, seed, folder, model))
 
-    if name == "multi_model":
+    if strategy.trains_alone:
         return lambda: sum(seconds(part) for part in parts)
     return lambda: max(seconds(part) for part in parts)
 
@@ -229,7 +229,7 @@ def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: Tr
     inputs, labels = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
     with _autocast(model, options):
         return max(
-            peak_activation_bytes(part.model, strategy, inputs, labels) for part in parts_of(model, strategy)
+            peak_activation_bytes(part.model, strategy, inputs, labels) for part in stages_of(model, strategy)
         )
 
 

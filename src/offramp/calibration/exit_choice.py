@@ -84,7 +84,7 @@ def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:
         trace,
         logits=trace.logits[:, chosen],
         exit_layers=tuple(trace.exit_layers[k] for k in chosen),
-        costs=trace.costs[:, chosen],
+        flops=trace.flops[:, chosen],
         gates=None if trace.gates is None else trace.gates[:, chosen],
     )
 
@@ -92,5 +92,5 @@ def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:
 def with_visits(trace: Trace, visit: float) -> Trace:
     """Costs with every exit on the way charged; the full model has its own last one."""
     visits = [visit * (k + 1) for k in range(trace.exits)]
-    full = trace.full_cost
-    return replace(trace, costs=trace.costs + full[:, None] * visits, full_cost=full * (1 + visit))
+    full = trace.full_flops
+    return replace(trace, flops=trace.flops + full[:, None] * visits, full_flops=full * (1 + visit))

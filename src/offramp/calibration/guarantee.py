@@ -73,8 +73,10 @@ def tune_with_guarantee(
         trace, criterion, temperatures, seed, labelled=risk == "accuracy_drop"
     )
     refuse_if_hopeless(len(test), alpha, delta, p_value)
-    grid = threshold_grid(policy.criterion, scores(policy.criterion, policy.scaled(fit)), MAX_STEPS)
-    table = scores(policy.criterion, policy.scaled(test))
+    grid = threshold_grid(
+        policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures)), MAX_STEPS
+    )
+    table = scores(policy.criterion, test.scaled(policy.temperatures))
     chosen, reached, p = with_threshold(policy.criterion, grid[-1]), 0.0, 0.0
     for threshold in grid[-2::-1]:
         rule = with_threshold(policy.criterion, threshold)
@@ -117,8 +119,8 @@ def tune_conformal(
     check_levels(alpha=alpha)
     policy, fit, test = split_and_prepare(trace, criterion, temperatures, seed, labelled=False)
     rule = policy.criterion
-    table = scores(rule, policy.scaled(test))
-    strictest = threshold_grid(rule, scores(rule, policy.scaled(fit)), 2)[-1]
+    table = scores(rule, test.scaled(policy.temperatures))
+    strictest = threshold_grid(rule, scores(rule, fit.scaled(policy.temperatures)), 2)[-1]
     worst = np.sort(most_misleading(rule, table, test.predictions()))
     rank = int(
         np.ceil((len(worst) + 1) * (1 - alpha))
@@ -234,7 +236,7 @@ def summary(test: Trace, rule: Criterion, table: NDArray[np.float64]) -> dict[st
         }
     return {
         **reached,
-        "cost": float(test.costs[rows, exit].sum() / test.full_cost.sum()),
+        "cost": float(test.flops[rows, exit].sum() / test.full_flops.sum()),
         "depth": float(np.asarray(test.exit_layers)[exit].mean()),
         "examples": len(test),
     }

@@ -57,7 +57,7 @@ def tune_latency(
     check_request(trace, rule, metric)
     policy = prepare(trace, rule, temperatures)
     rule = policy.criterion
-    table = scores(rule, policy.scaled(trace))
+    table = scores(rule, trace.scaled(policy.temperatures))
     grid = threshold_grid(rule, table, MAX_POINTS)
     exits = np.stack([first_exit(with_threshold(rule, threshold), table) for threshold in grid])
     rows = np.arange(len(trace))
@@ -80,7 +80,7 @@ def tune_latency(
         "metric": metric,
         "full": score(metric, labels, predictions[:, -1]),
         "reached": score(metric, labels, predictions[rows, exits[best]]),
-        "cost": float(trace.costs[rows, exits[best]].sum() / trace.full_cost.sum()),
+        "cost": float(trace.flops[rows, exits[best]].sum() / trace.full_flops.sum()),
         "depth": float(np.asarray(trace.exit_layers)[exits[best]].mean()),
         "examples": len(trace),
     }

@@ -86,7 +86,7 @@ def tune(
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
     check_request(trace, rule, metric)
     policy = prepare(trace, rule, temperatures)
-    table = scores(policy.criterion, policy.scaled(trace))
+    table = scores(policy.criterion, trace.scaled(policy.temperatures))
     swept = sweep(trace, policy.criterion, table, metric)
     best = cheapest(swept, max_accuracy_drop) if max_cost is None else most_accurate(swept, max_cost)
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
@@ -163,7 +163,7 @@ def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric
         rows = np.arange(len(trace))
         exits = [first_exit(with_threshold(criterion, threshold), table) for threshold in grid]
         values = np.array([score(metric, labels, predictions[rows, exit]) for exit in exits])
-    costs = totals(trace.costs, criterion, table, grid) / trace.full_cost.sum()
+    costs = totals(trace.flops, criterion, table, grid) / trace.full_flops.sum()
     return CalibrationSweep(grid, costs, values, score(metric, labels, predictions[:, -1]))
 
 

@@ -85,10 +85,10 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     Raises:
         DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
     """
-    from offramp.model import load_model
+    from offramp.model import read_model
     from offramp.model.trained_on import refuse_trained_on
 
-    model = load_model(folder, device=device)
+    model = read_model(folder, device=device)
     if model.kind != data.kind:
         raise DataError(
             f"{folder} is a {model.kind} model, but {data.name} is a {data.kind} task: give other data"

@@ -144,7 +144,7 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(str(MissingExtraError(str(error.name), "torch")), USAGE_ERROR)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "stopped: run the same command again to go on", INTERRUPTED)
+        return _fail(str(error) or "stopped: run the same command again to resume", INTERRUPTED)
     return 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offramp._core.files import policy_file
 from offramp.cli.common import note
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def policy_path(model: Path, criterion: str) -> Path:
     """Where the policy of a model for a criterion lies unless told otherwise."""
-    return model / f"policy-{criterion}.json"
+    return model / policy_file(criterion)
 
 
 def fit_policy(

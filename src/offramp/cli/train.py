@@ -66,7 +66,7 @@ def train(
         strategy=strategy,
         seed=seed,
         output_dir=output,
-        options=training,
+        **vars(training),
         callbacks=watch.callbacks,
     )
     watch.record()
@@ -84,7 +84,7 @@ def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[s
     found = trace(model, data[split], progress=True)
     labels = found.require_labels()
     predictions = found.predictions()
-    cost = found.costs.mean(axis=0) / found.full_cost.mean()
+    cost = found.flops.mean(axis=0) / found.full_flops.mean()
     return [
         {
             "exit_layer": layer,

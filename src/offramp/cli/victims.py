@@ -88,7 +88,7 @@ def choose_attack_target(
     chosen: ExampleOptions,
     device: str = "auto",
 ) -> AttackTarget:
-    """The model in a folder under its policy, put where `load_model` says, and examples that it was not trained on."""
+    """The model in a folder under its policy, put where `read_model` says, and examples that it was not trained on."""
     refuse_calibration(chosen.split)
     data = reading.load(source)
     model = load_for(folder, data, "calibration", chosen.split, device=device)

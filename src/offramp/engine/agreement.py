@@ -76,7 +76,7 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
             f"got {len(decisions)} decisions for a trace of {len(trace)} examples: run both on one data set"
         )
     expected = policy.decide(trace)
-    near = near_threshold(policy.criterion, scores(policy.criterion, policy.scaled(trace)))
+    near = near_threshold(policy.criterion, scores(policy.criterion, trace.scaled(policy.temperatures)))
     # Passed: up to the exit taken. The last exit has no threshold.
     passed = np.arange(trace.exits - 1) <= expected.exit[:, None]
     noise = (near[:, :-1] & passed).any(axis=1)

@@ -233,7 +233,7 @@ class CompactingEngine(Generic[State]):
         if flight.labels is not None:
             evidence = replace(evidence, label=flight.labels)
         rule = self.policy.criterion
-        scores, memory = rule.score(self.policy.scale(evidence), flight.memory)
+        scores, memory = rule.score(evidence.scaled(self.policy.temperatures), flight.memory)
         if k == len(self.segments.exit_layers) - 1:
             log.record(flight.rows, k, evidence.logits, scores)
             return None

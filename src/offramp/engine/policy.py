@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import CriterionError
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
-from offramp._core.trace import Evidence, Kind, Trace
+from offramp._core.trace import Kind, Trace
 from offramp.criteria import Criterion, first_exit, make_criterion, scores
 
 
@@ -93,25 +93,10 @@ class Policy:
             )
         self.criterion.check(len(exit_layers), kind, gates)
 
-    def scale(self, evidence: Evidence) -> Evidence:
-        """The evidence with this exit's logits divided by its temperature."""
-        if self.temperatures is None:
-            return evidence
-        # In float64: the largest float32 logits over a temperature below 1 would overflow.
-        logits = np.asarray(evidence.logits, dtype=np.float64) / self.temperatures[evidence.exit]
-        return Evidence(evidence.exit, evidence.exits, logits, evidence.gate, evidence.label)
-
-    def scaled(self, trace: Trace) -> Trace:
-        """The trace with every exit's logits divided by its temperature."""
-        if self.temperatures is None:
-            return trace
-        divisor = np.asarray(self.temperatures, dtype=np.float64)[None, :, None]
-        return replace(trace, logits=trace.logits.astype(np.float64) / divisor)
-
     def decide(self, trace: Trace) -> Decisions:
         """Apply the policy to a trace: the whole-array form of what the engine does layer by layer."""
         self.check(trace.exit_layers, trace.kind, trace.gates is not None)
-        scaled = self.scaled(trace)
+        scaled = trace.scaled(self.temperatures)
         table = scores(self.criterion, scaled)
         exit = first_exit(self.criterion, table)
         rows = np.arange(len(trace))
@@ -123,7 +108,7 @@ class Policy:
             prediction=trace.predictions()[rows, exit],
             probability=np.full(len(trace), np.nan) if regression else probabilities,
             score=table[rows, exit],
-            cost=trace.costs[rows, exit],
+            cost=trace.flops[rows, exit],
         )
 
     def save(self, path: str | Path) -> None:

@@ -55,7 +55,7 @@ def decide_one(
     memory: Memory = {}
     for k in range(len(segments.exit_layers)):
         state, evidence = segments.run(k, state)
-        scaled = policy.scale(replace(evidence, label=label))
+        scaled = replace(evidence, label=label).scaled(policy.temperatures)
         score = policy.criterion.score(scaled, memory)[0][0]
         leave, memory = policy.criterion.step(scaled, memory)
         if leave[0]:

@@ -1,11 +1,19 @@
-"""How good, how fast, how robust: curves, tables, intervals and comparisons from traces and attack rows."""
+"""Scores, speed and robustness: curves, tables, intervals and comparisons from traces and attack rows."""
 
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
-from offramp.evaluation.operating_points import exit_statistic, policy_statistic, scaled
+from offramp.evaluation.evaluate import (
+    Evaluation,
+    ModelEvaluation,
+    RuleEvaluation,
+    compare_models,
+    evaluate,
+    evaluate_model,
+)
+from offramp.evaluation.operating_points import exit_statistic, policy_statistic
 from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
 from offramp.evaluation.reliability import reliability_table
 from offramp.evaluation.robustness import (
@@ -26,16 +34,22 @@ __all__ = [
     "RANGES",
     "Comparison",
     "Curve",
+    "Evaluation",
     "Interval",
+    "ModelEvaluation",
     "Robustness",
+    "RuleEvaluation",
     "Statistic",
     "area",
     "area_statistic",
     "attack_doubts",
     "compare",
+    "compare_models",
     "differences",
     "efficacy",
     "efficiency_drop",
+    "evaluate",
+    "evaluate_model",
     "exit_histogram",
     "exit_statistic",
     "from_paper",
@@ -51,7 +65,6 @@ __all__ = [
     "robustness",
     "robustness_by",
     "robustness_table",
-    "scaled",
     "speed_accuracy",
     "stack_curves",
     "time_speedups",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -69,8 +70,8 @@ def in_front(table: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     """The table with constant columns in front of its own."""
     import pyarrow as pa
 
-    for place, (name, value) in enumerate(constants.items()):
-        table = table.add_column(place, name, pa.array([value] * table.num_rows))
+    for position, (name, value) in enumerate(constants.items()):
+        table = table.add_column(position, name, pa.array([value] * table.num_rows))
     return table
 
 
@@ -79,3 +80,11 @@ def with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
     import pyarrow as pa
 
     return table.append_column(name, pa.array(values))
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """The table as a data frame; `MissingExtraError` without pandas."""
+    try:
+        return table.to_pandas()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pandas", "torch") from error

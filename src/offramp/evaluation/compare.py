@@ -64,7 +64,7 @@ def compare(
 
     Args:
         traces: by method, the trace of its model, or one per model (seed), all over the same examples in the
-            same order; scaled by temperature (`outcomes.scaled`) where temperatures were fitted.
+            same order; scaled by temperature (`Trace.scaled`) where temperatures were fitted.
         criterion: the exit rule, for all or by method; there one for all models, or one a model, since what is fitted
             on calibration data differs between them.
         baseline: method to take differences against; None takes the first.

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.errors import MissingExtraError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
-from offramp.evaluation.arrow_tables import floats, in_front, require_columns, rows_where, stack, table
+from offramp.evaluation.arrow_tables import (
+    floats,
+    in_front,
+    require_columns,
+    rows_where,
+    stack,
+    table,
+    to_pandas,
+)
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.operating_points import (
     Exits,
@@ -24,6 +33,7 @@ from offramp.evaluation.operating_points import (
 from offramp.metrics import score
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from matplotlib.axes import Axes
 
@@ -92,9 +102,30 @@ class Curve:
             ax: where to draw; None makes a new figure.
             label: name of the line; None takes the criterion's.
         """
-        from offramp.evaluation.drawing import draw_curve
+        axes = _new_axes() if ax is None else ax
+        sweep, static = self.sweep, self.static
+        costs = floats(sweep, "cost")
+        (line,) = axes.plot(costs, floats(sweep, "score"), label=label or self.criterion)
+        color = line.get_color()
+        axes.fill_between(costs, floats(sweep, "low"), floats(sweep, "high"), color=color, alpha=0.15, lw=0)
+        axes.plot(floats(static, "cost"), floats(static, "score"), "o", color=color, mfc="white")
+        axes.set_xlabel("cost (share of the full model's FLOPs)")
+        axes.set_ylabel(self.metric)
+        axes.legend()
+        return axes
 
-        return draw_curve(self, ax, label or self.criterion)
+    def to_pandas(self) -> pd.DataFrame:
+        """The operating points as a data frame; needs pandas."""
+        return to_pandas(self.table)
+
+
+def _new_axes() -> Axes:
+    """Axes of a new figure, which notebooks show."""
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "torch") from error
+    return pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
 
 
 def speed_accuracy(

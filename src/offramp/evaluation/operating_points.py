@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import DataError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.criteria.probability import Energy
@@ -45,23 +45,10 @@ def sweep_thresholds(
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
     if temperatures is not None and isinstance(rule, Energy) and not rule.temperatures:
         rule = replace(rule, temperatures=tuple(temperatures))
-    table = scores(rule, scaled(trace, temperatures))
+    table = scores(rule, trace.scaled(temperatures))
     thresholds = threshold_grid(rule, table, points)
     exits = [first_exit(with_threshold(rule, threshold), table) for threshold in thresholds]
     return ThresholdSweep(rule.name, thresholds, np.stack(exits, axis=1))
-
-
-def scaled(trace: Trace, temperatures: Sequence[float] | None) -> Trace:
-    """The trace with every exit's logits divided by its temperature; None leaves them as they are."""
-    if temperatures is None:
-        return trace
-    if len(temperatures) != trace.exits:
-        raise ConfigError(
-            f"expected one temperature for each of {trace.exits} exits, got {len(temperatures)}: "
-            "fit them on a trace of this model"
-        )
-    divisor = np.asarray(temperatures, dtype=np.float32)[None, :, None]
-    return replace(trace, logits=trace.logits / divisor)
 
 
 def static_exits(trace: Trace) -> Exits:
@@ -96,10 +83,10 @@ def score_statistic(trace: Trace, exits: Exits, metric: str, names: Sequence[str
 
 def cost_statistic(trace: Trace, exits: Exits, names: Sequence[str]) -> Statistic:
     """Mean FLOPs spent / mean FLOPs of the full model at each operating point, as a statistic."""
-    spent = np.take_along_axis(trace.costs, exits, axis=1)
+    spent = np.take_along_axis(trace.flops, exits, axis=1)
 
     def values(weights: Weights) -> NDArray[np.float64]:
-        return (weights @ spent) / (weights @ trace.full_cost)[:, None]
+        return (weights @ spent) / (weights @ trace.full_flops)[:, None]
 
     return Statistic(tuple(names), len(trace), trace.fingerprint, values)
 

@@ -72,13 +72,13 @@ def export_model(
         CriterionError: a policy for another model.
         MissingExtraError: without `onnxscript` or `onnx`.
     """
-    from offramp.model import load_model
+    from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
     if precision not in PRECISIONS:
         raise ConfigError(unknown_name("precision", precision, PRECISIONS))
     folder = check_output(Path(output))
-    loaded = load_model(model) if isinstance(model, str | Path) else model
+    loaded = read_model(model) if isinstance(model, str | Path) else model
     chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
@@ -143,7 +143,7 @@ def write_graphs(
     write_tokenizer(encoder, folder / TOKENIZER)
     if policy is not None:
         policy.save(folder / POLICY)
-    model.costs(_lengths([1]))  # counts the coefficients where nobody has asked for them yet
+    model.flops(_lengths([1]))  # counts the coefficients where nobody has asked for them yet
     assert model.config.costs is not None
     manifest = Manifest(
         precision="fp32",

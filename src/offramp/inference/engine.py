@@ -182,10 +182,10 @@ def _torch_parts(
             "that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
     from offramp.inference.segments import TorchSegments
-    from offramp.model import load_model
+    from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
-    loaded = load_model(model) if isinstance(model, str | Path) else model
+    loaded = read_model(model) if isinstance(model, str | Path) else model
     return TorchSegments(loaded, compiled=compiled), TextEncoder.of(loaded), loaded.labels
 
 

@@ -66,7 +66,7 @@ class TorchSegments:
 
     def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `SegmentedModel.costs`."""
-        return self.model.costs(lengths)
+        return self.model.flops(lengths)
 
 
 def compile_layers(model: SegmentedModel) -> None:

@@ -52,12 +52,12 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
             logits[rows, k] = evidence.logits
             if gates is not None:
                 gates[rows, k] = evidence.gate
-    costs, full_cost = model.costs(np.array([len(e["input_ids"]) for e in encodings]))
+    flops, full_flops = model.flops(np.array([len(e["input_ids"]) for e in encodings]))
     return Trace(
         logits=logits,
         exit_layers=model.exit_layers,
-        costs=costs,
-        full_cost=full_cost,
+        flops=flops,
+        full_flops=full_flops,
         labels=labels,
         gates=gates,
         kind=model.kind,

@@ -3,7 +3,7 @@
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
 from offramp.model.importing import import_checkpoint
-from offramp.model.loading import load_model
+from offramp.model.loading import read_model
 from offramp.model.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
 
 __all__ = [
@@ -13,5 +13,5 @@ __all__ = [
     "MultiModelConfig",
     "MultiModelForSequenceClassification",
     "import_checkpoint",
-    "load_model",
+    "read_model",
 ]

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from offramp._core.errors import DataError, ModelError, OfframpError
+from offramp._core.files import policy_file
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.backbones import spec_of
@@ -28,6 +29,15 @@ from offramp.model.config import MultiExitConfig
 from offramp.model.trained_on import Rows, load_rows, save_rows
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class SavedPolicy(Protocol):
+    """What a model needs of the policy that travels with it; `offramp.Policy` has more."""
+
+    @property
+    def criterion(self) -> Any: ...
+    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
 
 
 class SegmentState(Protocol):
@@ -43,12 +53,14 @@ class MultiExitOutput(ModelOutput):
 
     Attributes:
         loss: sum of the exits' losses, where labels were given.
-        logits: `(batch, exits, classes)` float32.
+        logits: `(batch, classes)` float32, of the last exit, as of any classifier of the library.
+        exit_logits: `(batch, exits, classes)` float32.
         gates: `(batch, exits)` gate probabilities, or None.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    exit_logits: Tensor | None = None
     gates: Tensor | None = None
 
 
@@ -73,6 +85,7 @@ class SegmentedModel(PreTrainedModel):
     config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
     trained_on: Rows | None = None  # likewise; None where it is not known
+    policy: Any = None  # the `offramp.Policy` that travels with the weights, or None
 
     @abstractmethod
     def start(self, inputs: Mapping[str, Any]) -> Any:
@@ -162,13 +175,16 @@ class SegmentedModel(PreTrainedModel):
                 gates.append(gate.sigmoid())
         loss = None if labels is None else torch.stack([exit_loss(z, labels) for z in logits]).sum()
         return MultiExitOutput(
-            loss=loss, logits=torch.stack(logits, dim=1), gates=torch.stack(gates, dim=1) if gates else None
+            loss=loss,
+            logits=logits[-1],
+            exit_logits=torch.stack(logits, dim=1),
+            gates=torch.stack(gates, dim=1) if gates else None,
         )
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs of leaving at each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
         if self.config.costs is None:
-            self.config.costs = self._count_costs().to_dict()
+            self.config.costs = self._count_flops().to_dict()
         try:
             return CostModel.from_dict(self.config.costs)(lengths)
         except ModelError as error:
@@ -177,7 +193,7 @@ class SegmentedModel(PreTrainedModel):
                 "counted anew"
             ) from error
 
-    def _count_costs(self) -> CostModel:
+    def _count_flops(self) -> CostModel:
         """Count the FLOPs of each segment and head on the real modules."""
         training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
         self.eval().requires_grad_(False)  # the counter fails on tables that layers are handed (DeBERTa)
@@ -204,8 +220,28 @@ class SegmentedModel(PreTrainedModel):
     def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
         """Cumulative costs from the coefficients `(exits, 2, 3)` of segments and heads."""
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save config, weights and tokenizer."""
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        *args: Any,
+        policy: SavedPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save config, weights and tokenizer, and a policy, which `offramp.load_model` then gives back.
+
+        Args:
+            save_directory: the folder.
+            *args, **kwargs: those of `transformers.PreTrainedModel.save_pretrained`.
+            policy: travels with the model; by default the model's own `policy`.
+
+        Raises:
+            CriterionError: the policy was made for another model.
+            OfframpError: the folder cannot be written.
+        """
+        policy = policy or self.policy
+        if policy is not None:
+            policy.check(self.exit_layers, self.kind, self.gates)
+        self.config.criterion = "" if policy is None else policy.criterion.name
         try:
             with quiet():
                 super().save_pretrained(save_directory, *args, **kwargs)
@@ -215,6 +251,8 @@ class SegmentedModel(PreTrainedModel):
             ) from error
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
+        if policy is not None:
+            policy.save(Path(save_directory) / policy_file(policy.criterion.name))
         if self.trained_on is not None:
             save_rows(str(save_directory), self.trained_on)
 

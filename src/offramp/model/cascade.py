@@ -39,7 +39,7 @@ class MultiModelConfig(MultiExitConfig):
             kind=self.kind,
             classifier_dropout=self.classifier_dropout,
             max_tokens=self.max_tokens,
-            strategy="multi_model",
+            strategy=self.strategy,
             id2label=self.id2label,
             label2id=self.label2id,
         )
@@ -122,7 +122,7 @@ class MultiModelForSequenceClassification(SegmentedModel):
             k: v for k, v in single.to_dict().items() if k not in ("model_type", "architectures", "strategy")
         }
         options["backbone_config"] = truncated_config(encoder.config, exits[-1]).to_dict()
-        config = MultiModelConfig(**options, strategy="multi_model")
+        config = MultiModelConfig(**options)
         with torch.random.fork_rng(devices=[]):
             model = cls(config)
         for k, layers in enumerate(exits):

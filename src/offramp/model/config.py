@@ -47,6 +47,7 @@ class MultiExitConfig(PretrainedConfig):
         classifier_dropout: dropout before each exit's classifier.
         max_tokens: longest input; longer texts are cut, and the cut is counted.
         strategy: the training strategy that made the weights, "" before training.
+        criterion: exit criterion of the policy that travels with the weights, "" without one.
         costs: coefficients of the FLOPs polynomial (see `offramp.costs`), filled in when first counted.
     """
 
@@ -63,6 +64,7 @@ class MultiExitConfig(PretrainedConfig):
         classifier_dropout: float = 0.1,
         max_tokens: int = DEFAULT_MAX_LENGTH,
         strategy: str = "",
+        criterion: str = "",
         costs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -78,8 +80,10 @@ class MultiExitConfig(PretrainedConfig):
         self.classifier_dropout = classifier_dropout
         self.max_tokens = max_tokens
         self.strategy = strategy
+        self.criterion = criterion
         self.costs = costs
         super().__init__(**kwargs)
+        self.problem_type = "regression" if kind == "regression" else "single_label_classification"
         if self.backbone_config:
             check_exits(self.exits, self.backbone.num_hidden_layers)
 

@@ -24,7 +24,7 @@ for _config in (MultiExitConfig, MultiModelConfig):
     AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
-def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
+def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade at a folder or hub id, in evaluation mode, with its tokenizer.
 
     Args:
@@ -66,7 +66,7 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
 
 
 def named_device(name: str) -> torch.device:
-    """A device as torch names it, or `auto`: see `load_model`."""
+    """A device as torch names it, or `auto`: see `read_model`."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from offramp._core.errors import MissingExtraError
+from offramp._core.text import visible
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.curves import Curve
 from offramp.reports.figures import mean_curve
-from offramp.reports.markup import text
 from offramp.reports.style import GREY, GRID, INK, colour
 
 HOVER = "cost %{x:.3f}<br>score %{y:.4f}<br>%{customdata}<extra>%{fullData.name}</extra>"
@@ -37,7 +37,7 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
-def curve_json(curves: Mapping[str, Sequence[Curve]], metric: str) -> str:
+def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, Any]:
     """Speed-accuracy curves as a plotly figure.
 
     Args:
@@ -45,7 +45,7 @@ def curve_json(curves: Mapping[str, Sequence[Curve]], metric: str) -> str:
         metric: what the scores are.
 
     Returns:
-        JSON without any character that could end the script element that holds it.
+        The figure in JSON's own types, without NaN.
     """
     traces: list[dict[str, Any]] = []
     for place, (label, group) in enumerate(curves.items()):
@@ -57,20 +57,14 @@ def curve_json(curves: Mapping[str, Sequence[Curve]], metric: str) -> str:
             "title": {"text": "Cost, as a share of the full model's FLOPs"},
             "range": [0, 1.05],
         },
-        "yaxis": {**axis, "title": {"text": str(text(metric.replace("_", " ")))}},
+        "yaxis": {**axis, "title": {"text": _escaped(metric.replace("_", " "))}},
         "font": {"family": "system-ui, sans-serif", "size": 14, "color": INK},
         "legend": {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
         "margin": {"t": 10, "r": 10, "b": 60, "l": 70},
         "hovermode": "closest",
         "plot_bgcolor": "white",
     }
-    return script_safe({"data": traces, "layout": layout})
-
-
-def script_safe(content: object) -> str:
-    """JSON that can stand inside a script element: no `<`, `>` or `&`, and no NaN."""
-    written = json.dumps(content, allow_nan=False, sort_keys=True)
-    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return {"data": traces, "layout": layout}
 
 
 def _band(label: str, group: Sequence[Curve], place: int) -> list[dict[str, Any]]:
@@ -116,12 +110,16 @@ def _static(label: str, group: Sequence[Curve], place: int) -> dict[str, Any]:
 
 
 def _trace(label: str, costs: Any, scores: Any, told: list[str]) -> dict[str, Any]:
-    # Plotly reads tags in names; the label is escaped for it as for the page.
     shared = {
         "type": "scatter",
-        "name": str(text(label)),
-        "legendgroup": str(text(label)),
+        "name": _escaped(label),
+        "legendgroup": _escaped(label),
         "hovertemplate": HOVER,
     }
     xs, ys = ([round(float(v), 6) for v in values] for values in (costs, scores))
     return shared | {"x": xs, "y": ys, "customdata": told}
+
+
+def _escaped(label: str) -> str:
+    """A name for plotly, which reads tags in names."""
+    return escape(visible(label))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from offramp._core.errors import MissingExtraError, OfframpError
-from offramp.reports.markup import visible
+from offramp._core.errors import MissingExtraError
+from offramp._core.files import atomic_write
+from offramp._core.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,14 +52,14 @@ RC: Any = {  # matplotlib types its keys one by one, other ones in every version
 }
 
 
-def colour(place: int) -> str:
-    """The colour of the method in this place; after seven they come round again."""
-    return PALETTE[place % len(PALETTE)]
+def colour(position: int) -> str:
+    """The colour of the method at a position; after seven they repeat."""
+    return PALETTE[position % len(PALETTE)]
 
 
-def marker(place: int) -> str:
-    """The marker of the method in this place."""
-    return MARKERS[place % len(MARKERS)]
+def marker(position: int) -> str:
+    """The marker of the method at a position."""
+    return MARKERS[position % len(MARKERS)]
 
 
 @contextmanager
@@ -93,27 +95,36 @@ def caption(figure: Figure, words: str) -> None:
     figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
+def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:
+    """A figure as an image without dates or versions in it: the same figure gives the same bytes."""
+    image = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+    with styled():
+        figure.savefig(image, format=ending, dpi=DPI if ending == "png" else "figure", metadata=metadata)
+    return image.getvalue()
+
+
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, without dates or versions in it.
+    """Write a figure as SVG and PNG.
 
     Args:
-        figure: made by `offramp.reports.figures`.
+        figure: of matplotlib.
         stem: path without its ending.
 
     Returns:
         The two files.
 
     Raises:
-        OfframpError: where they cannot be written.
+        OfframpError: a file cannot be written.
     """
-    paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with styled():
-            figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
-            figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
-    except OSError as error:
-        raise OfframpError(
-            f"cannot write {stem} ({error.strerror or error}): choose another output folder"
-        ) from error
-    return paths
+    return [
+        write_bytes(stem.with_name(f"{stem.name}.svg"), render(figure, "svg")),
+        write_bytes(stem.with_name(f"{stem.name}.png"), render(figure, "png")),
+    ]
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all, making its folder where it is missing; `OfframpError` where that fails."""
+    with atomic_write(path) as draft:
+        draft.write_bytes(content)
+    return path

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offramp.reports.markup import Html, tag, text, visible
+from offramp._core.text import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,19 +57,6 @@ class TextTable:
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         return table
-
-    def html(self) -> Html:
-        """The table as HTML; every cell is escaped."""
-
-        def line(cells: tuple[str, ...], name: str) -> Html:
-            style = ["word" if i < self.words else "number" for i in range(len(cells))]
-            return tag("tr", *(tag(name, text(c), class_=s) for c, s in zip(cells, style, strict=True)))
-
-        head, body = tag("thead", line(self.header, "th")), [line(row, "td") for row in self.rows]
-        content = tag("table", tag("caption", text(self.title)), head, tag("tbody", *body))
-        return tag(
-            "div", content, *([tag("p", text(self.note), class_="note")] if self.note else []), class_="table"
-        )
 
 
 def plain_markdown(content: str) -> str:

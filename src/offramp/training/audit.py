@@ -10,7 +10,7 @@ from torch import Tensor
 
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
-from offramp.training.strategies import START, Moment, Strategy, Sweet
+from offramp.training.strategies import START, Moment, Strategy
 
 PROBE_TOKENS = 8
 
@@ -74,14 +74,14 @@ def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int, mome
 
 
 def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
-    """Raise `ConfigError` where `sweet` cannot give each exit layers of its own."""
-    if not isinstance(strategy, Sweet):
+    """Raise `ConfigError` where a strategy that cuts the graph cannot give each exit layers of its own."""
+    if not strategy.cuts_graph:
         return
     shared = {name: exits for name, exits in gradient_reach(model, strategy).items() if len(exits) > 1}
     if shared:
         name, exits = next(iter(shared.items()))
         raise ConfigError(
-            f"strategy 'sweet' gives each exit its own layers, but this encoder reuses layers: "
+            f"strategy {strategy.name!r} gives each exit its own layers, but this encoder reuses layers: "
             f"{len(shared)} parameters, {name} among them, would be updated by the exits at layers "
             f"{[model.exit_layers[exit] for exit in exits]}: "
             "use strategy 'joint' or 'multi_model', or an encoder without shared layers"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.numbers import check_number
 
-PRECISIONS = ("fp32", "bf16", "auto")
+Precision = Literal["fp32", "bf16", "auto"]
 SMALL_HIDDEN_SIZE = 512
 
 
@@ -36,7 +36,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Precision = "fp32"
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class TrainingOptions:
         check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
+        if self.precision not in get_args(Precision):
+            raise ConfigError(unknown_name("precision", self.precision, get_args(Precision)))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps over so many training examples."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,88 +17,126 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from offramp._core.errors import ConfigError, DataError
-from offramp._core.records import write_record
+from offramp._core.run_folder import RunFolder
 from offramp.data import fingerprint, row_hashes
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.folder import check_run_settings, last_checkpoint, noted_seconds, save_model
-from offramp.training.options import TrainingOptions, default_learning_rate, uses_bf16
-from offramp.training.strategies import ONE_PHASE, Phase, Strategy, make_strategy, read_options
+from offramp.training.folder import last_checkpoint, noted_seconds, save_model
+from offramp.training.options import Precision, TrainingOptions, default_learning_rate, uses_bf16
+from offramp.training.strategies import ONE_PHASE, STRATEGIES, Phase, Strategy, make_strategy, read_options
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
 
 RECORD = "train.json"
+DEFAULTS = TrainingOptions()
 
 
 def train(
     model: SegmentedModel,
     data: Mapping[str, Any],
-    *,
     strategy: str = "sweet",
+    *,
     seed: int = 0,
     output_dir: str | Path,
-    options: TrainingOptions | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
     progress: bool = True,
-    **overrides: Any,
+    epochs: float = DEFAULTS.epochs,
+    max_steps: int = DEFAULTS.max_steps,
+    batch_size: int = DEFAULTS.batch_size,
+    learning_rate: float | None = DEFAULTS.learning_rate,
+    warmup: float = DEFAULTS.warmup,
+    weight_decay: float = DEFAULTS.weight_decay,
+    precision: Precision = DEFAULTS.precision,
+    strategy_options: Mapping[str, Any] = MappingProxyType({}),
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> SegmentedModel:
     """Fine-tune a model in place and save it under `output_dir/model`.
 
-    A run that was stopped goes on from its last checkpoint when called again with the same arguments; one that is
-    complete is loaded, not repeated.
+    A stopped run resumes from its last checkpoint when it is called again with the same arguments. A complete run is
+    loaded, not repeated.
 
     Args:
-        model: a multi-exit model; for strategy `multi_model` a cascade.
+        model: a multi-exit model; a cascade for a strategy that trains exits alone.
         data: splits by name; `train` is used.
         strategy: a key of `offramp.training.strategies.STRATEGIES`.
-        seed: for data order, dropout and whatever else is random.
+        seed: for data order, dropout and everything else that is random.
         output_dir: folder of the run.
-        options: how to fine-tune; `overrides` replace single fields.
-        callbacks: of the library's trainer, told about every part of the run (members of a cascade, phases of a
-            strategy); they must leave weights, gradients and random numbers alone.
         progress: show a progress bar.
+        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, precision, strategy_options: see
+            `TrainingOptions`.
+        callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
+            strategy); they must leave weights, gradients and random numbers alone.
 
     Returns:
         The trained model, in evaluation mode.
 
     Raises:
         ConfigError: a strategy that does not fit the model, or a folder that holds another run.
-        DataError: a training split without labels, or with labels that the model does not know.
+        DataError: a training split without labels, or with labels that do not fit the model.
+        FolderInUseError: another process trains into the folder.
     """
-    settings = TrainingOptions(**{**asdict(options or TrainingOptions()), **overrides})
+    settings = TrainingOptions(
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        precision=precision,
+        strategy_options=read_options(strategy, strategy_options),
+    )
     method = make_strategy(strategy, **settings.strategy_options)
-    settings = replace(settings, strategy_options=read_options(strategy, settings.strategy_options))
-    _check_fit(model, strategy)
+    _check_strategy(model, method)
     refuse_shared_layers(model, method)
-    model.config.strategy = strategy
-    folder = Path(output_dir)
+    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
-    check_run_settings(folder, {"seed": seed, **config})
-    if (folder / RECORD).exists():
-        loaded = type(model).from_pretrained(str(folder / "model"))
-        model.load_state_dict(loaded.state_dict())
+    run = RunFolder(
+        Path(output_dir),
+        "run",
+        mark="strategy",
+        own=("model", "checkpoints"),
+        shared=True,
+        record_file=RECORD,
+    )
+    noted = {"seed": seed, **config}
+    if run.recorded and run.check(noted, later=noted):
+        model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
         return model.eval()
-    started = datetime.now(UTC)
-    seconds = 0.0
-    parts = parts_of(model, method)
-    for part in parts:
-        done = folder / "checkpoints" / (part.name or "all")
-        trainer = trainer_of(part, train_set, method, settings, seed, done, model)
+    with run.claim(noted, later=noted):
+        started = datetime.now(UTC)
+        seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
+        model.flops(np.array([8]))  # counted once, kept in the config
+        save_model(model, run.path)
+        metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
+        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return model
+
+
+def _fit_stages(
+    model: SegmentedModel,
+    data: EncodedDataset,
+    strategy: Strategy,
+    options: TrainingOptions,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback],
+    progress: bool,
+) -> float:
+    """Train stage by stage; the seconds that the training took, over all calls."""
+    seconds, stages = 0.0, stages_of(model, strategy)
+    for stage in stages:
+        checkpoints = folder / "checkpoints" / (stage.name or "all")
+        trainer = trainer_of(stage, data, strategy, options, seed, checkpoints, model)
         if progress:
-            trainer.add_callback(ProgressBar(f"{strategy} {part.name}".strip()))
+            trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
         for callback in callbacks:
             trainer.add_callback(callback)
-        seconds += _fit(trainer, done, save_last=len(parts) > 1)
+        seconds += _fit(trainer, checkpoints, save_last=len(stages) > 1)
     model.eval()
-    model.costs(np.array([8]))  # counted once, kept in the config
-    save_model(model, folder)
-    metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
-    write_record(folder / RECORD, command="train", config=config, metrics=metrics, seed=seed, started=started)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return model
+    return seconds
 
 
 def _described(model: SegmentedModel, strategy: str, rows: Any, settings: TrainingOptions) -> dict[str, Any]:
@@ -120,20 +159,21 @@ def _described(model: SegmentedModel, strategy: str, rows: Any, settings: Traini
     }
 
 
-def _check_fit(model: SegmentedModel, strategy: str) -> None:
+def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
     cascade = isinstance(model, MultiModelForSequenceClassification)
-    if strategy == "multi_model" and not cascade:
+    if strategy.trains_alone and not cascade:
         raise ConfigError(
-            "strategy 'multi_model' trains separate classifiers: make the model with "
+            f"strategy {strategy.name!r} trains separate classifiers: make the model with "
             "MultiModelForSequenceClassification.from_backbone"
         )
-    if strategy != "multi_model" and cascade:
-        raise ConfigError(f"a Multi-Model cascade is trained with strategy 'multi_model', not {strategy!r}")
+    if cascade and not strategy.trains_alone:
+        separate = " or ".join(repr(name) for name, other in STRATEGIES.items() if other.trains_alone)
+        raise ConfigError(f"a Multi-Model cascade is trained with strategy {separate}, not {strategy.name!r}")
 
 
 @dataclass(frozen=True)
-class TrainedPart:
-    """What gets an optimizer and a schedule of its own: a member of a cascade, or a phase."""
+class Stage:
+    """A member of a cascade, or a phase: it has an optimizer and a schedule of its own."""
 
     name: str
     model: SegmentedModel
@@ -142,12 +182,12 @@ class TrainedPart:
     phase: Phase = ONE_PHASE
 
 
-def parts_of(model: SegmentedModel, strategy: Strategy) -> list[TrainedPart]:
-    """The parts of a run, in order."""
+def stages_of(model: SegmentedModel, strategy: Strategy) -> list[Stage]:
+    """The stages of a run, in order."""
     if isinstance(model, MultiModelForSequenceClassification):
-        return [TrainedPart(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
+        return [Stage(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
     # Phases see their batches in orders that no other phase or seed has.
-    return [TrainedPart(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
+    return [Stage(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
 
 
 def training_steps(strategy: str, options: TrainingOptions, examples: int) -> int:
@@ -183,7 +223,7 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 
 def trainer_of(
-    part: TrainedPart,
+    stage: Stage,
     data: EncodedDataset,
     strategy: Strategy,
     options: TrainingOptions,
@@ -191,15 +231,15 @@ def trainer_of(
     folder: Path,
     whole: SegmentedModel,
 ) -> MultiExitTrainer:
-    """The trainer of one part of a run."""
-    options = _shortened(options, part.phase.share)
+    """The trainer of one stage of a run."""
+    options = _shortened(options, stage.phase.share)
     trainer = MultiExitTrainer(
-        model=part.model,
-        args=arguments(options, seed + part.seed_offset, folder, part.model),
+        model=stage.model,
+        args=arguments(options, seed + stage.seed_offset, folder, stage.model),
         train_dataset=data,
         data_collator=partial(collate, TextEncoder.of(whole).pad_values),
         strategy=strategy,
-        phase=part.index,
+        phase=stage.index,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -219,13 +259,13 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
         if checkpoint is None or stop.began:
             raise
         raise ConfigError(
-            f"cannot go on from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it, and the run "
-            "goes on from an earlier checkpoint or starts again"
+            f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it, and the run "
+            "resumes from an earlier checkpoint or starts again"
         ) from error
     finally:
         stop.restore()
     if stop.interrupted:
-        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to go on")
+        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to resume")
     return stop.spent
 
 

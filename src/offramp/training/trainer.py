@@ -106,7 +106,7 @@ class MultiExitTrainer(Trainer):
         except (OSError, RuntimeError) as error:  # torch's own type for whatever the disk says
             raise OfframpError(
                 f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then run the same "
-                "again to go on from the checkpoint before"
+                "again to resume from the checkpoint before"
             ) from error
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:

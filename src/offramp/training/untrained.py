@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from offramp.training.strategies import make_strategy
+from offramp.training.strategies import strategy_class
 
 if TYPE_CHECKING:
     from offramp.data import TextData
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def untrained_model(
     strategy: str, backbone: str, exits: Sequence[int] | None, data: TextData, **options: Any
 ) -> SegmentedModel:
-    """A pretrained encoder with fresh heads: a cascade for `multi_model`, else one encoder with several exits.
+    """A pretrained encoder with fresh heads: one with several exits, or a cascade where exits train alone.
 
     Args:
         strategy: a key of `offramp.training.strategies.STRATEGIES`.
@@ -29,7 +29,6 @@ def untrained_model(
     """
     from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 
-    make_strategy(strategy)
-    cascade = strategy == "multi_model"
-    cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
+    alone = strategy_class(strategy).trains_alone
+    cls = MultiModelForSequenceClassification if alone else MultiExitForSequenceClassification
     return cls.from_backbone(backbone, exits, labels=data.labels, kind=data.kind, **options)

@@ -115,8 +115,8 @@ class ExitPredictor:
         trace = Trace(
             logits=points[..., :classes],
             exit_layers=model.exit_layers,
-            costs=np.zeros(points.shape[:2]),
-            full_cost=np.zeros(len(points)),
+            flops=np.zeros(points.shape[:2]),
+            full_flops=np.zeros(len(points)),
             gates=(1 / (1 + np.exp(-points[..., classes]))).astype(np.float32) if gated else None,
         )
         table = scores(rule, trace)

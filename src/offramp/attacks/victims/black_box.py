@@ -21,9 +21,9 @@ from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
+from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
-from offramp.model.loading import load_model
 
 # text(, text_pair) -> prediction, exit layer or seconds
 Oracle = Callable[..., tuple[int | float, int | float]]
@@ -225,6 +225,7 @@ def as_victim(
             return EngineVictim(Engine(target, policy))
         target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):
+        policy = policy or target.policy
         if policy is None:
             raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
         return WhiteBoxVictim(target, policy, batch_size=batch_size)

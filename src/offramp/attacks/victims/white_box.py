@@ -67,7 +67,7 @@ class WhiteBoxVictim(OpenVictim):
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
         self._engine: Engine | None = None  # made on the first time measurement
         with evaluating(model):
-            model.costs(np.array([1]))  # counted on the modules once, before any inference mode
+            model.flops(np.array([1]))  # counted on the modules once, before any inference mode
 
     @property
     def white_box(self) -> WhiteBoxVictim:
@@ -121,7 +121,7 @@ class WhiteBoxVictim(OpenVictim):
         """Answers to one batch of model inputs; nothing is counted or remembered."""
         trace = self._trace(self.model(**inputs), inputs["attention_mask"])
         decisions = self.policy.decide(trace)
-        logits = self.policy.scaled(trace).logits
+        logits = trace.scaled(self.policy.temperatures).logits
         return [
             Answer(
                 logits=logits[i],
@@ -129,7 +129,7 @@ class WhiteBoxVictim(OpenVictim):
                 layer=int(decisions.layer[i]),
                 prediction=decisions.prediction[i].item(),
                 spent=float(decisions.cost[i]),
-                full_spent=float(trace.full_cost[i]),
+                full_spent=float(trace.full_flops[i]),
                 gates=None if trace.gates is None else trace.gates[i],
             )
             for i in range(len(trace))
@@ -158,13 +158,13 @@ class WhiteBoxVictim(OpenVictim):
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
         """The model's own trace of one batch."""
-        assert output.logits is not None
-        costs, full = self.model.costs(mask.sum(dim=1).cpu().numpy())
+        assert output.exit_logits is not None
+        flops, full = self.model.flops(mask.sum(dim=1).cpu().numpy())
         return Trace(
-            logits=_numpy(output.logits),
+            logits=_numpy(output.exit_logits),
             exit_layers=self.model.exit_layers,
-            costs=costs,
-            full_cost=full,
+            flops=flops,
+            full_flops=full,
             gates=None if output.gates is None else _numpy(output.gates),
             kind=self.kind,
         )
@@ -176,7 +176,7 @@ class WhiteBoxVictim(OpenVictim):
         ]
         output = self.model(**inputs, inputs_embeds=embeds)
         exits = self.policy.decide(self._trace(output, inputs["attention_mask"])).exit
-        logits = output.logits.float()
+        logits = output.exit_logits.float()
         if self.policy.temperatures is not None:
             logits = logits / logits.new_tensor(self.policy.temperatures)[None, :, None]
         total = loss(logits, torch.as_tensor(exits, device=logits.device)).sum()

@@ -17,6 +17,7 @@ from offramp.model.base import SegmentedModel, exit_loss
 from offramp.model.encoding import TextEncoder
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 from offramp.training.gradient_conflict.gradient_products import Products
+from offramp.training.strategies import STRATEGIES
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -126,7 +127,8 @@ def measure_products(
         DataError: no labels.
     """
     whole = check_measurable(model)
-    severed = model.config.strategy == "sweet" if cut is None else cut
+    trained = STRATEGIES.get(model.config.strategy)  # None before training, and for imported weights
+    severed = cut if cut is not None else trained is not None and trained.cuts_graph
     training = model.training
     model.eval()
     try:

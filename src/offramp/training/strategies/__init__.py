@@ -1,7 +1,7 @@
 """Training strategies: which exit's loss reaches which parameters, and when.
 
-A strategy takes one step: it runs the model on a batch and calls `backward` on what is to be minimised. The
-optimizer, the schedule and all else are the library trainer's.
+A strategy takes one step: it runs the model on a batch and calls `backward` on the loss. The library's trainer owns
+the optimizer, the schedule and everything else. This package imports no torch.
 """
 
 from __future__ import annotations
@@ -12,22 +12,9 @@ from inspect import signature
 from typing import Any
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.training.strategies.base import (
-    ONE_PHASE,
-    START,
-    Backward,
-    Inputs,
-    Moment,
-    Phase,
-    Strategy,
-    exit_losses,
-    gate_loss,
-    head_loss,
-    last_exit_loss,
-)
-from offramp.training.strategies.distill import SelfDistill
+from offramp.training.strategies.base import ONE_PHASE, START, Backward, Inputs, Moment, Phase, Strategy
 from offramp.training.strategies.equilibrium import GradientEquilibrium
-from offramp.training.strategies.joint import Alternating, Joint, MultiModel
+from offramp.training.strategies.joint import Alternating, Joint, MultiModel, SelfDistill
 from offramp.training.strategies.pcgrad import PCGrad
 from offramp.training.strategies.phased import Mixed, TwoStage
 from offramp.training.strategies.sweet import Sweet
@@ -50,42 +37,45 @@ __all__ = [
     "Strategy",
     "Sweet",
     "TwoStage",
-    "exit_losses",
-    "gate_loss",
-    "head_loss",
-    "last_exit_loss",
     "make_strategy",
     "read_options",
+    "strategy_class",
 ]
 
+# In the order of tables: the baseline first.
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy
-    for strategy in (
-        Joint,
-        MultiModel,
-        Sweet,
-        TwoStage,
-        Alternating,
-        SelfDistill,
-        Mixed,
-        GradientEquilibrium,
-        PCGrad,
-    )
+    "joint": Joint,
+    "multi_model": MultiModel,
+    "sweet": Sweet,
+    "two_stage": TwoStage,
+    "alternating": Alternating,
+    "self_distill": SelfDistill,
+    "mixed": Mixed,
+    "gradient_equilibrium": GradientEquilibrium,
+    "pcgrad": PCGrad,
 }
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """The class of a strategy, which carries the facts about it; `ConfigError` for an unknown name."""
+    if name not in STRATEGIES:
+        raise ConfigError(unknown_name("strategy", name, STRATEGIES))
+    return STRATEGIES[name]
 
 
 def make_strategy(name: str, **options: object) -> Strategy:
     """A strategy by name; `ConfigError` for an unknown name or option, or a value that cannot work."""
-    return _class(name)(**read_options(name, options))
+    return strategy_class(name)(**read_options(name, options))
 
 
 def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
-    """The options of a strategy, numbers as numbers: a command line gives text.
+    """The options of a strategy; text from a command line becomes a number where the option is one.
 
     Raises:
-        ConfigError: an unknown strategy or option, or a value that is no finite number where one is due.
+        ConfigError: an unknown strategy or option, or a value that should be a finite number and is not.
     """
-    kinds = {option: p.annotation for option, p in signature(_class(name), eval_str=True).parameters.items()}
+    parameters = signature(strategy_class(name), eval_str=True).parameters
+    kinds = {option: parameter.annotation for option, parameter in parameters.items()}
     for option in options:
         if option not in kinds:
             raise ConfigError(unknown_name(f"option of strategy {name!r}", option, kinds))
@@ -95,17 +85,11 @@ def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def _class(name: str) -> type[Strategy]:
-    if name not in STRATEGIES:
-        raise ConfigError(unknown_name("strategy", name, STRATEGIES))
-    return STRATEGIES[name]
-
-
-def _number(value: Any, what: str) -> float:
+def _number(value: Any, name: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"{what} must be a number, got {value!r}")
+        raise ConfigError(f"{name} must be a number, got {value!r}")
     return number

@@ -1,26 +1,26 @@
-"""What a strategy is, and the losses that all of them are made of."""
+"""What a strategy is. No torch at import: a report reads the facts about a strategy without it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from offramp.model.base import SegmentedModel, exit_loss
+    from offramp.model.base import SegmentedModel
 
-Backward = Callable[[Tensor], None]
-Inputs = Mapping[str, Tensor]
+Backward: TypeAlias = "Callable[[Tensor], None]"
+Inputs: TypeAlias = "Mapping[str, Tensor]"
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in the training a step stands: all that a strategy may depend on besides batch and weights.
+    """The position of a step in the training: all that a strategy may depend on besides batch and weights.
 
-    A run that resumes has the same moments again, so a strategy needs no state of its own.
+    A resumed run meets the same moments again, so a strategy needs no state of its own.
 
     Attributes:
         step: optimizer steps taken in this phase, from 0.
@@ -41,8 +41,8 @@ class Phase:
     """A stretch of training with an optimizer and a schedule of its own.
 
     Attributes:
-        name: for progress and checkpoints; empty where there is one phase only.
-        share: its length, as a share of the epochs (or steps) that were asked for.
+        name: for progress and checkpoints; empty for the only phase of a strategy.
+        share: its length, as a share of the requested epochs (or steps).
     """
 
     name: str = ""
@@ -52,41 +52,25 @@ class Phase:
 ONE_PHASE = Phase()
 
 
-def gate_loss(gate: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
-    """MSE between a learned gate and "this exit is right" (SWEET paper, LTE); zero where there is no gate."""
-    if gate is None:
-        return logits.new_zeros(())
-    right = (logits.detach().argmax(dim=-1) == labels).to(gate.dtype)
-    return F.mse_loss(gate.sigmoid(), right)
-
-
-def head_loss(model: SegmentedModel, k: int, state: object, labels: Tensor) -> Tensor:
-    """Loss of exit `k` at a state: its task loss, and its gate's where the model has gates."""
-    logits, gate = model.head(k, state)
-    return exit_loss(logits, labels) + gate_loss(gate, logits, labels)
-
-
-def exit_losses(model: SegmentedModel, inputs: Inputs, labels: Tensor) -> list[Tensor]:
-    """The losses of all exits on one graph: each reaches every layer below it."""
-    state, losses = model.start(inputs), []
-    for k in range(len(model.exit_layers)):
-        state = model.segment(k, state)
-        losses.append(head_loss(model, k, state, labels))
-    return losses
-
-
-def last_exit_loss(model: SegmentedModel, inputs: Inputs, labels: Tensor) -> Tensor:
-    """The loss of the last exit; the other heads do not run."""
-    state, exits = model.start(inputs), len(model.exit_layers)
-    for k in range(exits):
-        state = model.segment(k, state)
-    return head_loss(model, exits - 1, state, labels)
-
-
 class Strategy(ABC):
-    """One way to train all exits."""
+    """One way to train all exits.
+
+    Attributes:
+        name: its key in `STRATEGIES`.
+        label: its name in tables and figures.
+        is_baseline: whether studies compare the other strategies with it.
+        trains_alone: whether every exit is a classifier of its own, trained in a run of its own (a cascade).
+        cuts_graph: whether the graph is cut behind every exit, so that exits share no layer.
+        claim: points by which the strategy's individual classifiers beat the baseline's in the paper, on average
+            over tasks and exits; None where the paper makes no such claim.
+    """
 
     name: ClassVar[str]
+    label: ClassVar[str]
+    is_baseline: ClassVar[bool] = False
+    trains_alone: ClassVar[bool] = False
+    cuts_graph: ClassVar[bool] = False
+    claim: ClassVar[float | None] = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -108,8 +92,8 @@ class Strategy(ABC):
             model: in training mode.
             inputs: `input_ids`, `attention_mask`, …, `(batch, length)`.
             labels: `(batch,)`.
-            backward: takes what is to be minimised, a scalar; may be called several times.
-            moment: where in the training this step stands.
+            backward: takes the scalar that is minimised; may be called several times.
+            moment: the position of this step in the training.
 
         Returns:
             The summed loss, detached.

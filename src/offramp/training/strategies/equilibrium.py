@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from offramp.model.base import SegmentedModel
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy, head_loss
-from offramp.training.surgery import scale_state
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.model.base import SegmentedModel
 
 
 class GradientEquilibrium(Strategy):
     """Joint training, gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
-    and what comes from later exits by `(E-i)/(E-i+1)`.
+    and those of later exits by `(E-i)/(E-i+1)`.
 
-    So a layer receives the mean over the exits above it, where joint training gives it their sum. The heads
-    themselves, which one exit alone updates, are not scaled.
+    So a layer receives the mean over the exits above it; joint training gives it their sum. The heads themselves
+    are not scaled, since one exit alone updates them.
 
-    The factor is one for all of a segment, and Adam divides each gradient by its own size: under Adam this
-    differs from joint training through gradient clipping and Adam's epsilon only. The paper trains with SGD.
+    All of a segment has one factor, and Adam divides each gradient by its own size: under Adam this differs from
+    joint training through gradient clipping and Adam's epsilon only. The paper trains with SGD.
 
     Source: Li et al. 2019 (Improved Techniques for Training Adaptive Deep Networks), "gradient equilibrium".
     """
 
     name = "gradient_equilibrium"
+    label = "gradient equilibrium"
 
     def step(
         self,
@@ -34,6 +37,11 @@ class GradientEquilibrium(Strategy):
         moment: Moment = START,
     ) -> Tensor:
         """One forward pass, one backward pass, scaled at every exit."""
+        import torch
+
+        from offramp.training.strategies.losses import head_loss
+        from offramp.training.surgery import scale_state
+
         state = model.start(inputs)
         losses: list[Tensor] = []
         for later in reversed(range(len(model.exit_layers))):  # exits behind this one: E - i

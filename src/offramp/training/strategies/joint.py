@@ -1,21 +1,16 @@
-"""Every exit at once: joint training, the members of a cascade, and BERxiT's alternation."""
+"""Every exit at once: joint training, and the strategies that vary it."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.model.base import SegmentedModel
-from offramp.training.strategies.base import (
-    START,
-    Backward,
-    Inputs,
-    Moment,
-    Strategy,
-    exit_losses,
-    last_exit_loss,
-)
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.model.base import SegmentedModel
 
 WEIGHTS = ("uniform", "linear")
 
@@ -24,28 +19,23 @@ class Joint(Strategy):
     """Early-Exit: the weighted sum of all exits' losses; every exit updates all layers below it.
 
     Args:
-        weights: `uniform` (Right Tool, Schwartz 2020) or `linear`, `i / Σi` times the number of exits, so
-            that the total weight is the same (the weighting of PABEE, Zhou 2020).
+        weights: `uniform` (Right Tool, Schwartz 2020) or `linear`, `i / Σi` times the number of exits, which keeps
+            the total weight (the weighting of PABEE, Zhou 2020).
     """
 
     name = "joint"
+    label = "Early-Exit"
+    is_baseline = True
 
     def __init__(self, weights: str = "uniform") -> None:
         if weights not in WEIGHTS:
             raise ConfigError(unknown_name("loss weighting", weights, WEIGHTS))
         self.weights = weights
 
-    def exit_weights(self, exits: int) -> Tensor:
-        """`(exits,)`, summing to the number of exits."""
-        if self.weights == "uniform":
-            return torch.ones(exits)
-        ranks = torch.arange(1, exits + 1, dtype=torch.float32)
-        return ranks / ranks.sum() * exits
-
-    def total(self, losses: list[Tensor]) -> Tensor:
-        """The weighted sum of the exits' losses."""
-        stacked = torch.stack(losses)
-        return (self.exit_weights(len(losses)).to(stacked) * stacked).sum()
+    def exit_weights(self, exits: int) -> list[float]:
+        """One weight an exit; they sum to the number of exits."""
+        ranks = range(1, exits + 1)
+        return [1.0 if self.weights == "uniform" else rank / sum(ranks) * exits for rank in ranks]
 
     def step(
         self,
@@ -56,7 +46,10 @@ class Joint(Strategy):
         moment: Moment = START,
     ) -> Tensor:
         """One forward pass, one backward pass through everything."""
-        loss = self.total(exit_losses(model, inputs, labels))
+        from offramp.training.strategies.losses import exit_losses, weighted_sum
+
+        losses = exit_losses(model, inputs, labels)
+        loss = weighted_sum(losses, self.exit_weights(len(losses)))
         backward(loss)
         return loss.detach()
 
@@ -65,6 +58,10 @@ class MultiModel(Joint):
     """Independent classifiers (SWEET paper, "MM"): each member of a cascade is trained by its own run."""
 
     name = "multi_model"
+    label = "Multi-Model"
+    is_baseline = False
+    trains_alone = True
+    claim = 2.3
 
 
 class Alternating(Joint):
@@ -74,6 +71,8 @@ class Alternating(Joint):
     """
 
     name = "alternating"
+    label = "alternating"
+    is_baseline = False
 
     def step(
         self,
@@ -86,6 +85,56 @@ class Alternating(Joint):
         """One forward and one backward pass; on even steps the other heads do not run."""
         if moment.step % 2:
             return super().step(model, inputs, labels, backward, moment)
+        from offramp.training.strategies.losses import last_exit_loss
+
         loss = last_exit_loss(model, inputs, labels)
+        backward(loss)
+        return loss.detach()
+
+
+class SelfDistill(Joint):
+    """The joint loss, and for every exit but the last its divergence from the last exit's answer.
+
+    FastBERT distils with a frozen backbone, BERxiT while everything trains: this is the latter.
+
+    Args:
+        weights: of the exits' own losses, as for `Joint`.
+        temperature: of the distillation; 1 as in FastBERT.
+        weight: of the distillation beside the exits' own losses.
+
+    Source: FastBERT (Liu 2020), self-distillation; BERxiT (Xin 2021).
+    """
+
+    name = "self_distill"
+    label = "self distill"
+    is_baseline = False
+
+    def __init__(self, weights: str = "uniform", temperature: float = 1.0, weight: float = 1.0) -> None:
+        super().__init__(weights)
+        if not temperature > 0:
+            raise ConfigError(f"the temperature of self_distill must be positive, got {temperature}")
+        self.temperature, self.weight = temperature, weight
+
+    def step(
+        self,
+        model: SegmentedModel,
+        inputs: Inputs,
+        labels: Tensor,
+        backward: Backward,
+        moment: Moment = START,
+    ) -> Tensor:
+        """One forward pass, one backward pass; the distillation does not reach the teacher."""
+        from offramp.model.base import exit_loss
+        from offramp.training.strategies.losses import distill_loss, gate_loss, weighted_sum
+
+        state, logits, losses = model.start(inputs), [], []
+        for k in range(len(model.exit_layers)):
+            state = model.segment(k, state)
+            scores, gate = model.head(k, state)
+            logits.append(scores)
+            losses.append(exit_loss(scores, labels) + gate_loss(gate, scores, labels))
+        loss = weighted_sum(losses, self.exit_weights(len(losses)))
+        for student in logits[:-1]:
+            loss = loss + self.weight * distill_loss(student, logits[-1], self.temperature)
         backward(loss)
         return loss.detach()

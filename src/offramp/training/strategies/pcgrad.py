@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from offramp.model.base import SegmentedModel
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy, exit_losses
-from offramp.training.surgery import conflict_free_sum, projection_order
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.model.base import SegmentedModel
 
 
 class PCGrad(Strategy):
@@ -20,6 +22,7 @@ class PCGrad(Strategy):
     """
 
     name = "pcgrad"
+    label = "pcgrad"
 
     def step(
         self,
@@ -29,7 +32,12 @@ class PCGrad(Strategy):
         backward: Backward,
         moment: Moment = START,
     ) -> Tensor:
-        """The order of the projections is drawn from seed and step, so that a resumed run repeats it."""
+        """Seed and step draw the order of the projections, so that a resumed run repeats it."""
+        import torch
+
+        from offramp.training.strategies.losses import exit_losses
+        from offramp.training.surgery import conflict_free_sum, projection_order
+
         parameters = [p for p in model.parameters() if p.requires_grad]
         losses = exit_losses(model, inputs, labels)
         gradients = [

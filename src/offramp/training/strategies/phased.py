@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
-from offramp.model.base import SegmentedModel
-from offramp.training.strategies.base import (
-    START,
-    Backward,
-    Inputs,
-    Moment,
-    Phase,
-    Strategy,
-    head_loss,
-    last_exit_loss,
-)
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Phase, Strategy
 from offramp.training.strategies.joint import Joint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.model.base import SegmentedModel
 
 
 class TwoStage(Strategy):
     """DeeBERT: the backbone with its last exit first; then, with both frozen, all other heads.
 
     Args:
-        heads_share: length of the second stage, as a share of the epochs asked for; the first takes all of
-            them, so that the backbone is trained for as long as under the other strategies.
+        heads_share: length of the second stage, as a share of the requested epochs; the first stage takes all of
+            them, so that the backbone trains as long as under the other strategies.
 
     Source: DeeBERT (Xin 2020).
     """
 
     name = "two_stage"
+    label = "two stage"
 
     def __init__(self, heads_share: float = 1.0) -> None:
         if not heads_share > 0:
@@ -53,6 +48,8 @@ class TwoStage(Strategy):
         """The last exit's loss in the first stage, the other heads' in the second."""
         if moment.phase:
             return self._heads(model, inputs, labels, backward)
+        from offramp.training.strategies.losses import last_exit_loss
+
         loss = last_exit_loss(model, inputs, labels)
         backward(loss)
         return loss.detach()
@@ -60,6 +57,10 @@ class TwoStage(Strategy):
     @staticmethod
     def _heads(model: SegmentedModel, inputs: Inputs, labels: Tensor, backward: Backward) -> Tensor:
         """Frozen means without gradient: an optimizer passes over such parameters, weight decay included."""
+        import torch
+
+        from offramp.training.strategies.losses import head_loss
+
         total = torch.zeros((), device=labels.device)
         with torch.no_grad():
             state = model.start(inputs)
@@ -77,13 +78,15 @@ class Mixed(Joint):
 
     Args:
         weights: of the exits in the second phase, as for `Joint`.
-        first: share of the epochs asked for that the first phase takes; the second takes the rest, so that
-            the backbone is trained for as long as under the other strategies.
+        first: share of the requested epochs that the first phase takes; the second phase takes the rest, so that
+            the backbone trains as long as under the other strategies.
 
     Source: arXiv 2407.14320, "mixed" training.
     """
 
     name = "mixed"
+    label = "mixed"
+    is_baseline = False
 
     def __init__(self, weights: str = "uniform", first: float = 0.5) -> None:
         super().__init__(weights)
@@ -107,6 +110,8 @@ class Mixed(Joint):
         """The last exit's loss in the first phase, the joint loss in the second."""
         if moment.phase:
             return super().step(model, inputs, labels, backward, moment)
+        from offramp.training.strategies.losses import last_exit_loss
+
         loss = last_exit_loss(model, inputs, labels)
         backward(loss)
         return loss.detach()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from offramp.model.base import SegmentedModel
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy, head_loss
+from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from offramp.model.base import SegmentedModel
 
 
 class Sweet(Strategy):
     """SWEET (Rotem 2023): layers `l_{i-1}+1 … l_i` and head i are updated by exit i's loss alone.
 
-    What leaves a segment is cut from the graph, and the backward pass of a segment runs as soon as its loss
-    is known: the activations kept at any time are those of one segment. What all layers share by construction
-    (relative-position tables) is cut too, and so belongs to the first exit.
+    The state that leaves a segment is cut from the graph. The backward pass of a segment runs as soon as its loss
+    is computed, so the activations of one segment alone are in memory. Tables that all layers share by construction
+    (relative positions) are cut too, and so belong to the first exit.
     """
 
     name = "sweet"
+    label = "SWEET"
+    cuts_graph = True
+    claim = 1.1
 
     def step(
         self,
@@ -28,6 +34,10 @@ class Sweet(Strategy):
         moment: Moment = START,
     ) -> Tensor:
         """Forward and backward, segment by segment."""
+        import torch
+
+        from offramp.training.strategies.losses import head_loss
+
         state = model.start(inputs)
         total = torch.zeros((), device=labels.device)
         for k in range(len(model.exit_layers)):

@@ -7,7 +7,8 @@ import pytest
 
 from offramp._core.trace import Trace
 from offramp.calibration.reliability import exit_ece
-from offramp.evaluation.reliability import calibration_errors, pool_reliability, reliability_table
+from offramp.evaluation.reliability import reliability_table
+from offramp.reports.reliability import calibration_errors, pool_reliability
 from tests.evaluation.made_up import model_trace
 
 LOGIT = float(np.log(9.0))  # confidence .9
@@ -21,8 +22,8 @@ def two_exits(right: int) -> Trace:
     return Trace(
         logits=logits,
         exit_layers=(1, 2),
-        costs=np.ones((10, 2)),
-        full_cost=np.ones(10),
+        flops=np.ones((10, 2)),
+        full_flops=np.ones(10),
         labels=labels,
         fingerprint="ten",
     )
