@@ -109,7 +109,7 @@ def test_restart_throws_away_an_attack_and_no_other_file(
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")
     for more in ([], ["--restart"]):
-        assert "something else" in refusal([*attack, "--output", str(foreign), *more], capsys)
+        assert "that no attack wrote" in refusal([*attack, "--output", str(foreign), *more], capsys)
     assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
 
     own = tmp_path / "attack"

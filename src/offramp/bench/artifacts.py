@@ -16,7 +16,7 @@ from offramp._core.records import write_text
 from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
-from offramp.export.run import Texts, export_model, labels_of, write_int8
+from offramp.export.run import Texts, export_model, write_int8
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
@@ -30,6 +30,7 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
     """
+    from offramp.data import fitting_labels
     from offramp.export.joining import write_cut
     from offramp.export.quantise import quantise_graph
     from offramp.model import read_model
@@ -45,9 +46,8 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     encodings = encoder.dataset(texts.calibration)[0]
     shutil.rmtree(work / "int8", ignore_errors=True)
     compared = encoder.dataset(texts.comparison)[0]
-    write_int8(
-        loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels_of(texts.comparison)
-    )
+    labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
+    write_int8(loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels)
     full = work / "full"
     full.mkdir(parents=True, exist_ok=True)
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew

@@ -72,6 +72,7 @@ def export_model(
         CriterionError: a policy for another model.
         MissingExtraError: without `onnxscript` or `onnx`.
     """
+    from offramp.data import fitting_labels
     from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
@@ -90,7 +91,9 @@ def export_model(
             f"got {len(calibration or ())}"
         )
     compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
-    labels = labels_of(texts.comparison)
+    labels = None
+    if texts.comparison is not None:
+        labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
     if labels is None:
         compared = [one for one in compared if one["input_ids"]]  # some tokenizers give no token for no text
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +111,6 @@ def export_model(
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
-
-
-def labels_of(texts: Any) -> Any:
-    """The labels of a data set, or None."""
-    return None if texts is None or "label" not in texts.column_names else texts["label"]
 
 
 def check_output(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from offramp._core.errors import DataError
 from offramp._core.trace import Trace
-from offramp.data import fingerprint
+from offramp.data import fingerprint, fitting_labels
 from offramp.engine.batching import batches
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
@@ -30,13 +30,13 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         A `Trace` in the order of the dataset.
 
     Raises:
-        DataError: no examples, no text column, or labels that the model does not know.
+        DataError: no examples, no text column, or labels that do not fit the model.
     """
     if not len(dataset):
         raise DataError("the dataset is empty: there is nothing to trace")
     encoder = TextEncoder.of(model)
     encodings, truncated = encoder.dataset(dataset)
-    labels = _labels(model, dataset)
+    labels = fitting_labels(dataset, model.labels, model.kind)
     segments = TorchSegments(model)
     exits = len(model.exit_layers)
     classes = 1 if model.kind == "regression" else len(model.labels)
@@ -64,16 +64,3 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         fingerprint=fingerprint(dataset),
         truncated=truncated,
     )
-
-
-def _labels(model: SegmentedModel, dataset: Any) -> np.ndarray[Any, Any] | None:
-    """The labels as an array of the right type, or None; `DataError` outside the model's classes."""
-    if "label" not in dataset.column_names:
-        return None
-    if model.kind == "regression":
-        return np.asarray(dataset["label"], dtype=np.float32)
-    labels = np.asarray(dataset["label"])
-    classes = len(model.labels)
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"expected class labels in 0..{classes - 1}, got {np.unique(labels)[:5].tolist()}")
-    return labels.astype(np.int64)

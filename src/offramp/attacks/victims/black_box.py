@@ -128,7 +128,7 @@ class EngineVictim(BlackBox):
         self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind = segments.kind
+        self.kind, self.labels = segments.kind, tuple(engine.labels)
         self.policy: Policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -179,7 +179,7 @@ class GreyBox(Victim):
         self.target: Victim = target
         self.surrogate: WhiteBoxVictim = surrogate
         self.model = target.model
-        self.layers = target.layers
+        self.layers, self.labels = target.layers, target.labels
         self.kind, self.probabilities = target.kind, target.probabilities
 
     @property

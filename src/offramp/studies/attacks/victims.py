@@ -96,14 +96,11 @@ class VictimTrial(Trial):
 
     def load_victim(self, data: TextData) -> SegmentedModel:
         """Load the model; `DataError` if its classes are not those of the data."""
+        from offramp.data import check_fit
         from offramp.model import read_model
 
         model = read_model(self.victim.model, device="auto")
-        if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
-            raise DataError(
-                f"{self.victim.model} was trained on other labels than {data.name} has: give the task that it was "
-                "trained on"
-            )
+        check_fit(data, model.labels, model.kind, model=str(self.victim.model))
         return model
 
     def tuned(self, model: SegmentedModel, data: TextData, criterion: str, output: Path) -> Policy:
