@@ -39,7 +39,7 @@ def test_sweep_then_report(
     monkeypatch.chdir(tmp_path)
     assert run(["sweep", str(config), "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"cells": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
+    assert told == {"trials": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
     assert not (tmp_path / "results").exists()
 
     assert run(["sweep", str(config), "--json"]) == 0
@@ -79,16 +79,16 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         }
     )
     board = ProgressTable(plan)
-    for cell in plan.cells:
+    for cell in plan.trials:
         board.note(cell, "waiting", "")
-    for cell in plan.cells[:3]:
+    for cell in plan.trials[:3]:
         board.note(cell, "running", "")
         clock[0] += 60 if cell.method.name == "joint" else 30
         assert board.counts()["running"] == 1
         board.note(cell, "done", "")
-    board.note(plan.cells[3], "running", "")
-    board.note(plan.cells[3], "failed", "why")
-    board.note(plan.cells[4], "running", "")
+    board.note(plan.trials[3], "running", "")
+    board.note(plan.trials[3], "failed", "why")
+    board.note(plan.trials[4], "running", "")
     clock[0] += 7
     assert board.remaining() == pytest.approx(2 * 60 + 2 * 30)
     console = Console(width=100, file=io.StringIO())

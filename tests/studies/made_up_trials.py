@@ -24,7 +24,7 @@ SWEEP: dict[str, Any] = {
 def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -> TrainingSweep:
     """Write a record for every cell of a sweep; better methods have more skill, and so have larger samples."""
     sweep = make_sweep(content)
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         skill = (SKILLS | skills).get(cell.method.name, 1.0) * (1 + (cell.learning_rate or 0))
         trace = model_trace(
             cell.seed, layers=LAYERS, skill=skill, cascade=cell.method.name == "multi_model", examples=150

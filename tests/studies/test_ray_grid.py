@@ -14,7 +14,7 @@ import pytest
 
 from offramp._core import cluster
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp.studies import ray_grid as grid_ray
+from offramp.studies import grid
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import make_sweep
 
@@ -71,9 +71,9 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
             file.write(f"{status} {cell}\n")
         return status
 
-    monkeypatch.setattr(grid_ray, "run_cell", logged)
+    monkeypatch.setattr(grid, "run_trial", logged)
     killed: list[Path] = []
-    locks = [output.resolve() / cell.folder / LOCK for cell in sweep.cells]
+    locks = [output.resolve() / cell.folder / LOCK for cell in sweep.trials]
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     try:
         killer = threading.Thread(target=kill_first_worker, args=(locks, killed))
@@ -83,17 +83,17 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
             sweep,
             output,
             engine="ray",
-            watch=lambda cell, status, _: told.setdefault(str(cell), []).append(status),
+            on_status=lambda cell, status, _: told.setdefault(str(cell), []).append(status),
         )
         killer.join()
     finally:
         ray.shutdown()
     assert failed == {}
     assert len(killed) == 1
-    assert all(is_recorded(cell, output) for cell in sweep.cells)
+    assert all(is_recorded(cell, output) for cell in sweep.trials)
     assert all(statuses == ["waiting", "running", "done"] for statuses in told.values())
     lines = log.read_text().splitlines()
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         assert lines.count(f"done {cell}") == 1
         assert lines.count(f"start {cell}") == (2 if output.resolve() / cell.folder == killed[0] else 1)
     # On a cluster or not, what is recorded is not run again.

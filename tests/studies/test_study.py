@@ -14,7 +14,7 @@ from offramp._core.errors import ConfigError, DataError
 from offramp.studies.grid import run_grid
 from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import ModelSetting, best_rates, is_sweep, load_results
-from offramp.studies.training.study import CLAIMS, rate_table, study, tuned_rates, with_tuned_rates
+from offramp.studies.training.study import study, tried_rates, tuned_rates, with_tuned_rates
 from tests.studies.made_up_trials import SWEEP, record_all
 
 FEW = 60  # resamples: enough for signs
@@ -30,12 +30,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mean_accuracy(folder: Path, method: str, task: str) -> float:
     """Straight from the traces."""
-    found = [r for r in load_results(folder) if (r.method, r.task) == (method, task)]
+    found = [r for r in load_results(folder) if (r.method, r.setting.task) == (method, task)]
     return float(np.mean([r.trace.predictions() == r.trace.require_labels()[:, None] for r in found]))
 
 
 def rows_of(table: Any, **wanted: Any) -> list[dict[str, Any]]:
-    return [row for row in table.to_pylist() if all(row[k] == v for k, v in wanted.items())]
+    rows = table.to_dict("records")
+    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
 
 
 def test_differences_are_those_of_the_traces(toy: Path) -> None:
@@ -95,7 +96,7 @@ def test_comparisons_have_exits_areas_and_winners(toy: Path) -> None:
 
 def test_a_sweep_that_is_not_complete_yet(toy: Path, tmp_path: Path) -> None:
     shutil.copytree(toy, tmp_path, dirs_exist_ok=True)
-    cells = make_sweep(SWEEP).cells
+    cells = make_sweep(SWEEP).trials
     gone = next(c for c in cells if (c.task, c.method.name, c.seed) == ("rte", "sweet", 2))
     shutil.rmtree(tmp_path / gone.folder)
     found = study(load_results(tmp_path), resamples=FEW)
@@ -113,9 +114,9 @@ def test_one_baseline_for_all_tasks(toy: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "minilm-l6" / "rte" / "joint")
     found = study(load_results(tmp_path), resamples=FEW)
     assert found.methods == ["joint", "multi_model", "sweet"]
-    assert {row["where"] for row in found.differences.to_pylist()} == {"sst2"}
+    assert set(found.differences["where"]) == {"sst2"}
     assert found.left_out == ("differences at places without joint: minilm-l6, rte",)
-    assert found.claims == CLAIMS
+    assert found.claims == {"multi_model": 2.3, "sweet": 1.1}
     shutil.rmtree(tmp_path / "minilm-l6" / "sst2" / "joint")
     found = study(load_results(tmp_path), resamples=FEW)
     assert found.methods == ["multi_model", "sweet"]
@@ -125,7 +126,9 @@ def test_one_baseline_for_all_tasks(toy: Path, tmp_path: Path) -> None:
 
 
 def test_methods_without_a_common_seed_are_not_paired(toy: Path) -> None:
-    results = [r for r in load_results(toy) if (r.method == "joint") == (r.seed == 0) or r.task != "rte"]
+    results = [
+        r for r in load_results(toy) if (r.method == "joint") == (r.seed == 0) or r.setting.task != "rte"
+    ]
     found = study(results, resamples=FEW)
     assert list(found.groups) == [ModelSetting("minilm-l6", "sst2")]
     assert found.left_out == ("minilm-l6, rte: no seed that all methods have",)
@@ -133,21 +136,21 @@ def test_methods_without_a_common_seed_are_not_paired(toy: Path) -> None:
 
 def test_sizes_beyond_the_data_are_all_there_are(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "seeds": [0], "train_sizes": [200, 500, 900]})
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         path = tmp_path / cell.folder / "record.json"
         record = json.loads(path.read_text(encoding="utf-8"))
         record["metrics"]["train_examples"] = min(cell.train_size or 0, 300)
         path.write_text(json.dumps(record), encoding="utf-8")
     results = load_results(tmp_path)
     assert len(results) == 6  # those of 500 and of 900 examples are the same models
-    assert {one.train_size for one in results} == {200, None}
+    assert {result.setting.train_size for result in results} == {200, None}
 
 
 def test_models_are_doubted_in_one_sentence_a_kind(toy: Path) -> None:
     results = load_results(toy)
     assert study(results, resamples=FEW).doubts == ()
-    for one in results[:2]:
-        one.trace.logits[:, -1] *= -1
+    for result in results[:2]:
+        result.trace.logits[:, -1] *= -1
     (told,) = study(results, resamples=FEW).doubts
     assert told.startswith("2 of 18 models, such as minilm-l6/")
     assert told.endswith("[worse-deeper]")
@@ -164,18 +167,16 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
     tuning = {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]}
     record_all(tmp_path, tuning)  # made up so that more is better
     assert tuned_rates(tmp_path) == {("minilm-l6", name): 0.9 for name in ("joint", "multi_model", "sweet")}
-    rows = rows_of(rate_table(load_results(tmp_path)), method="sweet")
+    rows = rows_of(tried_rates(load_results(tmp_path)), method="sweet")
     assert [(row["learning_rate"], row["best"]) for row in rows] == [(0.01, False), (0.9, True)]
     assert rows[1]["score"] == pytest.approx(np.mean(load_results(tmp_path)[-1].mean_score))
     found = study(load_results(tmp_path), resamples=FEW)
     assert found.methods == ["joint", "multi_model", "sweet"]
-    assert {
-        one.learning_rate for group in found.groups.values() for ones in group.values() for one in ones
-    } == {0.9}
+    assert {result.learning_rate for result in found.compared} == {0.9}
     assert "3 models with other learning rates" in found.left_out[0]
 
     plan = {**SWEEP, "tuned_on": str(tmp_path)}
-    assert {cell.learning_rate for cell in with_tuned_rates(make_sweep(plan)).cells} == {0.9}
+    assert {cell.learning_rate for cell in with_tuned_rates(make_sweep(plan)).trials} == {0.9}
     assert with_tuned_rates(make_sweep(SWEEP)) == make_sweep(SWEEP)
     with pytest.raises(ConfigError, match=r"trec was used to choose learning rates .* leave it out"):
         with_tuned_rates(make_sweep({**plan, "tasks": ["trec"]}))
@@ -192,13 +193,9 @@ def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
         load_results(tmp_path)
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["sst2"], "seeds": [0]})
     assert is_sweep(tmp_path)
-    (tmp_path / sweep.cells[0].folder / "trace.npz").unlink()
+    (tmp_path / sweep.trials[0].folder / "trace.npz").unlink()
     with pytest.raises(DataError, match="no trace at"):
         load_results(tmp_path)
-
-
-def test_the_papers_claims() -> None:
-    assert CLAIMS == {"multi_model": 2.3, "sweet": 1.1}
 
 
 def test_rates_are_compared_over_the_same_tasks(tmp_path: Path) -> None:
@@ -217,7 +214,7 @@ def test_rates_are_taken_from_a_finished_sweep_alone(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, plan)
     assert run_grid(sweep, tmp_path) == {}  # all is recorded: it only notes what there is to be
     assert set(tuned_rates(tmp_path).values()) == {0.9}
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         if cell.learning_rate == 0.9:
             shutil.rmtree(tmp_path / cell.folder)
     with pytest.raises(ConfigError, match=r"trec/joint/nall-lr0\.9-seed0 has no record yet .* finish"):

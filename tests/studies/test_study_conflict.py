@@ -32,7 +32,7 @@ def products_of(seed: int) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     sweep = record_all(tmp_path)
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         found = products_of(cell.seed)
         if cell.method.name == "joint":
             write_products(tmp_path / cell.folder / FILE, {0: found, 50: found, 100: found})
@@ -53,17 +53,18 @@ def test_cells_are_pooled_by_moment(folder: Path) -> None:
 def test_the_gap_is_to_the_separate_classifier_of_the_same_task_and_seed(folder: Path) -> None:
     results = load_results(folder)
     found = conflict_study(results, resamples=20)
-    rows = found.points.to_pylist()
+    rows = found.points.to_dict("records")
     assert len(rows) == 3 * 2 * 3 * len(LAYERS)
     row = next(r for r in rows if (r["task"], r["seed"], r["exit_layer"]) == ("rte", 2, LAYERS[1]))
     one, other = (
-        next(r for r in results if (r.method, r.task, r.seed) == (name, "rte", 2)).trace
+        next(r for r in results if (r.method, r.setting.task, r.seed) == (name, "rte", 2)).trace
         for name in ("multi_model", "joint")
     )
     scores = [score("accuracy", t.require_labels(), t.predictions()[:, 1]) for t in (one, other)]
     assert row["gap"] == pytest.approx(scores[0] - scores[1])
     assert all(
-        r["low"] <= r["correlation"] <= r["high"] and r["models"] == 6 for r in found.relation.to_pylist()
+        r["low"] <= r["correlation"] <= r["high"] and r["models"] == 6
+        for r in found.relation.to_dict("records")
     )
 
 
@@ -100,21 +101,21 @@ def test_a_moment_that_a_method_lacks_is_a_gap_in_the_table(folder: Path) -> Non
 
 def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "learning_rate": [0.01, 0.9]})
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         if cell.method.name == "joint":
             write_products(tmp_path / cell.folder / FILE, {0: products_of(cell.seed)})
     compared = study(load_results(tmp_path), resamples=20).compared
     found = conflict_study(compared, resamples=20)
     assert found.maps["minilm-l6", "joint"]["0 % of training"].batches == 3 * 3  # seeds, batches
-    assert found.relation["models"].to_pylist() == [3]
+    assert found.relation["models"].tolist() == [3]
 
 
 def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
     record_all(tmp_path)
     found = conflict_study(load_results(tmp_path))
     assert not found.maps
-    assert not found.points.num_rows
-    assert not found.relation.num_rows
+    assert not len(found.points)
+    assert not len(found.relation)
 
 
 def test_the_report_shows_it_and_how_calibrated_the_exits_are(folder: Path) -> None:

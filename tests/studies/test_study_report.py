@@ -47,9 +47,9 @@ def test_differences_stand_beside_the_papers(folder: Path) -> None:
     table = study_tables(found)["differences"]
     assert table.header[-2:] == ("Multi-Model − Early-Exit", "SWEET − Early-Exit")
     assert table.rows[-1][-2:] == ("+2.3", "+1.1")
-    row = next(r for r in found.differences.to_pylist() if r["measure"] == "exits" and r["method"] == "sweet")
-    line = next(r for r in table.rows if r[1:3] == (row["where"], f"{row['train_size']:,}"))
-    assert line[-1] == in_points(row["difference"], row["low"], row["high"])
+    row = next(found.differences.query("measure == 'exits' and method == 'sweet'").itertuples())
+    line = next(r for r in table.rows if r[1:3] == (row.where, f"{row.train_size:,}"))
+    assert line[-1] == in_points(row.difference, row.low, row.high)
     assert [r[1] for r in table.rows].count("mean of 2 tasks") == 2
 
 

@@ -218,14 +218,12 @@ def tune_model(
     progress: bool = True,
 ) -> Policy:
     """Trace the calibration split and choose a threshold for a target; arguments as in `tune`."""
-    from offramp.data import check_fit
     from offramp.inference.tracing import trace
     from offramp.model.trained_on import refuse_trained_on
 
     if target == TuningTarget():
         target = TuningTarget(max_accuracy_drop=DROP)
     rows = data["calibration"]
-    check_fit(rows, model.labels, model.kind)
     refuse_trained_on(model.trained_on, rows, "the model and the calibration split")
     run = trace(model, rows, progress=progress)
     metric = metric or main_metric(model, data)

@@ -61,27 +61,27 @@ def sweep(
     folder = output or Path("results") / plan.name
     board = ProgressTable(plan)
     if dry_run:
-        check_trials(plan.cells)
-        for cell in plan.cells:
+        check_trials(plan.trials)
+        for cell in plan.trials:
             board.note(cell, "done" if is_recorded(cell, folder) else "waiting", "")
         console.print(board.view())
         emit(json, board.counts())
         return
     with board:
         failed = run_grid(
-            plan, folder, engine=engine, workers=workers, keep_models=keep_models, watch=board.note
+            plan, folder, engine=engine, workers=workers, keep_models=keep_models, on_status=board.note
         )
     note(f"sweep: {folder}")
-    if drop_texts and board.counts()["done"] < len(plan.cells):
+    if drop_texts and board.counts()["done"] < len(plan.trials):
         note("texts are kept: not all cells are recorded yet")
     elif drop_texts:
-        for cell in plan.cells:
+        for cell in plan.trials:
             cell.drop_texts(folder)
     emit(json, {**board.counts(), "folder": str(folder), "reasons": failed})
     if failed:
         first = next(iter(failed.items()))
         raise OfframpError(
-            f"{len(failed)} of {len(plan.cells)} cells failed, {first[0]} among them: {first[1]}"
+            f"{len(failed)} of {len(plan.trials)} cells failed, {first[0]} among them: {first[1]}"
         )
 
 
@@ -118,19 +118,19 @@ class ProgressTable:
         if before in ("waiting", "running") and not self.live:
             spent = f", {time.monotonic() - self.started[name]:.0f} s" if before == "running" else ""
             why = f": {reason}" if reason else ""
-            note(f"[{self.counts()['done']}/{len(self.plan.cells)}] {name}: {status}{spent}{why}")
+            note(f"[{self.counts()['done']}/{len(self.plan.trials)}] {name}: {status}{spent}{why}")
 
     def counts(self) -> dict[str, int]:
         """Cells by what became of them."""
         found = dict.fromkeys(("done", "failed", "elsewhere", "running", "waiting"), 0)
         for status in self.status.values():
             found[status] += 1
-        return {"cells": len(self.plan.cells), **found}
+        return {"trials": len(self.plan.trials), **found}
 
     def remaining(self) -> float | None:
         """Seconds that the rest may take in this process; None before every method left has been timed."""
         left = [
-            cell.column for cell in self.plan.cells if self.status.get(str(cell)) in ("waiting", "running")
+            cell.column for cell in self.plan.trials if self.status.get(str(cell)) in ("waiting", "running")
         ]
         if not left or not all(name in self.seconds for name in left):
             return None
@@ -139,7 +139,7 @@ class ProgressTable:
     def view(self) -> Group:
         """Cells done of those planned, by row and column, and what is running."""
         counts, rest = self.counts(), self.remaining()
-        title = f"{self.plan.name}: {counts['done']} of {counts['cells']} cells"
+        title = f"{self.plan.name}: {counts['done']} of {counts['trials']} cells"
         title += "" if rest is None else f", about {rest / 60:.0f} min to go"
         running = [name for name, status in self.status.items() if status == "running"]
         words = [f"{name}, {time.monotonic() - self.started[name]:.0f} s" for name in running]
@@ -148,7 +148,7 @@ class ProgressTable:
     def _grid(self) -> Table:
         table = Table()
         cells: dict[tuple[str, str], list[Trial]] = {}
-        for cell in self.plan.cells:
+        for cell in self.plan.trials:
             cells.setdefault((cell.row, cell.column), []).append(cell)
         places, methods = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
         upright = len(methods) <= max(len(places), WIDE)  # many methods go downwards

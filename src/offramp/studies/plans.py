@@ -6,7 +6,8 @@ from pathlib import Path
 
 from offramp.studies.attacks.plan import is_attack_plan, make_attack_plan
 from offramp.studies.grid import Plan
-from offramp.studies.training.plan import make_sweep, read_keys
+from offramp.studies.plan_models import read_keys
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.study import with_tuned_rates
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from offramp._core.errors import ConfigError
 from offramp.studies.names import short
-from offramp.studies.training.plan import RUN
 from offramp.studies.training.results import sweep_records
+from offramp.studies.training.trial import RUN
 
 MODEL = "model"  # below a cell's run
 
