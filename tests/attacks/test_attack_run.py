@@ -53,7 +53,7 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         decisions = policy.decide(reference)
         assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
         assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
-        assert [r[f"{side}_cost"] for r in rows] == decisions.cost.tolist()
+        assert [r[f"{side}_cost"] for r in rows] == decisions.flops.tolist()
         assert [r[f"{side}_full_cost"] for r in rows] == reference.full_flops.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
     for row in rows:
@@ -176,7 +176,7 @@ def test_a_folder_of_another_attack_is_refused(
     attack(model, data, policy=policy, **here)
     with pytest.raises(ConfigError, match=r"holds another attack \(seed 0 there, 1 here\): give another"):
         attack(model, data, policy=policy, seed=1, **here)
-    with pytest.raises(ConfigError, match="another attack .*lam 0.8 there"):
+    with pytest.raises(ConfigError, match="another attack .*disagreement_weight 0.8 there"):
         attack(model, data, policy=policy, disagreement_weight=0.5, **here)
     with pytest.raises(ConfigError, match="another attack .*recipe"):
         attack(model, data, recipe="same-char", policy=policy, **here)

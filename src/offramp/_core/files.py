@@ -1,13 +1,31 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and where offramp keeps them."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from offramp._core.errors import OfframpError
+
+
+def cache_dir() -> Path:
+    """The folder in which downloads are kept: $OFFRAMP_CACHE, or `offramp` in the user's cache folder.
+
+    Returns:
+        The path; it may not exist yet.
+    """
+    if chosen := os.environ.get("OFFRAMP_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "offramp"
 
 
 def policy_file(criterion: str) -> str:

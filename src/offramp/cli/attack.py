@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,13 +10,12 @@ from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.options import DEFAULT_JUDGE
-from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
+from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show
 from offramp.cli.policies import RuleOptions
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult
-    from offramp.cli.victims import AttackTarget
 
 SHOWN = 3
 PROBED = 8  # examples that the victim is asked about again
@@ -88,6 +86,8 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
+    from offramp.evaluation.attack_record import record_attack
+    from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside
     from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
     started = datetime.now(UTC)
@@ -113,38 +113,20 @@ def attack(
     probe = target.rows.select(range(min(PROBED, len(target.rows))))
     probed = victim_doubts(target.model, target.policy, probe)
     config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
-    metrics = record_attack(result, target, folder, config, probed, started)
+    metrics = record_attack(
+        result,
+        folder,
+        command="attack",
+        config=config,
+        exit_layers=target.model.exit_layers,
+        metric=target.data.metrics[0],
+        doubts=[*probed, *random_baseline_beside(folder)],
+        keep_table=True,
+        started=started,
+    )
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
-
-
-def record_attack(
-    result: AttackResult,
-    target: AttackTarget,
-    folder: Path,
-    config: dict[str, Any],
-    probed: Sequence[str],
-    started: datetime,
-) -> dict[str, Any]:
-    """Robustness numbers of an attack and all doubts about it, written beside its rows."""
-    from offramp._core.records import write_record
-    from offramp.evaluation import attack_doubts, robustness
-    from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside
-
-    metric, seed = target.data.metrics[0], result.metadata["seed"]
-    found = robustness(result.table, target.model.exit_layers, metric=metric, seed=seed)
-    metrics = {
-        **found.metrics,
-        "metric": metric,
-        "exit_layers": target.model.exit_layers,
-        "doubts": [*attack_doubts(result.table, result.metadata), *probed, *random_baseline_beside(folder)],
-    }
-    tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
-    write_record(
-        folder, command="attack", config=config, metrics=metrics, seed=seed, tables=tables, started=started
-    )
-    return metrics
 
 
 def show_attack(result: AttackResult, metrics: dict[str, Any], metric: str, title: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write
 from offramp._core.to_json import to_json
 
@@ -85,28 +85,15 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     Raises:
         DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
     """
+    from offramp.data import check_fit
     from offramp.model import read_model
     from offramp.model.trained_on import refuse_trained_on
 
     model = read_model(folder, device=device)
-    if model.kind != data.kind:
-        raise DataError(
-            f"{folder} is a {model.kind} model, but {data.name} is a {data.kind} task: give other data"
-        )
-    if model.kind == "classification" and tuple(model.labels) != tuple(data.labels):
-        raise DataError(
-            f"{folder} tells {_some(model.labels)} apart, but {data.name} has {_some(data.labels)}: give data with "
-            "the labels that the model was trained on"
-        )
+    check_fit(data, model.labels, model.kind, model=str(folder))
     for split in sorted({*unseen} - {"train"}):
         refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    """Some class names, and how many there are."""
-    rest = f" … ({len(names)} classes)" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + rest
 
 
 def refuse_filled(folder: Path) -> None:

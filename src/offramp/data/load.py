@@ -172,7 +172,7 @@ def _assemble(
         seed=seed,
     )
     used = ["id", "text", *([] if first.pair is None else ["text_pair"]), "label"]
-    splits = {split: make_dataset(table.select(used)) for split, table in tables.items()}
+    splits = {split: make_dataset(table.select(used), scheme.names) for split, table in tables.items()}
     usual = ("accuracy",) if scheme.names else ("pearson", "spearman")
     metrics = source.task.metrics if source.task else usual
     return TextData(source.name, splits, scheme.names, scheme.kind, first.pair is not None, metrics)

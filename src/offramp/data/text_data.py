@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class TextData(Mapping[str, "Dataset"]):
         labels = table["label"].to_numpy() if self.kind == "classification" else None
         order = stratified_order(len(table), labels, generator(seed, "subsample"))
         rows = np.sort(order[:n])
-        return replace(self, splits={**self.splits, "train": make_dataset(table.take(rows))})
+        return replace(self, splits={**self.splits, "train": make_dataset(table.take(rows), self.labels)})
 
     def calibrated_on(self, split: str, seed: int = 0) -> TextData:
         """The same data with half of another split as its calibration split, in place of the one it had.
@@ -133,7 +133,7 @@ class TextData(Mapping[str, "Dataset"]):
         labels = table["label"].to_numpy() if self.kind == "classification" else None
         order = stratified_order(len(table), labels, generator(seed, "calibrated_on"))
         parts = {"calibration": order[: len(order) // 2], split: order[len(order) // 2 :]}
-        taken = {name: make_dataset(table.take(np.sort(rows))) for name, rows in parts.items()}
+        taken = {name: make_dataset(table.take(np.sort(rows)), self.labels) for name, rows in parts.items()}
         return replace(self, splits={**self.splits, **taken})
 
 
@@ -178,13 +178,17 @@ def row_hashes(dataset: Dataset) -> NDArray[np.uint64]:
     return np.array(sorted(hashes), dtype=np.uint64)
 
 
-def make_dataset(table: Any) -> Dataset:
-    """An in-memory `datasets.Dataset` of an arrow table; nothing is written."""
+def make_dataset(table: Any, labels: Sequence[str]) -> Dataset:
+    """An in-memory `datasets.Dataset` of an arrow table, whose column `label` names its classes."""
     try:
-        from datasets import Dataset
+        from datasets import ClassLabel, Dataset, Features
     except ImportError as error:
         raise MissingExtraError("datasets", "torch") from error
-    return Dataset.from_dict({name: table[name].combine_chunks() for name in table.column_names})
+    features = Features.from_arrow_schema(table.schema)
+    if labels:
+        features["label"] = ClassLabel(names=list(labels))
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    return Dataset.from_dict(columns, features=features)
 
 
 def _arrow(dataset: Dataset) -> Any:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from offramp._core.errors import DataError
 from offramp._core.trace import Trace
-from offramp.data import fingerprint
-from offramp.engine.batching import batches
+from offramp.data import fingerprint, fitting_labels
+from offramp.engine.tracing import trace_segments
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
 
 def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress: bool = False) -> Trace:
-    """What every exit says about every example.
+    """The output of every exit for every example.
 
     Args:
         model: a multi-exit model or a cascade, with its tokenizer.
@@ -30,50 +31,20 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         A `Trace` in the order of the dataset.
 
     Raises:
-        DataError: no examples, no text column, or labels that the model does not know.
+        DataError: no examples, no text column, or labels that do not fit the model.
     """
     if not len(dataset):
         raise DataError("the dataset is empty: there is nothing to trace")
     encoder = TextEncoder.of(model)
     encodings, truncated = encoder.dataset(dataset)
-    labels = _labels(model, dataset)
-    segments = TorchSegments(model)
-    exits = len(model.exit_layers)
-    classes = 1 if model.kind == "regression" else len(model.labels)
-    logits = np.empty((len(encodings), exits, classes), dtype=np.float32)
-    gates = np.empty((len(encodings), exits), dtype=np.float32) if model.gates else None
-    jobs = list(batches(encodings, batch_size, encoder.pad_values, alike=model.reads_padding))
+    labels = fitting_labels(dataset, model.labels, model.kind)
     console = Console(stderr=True)  # stdout is for results
-    hidden = not (progress and console.is_terminal)
-    for rows, batch in track(jobs, "trace", disable=hidden, transient=True, console=console):
-        state = segments.start(batch)
-        for k in range(exits):
-            state, evidence = segments.run(k, state)
-            logits[rows, k] = evidence.logits
-            if gates is not None:
-                gates[rows, k] = evidence.gate
-    flops, full_flops = model.flops(np.array([len(e["input_ids"]) for e in encodings]))
-    return Trace(
-        logits=logits,
-        exit_layers=model.exit_layers,
-        flops=flops,
-        full_flops=full_flops,
-        labels=labels,
-        gates=gates,
-        kind=model.kind,
-        fingerprint=fingerprint(dataset),
-        truncated=truncated,
+    bar = partial(
+        track,
+        description="trace",
+        disable=not (progress and console.is_terminal),
+        transient=True,
+        console=console,
     )
-
-
-def _labels(model: SegmentedModel, dataset: Any) -> np.ndarray[Any, Any] | None:
-    """The labels as an array of the right type, or None; `DataError` outside the model's classes."""
-    if "label" not in dataset.column_names:
-        return None
-    if model.kind == "regression":
-        return np.asarray(dataset["label"], dtype=np.float32)
-    labels = np.asarray(dataset["label"])
-    classes = len(model.labels)
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"expected class labels in 0..{classes - 1}, got {np.unique(labels)[:5].tolist()}")
-    return labels.astype(np.int64)
+    run = trace_segments(TorchSegments(model), encodings, encoder.pad_values, batch_size, bar)
+    return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
-from offramp.data import fingerprint, row_hashes
+from offramp.data import fingerprint, fitting_labels, row_hashes
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
@@ -207,18 +207,8 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
         raise DataError(f"the training split has no column 'label', only {dataset.column_names}")
-    labels = np.asarray(list(dataset["label"]))
-    if model.kind == "classification":
-        classes = len(model.labels)
-        fit, expected = labels.dtype.kind in "iu", f"class labels in 0..{classes - 1}"
-        fit = fit and labels.min() >= 0 and labels.max() < classes
-    else:
-        fit, expected = (
-            labels.dtype.kind in "iuf" and bool(np.isfinite(labels).all()),
-            "finite numbers as labels",
-        )
-    if not fit:
-        raise DataError(f"expected {expected}, got {list(dict.fromkeys(labels.tolist()))[:5]}")
+    labels = fitting_labels(dataset, model.labels, model.kind)
+    assert labels is not None
     return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels.tolist())
 
 

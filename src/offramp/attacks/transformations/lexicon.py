@@ -26,16 +26,19 @@ WORDNET = {
     for n in ("data.noun1", "data.noun2", "data.verb", "data.adj", "data.adv")
 }
 WORDNET_SHA256 = {
-    "data.noun1": "7741069a48dc3976",
-    "data.noun2": "a8b35d5b0591c3a3",
-    "data.verb": "7fff397e93b4fb15",
-    "data.adj": "f24b635368be4415",
-    "data.adv": "e66dbbda0e0359e4",
+    "data.noun1": "7741069a48dc39761ef866c3a90b5d28aa4c89ead5b3d9b846f88e7c18978ad1",
+    "data.noun2": "a8b35d5b0591c3a335f46ca50a7cb8acc0000c4be5605d18f7174967ba692ba2",
+    "data.verb": "7fff397e93b4fb152fdaee116747cf1c40d7badedccb4b63f5503e8e962d9102",
+    "data.adj": "f24b635368be441501c9b8001e9271fd3b30b203f00d91e332979e6f8fe35646",
+    "data.adv": "e66dbbda0e0359e41b7f225bff71dd0c263dc7c66c1b61abc9ba334973d92979",
 }
 VECTORS = {"data/glove_6B_50d_emb.npy": "vectors.npy", "data/glove_6B_index.parquet": "words.parquet"}
-VECTORS_SHA256 = {"vectors.npy": "2d85b9db2ad8ddeb", "words.parquet": "02fd68e35358e9c8"}
+VECTORS_SHA256 = {
+    "vectors.npy": "2d85b9db2ad8ddeb2e07474af9c9fb45a925d21c40878d4b365d189f13eb5a15",
+    "words.parquet": "02fd68e35358e9c8f75300bf0aec89c92de00bb446f1298c0e5de65f5f0e1e39",
+}
 SPELLING = {"nlpaug/res/word/spelling/spelling_en.txt": "misspellings.txt"}
-SPELLING_SHA256 = {"misspellings.txt": "acaf87782d456061"}
+SPELLING_SHA256 = {"misspellings.txt": "acaf87782d4560615d72df13e60d9d5cc62ec2a8d00ebec25649d0d173358bce"}
 
 
 class Synonyms:

@@ -30,6 +30,7 @@ class Victim(ABC):
         kind: `classification` or `regression`.
         probabilities: whether answers show the exits' logits.
         layers: whether answers show where a text leaves; otherwise they report seconds alone.
+        labels: class names in order, empty for regression; None if unknown.
         model: the model behind the answers, for those who judge and describe an attack; None if unknown.
         max_forward: most texts that may be run for one example; None for no limit.
         max_gradient: most gradients that may be taken for one example; None for no limit.
@@ -39,6 +40,7 @@ class Victim(ABC):
     kind: Kind
     probabilities: bool
     layers: bool = True
+    labels: tuple[str, ...] | None = None
     model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:

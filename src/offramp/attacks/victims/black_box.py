@@ -21,9 +21,9 @@ from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
+from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
-from offramp.model.loading import read_model
 
 # text(, text_pair) -> prediction, exit layer or seconds
 Oracle = Callable[..., tuple[int | float, int | float]]
@@ -128,7 +128,7 @@ class EngineVictim(BlackBox):
         self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind = segments.kind
+        self.kind, self.labels = segments.kind, tuple(engine.labels)
         self.policy: Policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -137,10 +137,10 @@ class EngineVictim(BlackBox):
             return []
         encodings = self.engine.encoder(*segment_columns(segments))
         decisions = self.engine.compacting.run(encodings)
-        full = self.engine.segments.costs(np.array([len(e["input_ids"]) for e in encodings]))[1]
+        full = self.engine.segments.flops(np.array([len(e["input_ids"]) for e in encodings]))[1]
         no_logits = np.empty((len(self.engine.segments.exit_layers), 0), np.float32)
         columns = zip(
-            decisions.exit, decisions.layer, decisions.prediction, decisions.cost, full, strict=True
+            decisions.exit, decisions.layer, decisions.prediction, decisions.flops, full, strict=True
         )
         return [Answer(no_logits, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in columns]
 
@@ -179,7 +179,7 @@ class GreyBox(Victim):
         self.target: Victim = target
         self.surrogate: WhiteBoxVictim = surrogate
         self.model = target.model
-        self.layers = target.layers
+        self.layers, self.labels = target.layers, target.labels
         self.kind, self.probabilities = target.kind, target.probabilities
 
     @property
@@ -223,8 +223,9 @@ def as_victim(
     if isinstance(target, str | Path):
         if (Path(target) / FILE_NAME).is_file():
             return EngineVictim(Engine(target, policy))
-        target = read_model(target, device="auto")
+        target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):
+        policy = policy or target.policy
         if policy is None:
             raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
         return WhiteBoxVictim(target, policy, batch_size=batch_size)

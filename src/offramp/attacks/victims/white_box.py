@@ -63,7 +63,7 @@ class WhiteBoxVictim(OpenVictim):
                 f"{type(model.tokenizer).__name__}: set model.tokenizer to the fast one of its backbone"
             )
         super().__init__(max_forward, max_gradient)
-        self.kind, self.probabilities = model.kind, True
+        self.kind, self.labels, self.probabilities = model.kind, tuple(model.labels), True
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
         self._engine: Engine | None = None  # made on the first time measurement
         with evaluating(model):
@@ -128,7 +128,7 @@ class WhiteBoxVictim(OpenVictim):
                 exit=int(decisions.exit[i]),
                 layer=int(decisions.layer[i]),
                 prediction=decisions.prediction[i].item(),
-                spent=float(decisions.cost[i]),
+                spent=float(decisions.flops[i]),
                 full_spent=float(trace.full_flops[i]),
                 gates=None if trace.gates is None else trace.gates[i],
             )

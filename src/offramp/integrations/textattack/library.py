@@ -20,20 +20,21 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp._core.packages import cache_dir, fetch
+from offramp._core.files import cache_dir
+from offramp._core.packages import fetch
 
 TEXTATTACK = "textattack==0.3.11"  # what the bridge is tested with
 STOP_WORDS = "corpora/stopwords/english"
-STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc"}
+STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc6ea32e5ff0c7e8e6f71488d3239b9023efdc7fc139d6375b"}
 WORDNET = (
     *("lexnames", "index.sense", "cntlist.rev"),
     *(f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb")),
     *(f"{pos}.exc" for pos in ("adj", "adv", "noun", "verb")),
 )
 WORDNET_SHA256 = {
-    "data.noun": "0be5cc3ab9bf4dc9",
-    "index.noun": "c9828ab17300e93c",
-    "noun.exc": "2ee57b3eb38bc567",
+    "data.noun": "0be5cc3ab9bf4dc907652ab8f72500b53f66dacf42b89e2b04349a04226a7db2",
+    "index.noun": "c9828ab17300e93ca1caef25960921f11401b619e030f3ed1cbcc6f8e537435d",
+    "noun.exc": "2ee57b3eb38bc567aed55701afa7a79ce6ffac59c70392f3eb7db08bd9d890c1",
 }
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.files import atomic_write
-from offramp._core.records import write_record
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
+from offramp.evaluation.attack_record import ROWS, record_attack
 from offramp.evaluation.fluency import Bigram, fluency_change
-from offramp.evaluation.robustness import robustness
-from offramp.evaluation.sanity_checks.checks import attack_doubts
 from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 from offramp.studies.attacks.results import FLUENCY
 from offramp.studies.attacks.victims import VictimTrial
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from offramp.data import TextData
     from offramp.engine.policy import Policy
 
-ROWS = "attack.parquet"
 SEGMENTS = ("text", "text_pair")
 PROBED = 8  # examples that the victim is probed with
 
@@ -109,22 +106,15 @@ class AttackTrial(VictimTrial):
             probed: doubts about the victim.
             started: when the trial began.
         """
-        numbers = robustness(result.table, policy.exit_layers, metric=metric, seed=self.setting.seed)
-        metrics = {
-            **numbers.metrics,
-            "metric": metric,
-            "exit_layers": policy.exit_layers,
-            "threshold": policy.criterion.threshold,
-            "tuned": policy.target,
-            "doubts": [*attack_doubts(result.table, result.metadata), *probed],
-        }
-        write_record(
+        record_attack(
+            result,
             output / self.folder,
             command="sweep",
             config={"cell": self.to_dict(), "trigger": result.metadata.get("trigger")},
-            metrics=metrics,
-            seed=self.setting.seed,
-            tables={"attack": ROWS},
+            exit_layers=policy.exit_layers,
+            metric=metric,
+            details={"threshold": policy.criterion.threshold, "tuned": policy.target},
+            doubts=probed,
             started=started,
         )
 

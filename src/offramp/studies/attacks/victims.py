@@ -37,6 +37,10 @@ class PlannedAttack:
     recipe: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    def to_record(self) -> dict[str, Any]:
+        """The attack as records keep it."""
+        return {**asdict(self), "options": to_record(self.options)}
+
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -55,6 +59,10 @@ class StudyOptions:
     split: str = "validation"
     seed: int = 0
     similarity: str = DEFAULT_JUDGE
+
+    def to_record(self) -> dict[str, Any]:
+        """The options as records keep them."""
+        return {**asdict(self), "similarity": RECORD_JUDGES.get(self.similarity, self.similarity)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +97,11 @@ class VictimTrial(Trial):
         """
         victim = {**asdict(self.victim), "sweep": self.victim.sweep.name, "method": self.method}
         del victim["gates"]
-        judge = RECORD_JUDGES.get(self.setting.similarity, self.setting.similarity)
         content = to_json(
             {
                 victim_key: victim,
-                "attack": {**asdict(self.attack), "options": to_record(self.attack.options)},
-                "setting": {**asdict(self.setting), "similarity": judge},
+                "attack": self.attack.to_record(),
+                "setting": self.setting.to_record(),
                 **own,
             }
         )
@@ -103,14 +110,11 @@ class VictimTrial(Trial):
 
     def load_victim(self, data: TextData) -> SegmentedModel:
         """Load the model; `DataError` if its classes are not those of the data."""
+        from offramp.data import check_fit
         from offramp.model import read_model
 
         model = read_model(self.victim.model, device="auto")
-        if model.kind != data.kind or tuple(model.labels) != tuple(data.labels):
-            raise DataError(
-                f"{self.victim.model} was trained on other labels than {data.name} has: give the task that it was "
-                "trained on"
-            )
+        check_fit(data, model.labels, model.kind, model=str(self.victim.model))
         return model
 
     def tuned(self, model: SegmentedModel, data: TextData, criterion: str, output: Path) -> Policy:
