@@ -11,10 +11,10 @@ from offramp.reports.text_table import TextTable, doubts_table
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.attacks.compare import difference_table, number_table
 from offramp.studies.attacks.figures import attack_figures
-from offramp.studies.attacks.results import load_attacked, load_transfers
+from offramp.studies.attacks.results import load_attacks, load_transfers
 from offramp.studies.attacks.study import AttackStudy, attack_study
-from offramp.studies.attacks.tables import attack_tables, base_of
-from offramp.studies.attacks.transfer_tables import matrices, summary_table
+from offramp.studies.attacks.tables import attack_tables
+from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,11 +41,9 @@ def attack_report(
         ConfigError: a name in `figures` that matches no figure.
         OfframpError: the report cannot be written.
     """
-    study = attack_study(load_attacked(folder), load_transfers(folder), resamples=resamples)
-    settings = [attacked.place for attacked in study.attacked]
-    seeds = [attacked.seed for attacked in study.attacked]
-    models = {(s.backbone, s.task, s.method, seed) for s, seed in zip(settings, seeds, strict=True)}
-    counts = f"{len(study.attacked)} attacks on {len(models)} models, {len(study.numbers)} settings."
+    study = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
+    models = {(*attack.setting[:3], attack.seed) for attack in study.attacks}
+    counts = f"{len(study.attacks)} attacks on {len(models)} models, {len(study.settings)} settings."
     return write_report(
         output,
         title=Path(folder).resolve().name,
@@ -62,7 +60,7 @@ def all_tables(study: AttackStudy) -> dict[str, TextTable]:
     tables = attack_tables(study)
     transferred = summary_table(study.transfers)
     tables |= {"transfer": transferred} if transferred.rows else {}
-    for matrix in matrices(study.transfers):
+    for matrix in transfer_matrices(study.transfers):
         tables[f"transfer-{matrix.attack}-{matrix.task}-{matrix.backbone}"] = matrix.table()
     doubts = doubts_table(study.doubts)
     return tables | ({"doubts": doubts} if doubts.rows else {})
@@ -72,7 +70,6 @@ def data_tables(study: AttackStudy) -> dict[str, pa.Table]:
     """Every table for programs, by file name."""
     tables = {"numbers": number_table(study)}
     for name, axis in AXES.items():
-        base = base_of(study, axis)
-        rows = difference_table(study, axis, lambda values, base=base: base)  # type: ignore[misc]
+        rows = difference_table(study, axis)
         tables |= {name: rows} if rows.num_rows else {}
     return tables | ({} if study.transfers is None else {"transfer": study.transfers})
