@@ -61,7 +61,7 @@ def test_a_cell_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.Cap
     deep.write_text(config.read_text().replace("[1, 2]", "[1, 9]").replace("[joint, sweet]", "joint"))
     assert run(["sweep", str(deep), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "1 of 1 cells failed" in error
+    assert "1 of 1 trials failed" in error
     assert "exit layers must lie in 1..4" in error
     assert run(["sweep", str(tmp_path / "none.yaml")]) == 2
     assert "no sweep at" in capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=100, file=io.StringIO())
     console.print(board.view())
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "3 of 8 cells, about 3 min to go" in text
+    assert "3 of 8 trials, about 3 min to go" in text
     assert "minilm-l6/sst2/joint/n2000-lrdefault-seed1, 7 s" in text
     rows = {line.split("│")[1].strip(): line.split() for line in text.splitlines() if "│" in line}
     assert {"1/2…", "1/2"} <= set(rows["minilm-l6, sst2, 2,000"])

@@ -189,7 +189,7 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
 def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
     assert not is_sweep(tmp_path)
     assert not is_sweep(tmp_path / "none")
-    with pytest.raises(DataError, match="no cells of a sweep"):
+    with pytest.raises(DataError, match="no trials of a sweep"):
         load_results(tmp_path)
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["sst2"], "seeds": [0]})
     assert is_sweep(tmp_path)

@@ -105,7 +105,7 @@ def load_results(folder: str | Path) -> list[Result]:
     root = Path(folder)
     records = sweep_records(root)
     if not records:
-        raise DataError(f"no cells of a sweep below {root}: run one with 'offramp sweep'")
+        raise DataError(f"no trials of a sweep below {root}: run one with 'offramp sweep'")
     results = [_result(record, (root / record["path"]).parent) for record in records]
     return result_frame(results).drop_duplicates(MODEL)["result"].tolist()
 
