@@ -13,7 +13,7 @@ import pytest
 from offramp._core.errors import ConfigError, DataError
 from offramp.studies.grid import run_grid
 from offramp.studies.training.plan import make_sweep
-from offramp.studies.training.results import ModelSetting, best_rates, is_sweep, load_results
+from offramp.studies.training.results import ModelSetting, is_sweep, load_results, rate_frame
 from offramp.studies.training.study import study, tried_rates, tuned_rates, with_tuned_rates
 from tests.studies.made_up_trials import SWEEP, record_all
 
@@ -167,7 +167,7 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
     tuning = {**SWEEP, "tasks": ["trec"], "seeds": [0], "learning_rate": [0.01, 0.9]}
     record_all(tmp_path, tuning)  # made up so that more is better
     assert tuned_rates(tmp_path) == {("minilm-l6", name): 0.9 for name in ("joint", "multi_model", "sweet")}
-    rows = rows_of(tried_rates(load_results(tmp_path)), method="sweet")
+    rows = rows_of(tried_rates(rate_frame(load_results(tmp_path))), method="sweet")
     assert [(row["learning_rate"], row["best"]) for row in rows] == [(0.01, False), (0.9, True)]
     assert rows[1]["score"] == pytest.approx(np.mean(load_results(tmp_path)[-1].mean_score))
     found = study(load_results(tmp_path), resamples=FEW)
@@ -204,7 +204,7 @@ def test_rates_are_compared_over_the_same_tasks(tmp_path: Path) -> None:
     record_all(tmp_path, easy)
     record_all(tmp_path, {**easy, "tasks": ["qnli"], "learning_rate": [0.01]}, joint=0.1)
     results = load_results(tmp_path)
-    assert set(best_rates(results).values()) == {0.01}
+    assert set(rate_frame(results).query("best")["learning_rate"]) == {0.01}
     with pytest.raises(ConfigError, match="not every learning rate of joint on minilm-l6 has been tried"):
         tuned_rates(tmp_path)
 

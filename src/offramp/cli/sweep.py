@@ -156,7 +156,7 @@ class ProgressTable:
             trials.setdefault((trial.row, trial.column), []).append(trial)
         rows, columns = (list(dict.fromkeys(key[axis] for key in trials)) for axis in (0, 1))
         if len(columns) > max(len(rows), WIDE):
-            trials = {(column, row): cell for (row, column), cell in trials.items()}
+            trials = {(column, row): group for (row, column), group in trials.items()}
             rows, columns = columns, rows
         table = Table()
         table.add_column("")

@@ -63,18 +63,18 @@ def trained_models(sweep: str | Path) -> list[Trained]:
     return [_trained(root, record["path"], record["config"]["cell"]) for record in records]
 
 
-def _trained(root: Path, path: str, cell: dict[str, Any]) -> Trained:
+def _trained(root: Path, path: str, trial: dict[str, Any]) -> Trained:
     return Trained(
         sweep=root,
         folder=Path(path).parent.as_posix(),
-        backbone=cell["backbone"],
-        task=cell["task"],
-        method=cell["method"]["name"],
-        strategy=cell["method"]["strategy"],
-        train_size=cell["train_size"],
-        learning_rate=cell["learning_rate"],
-        seed=cell["seed"],
-        gates=bool(cell["method"].get("gates")),
+        backbone=trial["backbone"],
+        task=trial["task"],
+        method=trial["method"]["name"],
+        strategy=trial["method"]["strategy"],
+        train_size=trial["train_size"],
+        learning_rate=trial["learning_rate"],
+        seed=trial["seed"],
+        gates=bool(trial["method"].get("gates")),
     )
 
 
