@@ -38,8 +38,8 @@ def test_sweep_then_report(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["sweep", str(config), "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"trials": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
+    counts = json.loads(capsys.readouterr().out)
+    assert counts == {"trials": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
     assert not (tmp_path / "results").exists()
 
     assert run(["sweep", str(config), "--json"]) == 0
@@ -56,7 +56,7 @@ def test_sweep_then_report(
     assert all(Path(path).stat().st_size for path in files.values())
 
 
-def test_a_cell_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deep = tmp_path / "deep.yaml"
     deep.write_text(config.read_text().replace("[1, 2]", "[1, 9]").replace("[joint, sweet]", "joint"))
     assert run(["sweep", str(deep), "--output", str(tmp_path / "out")]) == 2
@@ -79,13 +79,13 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         }
     )
     board = ProgressTable(plan)
-    for cell in plan.trials:
-        board.note(cell, "waiting", "")
-    for cell in plan.trials[:3]:
-        board.note(cell, "running", "")
-        clock[0] += 60 if cell.method.name == "joint" else 30
+    for trial in plan.trials:
+        board.note(trial, "waiting", "")
+    for trial in plan.trials[:3]:
+        board.note(trial, "running", "")
+        clock[0] += 60 if trial.method.name == "joint" else 30
         assert board.counts()["running"] == 1
-        board.note(cell, "done", "")
+        board.note(trial, "done", "")
     board.note(plan.trials[3], "running", "")
     board.note(plan.trials[3], "failed", "why")
     board.note(plan.trials[4], "running", "")
