@@ -10,7 +10,7 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp.attacks import WhiteBoxVictim
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import make_recipe
+from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.bench.attacks import REFERENCE, bench_attack
 from offramp.bench.released_same import ReferenceAttack
@@ -23,7 +23,7 @@ def test_candidates_are_those_of_same_word(
 ) -> None:
     model = make_model(family, cascade=cascade)
     victim, options = WhiteBoxVictim(model, policy_for(model)), Options(top_n=10)
-    recipe, twin = make_recipe("same-word", victim, options), ReferenceAttack(victim, options)
+    recipe, twin = compose_recipe("same-word", victim, options), ReferenceAttack(victim, options)
     for text in map(AttackedText.of, sentences["text"][:4]):
         (look,) = victim.gradients([text], recipe.objective.loss)
         ours = recipe.propose(look, np.random.default_rng(0))

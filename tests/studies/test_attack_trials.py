@@ -16,7 +16,7 @@ from filelock import FileLock
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import read_record
 from offramp.attacks import RECIPES, AttackResult, Options, transfer
-from offramp.attacks import run as run_module
+from offramp.attacks.prepared import PreparedAttack
 from offramp.cli.main import run
 from offramp.data import load_data
 from offramp.studies.attacks import victims
@@ -188,13 +188,13 @@ def test_a_killed_study_resumes_inside_a_trial(
     assert run_grid(plan, tmp_path / "whole") == {}
     attacked: list[int] = []
     traced: list[int] = []
-    group, tracing = run_module.attack_group, victims.calibration_trace
+    group, tracing = PreparedAttack.attack_group, victims.calibration_trace
 
-    def stopping(victim: Any, recipe: Any, examples: Any, *rest: Any) -> Any:
+    def stopping(prepared: Any, examples: Any) -> Any:
         if len(attacked) == 36 + 16:  # inside the second trial
             raise Stop
         attacked.extend(e.id for e in examples)
-        return group(victim, recipe, examples, *rest)
+        return group(prepared, examples)
 
     def counting(model: Any, *rest: Any) -> Any:
         import offramp.inference.tracing as module
@@ -206,13 +206,13 @@ def test_a_killed_study_resumes_inside_a_trial(
         finally:
             monkeypatch.setattr(module, "trace", original)
 
-    monkeypatch.setattr(run_module, "attack_group", stopping)
+    monkeypatch.setattr(PreparedAttack, "attack_group", stopping)
     monkeypatch.setattr(victims, "calibration_trace", counting)
     with pytest.raises(Stop):
         run_grid(plan, tmp_path / "a")
     assert [is_recorded(trial, tmp_path / "a") for trial in plan.trials] == [True, False, False, False]
     monkeypatch.setattr(
-        run_module, "attack_group", lambda v, r, e, *x: attacked.extend(i.id for i in e) or group(v, r, e, *x)
+        PreparedAttack, "attack_group", lambda p, e: attacked.extend(i.id for i in e) or group(p, e)
     )
     assert run_grid(plan, tmp_path / "a") == {}
     assert len(attacked) == 4 * 36  # no example twice

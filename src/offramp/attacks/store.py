@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,6 @@ MANIFEST, GROUPS, RESULT = "manifest.json", "parts", "attack.parquet"
 CHUNK = 1024  # rows put in order at once
 LATER = ("labels", "limits", "max_length", "surrogate_length")  # absent in manifests of earlier versions
 LATER_OPTIONS = ("masked_lm",)  # likewise, among the options of the recipe
-RENAMED_OPTIONS = {"keep": "preserve", "words": "max_changed_words", "lam": "disagreement_weight"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,15 @@ class AttackFolder(RunFolder):
     lock_file: str = ".attack.lock"  # a trial that attacks holds the folder's other lock
 
     def stored_settings(self) -> dict[str, Any] | None:
-        """The manifest, with the options of earlier versions under their present names."""
+        """The manifest, with defaults for the options that earlier versions did not have."""
         stored = super().stored_settings()
         if stored is None or "options" not in stored:
             return stored
-        names = {field.name for field in fields(Options)}
-        renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new in names}
-        options = {renamed.get(name, name): value for name, value in stored["options"].items()}
         defaults = asdict(Options())
-        return {**stored, "options": {**{name: defaults[name] for name in LATER_OPTIONS}, **options}}
+        return {
+            **stored,
+            "options": {**{name: defaults[name] for name in LATER_OPTIONS}, **stored["options"]},
+        }
 
 
 class Store:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import ConfigError
-from offramp._core.seeding import generator
 from offramp.attacks.examples import Example, read_examples
 from offramp.attacks.options import Options
+from offramp.attacks.prepared import search_examples
 from offramp.attacks.progress import Report, reporting
-from offramp.attacks.recipes import make_recipe
-from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.recipes import compose_recipe
+from offramp.attacks.recipes.base import Composition
 from offramp.attacks.search.base import PreparationCost
-from offramp.attacks.search.runner import run_searches
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.bench.released_same import ReferenceAttack
 from offramp.engine.policy import Policy
@@ -92,7 +91,7 @@ def bench_attack(
         raise ConfigError(f"parts must be 1 to {len(examples)} (the number of examples), got {parts}")
     settings = Options.of(**options)
     victim = WhiteBoxVictim(model, policy, batch_size=batch_size, max_forward=settings.queries)
-    made = {name: make_recipe(name, victim, settings) for name in recipes}
+    made = {name: compose_recipe(name, victim, settings) for name in recipes}
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, settings)
     tallies = {name: [0.0] * 6 for name in ways}
@@ -125,13 +124,10 @@ class _Done:
 Way = Callable[[list[Example], Callable[[int], None]], list[float]]
 
 
-def _ours(recipe: Recipe, victim: WhiteBoxVictim, seed: int) -> Way:
+def _ours(composition: Composition, victim: WhiteBoxVictim, seed: int) -> Way:
     def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
         started = time.perf_counter()
-        searches = [
-            recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
-        ]
-        outcomes = run_searches(victim, recipe, searches)
+        outcomes = search_examples(victim, composition, examples, seed)
         wall = time.perf_counter() - started
         done(len(examples))
         accounts = [o.budget for o in outcomes]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
+from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
 from offramp.cli.policies import RuleOptions
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
@@ -44,7 +45,7 @@ def attack(
     chosen: Annotated[ExampleOptions, Parameter(name="*")] = ExampleOptions(),
     batch_size: int = 64,
     group: int = 16,
-    similarity: str = "use",
+    similarity: str = DEFAULT_JUDGE,
     search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     restart: bool = False,
     engine: Literal["local", "ray"] = "local",
@@ -71,7 +72,7 @@ def attack(
         chosen: which examples are attacked.
         batch_size: texts the model runs at once.
         group: examples attacked side by side, and saved together.
-        similarity: judge of how close a text stays to its original: use, none, or an encoder by name.
+        similarity: judge of the similarity to the original: universal_sentence_encoder, none, or an encoder by name.
         search: how the recipe searches.
         restart: throw away what a run with other options left in the folder.
         engine: local, in this process; or ray, on the cluster that RAY_ADDRESS names or on this machine, a group
@@ -97,11 +98,11 @@ def attack(
         AttackFolder(folder).discard()
     result = run(
         target.model,
-        target.policy,
         target.rows,
-        recipe,
+        recipe=recipe,
+        policy=target.policy,
         seed=chosen.seed,
-        output=folder,
+        output_dir=folder,
         resume=folder.exists(),
         batch_size=batch_size,
         group=group,

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.objectives.base import ExitDepth, Objective, Same
+from offramp.attacks.objectives.base import ExitDepth, Objective
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.victims.answers import Answer
 from offramp.integrations.textattack.library import load_textattack, quiet
 from offramp.integrations.textattack.wrapper import VictimWrapper
@@ -28,7 +29,7 @@ def depth_score(answer: Answer, objective: Objective) -> float:
     least 0, by `c = 1 / (1 + v)`. Where no exits are told, the score is the victim's cost, in seconds.
     """
     if answer.exit < 0:
-        return answer.cost
+        return answer.spent
     value = float(objective.value(answer.logits[None], np.array([answer.exit]))[0])
     return (answer.exit + 1 / (1 + value)) / len(answer.logits)
 
@@ -96,7 +97,7 @@ class EfficiencyGoal(GoalFunction):
 
     def _get_score(self, model_output: Answer, _: Any) -> float:
         if self.measure == "cost" and model_output.exit >= 0:
-            return model_output.cost / model_output.full_cost
+            return model_output.spent / model_output.full_spent
         return depth_score(model_output, self.objective)
 
     def _get_displayed_output(self, raw_output: Answer) -> str:
@@ -115,5 +116,5 @@ class EfficiencyGoal(GoalFunction):
 
 def display(answer: Answer) -> str:
     """Prediction and exit layer, or seconds."""
-    where = f"layer {answer.layer}" if answer.layer else f"{answer.cost:.4f} s"
+    where = f"layer {answer.layer}" if answer.layer else f"{answer.spent:.4f} s"
     return f"{answer.prediction} at {where}"

@@ -99,8 +99,8 @@ def _answer(row: Mapping[str, Any], side: str, exits: int) -> Answer:
         exit=row[f"{side}_exit"],
         layer=row[f"{side}_layer"],
         prediction=row[f"{side}_prediction"],
-        cost=row[f"{side}_cost"],
-        full_cost=row[f"{side}_full_cost"],
+        spent=row[f"{side}_cost"],
+        full_spent=row[f"{side}_full_cost"],
     )
 
 

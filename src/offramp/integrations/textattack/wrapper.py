@@ -10,9 +10,10 @@ from torch import Tensor
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, QueryBudget
+from offramp.attacks.victims.answers import Answer
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.black_box import as_victim
+from offramp.attacks.victims.query_budget import QueryBudget
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.integrations.textattack.library import load_textattack
@@ -45,7 +46,7 @@ class VictimWrapper(ModelWrapper):
 
     def answers(self, inputs: Sequence[Input]) -> list[Answer]:
         """What the victim does with texts, or pairs of texts; TextAttack counts the queries."""
-        texts = [AttackedText.of(*([one] if isinstance(one, str) else one)) for one in inputs]
+        texts = [AttackedText.of(*([text] if isinstance(text, str) else text)) for text in inputs]
         return self.victim.query_many([(QueryBudget(), texts)])[0]
 
     def __call__(self, text_input_list: Sequence[Input], **_: Any) -> Tensor:

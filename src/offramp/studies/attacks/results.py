@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, unknown_name
+from offramp.attacks.recipes import RECIPES
+from offramp.attacks.recipes.base import Recipe
 from offramp.criteria import CRITERIA
 from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
@@ -43,29 +45,6 @@ NUMBERS = (
     "reached_last",
     FLUENCY,
 )
-RECIPES = (
-    "same-plus",
-    "same-word",
-    "same-char",
-    "same-mixed",
-    "waffle-textfooler",
-    "waffle-a2t",
-    "waffle-universal",
-    "slowbert",
-    "slowbert-time",
-    "deepsloth",
-    "textfooler-last",
-    "textfooler-exit",
-    "a2t-last",
-    "a2t-exit",
-    "textbugger-last",
-    "textbugger-exit",
-    "bertattack-last",
-    "bertattack-exit",
-    "random-word",
-    "random-char",
-    "random",
-)  # in the order of the tables
 
 
 class AttackSetting(NamedTuple):
@@ -97,8 +76,8 @@ class RecordedAttack:
         setting: that it belongs to.
         strategy: of the method.
         seed: of the model.
-        recipe: a key of `offramp.attacks.RECIPES`.
-        options: of the recipe.
+        recipe: the attack's, with the facts that tables need.
+        options: of the recipe, by the keys of records.
         rows: the attacked examples.
         exit_layers: of the model.
         metric: main metric of the task.
@@ -108,7 +87,7 @@ class RecordedAttack:
     setting: AttackSetting
     strategy: str
     seed: int
-    recipe: str
+    recipe: type[Recipe]
     options: dict[str, Any]
     rows: pa.Table = field(repr=False)
     exit_layers: tuple[int, ...]
@@ -162,13 +141,16 @@ def is_attack_study(folder: str | Path) -> bool:
 def _read(record: Mapping[str, Any], root: Path) -> RecordedAttack:
     trial, metrics = record["config"]["cell"], record["metrics"]
     victim, attack = trial["victim"], trial["attack"]
+    if attack["recipe"] not in RECIPES:
+        message = unknown_name("attack recipe", attack["recipe"], RECIPES)
+        raise DataError(f"{root / record['path']} was made by another version: {message}")
     return RecordedAttack(
         setting=AttackSetting(
             victim["backbone"], victim["task"], victim["method"], trial["criterion"], attack["name"]
         ),
         strategy=victim["strategy"],
         seed=victim["seed"],
-        recipe=attack["recipe"],
+        recipe=RECIPES[attack["recipe"]],
         options=attack["options"],
         rows=_rows(root / record["path"], record["tables"]["attack"]),
         exit_layers=tuple(metrics["exit_layers"]),
@@ -206,6 +188,6 @@ def order_of(name: str, names: Iterable[str]) -> tuple[int, str]:
 
 def _rank(attack: RecordedAttack) -> tuple[Any, ...]:
     backbone, task, method, criterion, name = attack.setting
-    recipe = (*order_of(attack.recipe, RECIPES), name != attack.recipe, name)
-    strategy = (*order_of(attack.strategy, list(STRATEGIES)), method)
+    recipe = (list(RECIPES).index(attack.recipe.name), name != attack.recipe.name, name)
+    strategy = (*order_of(attack.strategy, STRATEGIES), method)
     return backbone, recipe, task, strategy, order_of(criterion, CRITERIA), attack.seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
-from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
+from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import from_rows
 from offramp.evaluation.bootstrap import Statistic, Weights, intervals
 from offramp.evaluation.robustness import efficiency_drop
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TRANSFER = "transfer"
 ROWS = "transfer.parquet"
-UNIVERSAL = "waffle-universal"
 NUMBERS = ("clean_depth", "adversarial_depth", "clean_cost", "adversarial_cost", "efficiency_drop")
 SOURCE = ("source_task", "source_method", "source_criterion", "source_seed")
 COLUMNS = (*SOURCE, "criterion", "examples", *NUMBERS, "low", "high")
@@ -65,17 +64,8 @@ class TransferTrial(VictimTrial):
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it."""
-        content = to_json(
-            {
-                "transfer_to": self.victim_record,
-                "criteria": self.criteria,
-                "attack": asdict(self.attack),
-                "setting": asdict(self.setting),
-                "attacks": [attack.folder.as_posix() for attack in self.attacks],
-            }
-        )
-        assert isinstance(content, dict)
-        return content
+        folders = [attack.folder.as_posix() for attack in self.attacks]
+        return self.describe("transfer_to", criteria=self.criteria, attacks=folders)
 
     def check(self) -> None:
         """Do nothing: the attacks are checked."""
@@ -106,9 +96,12 @@ class TransferTrial(VictimTrial):
         pairs = [self._texts(attack, output) for attack in self.attacks]
         traces = trace_all(model, [texts for pair in pairs for texts in pair])
         rows = [
-            (*_source(attack), name, len(clean), *_numbers(clean, adversarial, policy))
+            (
+                *(attack.victim.task, attack.method, attack.criterion, attack.victim.seed),
+                *(criterion, len(clean), *_numbers(clean, adversarial, policy)),
+            )
             for attack, clean, adversarial in zip(self.attacks, traces[::2], traces[1::2], strict=True)
-            for name, policy in zip(self.criteria, policies, strict=True)
+            for criterion, policy in zip(self.criteria, policies, strict=True)
         ]
         folder = output / self.folder
         write_parquet(from_rows(COLUMNS, rows), folder / ROWS)
@@ -127,7 +120,7 @@ class TransferTrial(VictimTrial):
         from offramp.attacks import AttackResult
 
         result = AttackResult.load(output / attack.folder)
-        if attack.attack.recipe != UNIVERSAL:
+        if not recipe_named(attack.attack.recipe).is_universal:
             return _texts(result.rows, ""), _texts(result.rows, "adversarial_")
         own = next(trial for trial in self.attacks if trial.victim == self.victim)
         words = str(result.metadata["options"]["trigger"])
@@ -158,7 +151,7 @@ def _reaches(trial: AttackTrial, own: AttackTrial) -> bool:
     """Whether the texts, or the words in front, of an attack can be run on the model of another one."""
     if (trial.attack.name, trial.victim.backbone) != (own.attack.name, own.victim.backbone):
         return False
-    return trial.attack.recipe == UNIVERSAL or trial.victim.task == own.victim.task
+    return recipe_named(trial.attack.recipe).is_universal or trial.victim.task == own.victim.task
 
 
 def _texts(rows: Sequence[dict[str, Any]], side: str) -> Texts:
@@ -179,10 +172,6 @@ def trace_all(model: SegmentedModel, groups: Sequence[Texts]) -> list[Trace]:
         columns["text_pair"] = [pair for _, pair in rows]
     run = trace(model, Dataset.from_dict(columns))
     return [run.take(np.array([rows[key] for key in texts])) for texts in groups]
-
-
-def _source(attack: AttackTrial) -> tuple[str, str, str, int]:
-    return attack.victim.task, attack.method, attack.criterion, attack.victim.seed
 
 
 def _numbers(clean: Trace, adversarial: Trace, policy: Policy) -> tuple[float, ...]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write
 from offramp._core.records import write_record
-from offramp._core.to_json import to_json
 from offramp.attacks.options import Options
+from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
 from offramp.evaluation.fluency import Bigram, fluency_change
 from offramp.evaluation.robustness import robustness
@@ -54,23 +53,11 @@ class AttackTrial(VictimTrial):
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it."""
-        content = to_json(
-            {
-                "victim": self.victim_record,
-                "criterion": self.criterion,
-                "attack": asdict(self.attack),
-                "setting": asdict(self.setting),
-            }
-        )
-        assert isinstance(content, dict)
-        return content
+        return self.describe("victim", criterion=self.criterion)
 
     def check(self) -> None:
         """Raise `ConfigError` for an unknown recipe or option."""
-        from offramp.attacks import RECIPES
-
-        if self.attack.recipe not in RECIPES:
-            raise ConfigError(unknown_name("attack recipe", self.attack.recipe, RECIPES))
+        recipe_named(self.attack.recipe)
         Options.of(**self.attack.options)
 
     def run(self, output: Path, load: Load) -> None:
@@ -89,11 +76,11 @@ class AttackTrial(VictimTrial):
         examples = data.sample(self.setting.split, self.setting.examples, self.setting.seed)
         result = attack(
             model,
-            policy,
             examples,
-            self.attack.recipe,
+            recipe=self.attack.recipe,
+            policy=policy,
             seed=self.setting.seed,
-            output=output / self.folder,
+            output_dir=output / self.folder,
             resume=True,
             similarity=self.setting.similarity,
             progress=False,
