@@ -212,7 +212,8 @@ def trial_metrics(
         temperatures: fitted on calibration data; None for regression.
     """
     trace = expand(compacted)
-    scores = exit_scores(trace, metric)
+    labels, predictions = trace.require_labels(), trace.predictions()
+    scores = [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
     curve = speed_accuracy(trace, criterion, metric=metric, temperatures=temperatures)
     return {
         "metric": metric,
@@ -223,12 +224,6 @@ def trial_metrics(
         "temperatures": temperatures,
         "rule_options": {name: value for name, value in asdict(criterion).items() if name != "threshold"},
     }
-
-
-def exit_scores(trace: Trace, metric: str) -> list[float]:
-    """The score of every exit by itself."""
-    labels, predictions = trace.require_labels(), trace.predictions()
-    return [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
 
 
 def record_trial(
