@@ -25,8 +25,8 @@ def make_trace(
     return Trace(
         logits=rng.normal(size=(examples, 2, classes)).astype(np.float16),
         exit_layers=(1, 3),
-        costs=rng.normal(size=(examples, 2)),
-        full_cost=rng.normal(size=examples),
+        flops=rng.normal(size=(examples, 2)),
+        full_flops=rng.normal(size=examples),
         labels=labels,
         gates=rng.random((examples, 2)).astype(np.float16) if gates else None,
         kind=kind,

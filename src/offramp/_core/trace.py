@@ -142,9 +142,9 @@ class Trace:
         return self.labels
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A header of plain values and the arrays by their stored names; `from_parts` reads them."""
+        """A header of plain values and the arrays by name, as files keep them; `from_parts` takes them back."""
         fields = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        arrays: dict[str, Any] = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
+        arrays = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
         header = {
             "exit_layers": self.exit_layers,
             "kind": self.kind,
@@ -156,7 +156,7 @@ class Trace:
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Trace:
-        """The trace that `parts` was called on."""
+        """The trace of which `parts` gave this."""
         names = {stored: name for name, stored in STORED_NAMES.items()}
         fields = {names.get(name, name): array for name, array in arrays.items()}
         return cls(**fields, **{**header, "exit_layers": tuple(header["exit_layers"])})
