@@ -37,10 +37,6 @@ class PlannedAttack:
     recipe: str
     options: dict[str, Any] = field(default_factory=dict)
 
-    def to_record(self) -> dict[str, Any]:
-        """The attack as records keep it."""
-        return {**asdict(self), "options": to_record(self.options)}
-
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -59,10 +55,6 @@ class StudyOptions:
     split: str = "validation"
     seed: int = 0
     similarity: str = DEFAULT_JUDGE
-
-    def to_record(self) -> dict[str, Any]:
-        """The options as records keep them."""
-        return {**asdict(self), "similarity": RECORD_JUDGES.get(self.similarity, self.similarity)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +89,12 @@ class VictimTrial(Trial):
         """
         victim = {**asdict(self.victim), "sweep": self.victim.sweep.name, "method": self.method}
         del victim["gates"]
+        judge = RECORD_JUDGES.get(self.setting.similarity, self.setting.similarity)
         content = to_json(
             {
                 victim_key: victim,
-                "attack": self.attack.to_record(),
-                "setting": self.setting.to_record(),
+                "attack": {**asdict(self.attack), "options": to_record(self.attack.options)},
+                "setting": {**asdict(self.setting), "similarity": judge},
                 **own,
             }
         )
