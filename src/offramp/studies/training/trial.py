@@ -41,8 +41,7 @@ def run_training_trial(cell: TrainingTrial, output: Path, load: Load) -> None:
         load: gives the data of a task.
     """
     from offramp.inference.tracing import trace
-    from offramp.training.run import train
-    from offramp.training.untrained import untrained_model
+    from offramp.training.run import train, untrained_model
 
     started = datetime.now(UTC)
     data = load(cell.task)
@@ -83,7 +82,7 @@ def _conflict_watch(
 ) -> list[TrainerCallback]:
     """Measures gradient conflict where the cell asks for it, and keeps it beside the cell's record."""
     from offramp.training.gradient_conflict.callback import ConflictCallback
-    from offramp.training.run import training_steps
+    from offramp.training.stages import training_steps
 
     if not cell.conflict:
         return []
