@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offramp._core.errors import DataError
+from offramp._core.text import clean_text
 from offramp.data.tasks import Task
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +53,6 @@ _LABELS = (
     "score",
     "y",
 )
-_UNFIT = re.compile("[\0\ud800-\udfff]")  # NUL ends strings in C tokenizers; a lone surrogate is no text
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -179,11 +179,10 @@ def is_missing(value: Any) -> bool:
 
 def clean(values: list[str], where: str) -> list[str]:
     """The texts with NUL and lone surrogates replaced by U+FFFD; a warning gives their number."""
-    if _UNFIT.search("".join(values)) is None:
-        return values
-    touched = sum(_UNFIT.search(value) is not None for value in values)
-    _LOG.warning("%s: NUL or lone surrogates replaced by U+FFFD in %d texts", where, touched)
-    return [_UNFIT.sub("\ufffd", value) for value in values]
+    cleaned = [clean_text(value) for value in values]
+    if changed := sum(before != after for before, after in zip(values, cleaned, strict=True)):
+        _LOG.warning("%s: NUL or lone surrogates replaced by U+FFFD in %d texts", where, changed)
+    return cleaned
 
 
 def _texts(table: Table, column: str) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
@@ -24,6 +24,8 @@ from offramp._core.errors import ConfigError, OfframpError
 from offramp.engine.batching import pad
 from offramp.training.folder import note_seconds
 from offramp.training.strategies import Moment, Strategy
+
+Arguments: TypeAlias = TrainingArguments
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -138,17 +140,13 @@ class SafeStop(TrainerCallback):
         """Seconds of training, earlier calls included."""
         return self.before + time.monotonic() - self.started
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take over Ctrl-C, which only the main thread can."""
         self.started = self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Note that the checkpoint has been read completely."""
         self.began = True
 
@@ -162,9 +160,7 @@ class SafeStop(TrainerCallback):
             signal.signal(signal.SIGINT, self.previous)
             self.previous = None
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a checkpoint when it is due, and the end after Ctrl-C."""
         last = self.save_last and state.global_step >= state.max_steps
         if self.interrupted or last or time.monotonic() - self.saved > self.every:
@@ -173,9 +169,7 @@ class SafeStop(TrainerCallback):
         if self.interrupted:
             control.should_training_stop = True
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Store the seconds with the checkpoint."""
         note_seconds(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.spent)
 
@@ -196,9 +190,7 @@ class ProgressBar(TrainerCallback):
         self.task: Any = None
         self.printed = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start at the step from which the run resumes."""
         self.task = self.bar.add_task(
             self.title, total=state.max_steps, completed=state.global_step, loss="-"
@@ -206,9 +198,7 @@ class ProgressBar(TrainerCallback):
         if self.bar.console.is_terminal:
             self.bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move on."""
         self.bar.update(self.task, completed=state.global_step)
         due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
@@ -216,15 +206,11 @@ class ProgressBar(TrainerCallback):
             self.printed = time.monotonic()
             print(f"{self.title}: step {state.global_step}/{state.max_steps}", file=sys.stderr, flush=True)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the last line."""
         self.bar.stop()

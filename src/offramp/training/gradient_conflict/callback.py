@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError
 from offramp.training.gradient_conflict.gradient_products import FILE, Products, read_products, write_products
 from offramp.training.gradient_conflict.measure import check_measurable, measure_products
+from offramp.training.trainer import Arguments
 
 
 class ConflictCallback(TrainerCallback):
@@ -35,24 +36,18 @@ class ConflictCallback(TrainerCallback):
         self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
         self.before = 0  # steps of finished phases
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure before the first step."""
         if state.global_step == 0 and self.before == 0:
             self._visit(0)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure when it is due."""
         # A finished phase that resumes inside an epoch takes one more step, with a rate of 0.
         if state.global_step <= state.max_steps:
             self._visit(self.before + state.global_step)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the steps of a finished phase."""
         self.before += min(state.global_step, state.max_steps)
 
