@@ -163,7 +163,7 @@ class TrainingTrial(Trial):
         shutil.rmtree(output / self.folder / RUN, ignore_errors=True)
 
     def _untrained(self, data: TextData) -> SegmentedModel:
-        from offramp.training.untrained import untrained_model
+        from offramp.training.run import untrained_model
 
         return untrained_model(
             self.method.strategy,
@@ -179,7 +179,7 @@ class TrainingTrial(Trial):
     def _callbacks(self, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
         """Measures gradient conflict, if the trial asks for it, and keeps it beside the record."""
         from offramp.training.gradient_conflict.callback import ConflictCallback
-        from offramp.training.run import training_steps
+        from offramp.training.stages import training_steps
 
         if not self.conflict:
             return []
