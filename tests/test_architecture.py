@@ -21,7 +21,7 @@ LEVELS = (
     ("data", "backbones", "criteria", "costs", "metrics"),
     ("model", "engine"),
     ("inference", "training"),
-    ("calibration", "attacks", "export"),
+    ("calibration", "attacks", "exporting"),
     ("evaluation", "integrations"),
     ("defences", "reports", "serving"),
     ("bench", "studies"),

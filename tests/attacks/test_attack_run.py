@@ -56,7 +56,7 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         decisions = policy.decide(reference)
         assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
         assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
-        assert [r[f"{side}_cost"] for r in rows] == decisions.cost.tolist()
+        assert [r[f"{side}_cost"] for r in rows] == decisions.flops.tolist()
         assert [r[f"{side}_full_cost"] for r in rows] == reference.full_flops.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
     for row in rows:

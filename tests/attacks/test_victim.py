@@ -45,7 +45,7 @@ def test_answers_are_what_the_policy_decides_on_the_trace(
     assert [a.exit for a in answers] == decisions.exit.tolist()
     assert [a.layer for a in answers] == decisions.layer.tolist()
     assert [a.prediction for a in answers] == decisions.prediction.tolist()
-    assert [a.spent for a in answers] == decisions.cost.tolist()
+    assert [a.spent for a in answers] == decisions.flops.tolist()
     assert [a.full_spent for a in answers] == reference.full_flops.tolist()
     np.testing.assert_allclose(
         np.stack([a.logits for a in answers]),

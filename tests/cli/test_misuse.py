@@ -210,7 +210,7 @@ def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee
         assert "holds something already" in refusal([*tune, str(folder)], capsys)
     assert (trained / "model" / "model.safetensors").read_bytes() == before
     said = refusal([*tune, str(tmp_path / "kept"), "--guarantee", "disagreement"], capsys)
-    assert "voids a --guarantee" in said
+    assert "voids a guarantee (--guarantee)" in said
     assert not (tmp_path / "kept").exists()
 
 

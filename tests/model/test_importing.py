@@ -212,7 +212,7 @@ def without(name: str) -> Callable[[Any, Any], None]:
         (lambda c, s: c.update(num_labels=2), r"names 2 labels, but its classifiers have 3 outputs"),
         (lambda c, s: c.update(id2label={"0": "x"}), r"names 1 labels"),
         (lambda c, s: c.update(model_type="roberta"), r"describes 'roberta', but the weights are of 'bert'"),
-        (lambda c, s: c.pop("hidden_size"), r"does not say hidden_size"),
+        (lambda c, s: c.pop("hidden_size"), r"lacks hidden_size"),
         (lambda c, s: c.update(num_attention_heads=5), r"config.json in .* cannot be used"),
         (lambda c, s: c.update(hidden_size="wide"), r"config.json in .* cannot be used"),
         (lambda c, s: c.update(id2label=["a", "b", "c"]), r"as id2label, expected names by output"),

@@ -7,7 +7,7 @@ import pytest
 
 from offramp._core.trace import Trace
 from offramp.calibration.reliability import exit_ece
-from offramp.evaluation.reliability import reliability_table
+from offramp.evaluation.per_exit import reliability_table
 from offramp.reports.reliability import calibration_errors, pool_reliability
 from tests.evaluation.made_up import model_trace
 

@@ -142,7 +142,7 @@ class Trace:
         return self.labels
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A header of plain values and the arrays by name, as files keep them; `from_parts` takes them back."""
+        """A header of plain values, and the arrays under their names in files; `from_parts` is the inverse."""
         fields = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         arrays = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
         header = {
@@ -156,9 +156,9 @@ class Trace:
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Trace:
-        """The trace of which `parts` gave this."""
+        """The trace of a header and arrays as `parts` returns them."""
         names = {stored: name for name, stored in STORED_NAMES.items()}
-        fields = {names.get(name, name): array for name, array in arrays.items()}
+        fields = {names.get(stored, stored): array for stored, array in arrays.items()}
         return cls(**fields, **{**header, "exit_layers": tuple(header["exit_layers"])})
 
     def save(self, path: str | Path) -> None:

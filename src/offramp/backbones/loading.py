@@ -21,6 +21,7 @@ from transformers import (
 
 from offramp._core.errors import ModelError, OfframpError, unknown_name
 from offramp._core.library import hub, quiet
+from offramp._core.text import some_of
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
 
@@ -183,13 +184,13 @@ def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any
     )
     if misfits:
         raise ModelError(
-            f"the weights in {source} do not fit its config.json: {_some(misfits)}; restore the config that "
+            f"the weights in {source} do not fit its config.json: {some_of(misfits, 6)}; restore the config that "
             "the weights were saved with"
         )
     missing = sorted(report["missing_keys"])
     if lacking := [key for key in missing if not key.startswith("pooler")]:
         raise ModelError(
-            f"the checkpoint in {source} lacks weights of {type(model).__name__}: {_some(lacking)}; it is "
+            f"the checkpoint in {source} lacks weights of {type(model).__name__}: {some_of(lacking, 6)}; it is "
             "incomplete, or of another architecture than its config.json says"
         )
     if missing:
@@ -239,8 +240,3 @@ def _unreadable(source: str, what: str, error: Exception) -> str:
         f"cannot load the {what} of {source!r} from the hub: {known}; or give the path of a folder, or go "
         f"online for a hub id. The library said: {said}"
     )
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

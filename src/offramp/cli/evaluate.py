@@ -102,18 +102,16 @@ def model_names(models: Sequence[Path]) -> list[str]:
 
 def measure(name: str, folder: Path, data: TextData, settings: Settings) -> ModelEvaluation:
     """Evaluate one model. The record and its tables go to `evaluation` inside its folder."""
-    from offramp._core.records import write_record
-    from offramp.evaluation import evaluate_model
+    from offramp.evaluation import evaluate as run
 
     started = datetime.now(UTC)
-    criterion, metric = settings.criterion, data.metrics[0]
+    criterion = settings.criterion
     model = load_for(folder, data, "calibration", settings.split)
     policy = policy_for(folder, model, data, criterion, settings.max_accuracy_drop)
-    evaluated = evaluate_model(
-        model,
+    evaluation = run(
+        {name: model},
         data,
-        name=name,
-        policies=[policy],
+        policies={name: [policy]},
         criteria=[criterion],
         split=settings.split,
         timed=settings.timed,
@@ -121,30 +119,42 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
         seed=settings.seed,
         progress=True,
     )
-    numbers = _estimates(evaluated, criterion)
-    write_record(
-        folder / "evaluation",
-        command="evaluate",
-        config={**asdict(settings), "examples": len(evaluated.trace)},
-        metrics={
-            **numbers,
-            "metric": metric,
-            "exit_layers": evaluated.trace.exit_layers,
-            "criterion": criterion,
-            "threshold": policy.criterion.threshold,
-            "doubts": evaluated.doubts,
-        },
-        seed=settings.seed,
-        tables=write_tables(folder / "evaluation", record_tables(name, evaluated, criterion)),
-        started=started,
-    )
-    rows = [row for row in evaluated.per_exit.to_pylist() if row["metric"] == metric]
+    evaluated = evaluation.models[name]
+    record_model(name, evaluated, evaluation.metric, settings, folder / "evaluation", started)
+    rows = [row for row in evaluated.per_exit.to_pylist() if row["metric"] == evaluation.metric]
     columns = ("layer", "cost", "score", "low", "high")
-    show(f"{name}: {metric} by exit", [{column: row[column] for column in columns} for row in rows])
-    show(f"{name}: with its policy", [numbers])
+    show(
+        f"{name}: {evaluation.metric} by exit", [{column: row[column] for column in columns} for row in rows]
+    )
+    show(f"{name}: with its policy", [_estimates(evaluated, criterion)])
     for doubt in evaluated.doubts:
         note(f"{name}: {doubt}")
     return evaluated
+
+
+def record_model(
+    name: str, evaluated: ModelEvaluation, metric: str, settings: Settings, folder: Path, started: datetime
+) -> None:
+    """Write the record of one model, with its tables."""
+    from offramp._core.records import write_record
+
+    criterion = settings.criterion
+    write_record(
+        folder,
+        command="evaluate",
+        config={**asdict(settings), "examples": len(evaluated.trace)},
+        metrics={
+            **_estimates(evaluated, criterion),
+            "metric": metric,
+            "exit_layers": evaluated.trace.exit_layers,
+            "criterion": criterion,
+            "threshold": evaluated.rules[criterion].policy.criterion.threshold,
+            "doubts": evaluated.doubts,
+        },
+        seed=settings.seed,
+        tables=write_tables(folder, record_tables(name, evaluated, criterion)),
+        started=started,
+    )
 
 
 def _estimates(evaluated: ModelEvaluation, criterion: str) -> dict[str, float]:

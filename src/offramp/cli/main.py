@@ -42,7 +42,7 @@ SUBCOMMANDS = {
         "attack": "offramp.cli.bench_attack:bench_attack",
         "train": "offramp.cli.bench_train:bench_train",
         "stream": "offramp.cli.bench_stream:bench_stream",
-        "promises": "offramp.cli.bench_promises:bench_promises",
+        "coverage": "offramp.cli.bench_coverage:bench_coverage",
     },
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.

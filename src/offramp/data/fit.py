@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
+from offramp._core.text import some_of
 from offramp._core.trace import Kind
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def check_fit(
     if kind != task:
         raise DataError(f"{model} is a {kind} model, but {name} is a {task} task: give other data")
     if kind == "classification" and tuple(labels) != tuple(names):
+        own, other = (some_of([repr(label) for label in side], 6) for side in (labels, names))
         raise DataError(
-            f"{model} has the labels {_some(labels)}, but {name} has {_some(names)}: give data with the labels that "
-            "the model was trained on, in the same order"
+            f"{model} has the labels {own}, but {name} has {other}: give data with the labels that the model was "
+            "trained on, in the same order"
         )
 
 
@@ -81,9 +83,3 @@ def class_names(dataset: Dataset) -> tuple[str, ...] | None:
 
     feature = dataset.features.get("label")
     return tuple(feature.names) if isinstance(feature, ClassLabel) else None
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    """Some class names, and how many there are."""
-    rest = f" … ({len(names)} classes)" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + rest

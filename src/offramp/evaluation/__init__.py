@@ -5,17 +5,9 @@ from offramp.evaluation.bootstrap import Interval, Statistic, differences, inter
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
-from offramp.evaluation.evaluate import (
-    Evaluation,
-    ModelEvaluation,
-    RuleEvaluation,
-    compare_models,
-    evaluate,
-    evaluate_model,
-)
+from offramp.evaluation.evaluate import Evaluation, ModelEvaluation, RuleEvaluation, compare_models, evaluate
 from offramp.evaluation.operating_points import exit_statistic, policy_statistic
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
-from offramp.evaluation.reliability import reliability_table
+from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
 from offramp.evaluation.robustness import (
     Robustness,
     efficacy,
@@ -23,7 +15,6 @@ from offramp.evaluation.robustness import (
     gain_drop,
     robustness,
     robustness_by,
-    robustness_table,
 )
 from offramp.evaluation.sanity_checks.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts
@@ -49,7 +40,6 @@ __all__ = [
     "efficacy",
     "efficiency_drop",
     "evaluate",
-    "evaluate_model",
     "exit_histogram",
     "exit_statistic",
     "from_paper",
@@ -64,7 +54,6 @@ __all__ = [
     "reliability_table",
     "robustness",
     "robustness_by",
-    "robustness_table",
     "speed_accuracy",
     "stack_curves",
     "time_speedups",

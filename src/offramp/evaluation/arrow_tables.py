@@ -1,4 +1,4 @@
-"""Tables by column: the few Arrow calls that evaluation and reports need. Arrow is imported on use."""
+"""The few Arrow calls that evaluation and reports need. Arrow is imported on use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def as_table(rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """An Arrow table of rows that name no columns; without rows, of empty columns."""
+    """An Arrow table of rows of values; without rows, of empty columns."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return table(dict(zip(names, columns, strict=True)))
 

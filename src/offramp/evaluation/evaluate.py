@@ -6,31 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Trace
 from offramp.calibration import tune
-from offramp.criteria import scores, threshold_grid
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import from_rows, in_front, stack
 from offramp.evaluation.bootstrap import Interval, interval_table
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
-from offramp.evaluation.reliability import reliability_table
+from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
 from offramp.evaluation.sanity_checks.checks import trace_doubts
-from offramp.evaluation.timing import time_speedups
+from offramp.evaluation.timing import time_policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
     from offramp.data.text_data import TextData
     from offramp.model.base import SegmentedModel
 
-TIMED_THRESHOLDS = 5
-TIMED_ROUNDS = 3
 BAND_RESAMPLES = 500  # for the bands of curves
 
 
@@ -161,66 +154,34 @@ def evaluate(
         ConfigError: the calibration split was asked for.
         CriterionError: a criterion that is unknown or does not fit.
     """
+    from offramp.inference.tracing import trace
+
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
-    evaluated = {
-        name: evaluate_model(
-            model,
-            data,
-            name=name,
-            policies=(policies or {}).get(name, ()),
-            criteria=criteria,
-            split=split,
-            max_accuracy_drop=max_accuracy_drop,
-            timed=timed,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
-        )
-        for name, model in named.items()
-    }
+    evaluated = {}
+    for name, model in named.items():
+        _check_split(model, data, name, split)
+        rules = {policy.criterion.name: policy for policy in (policies or {}).get(name, ())}
+        missing = [criterion for criterion in criteria if criterion not in rules]
+        if missing:
+            calibration = trace(model, data["calibration"], progress=progress)
+            rules |= {
+                criterion: _tuned(calibration, criterion, data, max_accuracy_drop) for criterion in missing
+            }
+        chosen = {criterion: rules[criterion] for criterion in criteria}
+        run = trace(model, data[split], progress=progress)
+        doubts = dict.fromkeys(doubt for policy in chosen.values() for doubt in trace_doubts(run, policy))
+        timings = {}
+        if timed:
+            timings = {
+                criterion: time_policy(model, policy, data[split], timed, batch_size=batch_size)
+                for criterion, policy in chosen.items()
+            }
+        evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)
     comparisons = {}
     if len(evaluated) > 1:
         for criterion in criteria:
             comparisons[criterion] = compare_models(evaluated, criterion, data.metrics[0], seed=seed)
     return Evaluation(data.metrics[0], evaluated, comparisons)
-
-
-def evaluate_model(
-    model: SegmentedModel,
-    data: TextData,
-    *,
-    name: str = "the model",
-    policies: Sequence[Policy] = (),
-    criteria: Sequence[str] = ("confidence",),
-    split: str = "validation",
-    max_accuracy_drop: float = 0.01,
-    timed: int = 0,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: bool = False,
-) -> ModelEvaluation:
-    """Evaluate one model; arguments and errors as in `evaluate`, `name` is the model's name in messages."""
-    from offramp.inference.tracing import trace
-
-    _check_split(model, data, name, split)
-    chosen = {policy.criterion.name: policy for policy in policies}
-    missing = [criterion for criterion in criteria if criterion not in chosen]
-    if missing:
-        calibration = trace(model, data["calibration"], progress=progress)
-        chosen |= {rule: _tuned(calibration, rule, data, max_accuracy_drop) for rule in missing}
-    run = trace(model, data[split], progress=progress)
-    doubts = dict.fromkeys(doubt for rule in criteria for doubt in trace_doubts(run, chosen[rule]))
-    rules = {}
-    for rule in criteria:
-        timing = None
-        if timed:
-            timing = time_policy(model, chosen[rule], data[split], timed, batch_size=batch_size)
-        rules[rule] = _evaluate_rule(run, chosen[rule], data.metrics[0], timing, seed)
-    diagrams = None
-    if run.kind == "classification":
-        diagrams = reliability_table(run, chosen[criteria[0]].temperatures)
-    exits = per_exit(run, metrics=data.metrics, seed=seed)
-    return ModelEvaluation(run, exits, diagrams, rules, tuple(doubts))
 
 
 def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -> None:
@@ -251,21 +212,35 @@ def _tuned(calibration: Trace, criterion: str, data: TextData, max_accuracy_drop
     )
 
 
-def _evaluate_rule(
-    run: Trace, policy: Policy, metric: str, timing: pa.Table | None, seed: int
-) -> RuleEvaluation:
-    curve = speed_accuracy(
-        run,
-        policy.criterion,
-        metric=metric,
-        temperatures=policy.temperatures,
-        resamples=BAND_RESAMPLES,
-        seed=seed,
-    )
-    if timing is not None:
-        curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in timing.to_pylist()})
-    numbers = policy_scores(run, policy, metric=metric, seed=seed)
-    return RuleEvaluation(policy, numbers, curve, exit_histogram(run, policy), timing)
+def _evaluate_trace(
+    run: Trace,
+    policies: Mapping[str, Policy],
+    metrics: Sequence[str],
+    timings: Mapping[str, pa.Table],
+    doubts: tuple[str, ...],
+    seed: int,
+) -> ModelEvaluation:
+    """All numbers of one model; `policies` and `timings` by criterion."""
+    exits = per_exit(run, metrics=metrics, seed=seed)
+    rules = {}
+    for criterion, policy in policies.items():
+        timing = timings.get(criterion)
+        curve = speed_accuracy(
+            run,
+            policy.criterion,
+            metric=metrics[0],
+            temperatures=policy.temperatures,
+            resamples=BAND_RESAMPLES,
+            seed=seed,
+        )
+        if timing is not None:
+            curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in timing.to_pylist()})
+        numbers = policy_scores(run, policy, metric=metrics[0], seed=seed)
+        rules[criterion] = RuleEvaluation(policy, numbers, curve, exit_histogram(run, policy), timing)
+    diagrams = None
+    if run.kind == "classification":
+        diagrams = reliability_table(run, next(iter(policies.values())).temperatures)
+    return ModelEvaluation(run, exits, diagrams, rules, doubts)
 
 
 def compare_models(
@@ -283,42 +258,3 @@ def compare_models(
     traces = {name: model.trace.scaled(policies[name].temperatures) for name, model in models.items()}
     rules = {name: policy.criterion for name, policy in policies.items()}
     return compare(traces, rules, metric=metric, seed=seed)
-
-
-def time_policy(
-    model: SegmentedModel, policy: Policy, rows: Dataset, examples: int, *, batch_size: int = 32
-) -> pa.Table:
-    """Measured speed-ups against full depth at the policy's threshold and a few others.
-
-    Args:
-        model: with its tokenizer.
-        policy: criterion, threshold and temperatures.
-        rows: texts to run.
-        examples: how many of them.
-        batch_size: for both.
-
-    Returns:
-        The table of `time_speedups`.
-    """
-    from offramp.inference.segments import TorchSegments
-    from offramp.inference.tracing import trace
-    from offramp.model import MultiModelForSequenceClassification
-    from offramp.model.encoding import TextEncoder
-
-    first = rows.select(range(min(examples, len(rows))))
-    table = scores(policy.criterion, trace(model, first).scaled(policy.temperatures))
-    grid = threshold_grid(policy.criterion, table)
-    spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
-    full = None
-    if isinstance(model, MultiModelForSequenceClassification):
-        # At full depth a cascade is its last member: running the others first would gain nothing.
-        full = TorchSegments(model.member(len(model.members) - 1))
-    return time_speedups(
-        TorchSegments(model),
-        policy,
-        TextEncoder.of(model).dataset(first)[0],
-        thresholds=sorted({*spread.tolist(), float(policy.criterion.threshold)}),
-        full=full,
-        batch_size=batch_size,
-        repeats=TIMED_ROUNDS,
-    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from offramp._core.errors import DataError, ModelError, OfframpError
@@ -25,6 +25,7 @@ from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.backbones import spec_of
 from offramp.costs import CostModel, count_flops, fit_polynomial
+from offramp.model.checkpoint_files import read_tokenizer, refuse_partial
 from offramp.model.config import MultiExitConfig
 from offramp.model.trained_on import Rows, load_rows, save_rows
 
@@ -280,35 +281,11 @@ class SegmentedModel(PreTrainedModel):
                 f"({type(error).__name__}: {error}): it is corrupt or no offramp model; copy or train it again"
             ) from error
         model, info = loaded
-        _refuse_partial(pretrained_model_name_or_path, info)
+        refuse_partial(pretrained_model_name_or_path, info)
         folder = Path(pretrained_model_name_or_path)
         if (
             not folder.exists() or (folder / "tokenizer_config.json").exists()
         ):  # a hub id, or a folder with one
-            model.tokenizer = _tokenizer(pretrained_model_name_or_path)
+            model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model
-
-
-def _tokenizer(source: Any) -> Any:
-    """The tokenizer saved with a model; whatever a damaged file raises becomes one clear error."""
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:
-        raise ModelError(
-            f"the tokenizer at {source} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-            "its files are damaged or incomplete; copy or train the model again"
-        ) from error
-
-
-def _refuse_partial(source: object, info: Mapping[str, Any]) -> None:
-    """Tensors that would be left random, or thrown away, are an error: the library would only warn."""
-    for key, problem in {
-        "missing_keys": "misses",
-        "unexpected_keys": "holds foreign",
-        "mismatched_keys": "has tensors of another shape:",
-    }.items():
-        names = sorted(str(n) for n in info.get(key, ()))
-        if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise ModelError(f"the checkpoint at {source} {problem} {shown}: it was not saved by this model")

@@ -1,4 +1,4 @@
-"""Curves that answer to the mouse: plotly figures as plain JSON, and plotly's script to draw them with."""
+"""Interactive curves: plotly figures as plain data, and plotly's script that draws them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for (const box of document.querySelectorAll("[data-figure]")) {
 
 
 def plotly_script() -> str:
-    """Plotly's own JavaScript, to be put into the page so that it opens offline."""
+    """Plotly's own JavaScript, for a page that opens offline."""
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
@@ -42,14 +42,18 @@ def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, 
 
     Args:
         curves: by method, one per model.
-        metric: what the scores are.
+        metric: of the scores.
 
     Returns:
         The figure in JSON's own types, without NaN.
     """
     traces: list[dict[str, Any]] = []
-    for place, (label, group) in enumerate(curves.items()):
-        traces += [*_band(label, group, place), _sweep(label, group, place), _static(label, group, place)]
+    for position, (label, group) in enumerate(curves.items()):
+        traces += [
+            *_band(label, group, position),
+            _sweep(label, group, position),
+            _static(label, group, position),
+        ]
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "showline": True}
     layout = {
         "xaxis": {
@@ -67,35 +71,35 @@ def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, 
     return {"data": traces, "layout": layout}
 
 
-def _band(label: str, group: Sequence[Curve], place: int) -> list[dict[str, Any]]:
-    """The band between its two ends, silent under the mouse; none where it is unknown."""
+def _band(label: str, group: Sequence[Curve], position: int) -> list[dict[str, Any]]:
+    """The band between its two ends, without hover text; empty where it is undefined."""
     costs, _, low, high = mean_curve(group)
     if not np.isfinite(low).all():
         return []
     silent = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     ends = [_trace(label, costs, end, []) | silent for end in (low, high)]
-    red, green, blue = (int(colour(place)[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(colour(position)[i : i + 2], 16) for i in (1, 3, 5))
     ends[1] |= {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.13)"}
     return ends
 
 
-def _sweep(label: str, group: Sequence[Curve], place: int) -> dict[str, Any]:
+def _sweep(label: str, group: Sequence[Curve], position: int) -> dict[str, Any]:
     costs, scores, low, high = mean_curve(group)
     if len(group) == 1:
         rows = group[0].sweep.to_pylist()
-        told = [f"threshold {row['threshold']:.4g}<br>depth {row['depth']:.2f}" for row in rows]
+        hover = [f"threshold {row['threshold']:.4g}<br>depth {row['depth']:.2f}" for row in rows]
     else:
-        told = [f"mean of {len(group)} models"] * len(costs)
+        hover = [f"mean of {len(group)} models"] * len(costs)
     ends = zip(low, high, strict=True)
-    told = [
+    hover = [
         t + ("" if math.isnan(lo) else f"<br>band {lo:.4f}–{hi:.4f}")
-        for t, (lo, hi) in zip(told, ends, strict=True)
+        for t, (lo, hi) in zip(hover, ends, strict=True)
     ]
-    line = {"color": colour(place), "width": 2.5}
-    return _trace(label, costs, scores, told) | {"mode": "lines", "line": line}
+    line = {"color": colour(position), "width": 2.5}
+    return _trace(label, costs, scores, hover) | {"mode": "lines", "line": line}
 
 
-def _static(label: str, group: Sequence[Curve], place: int) -> dict[str, Any]:
+def _static(label: str, group: Sequence[Curve], position: int) -> dict[str, Any]:
     points = [
         (cost, score, f"always layer {depth:g}")
         for curve in group
@@ -103,13 +107,13 @@ def _static(label: str, group: Sequence[Curve], place: int) -> dict[str, Any]:
             *(floats(curve.static, n) for n in ("cost", "score", "depth")), strict=True
         )
     ]
-    costs, scores, told = (list(column) for column in zip(*points, strict=True)) if points else ([], [], [])
-    shape = SYMBOLS[place % len(SYMBOLS)]
-    mark = {"symbol": shape, "color": "white", "size": 9, "line": {"color": colour(place), "width": 2}}
-    return _trace(label, costs, scores, told) | {"mode": "markers", "marker": mark, "showlegend": False}
+    costs, scores, hover = (list(column) for column in zip(*points, strict=True)) if points else ([], [], [])
+    shape = SYMBOLS[position % len(SYMBOLS)]
+    mark = {"symbol": shape, "color": "white", "size": 9, "line": {"color": colour(position), "width": 2}}
+    return _trace(label, costs, scores, hover) | {"mode": "markers", "marker": mark, "showlegend": False}
 
 
-def _trace(label: str, costs: Any, scores: Any, told: list[str]) -> dict[str, Any]:
+def _trace(label: str, costs: Any, scores: Any, hover: list[str]) -> dict[str, Any]:
     shared = {
         "type": "scatter",
         "name": _escaped(label),
@@ -117,7 +121,7 @@ def _trace(label: str, costs: Any, scores: Any, told: list[str]) -> dict[str, An
         "hovertemplate": HOVER,
     }
     xs, ys = ([round(float(v), 6) for v in values] for values in (costs, scores))
-    return shared | {"x": xs, "y": ys, "customdata": told}
+    return shared | {"x": xs, "y": ys, "customdata": hover}
 
 
 def _escaped(label: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
-from offramp.evaluation.reliability import COLUMNS, SIDES
+from offramp.evaluation.per_exit import RELIABILITY, SIDES
 from offramp.reports.style import ATTACKED, CLEAN, GREY, WIDTH, caption, shown, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 
@@ -30,7 +30,7 @@ def pool_reliability(tables: Sequence[pa.Table]) -> pa.Table:
     pooled = rows.groupby(["layer", "side", "low", "high"], as_index=False).sum()
     for name in ("confidence", "accuracy"):
         pooled[name] /= pooled["count"]
-    return pa.Table.from_pandas(pooled[list(COLUMNS)], preserve_index=False)
+    return pa.Table.from_pandas(pooled[list(RELIABILITY)], preserve_index=False)
 
 
 def calibration_errors(table: pa.Table) -> dict[tuple[int, str], float]:
@@ -46,7 +46,7 @@ def reliability_figure(table: pa.Table, title: str = "Reliability of every exit"
 
     Args:
         table: rows of `evaluation.reliability_table`.
-        title: set above the panels.
+        title: above the panels.
     """
     from matplotlib.figure import Figure
 
@@ -84,12 +84,7 @@ def _draw(panel: Axes, table: pa.Table, layer: int, errors: Mapping[tuple[int, s
         lines.append((f"{side} {errors[layer, side]:.3f}", shade))
     for i, (words, shade) in enumerate(reversed(lines)):
         panel.annotate(
-            words,
-            (0.97, 0.03 + 0.1 * i),
-            xycoords="axes fraction",
-            ha="right",
-            fontsize=9,
-            color=shade,
+            words, (0.97, 0.03 + 0.1 * i), xycoords="axes fraction", ha="right", fontsize=9, color=shade
         )
     panel.set_title(f"layer {layer}, ECE", fontsize=11, fontweight="normal")
     panel.set_xlim(0, 1)

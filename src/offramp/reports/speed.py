@@ -26,8 +26,8 @@ def latency_figure(
 
     Args:
         rows: of a `bench` table, of one batch size.
-        metric: what the scores are.
-        title: set above the axes.
+        metric: of the scores.
+        title: above the axes.
 
     Raises:
         DataError: no peer was scored.
@@ -55,7 +55,7 @@ def latency_figure(
 
 
 def _plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10, 20 … as numbers: labels as powers of ten need a markup that is off here."""
+    """Ticks 1, 2, 5, 10, 20 … as numbers: powers of ten would need markup, which is off here."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -64,7 +64,7 @@ def _plain_ticks(axis: Any) -> None:
 
 
 def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Names beside the marks, above and below in turns, so that neighbours stay apart."""
+    """Names beside the marks, alternately above and below, to keep neighbours apart."""
     ordered = sorted(rows, key=lambda row: (row["score"], row["mean"]))
     for position, row in enumerate(ordered):
         height = (7, -13, 17, -23)[position % 4]
@@ -81,11 +81,11 @@ def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over time") -> Figure:
-    """Throughput and resident memory of a stream, one line a mode.
+    """Throughput and resident memory of a stream, one line per mode.
 
     Args:
         rows: of a `stream` table.
-        title: set above the axes.
+        title: above the axes.
 
     Raises:
         DataError: nothing was streamed.

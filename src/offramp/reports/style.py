@@ -1,4 +1,4 @@
-"""How figures look and how they are written: same content, same bytes. Imports matplotlib on use."""
+"""The style of figures, and their files: the same content gives the same bytes. Imports matplotlib on use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; the faint yellow is left out.
+# Okabe and Ito's colours, distinct for every kind of colour vision; without the faint yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 LONGEST = 60  # characters of a label
-CAPTION = 115  # characters of a line below the axes: what fits
+CAPTION = 115  # characters in a line below the axes
 WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
 
-RC: Any = {  # matplotlib types its keys one by one, other ones in every version
+RC: Any = {  # matplotlib types each key, differently in every version
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
     "font.size": 11,
     "axes.titlesize": 13,
@@ -46,7 +46,7 @@ RC: Any = {  # matplotlib types its keys one by one, other ones in every version
     "legend.frameon": False,
     "lines.linewidth": 2.2,
     "savefig.facecolor": "white",
-    "text.parse_math": False,  # names come from outside: a $ in one is a dollar
+    "text.parse_math": False,  # names come from outside: a $ is a dollar
     "svg.hashsalt": "offramp",
     "svg.fonttype": "path",
 }
@@ -64,7 +64,7 @@ def marker(position: int) -> str:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style, for as long as the context lasts; the user's own is untouched."""
+    """Our style within the context; the user's own style does not change."""
     try:
         from matplotlib import rc_context
     except ModuleNotFoundError as error:
@@ -74,7 +74,7 @@ def styled() -> Iterator[None]:
 
 
 def shown(label: str) -> str:
-    """A name as it is drawn: on one line, of bounded length, with nothing invisible in it."""
+    """A name for a figure: on one line, of bounded length, without invisible characters."""
     line = visible(" ".join(label.split()))
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
@@ -91,7 +91,7 @@ def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
 
 
 def caption(figure: Figure, words: str) -> None:
-    """Quiet words below the axes that say how to read them."""
+    """A small note below the axes."""
     figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 

@@ -74,8 +74,8 @@ def matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
     """The names that match one of the patterns, in their own order."""
     for pattern in patterns:
         if pattern not in ALL_FIGURES and not any(fnmatchcase(name, pattern) for name in names):
-            known = ", ".join(names) or "none"
-            raise ConfigError(f"expected the name of a figure, got {pattern!r}: this report has {known}")
+            available = ", ".join(names) or "none"
+            raise ConfigError(f"expected the name of a figure, got {pattern!r}: this report has {available}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 

@@ -28,13 +28,6 @@ def require_classes(classes: int) -> None:
         )
 
 
-def log_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log-softmax over the last dimension in float64, finite for finite logits."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
 class Objective(ABC):
     """What an attack makes small, and when it is done.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.attacks.objectives.base import Objective, log_probabilities
+from offramp._core.numbers import log_softmax
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.victims.answers import Answer
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Misclassification(Objective):
         """See the class."""
         assert self.label is not None
         exits = exit if self.attacked == "exit" else np.full_like(exit, -1)
-        log_p: NDArray[np.float64] = log_probabilities(logits)[np.arange(len(logits)), exits, self.label]
+        log_p: NDArray[np.float64] = log_softmax(logits)[np.arange(len(logits)), exits, self.label]
         return log_p
 
     def _prediction(self, answer: Answer) -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.attacks.objectives.base import Objective, log_probabilities, require_classes
+from offramp._core.numbers import log_softmax
+from offramp.attacks.objectives.base import Objective, require_classes
 from offramp.attacks.options import Weighting
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def same_loss_numpy(
     batch, exits, classes = logits.shape
     require_classes(classes)
     rows = np.arange(batch)
-    log_p = log_probabilities(logits)
+    log_p = log_softmax(logits)
     total, before = np.zeros(batch), np.full(batch, -1)
     for i in range(exits):
         weight = np.where(i < exit, EARLIER, GROWTH ** (i - exit).astype(np.float64))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.attacks.objectives.base import Objective, log_probabilities
+from offramp._core.numbers import log_softmax
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.victims.answers import Answer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Uniform(Objective):
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
         """See the class."""
         classes = logits.shape[-1]
-        distances = np.abs(np.exp(log_probabilities(logits)) - 1 / classes).sum(-1) / 2
+        distances = np.abs(np.exp(log_softmax(logits)) - 1 / classes).sum(-1) / 2
         distance: NDArray[np.float64] = distances.mean(-1) * (classes / (classes - 1))
         return distance
 
@@ -62,5 +63,5 @@ class DeepSloth(Objective):
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
         """See the class."""
-        total: NDArray[np.float64] = -log_probabilities(logits).mean(-1).sum(-1)
+        total: NDArray[np.float64] = -log_softmax(logits).mean(-1).sum(-1)
         return total

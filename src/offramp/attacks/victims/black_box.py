@@ -137,10 +137,10 @@ class EngineVictim(BlackBox):
             return []
         encodings = self.engine.encoder(*segment_columns(segments))
         decisions = self.engine.compacting.run(encodings)
-        full = self.engine.segments.costs(np.array([len(e["input_ids"]) for e in encodings]))[1]
+        full = self.engine.segments.flops(np.array([len(e["input_ids"]) for e in encodings]))[1]
         no_logits = np.empty((len(self.engine.segments.exit_layers), 0), np.float32)
         columns = zip(
-            decisions.exit, decisions.layer, decisions.prediction, decisions.cost, full, strict=True
+            decisions.exit, decisions.layer, decisions.prediction, decisions.flops, full, strict=True
         )
         return [Answer(no_logits, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in columns]
 

@@ -128,7 +128,7 @@ class WhiteBoxVictim(OpenVictim):
                 exit=int(decisions.exit[i]),
                 layer=int(decisions.layer[i]),
                 prediction=decisions.prediction[i].item(),
-                spent=float(decisions.cost[i]),
+                spent=float(decisions.flops[i]),
                 full_spent=float(trace.full_flops[i]),
                 gates=None if trace.gates is None else trace.gates[i],
             )

@@ -133,24 +133,24 @@ def doubt(name: str, sentence: str) -> str:
     return f"{sentence} [{name}]"
 
 
-def tally(found: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
-    """The doubts of many, each told once.
+def tally(doubts: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
+    """The doubts of many subjects, each doubt once.
 
     Args:
-        found: everybody's name and doubts, also of those without any.
-        noun: what they are called together, such as `attacks`.
+        doubts: name and doubts of every subject, of those without doubts too.
+        noun: for all of them together, such as `attacks`.
 
     Returns:
-        For each doubt the first that it was raised for, and of how many, where there are several.
+        For each kind of doubt the first sentence, with the number of subjects where there are several.
     """
     raised: dict[str, list[str]] = {}
-    for subject, sentences in found:
-        own = {sentence.rsplit("[", 1)[-1].rstrip("]"): sentence for sentence in reversed(sentences)}
-        for name, sentence in own.items():
+    for subject, sentences in doubts:
+        first = {sentence.rsplit("[", 1)[-1].rstrip("]"): sentence for sentence in reversed(sentences)}
+        for name, sentence in first.items():
             raised.setdefault(name, []).append(f"{subject}: {sentence}")
     return [
-        told[0] if len(told) == 1 else f"{len(told)} of {len(found)} {noun}, such as {told[0]}"
-        for told in raised.values()
+        same[0] if len(same) == 1 else f"{len(same)} of {len(doubts)} {noun}, such as {same[0]}"
+        for same in raised.values()
     ]
 
 
@@ -161,9 +161,9 @@ def page() -> str:
         "Every evaluation and every attack checks itself and reports its doubts to the reader. A doubt ends with its "
         "name in brackets. Doubts stop nothing: the numbers are reported with the doubts beside them.\n"
     )
-    parts = [
+    sections = [
         f"## {name}\n\n**Raised if** {check.raised_if}\n\n**Why it matters.** {check.why}\n\n"
         f"**What to do.** {check.do}\n"
         for name, check in CHECKS.items()
     ]
-    return "\n".join([head, *parts])
+    return "\n".join([head, *sections])

@@ -180,7 +180,7 @@ def _numbers(clean: Trace, adversarial: Trace, policy: Policy) -> tuple[float, .
 
     def values(weights: Weights) -> NDArray[np.float64]:
         depth = [weights @ d.layer / weights.sum(axis=1) for d, _ in sides]
-        cost = [(weights @ d.cost) / (weights @ full) for d, full in sides]
+        cost = [(weights @ d.flops) / (weights @ full) for d, full in sides]
         return np.stack([*depth, *cost, efficiency_drop(*cost)], axis=1)
 
     estimates = intervals(Statistic(NUMBERS, len(clean), "", values))

@@ -18,7 +18,7 @@ from offramp._core.errors import DataError
 from offramp._core.records import FILE_NAME, read_records
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
-from offramp.evaluation.reliability import reliability_table
+from offramp.evaluation.per_exit import reliability_table
 from offramp.reports.reliability import pool_reliability
 from offramp.studies.training.trial import RUN, expand
 from offramp.training.strategies import STRATEGIES

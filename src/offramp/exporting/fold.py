@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from offramp.export.joining import used
+from offramp.exporting.joining import used
 
 DOMAIN = "com.microsoft"
 FUSED = "MatMulIntegerToFloat"

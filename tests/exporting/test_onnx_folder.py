@@ -147,14 +147,14 @@ def test_inputs(folder: Path) -> None:
     assert encoder([]) == []
     assert len(encoder(["word " * 500])[0]["input_ids"]) == 24
     with pytest.raises(DataError, match="put it in a list"):
-        engine.predict("a film")
+        engine.predict(["a film"], "a plot")
     with pytest.raises(DataError, match="expected texts as strings, got int"):
-        engine.predict([3])  # type: ignore[list-item]
+        engine.predict([3])
     with pytest.raises(DataError, match="2 texts and 1 pairs"):
         engine.predict(["a", "b"], ["c"])
     for nothing in (None, 5, {"a": "b"}):
         with pytest.raises(DataError, match="expected a list of texts, got"):
-            engine.predict(nothing)  # type: ignore[arg-type]
+            engine.predict(nothing)
     segments = OnnxSegments(folder, threads=1)
     with pytest.raises(ModelError, match=r"reads \['attention_mask'\]"):
         segments.start(
@@ -178,17 +178,17 @@ def test_texts_that_can_be_read_once_are_all_answered(folder: Path, tiny_models:
 
 def test_a_stream_of_something_else(folder: Path) -> None:
     engine = Engine(folder, threads=1)
-    assert len(list(engine.stream([("a", "film"), ["bad", "plot"]]))) == 2  # type: ignore[list-item]
+    assert len(list(engine.stream([("a", "film"), ["bad", "plot"]]))) == 2
     for source, message in [
-        ("one text", "put them in a list"),
-        (None, "put them in a list"),
+        ("one text", "put it in a list"),
+        (None, "expected a list of texts, got NoneType"),
         ([None], "got NoneType"),
         (["a", ("a", "b")], "pairs of texts alone"),
         ([("a", "b", "c")], "pairs of texts alone"),
         ([("a", 1)], "got int"),
     ]:
         with pytest.raises(DataError, match=message):
-            list(engine.stream(source))  # type: ignore[arg-type]
+            list(engine.stream(source))
 
 
 def test_a_folder_that_is_no_export_where_there_is_no_torch(tmp_path: Path, monkeypatch: Any) -> None:

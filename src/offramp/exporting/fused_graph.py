@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp._core.errors import ConfigError
 from offramp.engine.manifest import Manifest
-from offramp.export.joining import add_segment, load_segments, model_inputs, renamed, save_graph, used
+from offramp.exporting.joining import add_segment, load_segments, model_inputs, renamed, save_graph, used
 
 Nodes = list[Any]
 SCORE = "score"
@@ -48,7 +48,7 @@ RULES: dict[str, tuple[Callable[[Any, str], Nodes], bool]] = {
 }
 
 
-def write_single(folder: Path, manifest: Manifest, rule: str, target: Path) -> None:
+def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> None:
     """Join the graphs of an exported folder into one that takes one text and stops at the exit it leaves at.
 
     Its inputs are those of the model, with `threshold` () and `temperatures` (exits,) in float64; its outputs are the
@@ -67,7 +67,7 @@ def write_single(folder: Path, manifest: Manifest, rule: str, target: Path) -> N
     """
     if rule not in RULES:
         raise ConfigError(
-            f"a single graph decides by {', '.join(RULES)}, got {rule!r}: export segments, which know every rule"
+            f"a fused graph decides by {', '.join(RULES)}, got {rule!r}: export segments, which know every rule"
         )
     models = load_segments(folder, manifest)
     from onnx import TensorProto, helper, numpy_helper
@@ -128,11 +128,11 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
     from onnx import TensorProto, helper, numpy_helper
 
     write, below = RULES[rule]
-    place = helper.make_node(
+    index = helper.make_node(
         "Constant", [], ["place"], value=numpy_helper.from_array(np.array(k, dtype=np.int64))
     )
     nodes = [
-        place,
+        index,
         helper.make_node("Gather", ["temperatures", "place"], ["temperature"]),
         helper.make_node("Cast", [logits], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Div", ["wide", "temperature"], ["scaled"]),

@@ -21,7 +21,7 @@ from offramp.cli.common import (
 )
 
 
-def bench_promises(
+def bench_coverage(
     model: Path,
     data: str,
     *,
@@ -61,21 +61,21 @@ def bench_promises(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.bench.coverage_check import Promise, check_promises
+    from offramp.bench.coverage_check import GuaranteeSpec, check_coverage
     from offramp.inference.tracing import trace
 
     started = datetime.now(UTC)
-    found = reading.load(data)
-    loaded = load_for(model, found, split, device="auto")
-    rows = found[split]
+    texts = reading.load(data)
+    loaded = load_for(model, texts, split, device="auto")
+    rows = texts[split]
     if split == "train":
         rows = unseen(rows, loaded.trained_on, model)
     rows = rows.shuffle(seed=seed).select(range(min(examples, len(rows))))
     note(f"{len(rows)} rows of {split} that the model was not trained on")
-    table = check_promises(
+    table = check_coverage(
         trace(loaded, rows, progress=True),
         criteria,
-        [Promise(g, a, delta) for g in ("accuracy_drop", "disagreement", "conformal") for a in alphas],
+        [GuaranteeSpec(g, a, delta) for g in ("accuracy_drop", "disagreement", "conformal") for a in alphas],
         calibration=calibration or len(rows) // 5,
         splits=splits,
         seed=seed,
@@ -89,7 +89,7 @@ def bench_promises(
     emit(json, {"record": str(path), "rows": table})
 
 
-def unseen(rows: Any, known: Any, model: Path) -> Any:
+def unseen(rows: Any, trained_on: Any, model: Path) -> Any:
     """The rows that a model was not trained on.
 
     Raises:
@@ -99,9 +99,9 @@ def unseen(rows: Any, known: Any, model: Path) -> Any:
 
     from offramp.data import row_hashes
 
-    if known is None:
+    if trained_on is None:
         raise DataError(f"{model} does not tell which rows it was trained on: give --split validation")
-    left = np.flatnonzero(~np.isin(row_hashes(rows), known))
+    left = np.flatnonzero(~np.isin(row_hashes(rows), trained_on))
     if not len(left):
         raise DataError(
             f"{model} was trained on all rows of train: give --split validation, or leave --train-size out"

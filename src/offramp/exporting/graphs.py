@@ -110,21 +110,21 @@ def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) ->
     batches = [probe(plain, inputs, batch, length) for batch, length in PROBES]
     if isinstance(plain, MultiModelForSequenceClassification):
         members = [plain.member(k) for k in range(len(plain.exit_layers))]
-        parts = [
+        segments = [
             write(FirstSegment(member, inputs), batches, folder, k)[0] for k, member in enumerate(members)
         ]
-        return Exported(tuple(parts), ())
+        return Exported(tuple(segments), ())
     assert isinstance(plain, MultiExitForSequenceClassification), type(plain)
-    part, states = write(FirstSegment(plain, inputs), batches, folder, 0)
-    parts = [part]
-    known = [{**b, **s} for b, s in zip(batches, states, strict=True)]
+    segment, states = write(FirstSegment(plain, inputs), batches, folder, 0)
+    segments = [segment]
+    tensors = [{**b, **s} for b, s in zip(batches, states, strict=True)]
     context = ["attention_mask", *(name for name in states[0] if name.startswith((ROW, SHARED)))]
     for k in range(1, len(plain.exit_layers)):
         names = [hidden_name(k - 1), *context]
-        part, states = write(LaterSegment(plain, k, names), [select(s, names) for s in known], folder, k)
-        known = [{**s, **new} for s, new in zip(known, states, strict=True)]
-        parts.append(part)
-    return Exported(tuple(parts), tuple(name for name in context if name.startswith(SHARED)))
+        segment, states = write(LaterSegment(plain, k, names), [select(s, names) for s in tensors], folder, k)
+        tensors = [{**s, **new} for s, new in zip(tensors, states, strict=True)]
+        segments.append(segment)
+    return Exported(tuple(segments), tuple(name for name in context if name.startswith(SHARED)))
 
 
 def exportable(model: SegmentedModel) -> Any:
@@ -151,8 +151,8 @@ def probe(model: SegmentedModel, inputs: Sequence[str], batch: int, length: int)
     size = int(model.config.backbone.vocab_size)
     ids = torch.randint(size, (batch, length), generator=generator)
     ids = torch.where(mask.bool(), torch.where(ids == pad, (pad + 1) % size, ids), pad)
-    known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return select(known, inputs)
+    tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return select(tensors, inputs)
 
 
 def write(
@@ -165,8 +165,8 @@ def write(
     names = list(batches[0])
     sizes = [[value.shape for value in batch.values()] for batch in batches]
     dynamic = tuple(
-        {d: torch.export.Dim.DYNAMIC for d, (a, b) in enumerate(zip(one, two, strict=True)) if a != b}
-        for one, two in zip(*sizes, strict=True)
+        {d: torch.export.Dim.DYNAMIC for d, (a, b) in enumerate(zip(first, two, strict=True)) if a != b}
+        for first, two in zip(*sizes, strict=True)
     )
     path = folder / f"segment-{k + 1}.onnx"
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
@@ -189,8 +189,8 @@ def write(
             f"({type(error).__name__}: {str(error).splitlines()[0][:200]}): run it with backend='torch'"
         ) from error
     graph = program.model.graph
-    found = [tuple(str(v.name) for v in values) for values in (graph.inputs, graph.outputs)]
-    return SegmentFile(path.name, found[0], found[1]), given
+    inputs, outputs = (tuple(str(v.name) for v in values) for values in (graph.inputs, graph.outputs))
+    return SegmentFile(path.name, inputs, outputs), given
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine import SegmentTimes
-from offramp.engine.fused_graph import SingleGraph, fits
+from offramp.engine.fused_graph import FusedGraph, fits
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.reference import run_reference
-from offramp.export.fused_graph import write_single
+from offramp.exporting.fused_graph import write_fused
 from offramp.inference.engine import Engine
 
 KINDS = ["multi_exit", "cascade", "int8"]
@@ -36,8 +36,8 @@ def test_the_single_graph_decides_as_the_segments_do(
     kind: str, rule: str, exports: dict[str, Path], texts: list[str], tmp_path: Path
 ) -> None:
     segments = OnnxSegments(exports[kind], threads=1)
-    write_single(exports[kind], segments.manifest, rule, tmp_path / "single.onnx")
-    manifest = replace(segments.manifest, single="single.onnx", single_rule=rule)
+    write_fused(exports[kind], segments.manifest, rule, tmp_path / "single.onnx")
+    manifest = replace(segments.manifest, fused_graph="single.onnx", fused_rule=rule)
     encodings = segments.encoder()(texts)
     logits = np.concatenate([segments.run(0, segments.start(as_batch(one)))[1].logits for one in encodings])
     for temperatures in (None, (0.5, 2.0)):
@@ -45,7 +45,7 @@ def test_the_single_graph_decides_as_the_segments_do(
         policy = replace(policy, criterion=with_threshold(policy.criterion, middle(policy, logits)))
         expected = run_reference(segments, policy, encodings)
         assert len(np.unique(expected.exit)) == 2
-        single = SingleGraph(tmp_path, manifest, policy, threads=1)
+        single = FusedGraph(tmp_path, manifest, policy, threads=1)
         for row, one in enumerate(encodings):
             found = single(one)
             assert (found.exit, found.logits.argmax()) == (expected.exit[row], expected.prediction[row])
@@ -67,12 +67,12 @@ def middle(policy: Policy, logits: Any) -> float:
 
 def test_an_export_carries_a_single_graph_for_its_rule_alone(exports: dict[str, Path]) -> None:
     manifest = Manifest.load(exports["multi_exit"])
-    assert manifest.single in manifest.files
+    assert manifest.fused_graph in manifest.files
     assert manifest.checks["single_differs"] == 0
     assert fits(manifest, Policy(make_criterion("confidence"), (1, 3)))
     assert not fits(manifest, Policy(make_criterion("entropy"), (1, 3)))
     with pytest.raises(ConfigError, match="decides by confidence, margin, entropy, got 'patience'"):
-        write_single(exports["multi_exit"], manifest, "patience", exports["multi_exit"] / "never.onnx")
+        write_fused(exports["multi_exit"], manifest, "patience", exports["multi_exit"] / "never.onnx")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,7 +126,7 @@ def test_fewer_operators_give_the_same(exports: dict[str, Path], texts: list[str
     import onnx
 
     from offramp.engine.onnx import open_session
-    from offramp.export.quantise import quantise_graph
+    from offramp.exporting.quantise import quantise_graph
 
     plain = OnnxSegments(exports["multi_exit"], threads=1)
     part = plain.manifest.segments[0]

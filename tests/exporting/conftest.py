@@ -12,7 +12,8 @@ from offramp._core.trace import Trace
 from offramp.criteria import make_criterion, scores, with_threshold
 from offramp.engine.manifest import Manifest
 from offramp.engine.policy import Policy
-from offramp.export.run import Texts, export_model, write_int8
+from offramp.exporting.folder import write_int8
+from offramp.exporting.run import Texts, export_model
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder

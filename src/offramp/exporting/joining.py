@@ -51,7 +51,7 @@ def load_segments(folder: Path, manifest: Manifest) -> list[Any]:
         import onnx
     except ImportError as error:
         raise MissingExtraError("onnx", "export") from error
-    return [onnx.load(str(folder / part.file)) for part in manifest.segments]
+    return [onnx.load(str(folder / segment.file)) for segment in manifest.segments]
 
 
 def save_graph(graph: Any, models: Sequence[Any], target: Path) -> None:
@@ -108,10 +108,10 @@ def add_segment(
     for node in graph.node:
         new = renamed(node, names, prefix)
         key = (new.domain, new.op_type, *new.input, *sorted(a.SerializeToString() for a in new.attribute))
-        found = seen.setdefault(key, list(new.output))
-        if found == list(new.output):
+        earlier = seen.setdefault(key, list(new.output))
+        if earlier == list(new.output):
             nodes.append(new)
-        names |= dict(zip(node.output, found, strict=True))
+        names |= dict(zip(node.output, earlier, strict=True))
     return nodes, initializers, names, seen
 
 
@@ -146,5 +146,5 @@ def used(nodes: Sequence[Any], outputs: Collection[str]) -> list[Any]:
 
 def _inputs(node: Any) -> set[str]:
     """What a node reads, the graphs inside it too."""
-    inside = [one for attribute in node.attribute if attribute.HasField("g") for one in attribute.g.node]
-    return set(node.input).union(*(_inputs(one) for one in inside))
+    inside = [node for attribute in node.attribute if attribute.HasField("g") for node in attribute.g.node]
+    return set(node.input).union(*(_inputs(node) for node in inside))

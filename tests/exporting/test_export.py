@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
 from offramp.criteria import make_criterion
+from offramp.data import TextData
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
-from offramp.export.attention import fold_attention
-from offramp.export.parity import refuse_wrong_graph, run_all
-from offramp.export.run import Texts, compare_exports, export_model
+from offramp.engine.tracing import trace_segments
+from offramp.exporting.attention import fold_attention
+from offramp.exporting.folder import compare_exports
+from offramp.exporting.parity import refuse_wrong_graph
+from offramp.exporting.run import Texts, export, export_model
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification
@@ -42,7 +46,9 @@ def test_logits_gates_and_costs_are_the_models(
     segments = OnnxSegments(exports[kind], threads=1)
     encoder = segments.encoder()
     for batch_size in (1, 7, 64):
-        found = run_all(segments, encoder(tiny_data["validation"]["text"]), encoder.pad_values, batch_size)
+        found = trace_segments(
+            segments, encoder(tiny_data["validation"]["text"]), encoder.pad_values, batch_size
+        )
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
         np.testing.assert_allclose(found.gates, expected.gates, atol=1e-5)
         np.testing.assert_array_equal(found.flops, expected.flops)
@@ -189,15 +195,15 @@ def test_misuse(
         export_model(model, tmp_path / "a", texts=Texts(comparison=Dataset.from_dict({"sentence": ["a"]})))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModelError, match="holds other things than an export"):
+    with pytest.raises(ModelError, match="holds other files than an export"):
         export_model(model, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     # The folder of an attack has a manifest.json too, and somebody may have put a file into an export.
     (tmp_path / "mine" / "manifest.json").write_text('{"recipe": "same-word"}')
-    with pytest.raises(ModelError, match="holds other things than an export"):
+    with pytest.raises(ModelError, match="holds other files than an export"):
         export_model(model, tmp_path / "mine")
     (tmp_path / "mine" / "manifest.json").write_text((exports["multi_exit"] / "manifest.json").read_text())
-    with pytest.raises(ModelError, match=r"other things than an export \(thesis\.txt\)"):
+    with pytest.raises(ModelError, match=r"other files than an export \(thesis\.txt\)"):
         export_model(model, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     assert not (tmp_path / "a").exists()
@@ -224,3 +230,20 @@ def test_every_architecture_exports(name: str, pooling: str, tmp_path: Path) -> 
     )
     assert checks["max_logit_difference"] < 1e-4
     assert checks["batch_difference"] < 1e-4
+
+
+def test_the_policy_of_the_model_travels_with_its_export(
+    tiny_models: dict[str, Any], tiny_data: Any, tmp_path: Path
+) -> None:
+    model = deepcopy(tiny_models["cascade"])
+    policy = Policy(make_criterion("margin", 0.25), (1, 3))
+    model.save_pretrained(tmp_path / "model", policy=policy)
+    labels = ("no", "so so", "yes")
+    data = TextData("tiny", dict(tiny_data), labels, "classification", False, ("accuracy",))
+    manifest = export(tmp_path / "model", tmp_path / "out", data=data, compared_examples=20, progress=False)
+    assert manifest.checks["examples"] == 20
+    assert Engine(tmp_path / "out").compacting.policy == policy
+    assert Engine(tmp_path / "model").compacting.policy == policy
+    theirs = Engine(tmp_path / "model").predict("a film")
+    ours = Engine(tmp_path / "out").predict("a film")
+    assert (ours.label, ours.exit_layer, ours.cost) == (theirs.label, theirs.exit_layer, theirs.cost)

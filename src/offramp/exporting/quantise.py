@@ -14,11 +14,11 @@ from offramp._core.errors import MissingExtraError
 from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState
-from offramp.export.attention import fold_attention
-from offramp.export.embeddings import narrow_embeddings
-from offramp.export.fold import DOMAIN, fold_products
-from offramp.export.graphs import silent
-from offramp.export.smooth import smooth
+from offramp.exporting.attention import fold_attention
+from offramp.exporting.embeddings import narrow_embeddings
+from offramp.exporting.fold import DOMAIN, fold_products
+from offramp.exporting.graphs import silent
+from offramp.exporting.smooth import smooth
 
 QUANTISED = ("MatMul", "Gemm")
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
@@ -30,8 +30,8 @@ def calibration_feeds(
     """Every segment's inputs on every batch, as (segment, tensors by name)."""
     for _, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
         state = segments.start(batch)
-        for k, part in enumerate(segments.manifest.segments):
-            yield k, {name: state[name] for name in part.inputs}
+        for k, segment in enumerate(segments.manifest.segments):
+            yield k, {name: state[name] for name in segment.inputs}
             state, _ = segments.run(k, state)
 
 
@@ -51,21 +51,21 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
     feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
     for k, tensors in calibration_feeds(segments, encodings, manifest.pad_values):
         feeds[k].append(tensors)
-    for part, found in zip(manifest.segments, feeds, strict=True):
-        quantise_graph(source / part.file, target / part.file, found)
+    for segment, inputs in zip(manifest.segments, feeds, strict=True):
+        quantise_graph(source / segment.file, target / segment.file, inputs)
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
     """One graph; attention's products of two activations, norms and poolings stay in float32.
 
-    Where a few channels are far larger than the others they are evened out first; see `offramp.export.smooth`.
+    Where a few channels are far larger than the others they are evened out first; see `offramp.exporting.smooth`.
 
     Args:
         source: the float32 graph.
         target: the int8 graph.
         feeds: its inputs on real texts.
         fold: write attention as one operator, and products with their biases as one of ONNX Runtime's own; see
-            `offramp.export.attention` and `offramp.export.fold`.
+            `offramp.exporting.attention` and `offramp.exporting.fold`.
 
     Raises:
         MissingExtraError: without `onnx`.

@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.errors import ModelError
 from offramp._core.trace import Trace
 from offramp.engine.agreement import check_agreement
-from offramp.engine.batching import Encoding, batches, token_counts
+from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import SingleGraph
+from offramp.engine.fused_graph import FusedGraph
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
+from offramp.engine.tracing import trace_segments
 
 ALONE = 100  # texts that are run one by one too
 LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
@@ -30,37 +31,6 @@ TEXTS = (
     "naïve café: 東京 – Ünïcödé",
     "word " * 600,
 )
-
-
-def run_all(
-    segments: Segments[Any],
-    encodings: Sequence[Encoding],
-    pad_values: Mapping[str, int],
-    batch_size: int = 32,
-) -> Trace:
-    """The trace of any segments: every exit on every example."""
-    exits = len(segments.exit_layers)
-    logits: list[Any] = [None] * len(encodings)
-    gates = np.zeros((len(encodings), exits), dtype=np.float32)
-    for rows, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
-        state = segments.start(batch)
-        found = []
-        for k in range(exits):
-            state, evidence = segments.run(k, state)
-            found.append(evidence.logits)
-            if evidence.gate is not None:
-                gates[rows, k] = evidence.gate
-        for row, values in zip(rows, np.stack(found, axis=1), strict=True):
-            logits[row] = values
-    costs, full = segments.costs(token_counts(encodings))
-    return Trace(
-        np.stack(logits),
-        segments.exit_layers,
-        costs,
-        full,
-        gates=gates if segments.gates else None,
-        kind=segments.kind,
-    )
 
 
 def check_export(
@@ -89,9 +59,9 @@ def check_export(
         `changed_exits` and `changed_labels`, the shares of examples that leave elsewhere or with another answer, and
         whether the engine gives what the exported model's trace gives.
     """
-    before = run_all(reference, encodings, pad_values)
-    after = run_all(exported, encodings, pad_values)
-    alone = run_all(exported, encodings[:ALONE], pad_values, 1)
+    before = trace_segments(reference, encodings, pad_values)
+    after = trace_segments(exported, encodings, pad_values)
+    alone = trace_segments(exported, encodings[:ALONE], pad_values, 1)
     regression = exported.kind == "regression"
     differ = np.abs(before.logits - after.logits)
     checks: dict[str, Any] = {
@@ -107,14 +77,14 @@ def check_export(
         checks |= accuracies(before, after, policy, np.asarray(labels))
     if policy is None:
         return checks
-    one, two = policy.decide(before), policy.decide(after)
+    expected, decisions = policy.decide(before), policy.decide(after)
     engine = CompactingEngine(exported, policy, pad_values=pad_values)
     agreement = check_agreement(engine.run(encodings), after, policy)
-    other = one.prediction != two.prediction
+    other = expected.prediction != decisions.prediction
     if regression:
-        other = np.abs(one.prediction.astype(np.float64) - two.prediction.astype(np.float64))
+        other = np.abs(expected.prediction.astype(np.float64) - decisions.prediction.astype(np.float64))
     return checks | {
-        "changed_exits": float((one.exit != two.exit).mean()),
+        "changed_exits": float((expected.exit != decisions.exit).mean()),
         "changed_labels": float(other.mean()),
         "engine_differs_from_trace": len(agreement.mismatches),
         "within_noise": agreement.within_noise,
@@ -125,26 +95,26 @@ def accuracies(
     before: Trace, after: Trace, policy: Policy | None, labels: NDArray[Any]
 ) -> dict[str, float | list[float]]:
     """What a model and its export get right, by exit, and under the policy or else at the last exit."""
-    found: dict[str, float | list[float]] = {}
+    shares: dict[str, float | list[float]] = {}
     for prefix, run in (("model_", before), ("", after)):
         answers = run.predictions()
         taken = answers[:, -1] if policy is None else policy.decide(run).prediction
-        found[f"{prefix}accuracy"] = float((taken == labels).mean())
-        found[f"{prefix}exit_accuracy"] = [
+        shares[f"{prefix}accuracy"] = float((taken == labels).mean())
+        shares[f"{prefix}exit_accuracy"] = [
             float(right) for right in (answers == labels[:, None]).mean(axis=0)
         ]
-    return found
+    return shares
 
 
-def single_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
-    """How many texts the single graph decides otherwise than the segments do."""
+def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
+    """How many texts the fused graph decides otherwise than the segments do."""
     manifest = exported.manifest
-    single = SingleGraph(exported.folder, manifest, policy)
-    found = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
+    fused = FusedGraph(exported.folder, manifest, policy)
+    expected = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
     differ = 0
     for row, encoding in enumerate(encodings):
-        one = single(encoding)
-        differ += int(one.exit != found.exit[row] or one.logits.argmax() != found.prediction[row])
+        answer = fused(encoding)
+        differ += int(answer.exit != expected.exit[row] or answer.logits.argmax() != expected.prediction[row])
     return differ
 
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from offramp.export.quantise import quantise_graph
-from offramp.export.smooth import peaks, smooth
+from offramp.exporting.quantise import quantise_graph
+from offramp.exporting.smooth import peaks, smooth
 
 WIDTH, OUT = 32, 24
 
@@ -66,7 +66,7 @@ def test_int8_is_nearer_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     expected = run(model, feed(9))[0]
     errors = []
     for spread in (8.0, np.inf):
-        monkeypatch.setattr("offramp.export.smooth.SPREAD", spread)
+        monkeypatch.setattr("offramp.exporting.smooth.SPREAD", spread)
         quantise_graph(tmp_path / "source.onnx", tmp_path / "int8.onnx", feeds)
         found = run(onnx.load(str(tmp_path / "int8.onnx")), feed(9))[0]
         errors.append(float(np.abs(found - expected).mean()))

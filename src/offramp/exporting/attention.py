@@ -68,10 +68,10 @@ def _rule() -> Any:
 
         def check(self, op: Any, *args: Any, **bound: Any) -> Any:
             queries, scale, split, mask = (bound[name] for name in ("queries", "scale", "split", "mask"))
-            found = pattern.MatchResult()
+            match = pattern.MatchResult()
             if _number(scale) is None or _heads(queries, split) is None or len(mask.shape or ()) != 4:
-                found.fail("scale, heads or the shape of the mask are not known")
-            return found
+                match.fail("scale, heads or the shape of the mask are not known")
+            return match
 
         def rewrite(
             self,
@@ -91,8 +91,10 @@ def _rule() -> Any:
             assert number is not None, "see check"
             added = op.Add(bias, mask) if biased else mask
             if mask.shape[2] == 1 and not biased:  # the kernel wants a row of it for each query
-                one = op.Constant(value_ints=[1])
-                added = op.Expand(mask, op.Concat(one, one, op.Shape(queries, start=1, end=2), one, axis=0))
+                unit = op.Constant(value_ints=[1])
+                added = op.Expand(
+                    mask, op.Concat(unit, unit, op.Shape(queries, start=1, end=2), unit, axis=0)
+                )
             return op.Attention(
                 queries,
                 keys,

@@ -33,10 +33,10 @@ def smooth(model: Any, names: Sequence[str], feeds: Sequence[Mapping[str, NDArra
     for node in model.graph.node:
         if node.op_type == "MatMul" and node.name in set(names):
             readers.setdefault(node.input[0], []).append(node)
-    found = peaks(model, list(readers), feeds)
-    uneven = [name for name, peak in found.items() if peak.max() > SPREAD * np.median(peak) > 0]
+    peak_of = peaks(model, list(readers), feeds)
+    uneven = [name for name, peak in peak_of.items() if peak.max() > SPREAD * np.median(peak) > 0]
     for name in uneven:
-        _divide(model.graph, name, readers[name], found[name])
+        _divide(model.graph, name, readers[name], peak_of[name])
     return uneven
 
 

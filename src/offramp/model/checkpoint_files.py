@@ -1,0 +1,119 @@
+"""Read the files of a checkpoint, and say in one line what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from offramp._core.errors import ModelError
+from offramp._core.text import some_of
+
+NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """The content of `config.json`."""
+    path = source / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{source} holds no config.json: give the folder that the checkpoint was saved to")
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON ({error}): copy the checkpoint again") from error
+    if not isinstance(stored, dict):
+        raise ModelError(
+            f"expected an object in {path}, got {type(stored).__name__}: copy the checkpoint again"
+        )
+    return stored
+
+
+def read_weights(source: Path) -> dict[str, Tensor]:
+    """The state dict; a pickle is read as weights only, never as code."""
+    tensors, pickled = source / "model.safetensors", source / "pytorch_model.bin"
+    if not tensors.is_file() and not pickled.is_file():
+        raise ModelError(
+            f"{source} holds neither model.safetensors nor pytorch_model.bin: copy one of them there"
+        )
+    path = tensors if tensors.is_file() else pickled
+    try:
+        weights = (
+            load_file(path) if path is tensors else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read as weights ({' '.join(str(error).split())[:120]}): copy it again; a pickle that "
+            "holds more than tensors is not opened"
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelError(f"expected a state dict in {path}, tensors by name: save model.state_dict() there")
+    return dict(weights)
+
+
+def backbone_config(
+    source: Path, encoder: str, model_type: str, stored: Mapping[str, Any]
+) -> PretrainedConfig:
+    """The encoder's config in the library's own class, with the keys that describe the architecture only.
+
+    Args:
+        source: the folder, for messages.
+        encoder: prefix of the encoder's weights.
+        model_type: the library's name of the architecture.
+        stored: the content of `config.json`.
+    """
+    named = stored.get("model_type", encoder)  # the first versions of the library wrote none
+    if named not in (encoder, model_type):
+        raise ModelError(
+            f"the config.json in {source} describes {named!r}, but the weights are of {encoder!r}"
+        )
+    keys = AutoConfig.for_model(model_type).to_dict().keys() - PretrainedConfig().to_dict().keys()
+    kept = {name: stored[name] for name in keys if stored.get(name) is not None}
+    if missing := [name for name in NEEDED if name not in kept]:
+        raise ModelError(f"the config.json in {source} lacks {', '.join(missing)}: restore the original")
+    with usable_config(source):
+        return AutoConfig.for_model(model_type, **kept)
+
+
+@contextmanager
+def usable_config(source: Path) -> Iterator[None]:
+    """Turn the library's errors about impossible values in config.json into a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # it checks fields and sizes with many error types, some of its own
+        raise ModelError(
+            f"the config.json in {source} cannot be used ({' '.join(str(error).split())[:160]}): restore the original"
+        ) from error
+
+
+def read_tokenizer(source: Any) -> Any:
+    """The tokenizer saved with a model; all errors that a damaged file causes become one clear error."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except Exception as error:
+        raise ModelError(
+            f"the tokenizer at {source} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            "its files are damaged or incomplete; copy or train the model again"
+        ) from error
+
+
+def refuse_partial(source: object, info: Mapping[str, Any]) -> None:
+    """Refuse tensors that the library would leave random or throw away with a warning."""
+    for key, problem in {
+        "missing_keys": "misses",
+        "unexpected_keys": "holds foreign",
+        "mismatched_keys": "has tensors of another shape:",
+    }.items():
+        names = sorted(str(n) for n in info.get(key, ()))
+        if names:
+            raise ModelError(
+                f"the checkpoint at {source} {problem} {some_of(names)}: it was not saved by this model"
+            )
