@@ -50,8 +50,8 @@ def test_the_twin_finds_what_ours_finds(make_model: Any, policy_for: Any, senten
 def test_the_benchmark_counts(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
     data = sentences.select([0, 4])
-    options: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1}
-    same, released = bench_attack(model, policy_for(model), data, ("same-word",), turns=2, **options)
+    options = Options(top_n=4, beam=1, rounds=1)
+    same, released = bench_attack(model, policy_for(model), data, ("same-word",), turns=2, options=options)
     assert (same.name, released.name) == ("same-word", REFERENCE)
     for way in (same, released):
         assert way.examples == 2

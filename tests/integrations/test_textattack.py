@@ -291,10 +291,10 @@ def test_success_may_mean_a_later_exit(bridge: Any, victim: WhiteBoxVictim, sent
 
 
 @installed
-def test_times_and_texts_without_letters_are_logged(bridge: Any, tmp_path: Path) -> None:
+def test_times_and_texts_without_letters_are_logged(bridge: Any, lexicon: str, tmp_path: Path) -> None:
     data = Dataset.from_dict({"text": ["10/10", "", "a film", "映画 は 面白い"]})
     victim = FunctionVictim(lambda text: (0, 0.01 * (1 + len(text))))
-    result = attack(victim, data, recipe="random-char", **FAST)
+    result = attack(victim, data, recipe="slowbert-time", lexicon=lexicon, **FAST)
     rows, _ = logged(bridge, bridge.logged_results(result, success="later"), tmp_path)
     assert [row["original_text"].replace("[[", "").replace("]]", "") for row in rows] == data["text"]
     assert {row["original_output"].endswith(" s") for row in rows} == {True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Example, read_examples
@@ -20,6 +20,10 @@ from offramp.bench.released_same import ReferenceAttack
 from offramp.engine.policy import Policy
 from offramp.model.base import SegmentedModel
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULTS = Options()
 REFERENCE = "same-word, released work pattern"
 
 
@@ -55,14 +59,14 @@ class Measured:
 def bench_attack(
     model: SegmentedModel,
     policy: Policy,
-    dataset: Any,
+    data: Dataset,
     recipes: tuple[str, ...] = ("same-plus", "same-word"),
     *,
     turns: int = 2,
     batch_size: int = 64,
     seed: int = 0,
     progress: Report | bool = False,
-    **options: Any,
+    options: Options = DEFAULTS,
 ) -> list[Measured]:
     """Attack the same examples with some recipes and with the released work pattern, and measure what each costs.
 
@@ -72,13 +76,13 @@ def bench_attack(
     Args:
         model: the victim.
         policy: when it leaves.
-        dataset: as for `attack`; few examples, since the released pattern is slow.
+        data: as for `attack`; few examples, since the released pattern is slow.
         recipes: keys of `RECIPES`.
         turns: how often the ways take turns.
         batch_size: texts that ours run at once; the examples of a turn are attacked side by side.
         seed: for whatever the recipes draw.
         progress: as for `attack`; every way's examples count.
-        options: see `Options`.
+        options: of the recipes.
 
     Returns:
         One per way, in the order of the recipes, the released pattern last.
@@ -86,14 +90,13 @@ def bench_attack(
     Raises:
         ConfigError: `turns` is below 1 or above the number of examples, or as for `attack`.
     """
-    examples = read_examples(dataset)
+    examples = read_examples(data)
     if not 1 <= turns <= len(examples):
         raise ConfigError(f"turns must be 1 to {len(examples)} (the number of examples), got {turns}")
-    settings = Options.of(**options)
-    victim = WhiteBoxVictim(model, policy, batch_size=batch_size, max_forward=settings.queries)
-    made = {name: compose_recipe(name, victim, settings) for name in recipes}
+    victim = WhiteBoxVictim(model, policy, batch_size=batch_size, max_forward=options.queries)
+    made = {name: compose_recipe(name, victim, options) for name in recipes}
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
-    ways[REFERENCE] = _released(victim, settings)
+    ways[REFERENCE] = _released(victim, options)
     tallies = {name: [0.0] * 6 for name in ways}
     with reporting(progress) as report:
         done = _Done(report, len(examples) * len(ways))

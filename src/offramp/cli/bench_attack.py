@@ -64,7 +64,7 @@ def bench_attack(
         batch_size=batch_size,
         seed=chosen.seed,
         progress=True,
-        **vars(search),
+        options=search,
     )
     slow = next(way for way in measured if way.name == REFERENCE)
     table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
