@@ -56,9 +56,9 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
-    """One graph; attention's products of two activations, norms and poolings stay in float32.
+    """Quantise one graph; attention's products of two activations, norms and poolings stay in float32.
 
-    Where a few channels are far larger than the others they are evened out first; see `offramp.exporting.smooth`.
+    Where a few channels are far larger than the others, they are evened out first; see `offramp.exporting.smooth`.
 
     Args:
         source: the float32 graph.
@@ -72,9 +72,25 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
     """
     try:
         import onnx
-        from onnxruntime import quantization as q
     except ImportError as error:
         raise MissingExtraError("onnx", "export") from error
+    model = onnx.load(str(source))
+    narrow_embeddings(model.graph)
+    if fold:
+        model = fold_attention(model)
+    excluded = unsuited(model.graph)
+    smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
+    _quantise_static(model, target, feeds, excluded)
+    if fold:
+        model = onnx.load(str(target))
+        if fold_products(model.graph) and DOMAIN not in {entry.domain for entry in model.opset_import}:
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        onnx.save(model, str(target))
+
+
+def _quantise_static(model: Any, target: Path, feeds: Sequence[OnnxState], excluded: list[str]) -> None:
+    """ONNX Runtime's static quantisation, with settings measured on transformers."""
+    from onnxruntime import quantization as q
 
     class Reader(q.CalibrationDataReader):
         def __init__(self) -> None:
@@ -83,12 +99,6 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
         def get_next(self) -> OnnxState | None:
             return next(self.feeds, None)
 
-    model = onnx.load(str(source))
-    narrow_embeddings(model.graph)
-    if fold:
-        model = fold_attention(model)
-    excluded = unsuited(model.graph)
-    smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
     with silent():
         q.quantize_static(
             model,
@@ -100,19 +110,14 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-            calibrate_method=q.CalibrationMethod.MinMax,  # its others cannot take batches of several lengths
-            reduce_range=True,  # 7-bit weights: with 8, sums saturate on CPUs without VNNI, which then answer otherwise
+            calibrate_method=q.CalibrationMethod.MinMax,  # the others cannot take batches of several lengths
+            reduce_range=True,  # 7-bit weights: with 8 bits, sums saturate on CPUs without VNNI
             extra_options={
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": list(QUANTISED),
-                "CalibMovingAverage": True,  # a range for the largest value ever seen leaves all others few levels
+                "CalibMovingAverage": True,  # a range up to the largest value ever leaves few levels for the rest
             },
         )
-    if fold:
-        model = onnx.load(str(target))
-        if fold_products(model.graph) and DOMAIN not in {entry.domain for entry in model.opset_import}:
-            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-        onnx.save(model, str(target))
 
 
 def unsuited(graph: Any) -> list[str]:
