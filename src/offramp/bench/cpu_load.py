@@ -1,4 +1,4 @@
-"""How busy the machine is with other work while something is timed."""
+"""The load of other processes on the machine during a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STAT = Path("/proc/stat")
 
 
 class OtherCpuLoad:
-    """Cores that other processes keep busy, from its making on.
+    """Cores that other processes keep busy, from its creation on.
 
     Args:
         stat: the kernel's counters, as Linux shows them.
@@ -21,7 +21,7 @@ class OtherCpuLoad:
         self._start = self._read()
 
     def cores(self) -> float | None:
-        """Mean number of cores busy with other processes since then; None where the system does not tell."""
+        """Mean number of cores busy with other processes since then; None where the system does not report it."""
         now = self._read()
         if now is None or self._start is None:
             return None

@@ -1,4 +1,4 @@
-"""OpenVINO as a peer of the bench."""
+"""OpenVINO as a baseline."""
 
 from __future__ import annotations
 
