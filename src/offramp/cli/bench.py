@@ -128,7 +128,7 @@ def _measure(
     artifacts: BenchArtifacts, model: SegmentedModel, rows: Any, config: BenchConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of the benchmark, and what is measured beside them."""
-    from offramp.bench.cpu_load import OtherCpuLoad
+    from offramp.bench.machine import OtherCpuLoad
     from offramp.bench.measures import cold_start
     from offramp.bench.speed import run_benchmark
     from offramp.engine.batching import token_counts

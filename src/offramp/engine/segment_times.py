@@ -28,7 +28,7 @@ START_TOKENS = 12.0
 class SegmentTimes:
     """The milliseconds that running and joining take.
 
-    Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions counted.
+    Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions included.
 
     Attributes:
         fixed: `(segments,)` per batch.

@@ -6,7 +6,7 @@ answers; here the scales are part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,6 @@ QUANTISED = ("MatMul", "Gemm")
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
 
 
-def calibration_feeds(
-    segments: OnnxSegments, encodings: Sequence[Encoding], pad_values: Mapping[str, int], batch_size: int = 16
-) -> Iterator[tuple[int, OnnxState]]:
-    """Every segment's inputs on every batch, as (segment, tensors by name)."""
-    for _, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
-        state = segments.start(batch)
-        for k, segment in enumerate(segments.manifest.segments):
-            yield k, {name: state[name] for name in segment.inputs}
-            state, _ = segments.run(k, state)
-
-
 def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence[Encoding]) -> None:
     """Write the int8 twin of every float32 graph of a folder.
 
@@ -49,8 +38,11 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
     """
     segments = OnnxSegments(source, verify=False)
     feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
-    for k, tensors in calibration_feeds(segments, encodings, manifest.pad_values):
-        feeds[k].append(tensors)
+    for _, batch in batches(encodings, 16, manifest.pad_values, alike=segments.reads_padding):
+        state = segments.start(batch)
+        for k, segment in enumerate(manifest.segments):
+            feeds[k].append({name: state[name] for name in segment.inputs})
+            state, _ = segments.run(k, state)
     for segment, inputs in zip(manifest.segments, feeds, strict=True):
         quantise_graph(source / segment.file, target / segment.file, inputs)
 
