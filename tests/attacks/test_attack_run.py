@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rich.console import Console
 import offramp
 from offramp._core.errors import ConfigError, DataError, ModelError
 from offramp.attacks import AttackResult, WhiteBoxVictim, attack, diff_html, diff_text
+from offramp.attacks.options import DEFAULT_JUDGE, Options, from_record
 from offramp.attacks.prepared import PreparedAttack
 from offramp.attacks.result import schema
 from offramp.attacks.similarity.judges import EncoderJudge, describe_judge, load_judge
@@ -54,7 +57,7 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
         assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
         assert [r[f"{side}_cost"] for r in rows] == decisions.flops.tolist()
-        assert [r[f"{side}_full_cost"] for r in rows] == reference.full_cost.tolist()
+        assert [r[f"{side}_full_cost"] for r in rows] == reference.full_flops.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
     for row in rows:
         assert row["success"] == (row["adversarial_layer"] > row["clean_layer"])
@@ -387,6 +390,41 @@ def test_a_diff_for_a_page_escapes_its_texts() -> None:
 def test_a_diff_takes_inserted_words() -> None:
     row = {**ROW, "text": "good film", "adversarial_text": "zoning good film", "text_pair": None}
     assert ">zoning </ins>good film</p>" in diff_html(row)
+
+
+def test_options_are_declared_alike() -> None:
+    parameters = inspect.signature(attack).parameters
+    for field in fields(Options):
+        assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[field.name].default == field.default
+        assert parameters[field.name].annotation == field.type
+    assert parameters["similarity"].default == DEFAULT_JUDGE
+
+
+def test_records_keep_their_keys() -> None:
+    recorded = Options(preserve="label", max_changed_words=2, disagreement_weight=0.5).to_record()
+    assert (recorded["keep"], recorded["words"], recorded["lam"]) == ("label", 2, 0.5)
+    assert Options(**from_record(recorded)) == Options(
+        preserve="label", max_changed_words=2, disagreement_weight=0.5
+    )
+
+
+def test_targets(setting: Any, sentences: Any, tmp_path: Path) -> None:
+    model, policy = setting
+    data = sentences.select([0, 1])
+    expected = rows_of(attack(model, data, policy=policy, **FAST))
+    model.save_pretrained(tmp_path / "model", policy=policy)
+    assert rows_of(attack(tmp_path / "model", data, **FAST)) == expected
+    assert rows_of(attack(str(tmp_path / "model"), data, policy=policy, **FAST)) == expected
+    with pytest.raises(ConfigError, match="has its own policy: leave policy out"):
+        attack(offramp.Engine(model, policy), data, policy=policy, recipe="random-char", **FAST)
+
+
+def test_a_data_frame(setting: Any, sentences: Any) -> None:
+    result = attack(setting[0], sentences, policy=setting[1], **FAST)
+    frame = result.to_pandas()
+    assert list(frame.columns) == result.table.column_names
+    assert frame["adversarial_layer"].tolist() == result.column("adversarial_layer").tolist()
 
 
 def test_the_facade() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -15,8 +18,8 @@ from offramp._core.seeding import generator
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import RECIPES, compose_recipe
-from offramp.attacks.recipes.base import Composition
+from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
+from offramp.attacks.recipes.base import Access, Composition, Goal
 from offramp.attacks.search.base import Candidate, Inspect, Query
 from offramp.attacks.search.beam import BeamSearch
 from offramp.attacks.search.importance import EveryWord
@@ -26,6 +29,7 @@ from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
 from offramp.attacks.victims.answers import Answer, TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.evaluation.sanity_checks.random_baseline import is_random_baseline, uses_inside
 
 LAYERS = (1, 2, 4)
 
@@ -351,3 +355,38 @@ def test_regression_takes_random_edits_only(make_model: Any, policy_for: Any, se
 def test_an_unknown_recipe(victim: WhiteBoxVictim) -> None:
     with pytest.raises(ConfigError, match=r"unknown attack recipe 'same-words'\. Did you mean 'same-word'"):
         compose_recipe("same-words", victim, Options())
+
+
+def test_facts_stand_on_the_recipes() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert recipe.label
+        assert recipe.goal in get_args(Goal)
+        assert recipe.access in get_args(Access)
+    assert len({recipe.label for recipe in RECIPES.values()}) == len(RECIPES)
+    assert {n for n, r in RECIPES.items() if r.is_baseline} == {"random-word", "random-char", "random"}
+    assert {n for n, r in RECIPES.items() if r.claim == 0.8} == {
+        "same-plus",
+        "same-word",
+        "same-char",
+        "same-mixed",
+    }
+    assert {n for n, r in RECIPES.items() if r.claim == 0.0} == set(ACCURACY)
+    assert len(ACCURACY) == 8
+
+
+def test_facts_are_read_without_torch() -> None:
+    code = (
+        "import sys; from offramp.attacks.recipes import RECIPES; import offramp.evaluation.sanity_checks.checks;"
+        "assert RECIPES['same-word'].access == 'gradients'; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
+
+
+def test_a_recipe_is_never_classed_by_its_name() -> None:
+    rows = pa.table({"gradient_queries": [3.0]})
+    assert uses_inside("same-word", rows)
+    assert not uses_inside("same-exit", rows)  # unknown: it counts neither as a white box nor as a baseline
+    assert not is_random_baseline("random-sentence")
+    with pytest.raises(ConfigError, match="unknown attack recipe 'foo-exit'"):
+        recipe_named("foo-exit")

@@ -284,7 +284,5 @@ def test_tokenizer_that_runs_in_python(folder: Path, tmp_path: Path) -> None:
 
 def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     source = save(build(hf.BertConfig(**{**BERT_LIKE, "vocab_size": 30})), tmp_path)
-    with pytest.raises(
-        ModelError, match=r"knows 50 tokens but the model only 30: they do not belong together"
-    ):
+    with pytest.raises(ModelError, match=r"has 50 tokens but the model only 30: they do not belong together"):
         load_backbone(source)

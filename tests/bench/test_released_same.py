@@ -51,7 +51,7 @@ def test_the_benchmark_counts(make_model: Any, policy_for: Any, sentences: Any) 
     model = make_model()
     data = sentences.select([0, 4])
     options: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1}
-    same, released = bench_attack(model, policy_for(model), data, ("same-word",), parts=2, **options)
+    same, released = bench_attack(model, policy_for(model), data, ("same-word",), turns=2, **options)
     assert (same.name, released.name) == ("same-word", REFERENCE)
     for way in (same, released):
         assert way.examples == 2
@@ -61,5 +61,5 @@ def test_the_benchmark_counts(make_model: Any, policy_for: Any, sentences: Any) 
     assert released.forward == 1 + 4
     assert released.gradient == 1
     assert same.forward <= released.forward
-    with pytest.raises(ConfigError, match=r"parts must be 1 to 2 \(the number of examples\), got 3"):
-        bench_attack(model, policy_for(model), data, parts=3)
+    with pytest.raises(ConfigError, match=r"turns must be 1 to 2 \(the number of examples\), got 3"):
+        bench_attack(model, policy_for(model), data, turns=3)

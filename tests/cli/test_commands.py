@@ -97,7 +97,7 @@ def test_attacks_are_timed_on_examples_under_a_rule(
         "margin",
         "--recipes",
         "same-word",
-        "--parts",
+        "--turns",
         "1",
     ]
     bench = ["bench", "attack", str(runs / "joint"), str(table), *columns, *chosen, "--rounds", "1"]

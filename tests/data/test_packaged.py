@@ -60,7 +60,10 @@ def test_every_set_is_described():
     for name, entry in PACKAGED.items():
         assert entry.about
         assert entry.task.name == name
-        assert set(entry.files.values()) <= {file for file, _ in entry.archive.members.values()}
+        members = set(entry.archive.members.values())
+        assert set(entry.files.values()) <= members
+        assert entry.archive.sha256.keys() == members
+        assert {len(digits) for digits in entry.archive.sha256.values()} == {64}
 
 
 def test_fixed_columns_cannot_be_chosen():

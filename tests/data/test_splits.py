@@ -185,5 +185,5 @@ def test_too_few_rows_say_so(rows, size):
 
 def test_train_that_is_the_validation_file_says_so():
     same = table(["a", "b"], [0, 1])
-    with pytest.raises(DataError, match="toy: train: each of its 2 rows stands in another split too"):
+    with pytest.raises(DataError, match="toy: train: each of its 2 rows is also in another split"):
         cut({"train": same, "validation": same})

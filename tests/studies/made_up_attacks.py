@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from offramp.attacks.options import to_record
+from offramp.attacks.recipes import RECIPES
 from offramp.attacks.result import AttackResult
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
@@ -82,7 +84,7 @@ def made_up_rows(trial: AttackTrial, examples: int = 40) -> list[dict[str, Any]]
                 after,
                 id=i,
                 words=3,
-                gradient_queries=0 if "random" in trial.attack.recipe else 2,
+                gradient_queries=0 if RECIPES[trial.attack.recipe].is_baseline else 2,
                 recipe=trial.attack.recipe,
                 **text,
             )
@@ -97,7 +99,7 @@ def record_study(folder: Path, trials: list[AttackTrial] | None = None) -> list[
     for trial in trials:
         metadata = {
             "kind": "classification",
-            "options": trial.attack.options,
+            "options": to_record(trial.attack.options),
             "seed": 0,
             "recipe": trial.attack.recipe,
         }

@@ -112,9 +112,9 @@ def test_matrices_average_over_pairs_of_models(study: Any) -> None:
     sst2 = next(matrix for matrix in transfer_matrices(study.transfers) if matrix.task == "sst2")
     assert sst2.column_names() == sst2.row_names()
     assert sst2.column_names()[0] == "Early-Exit, confidence"
-    assert not sst2.own.any()  # two seeds: never the very model
-    assert sst2.values[0, 0] == pytest.approx(0.4)  # another seed of the same method, the same rule
-    assert sst2.values[0, 3] == pytest.approx(0.0)
+    assert not sst2.own.to_numpy().any()  # two seeds: never the very model
+    assert sst2.values.iloc[0, 0] == pytest.approx(0.4)  # another seed of the same method, the same rule
+    assert sst2.values.iloc[0, 3] == pytest.approx(0.0)
     (row,) = [row for row in summary_table(study.transfers).rows if row[2] == "sst2"]
     assert row[3:] == ("0.600 (8)", "0.400 (8)", "0.300 (16)", "0.100 (32)", "– (0)")
 
@@ -123,7 +123,7 @@ def test_one_seed_shows_the_model_itself_in_parentheses(tmp_path: Path) -> None:
     trials = made_up_trials({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})
     record_transfer(tmp_path, record_study(tmp_path, trials))
     (matrix,) = transfer_matrices(load_transfers(tmp_path))
-    assert np.flatnonzero(matrix.own).tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
+    assert np.flatnonzero(matrix.own.to_numpy()).tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
     assert matrix.table().rows[0][1] == "(0.60)"
 
 

@@ -35,7 +35,7 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
     sweep = make_sweep(read_keys(path))
     assert sweep.name == "spanned"
     assert len(sweep.trials) == 2 * (2 + 1) * 2 * 2 * 2
-    assert [cell.seed for cell in sweep.trials] == [0] * 24 + [1] * 24  # seed by seed
+    assert [trial.seed for trial in sweep.trials] == [0] * 24 + [1] * 24  # seed by seed
     first, last = sweep.trials[0], sweep.trials[-1]
     assert first.exits == (1, 2, 4, 6)
     assert (last.exits, last.train_size, last.learning_rate) == (None, None, 1e-4)
@@ -52,7 +52,7 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
 
 def test_members_of_a_cascade_share_no_layer_to_conflict_in() -> None:
     sweep = make_sweep({**SMALL, "strategies": ["joint", "multi_model"], "conflict": 1})
-    assert [cell.conflict for cell in sweep.trials] == [(1.0,), ()]
+    assert [trial.conflict for trial in sweep.trials] == [(1.0,), ()]
     assert "conflict" not in make_sweep(SMALL).trials[0].to_dict()  # as in older records
 
 
@@ -65,10 +65,10 @@ def test_learning_rates_by_method() -> None:
 
 
 def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
-    (cell,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).trials
-    assert cell.folder.parts[0] == "enc"
-    assert cell.to_dict()["backbone"] == "enc"
-    assert cell.backbone == str(tmp_path / "enc")
+    (trial,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).trials
+    assert trial.folder.parts[0] == "enc"
+    assert trial.to_dict()["backbone"] == "enc"
+    assert trial.backbone == str(tmp_path / "enc")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_files_that_are_no_sweep(content: str, message: str, tmp_path: Path) -> 
 def test_the_configs_of_the_repository(path: Path) -> None:
     sweep = make_sweep(read_keys(path))
     check_trials(sweep.trials)
-    assert {cell.method.name for cell in sweep.trials}
+    assert {trial.method.name for trial in sweep.trials}
     assert path.stem.startswith(sweep.name)  # some add to the results of another one
 
 

@@ -11,7 +11,7 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp.model import MultiExitForSequenceClassification
 from offramp.training.options import TrainingOptions
-from offramp.training.run import arguments
+from offramp.training.stages import arguments
 
 
 @pytest.mark.parametrize(

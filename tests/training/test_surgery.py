@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.model import MultiExitForSequenceClassification
-from offramp.training import surgery_reference as reference
 from offramp.training.strategies import GradientEquilibrium, Moment, PCGrad
 from offramp.training.strategies.losses import exit_losses
 from offramp.training.surgery import conflict_free_sum, projection_order, scale_gradient
+from tests.training import surgery_reference as reference
 
 EXITS = [1, 2, 4]
 NUMBERS = st.floats(-4, 4, width=32)

@@ -1,4 +1,4 @@
-"""The one place that starts ray: it is optional, and imported where it is used."""
+"""Start ray, which is optional and imported here only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from offramp._core.errors import ConfigError, MissingExtraError
 
-RETRIES = 3  # of work whose worker died
-PATIENCE = 5.0  # seconds between two looks
+RETRIES = 3  # of a task whose worker died
+PATIENCE = 5.0  # seconds to wait for a task
 
 
 def connect() -> Any:
-    """The module `ray`, connected to the cluster that RAY_ADDRESS names, else started on this machine.
+    """The module `ray`, connected to the cluster in RAY_ADDRESS, or started on this machine.
 
     Raises:
         MissingExtraError: ray is not installed.
@@ -27,10 +27,10 @@ def connect() -> Any:
 
 
 def worker_slots(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
-    """How many workers run at once, and what each takes: a processor, and a GPU where the cluster has some.
+    """The number of workers that run at once, and the resources of each: a processor, and a GPU where there is one.
 
     Raises:
-        ConfigError: less than one worker is asked for.
+        ConfigError: fewer than one worker.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}: leave it out for as many as fit")

@@ -32,7 +32,7 @@ def defer_configs(homes: Mapping[str, str]) -> None:
 
 
 class _MappingFinder(MetaPathFinder):
-    """Finds the library's config mapping, once, and has the stand-ins registered behind it."""
+    """Finds the library's config mapping once, and wraps its loader."""
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self.homes = homes

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit and hardware. Names no host, no user and no folder, and never fails."""
+"""The versions, commit and hardware of a run: no name of a host, user or folder, and no failure."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ GIB = 2**30
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, offramp and the libraries that make numbers, as far as installed; imports none."""
-    from importlib import metadata  # a fortieth of a second, which an engine that only answers need not spend
+    """Versions of Python, offramp and the installed numerical libraries; imports none."""
+    from importlib import metadata  # takes a fortieth of a second, which an engine need not spend
 
-    found = {"python": platform.python_version(), "offramp": _own_version()}
+    installed = {"python": platform.python_version(), "offramp": _own_version()}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _own_version() -> str:
-    """The version of the code that runs: an installed copy may be another one."""
+    """The version of the running code: an installed copy may have another one."""
     from importlib import metadata
 
     own = getattr(sys.modules.get("offramp"), "__version__", None)
@@ -40,14 +40,14 @@ def _own_version() -> str:
 
 
 def git_state(package: Path = PACKAGE) -> dict[str, Any] | None:
-    """Commit of the checkout that the package runs from.
+    """The commit of the checkout that the package runs from.
 
     Args:
         package: folder of the package.
 
     Returns:
-        `commit`, and `dirty`: whether the package's own files differ from it. None where the package is not
-        run from a checkout of its own, or where git does not answer.
+        `commit`, and `dirty`: whether the package's own files differ from it. None where the package does not run
+        from its own checkout, or git does not answer.
     """
     top = _git(package, "rev-parse", "--show-toplevel")
     if (
@@ -62,7 +62,7 @@ def git_state(package: Path = PACKAGE) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Inside a git hook GIT_DIR and its like point at another repository than the folder's.
+    # Inside a git hook, GIT_DIR and similar variables name another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {
         "GIT_OPTIONAL_LOCKS": "0"
     }
@@ -77,16 +77,16 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, cores this process may use, RAM in GiB; the GPU's name where torch already runs on one."""
-    found: dict[str, Any] = {"cpu": cpu_model(), "cores": usable_cores(), "ram_gib": _ram_gib()}
-    torch = sys.modules.get("torch")  # importing torch to name a GPU that nobody used would cost seconds
+    """CPU model, cores of this process, RAM in GiB; the GPU's name where torch already uses one."""
+    described: dict[str, Any] = {"cpu": cpu_model(), "cores": usable_cores(), "ram_gib": _ram_gib()}
+    torch = sys.modules.get("torch")  # importing torch only to name an unused GPU would take seconds
     if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
 
 
 def cpu_model() -> str:
-    """The processor's marketing name, or the architecture where the system does not tell."""
+    """The processor's marketing name, or the architecture where the name is unknown."""
     try:
         if platform.system() == "Linux":
             lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -103,12 +103,12 @@ def cpu_model() -> str:
 
 
 def can_compile() -> bool:
-    """Whether there is a C++ compiler, which torch.compile needs for a CPU."""
+    """Whether a C++ compiler is installed, which torch.compile needs for a CPU."""
     return any(shutil.which(name) for name in ("g++", "clang++", "cl"))
 
 
 def usable_cores() -> int:
-    """Cores this process may run on; a container's CPU quota is not counted."""
+    """Cores that this process may run on; the CPU quota of a container does not count."""
     if platform.system() == "Linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

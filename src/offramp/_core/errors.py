@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class OfframpError(Exception):
-    """Base of every error a user can cause and can mend."""
+    """Base of every error that a user can cause and fix."""
 
 
 class DataError(OfframpError, ValueError):
-    """The data cannot be read as what was asked for."""
+    """The data cannot be read, or do not fit."""
 
 
 class ModelError(OfframpError, ValueError):
-    """The model, checkpoint or exit layout is not usable as asked."""
+    """The model, the checkpoint or the exits cannot be used."""
 
 
 class CriterionError(OfframpError, ValueError):
@@ -23,7 +23,7 @@ class CriterionError(OfframpError, ValueError):
 
 
 class CalibrationError(OfframpError, ValueError):
-    """A threshold or temperature cannot be fitted, or would be reported on the data it was fitted on."""
+    """A threshold or temperature cannot be fitted, or a report would use the data it was fitted on."""
 
 
 class ConfigError(OfframpError, ValueError):
@@ -31,7 +31,7 @@ class ConfigError(OfframpError, ValueError):
 
 
 class MissingExtraError(OfframpError, ImportError):
-    """An optional dependency is needed; the message gives the install line, and a second one where it takes two."""
+    """An optional dependency is missing; the message gives the command, or two, that install it."""
 
     def __init__(self, package: str, extra: str, then: str = "") -> None:
         second = f" && {then}" if then else ""
@@ -40,9 +40,9 @@ class MissingExtraError(OfframpError, ImportError):
         )
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Message for a name that is not known: the near miss first, then all there is."""
-    names = sorted(known)
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Message for an unknown name: the near miss first, then all valid names."""
+    names = sorted(choices)
     near = difflib.get_close_matches(str(name), names, n=1)  # a file may give anything
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and where offramp keeps them."""
+"""Atomic writes, and the names and folders of files that several rooms use."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def policy_file(criterion: str) -> str:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Where to write a file that is there whole or not at all, in a folder that is made where it is missing.
+    """A draft that replaces a file at the end of the block: the file is complete or absent.
 
     Args:
-        path: of the file; it takes the draft's place in the end.
+        path: of the file; its folder is made where it is missing.
 
     Returns:
         The draft to write to, in the same folder.
@@ -64,5 +64,5 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def _discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # its folder is no folder: there is nothing to remove, and the write has said why
+    except OSError:  # its folder is a file: there is nothing to remove, and the write reports why
         return

@@ -1,4 +1,4 @@
-"""Manners of the libraries underneath: what they print while they load and save."""
+"""What the libraries underneath print, and when they go online."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No weight report and no bar while weights are read or written; our errors say what is wrong."""
+    """Hide the library's reports and bars while weights are read or written; our errors report problems."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hub() -> Iterator[None]:
-    """Where the hub's name cannot be resolved, look into its cache alone: the library would retry for half a minute."""
+    """Read the hub's cache only where the hub's name cannot be resolved: the library would retry for half a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -38,7 +38,7 @@ def hub() -> Iterator[None]:
 
 
 def _resolves(endpoint: str) -> bool:
-    """Whether the system finds an address; behind a proxy that is the proxy's business."""
+    """Whether the system finds an address; a proxy resolves names itself."""
     if getproxies().get("https") or getproxies().get("all"):
         return True
     try:

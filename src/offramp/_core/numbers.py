@@ -14,7 +14,7 @@ from offramp._core.errors import ConfigError
 
 
 def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
-    """Whether a value is a finite real number, or an integer, numpy's included; a bool is none."""
+    """Whether a value is a finite real number, or an integer; numpy's count, a bool does not."""
     kind = Integral if whole else Real
     return not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value)
 
@@ -22,14 +22,14 @@ def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
 def check_number(
     name: str, value: object, expected: str, fits: Callable[[float], bool], *, whole: bool = False
 ) -> None:
-    """Raise `ConfigError` unless a value is a number, or an integer, that fits.
+    """Raise `ConfigError` unless a value is a number that fits.
 
     Args:
         name: of the option.
-        value: whatever was given; NaN and infinities are no numbers.
+        value: the value; NaN and infinities are no numbers.
         expected: what it must be, for the message.
-        fits: whether a number will do.
-        whole: take integers alone.
+        fits: whether a number is acceptable.
+        whole: accept integers only.
     """
     if not is_number(value, whole=whole) or not fits(value):
         raise ConfigError(f"{name} must be {expected}, got {value!r}")

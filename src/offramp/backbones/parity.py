@@ -1,4 +1,4 @@
-"""Whether a description of an encoder is right: the driver against the library's own forward."""
+"""Check the description of an encoder: the driver against the library's own forward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from offramp.backbones.backbone import Backbone
 
 
 def check_parity(model: PreTrainedModel, *, batch: int = 4, length: int = 12, seed: int = 0) -> float:
-    """The largest difference between a layer's hidden state here and in the library's own forward.
+    """The largest difference between the hidden states here and in the library's own forward.
 
     Args:
         model: a bare encoder whose architecture `SPECS` describes.
@@ -21,8 +21,8 @@ def check_parity(model: PreTrainedModel, *, batch: int = 4, length: int = 12, se
         seed: for the ids.
 
     Returns:
-        The largest absolute difference over embeddings, all layers and the final norm. A right description
-        stays below 1e-5 in float32; NaN means that either side made one.
+        The largest absolute difference over embeddings, all layers and the final norm: below 1e-5 in float32 for a
+        right description, NaN where either side has one.
 
     Raises:
         ModelError: an architecture that `SPECS` does not describe.
@@ -45,10 +45,10 @@ def check_parity(model: PreTrainedModel, *, batch: int = 4, length: int = 12, se
 def random_inputs(
     model: PreTrainedModel, padding: str, batch: int = 4, length: int = 12, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Random ids and their mask, (batch, length); each row is padded further than the one before.
+    """Random ids and their mask, (batch, length); each row has more padding than the row before.
 
     Args:
-        model: says which ids there are, and which one is padding.
+        model: has the number of ids and the id of padding.
         padding: "right", "left" or "none".
         batch: rows.
         length: tokens a row.
@@ -62,8 +62,8 @@ def random_inputs(
     ids = torch.randint(model.config.vocab_size, (batch, length), generator=generator)
     ids[ids == pad] = (pad + 1) % model.config.vocab_size
     kept = length - torch.arange(batch)[:, None] % length if padding != "none" else torch.tensor([[length]])
-    places = torch.arange(length)
-    mask = (places.flip(0) if padding == "left" else places) < kept
+    positions = torch.arange(length)
+    mask = (positions.flip(0) if padding == "left" else positions) < kept
     ids = torch.where(mask, ids, pad)
     return {"input_ids": ids.to(model.device), "attention_mask": mask.long().expand_as(ids).to(model.device)}
 
@@ -78,7 +78,7 @@ def _differences(backbone: Backbone, inputs: dict[str, Tensor]) -> Iterator[Tens
     yield (state.hidden - expected[0]).abs().max()
     for i in range(1, backbone.depth + 1):
         state = backbone.layer(i, state)
-        if i < backbone.depth:  # the library's last hidden state is the one behind the final norm
+        if i < backbone.depth:  # the library's last hidden state comes after the final norm
             yield (state.hidden - expected[i * stride]).abs().max()
     norm = backbone.final_norm or torch.nn.Identity()
     yield (norm(state.hidden) - output.last_hidden_state).abs().max()

@@ -1,4 +1,4 @@
-"""Encoders as data: where their parts live, and what a layer needs besides the hidden state."""
+"""Encoders as data: the paths of their modules, and what a layer needs besides the hidden state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = dict[str, Tensor | None]
 
 @dataclass(frozen=True)
 class Context:
-    """What layers need besides the hidden state, made once for a batch.
+    """The tensors that layers need besides the hidden state, made once for a batch.
 
     Attributes:
         rows: tensors whose first dimension is the batch; None where the library skips a mask.
@@ -30,7 +30,7 @@ class Context:
     shared: Tensors = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor | None:
-        """One tensor, wherever it lies."""
+        """A tensor of `rows` or `shared`."""
         return self.rows[name] if name in self.rows else self.shared[name]
 
 
@@ -42,34 +42,34 @@ _MASKS: dict[str, Callable[..., Any]] = {
 
 
 def masked(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
-    """Context of BERT and its likes: the attention mask, in the form that the attention in use wants."""
+    """Context of BERT and similar encoders: the attention mask, in the form of the attention in use."""
     mask = _MASKS["full_attention"](model.config, embedded, inputs["attention_mask"])
     return Context(rows={"attention_mask": mask})
 
 
 def plain_call(model: PreTrainedModel, layer: nn.Module, i: int, hidden: Tensor, context: Context) -> Tensor:
-    """Call a layer with its whole context as keyword arguments."""
+    """Call a layer with the complete context as keyword arguments."""
     output = layer(hidden, **context.rows, **context.shared)
     return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """An encoder described as data, so that an unmodified model can be driven layer by layer.
+    """The description of an encoder, with which an unmodified model runs layer by layer.
 
     Attributes:
         embeddings: path of the module that embeds token ids.
         layers: path of the module list; a list shorter than the depth (ALBERT) is shared in equal stretches.
-        projection: path of a linear map between embeddings and first layer; skipped where a model has none.
-        pooler: path of the pooler's dense layer (a tanh follows it); None, or absent in a model, without.
+        projection: path of a linear map between embeddings and first layer; ignored where a model has none.
+        pooler: path of the pooler's dense layer (a tanh follows it); None, or absent in a model, where there is none.
         final_norm: path of the norm that follows the last layer, for models that normalise before each block.
         token_types: whether the embeddings take `token_type_ids`.
-        positions_from_ids: whether positions are counted from the ids that are not padding (RoBERTa), so that
-            the ids must stay beside `inputs_embeds`.
+        positions_from_ids: whether positions are counted from the ids without padding (RoBERTa), so that the ids are
+            needed beside `inputs_embeds`.
         masked_embeddings: whether the embeddings take the attention mask (DeBERTa), as `mask`.
-        reads_padding: whether layers let tokens see padding beside them, as convolutions over the text do (ConvBERT):
-            answers are then those of a text alone in batches of one length only.
-        default_pooling: how an exit reads a hidden state unless told otherwise.
+        reads_padding: whether tokens see the padding beside them, as in convolutions over the text (ConvBERT): the
+            answers for a text are then the same only in batches of one length.
+        default_pooling: how an exit reads a hidden state by default.
         context: `(model, inputs, embedded) -> Context`, called once for a batch.
         call: `(model, layer, i, hidden, context) -> hidden`, called once for a layer, `i` counted from 1.
     """
@@ -83,14 +83,14 @@ class BackboneSpec:
     positions_from_ids: bool = False
     masked_embeddings: bool = False
     reads_padding: bool = False
-    # Mean, as measured: with first-token pooling the early exits of sentence encoders stay at chance.
+    # Measured: with first-token pooling the early exits of sentence encoders stay at chance.
     default_pooling: Literal["mean", "first", "pooler"] = "mean"
     context: Callable[[PreTrainedModel, Inputs, Tensor], Context] = masked
     call: Callable[[PreTrainedModel, nn.Module, int, Tensor, Context], Tensor] = plain_call
 
 
 def _part(model: PreTrainedModel, path: str) -> Any:
-    """A submodule, whose own methods the type checker does not know."""
+    """A submodule, whose methods the type checker does not know."""
     return model.get_submodule(path)
 
 
@@ -116,7 +116,7 @@ def _deberta(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Contex
 def _deberta_call(
     model: PreTrainedModel, layer: nn.Module, i: int, hidden: Tensor, context: Context
 ) -> Tensor:
-    """A DeBERTa layer; a convolution over the embeddings, where the model has one, joins the first."""
+    """A DeBERTa layer; the first one adds the convolution over the embeddings where the model has it."""
     output = layer(hidden, context["attention_mask"], **context.shared)[0]
     conv = dict(model.get_submodule("encoder").named_children()).get("conv")
     return conv(hidden, output, context["input_mask"]) if conv is not None and i == 1 else output
@@ -211,7 +211,7 @@ SPECS: dict[str, BackboneSpec] = {
 }
 
 _HOW_TO_ADD = (
-    "To add it, say where its parts live: from offramp.backbones import SPECS, BackboneSpec, check_parity; "
+    "To add it, give the paths of its modules: from offramp.backbones import SPECS, BackboneSpec, check_parity; "
     "SPECS[{name!r}] = BackboneSpec(embeddings='embeddings', layers='encoder.layer', pooler=None); then "
     "check_parity(model) must stay below 1e-5. Layers that need more than an attention mask take a `context` "
     "and a `call` function: see BackboneSpec"
@@ -228,7 +228,7 @@ def spec_of(config: PreTrainedConfig) -> BackboneSpec:
         Its entry of `SPECS`.
 
     Raises:
-        ModelError: a decoder, an encoder-decoder, or an architecture that nobody has described yet.
+        ModelError: a decoder, an encoder-decoder, or an unknown architecture.
     """
     name = config.model_type
     if config.is_encoder_decoder:
@@ -236,18 +236,18 @@ def spec_of(config: PreTrainedConfig) -> BackboneSpec:
     if getattr(config, "is_decoder", False):
         raise ModelError(
             f"expected an encoder, got {name!r} as a decoder (is_decoder is true, so that a token sees only "
-            "what stands left of it): set config.is_decoder to false if the weights are an encoder's"
+            "the tokens before it): set config.is_decoder to false if the weights are an encoder's"
         )
     if name in SPECS:
         return SPECS[name]
     if _generates(name):
         raise ModelError(f"expected an encoder, got {name!r}, a decoder that generates text: try 'minilm-l6'")
-    known = unknown_name("encoder architecture", name, SPECS)
-    raise ModelError(f"{known}. {_HOW_TO_ADD.format(name=name)}")
+    message = unknown_name("encoder architecture", name, SPECS)
+    raise ModelError(f"{message}. {_HOW_TO_ADD.format(name=name)}")
 
 
 def _generates(model_type: str) -> bool:
-    """Whether the library knows an architecture as a text generator only."""
+    """Whether the library has an architecture as a text generator only."""
     from transformers.models.auto import modeling_auto
 
     generators = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -29,7 +29,8 @@ from offramp.bench.training_memory import peak_activation_bytes, peak_held_bytes
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 from offramp.training.options import TrainingOptions, uses_bf16
-from offramp.training.run import Stage, arguments, encoded, stages_of, trainer_of
+from offramp.training.run import encoded
+from offramp.training.stages import Stage, arguments, stages_of, trainer_of
 from offramp.training.strategies import make_strategy
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
@@ -170,16 +171,16 @@ def _timed(trainer: Trainer) -> float:
 def _strategy(
     name: str, model: SegmentedModel, rows: EncodedDataset, options: TrainingOptions, seed: int, folder: Path
 ) -> Round:
-    """A round of a strategy: a few steps of each of its parts; of phases, the slowest counts."""
+    """A round of a strategy: a few steps of each of its stages; of phases, the slowest counts."""
     strategy = make_strategy(name, **options.strategy_options)
-    parts = stages_of(model, strategy)
+    stages = stages_of(model, strategy)
 
     def seconds(stage: Stage) -> float:
         return _timed(trainer_of(stage, rows, strategy, options, seed, folder, model))
 
     if strategy.trains_alone:
-        return lambda: sum(seconds(stage) for stage in parts)
-    return lambda: max(seconds(stage) for stage in parts)
+        return lambda: sum(seconds(stage) for stage in stages)
+    return lambda: max(seconds(stage) for stage in stages)
 
 
 class _PlainTrainer(Trainer):

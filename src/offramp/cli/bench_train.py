@@ -52,7 +52,7 @@ def bench_train(
     limit_threads(threads)
     from offramp._core.environment import usable_cores
     from offramp.bench.training_steps import bench_training
-    from offramp.training.untrained import untrained_model
+    from offramp.training.run import untrained_model
 
     started = datetime.now(UTC)
     texts = reading.load(data)

@@ -1,4 +1,4 @@
-"""`offramp data`: what there is, and what a data set looks like once read."""
+"""`offramp data`: list the packaged sets, or show one data set."""
 
 from __future__ import annotations
 

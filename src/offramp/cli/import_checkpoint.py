@@ -20,20 +20,20 @@ def import_checkpoint(
     max_length: int | None = None,
     json: bool = False,
 ) -> None:
-    """Import a checkpoint that DeeBERT, PABEE or ElasticBERT code wrote: same logits, an exit behind every layer.
+    """Import a checkpoint of DeeBERT, PABEE or ElasticBERT code: the same logits, an exit after every layer.
 
-    For example `offramp import sst2-deebert --layout deebert --labels negative positive --output runs/deebert`. What
-    comes out is tuned, evaluated, attacked and exported like a model that `offramp train` wrote.
+    For example `offramp import sst2-deebert --layout deebert --labels negative positive --output runs/deebert`. The
+    result is tuned, evaluated, attacked and exported like a model of `offramp train`.
 
     Args:
         checkpoint: folder with config.json, and model.safetensors or pytorch_model.bin.
         layout: the code that wrote it: deebert (BERT, RoBERTa), pabee (BERT, ALBERT) or elasticbert.
-        output: folder of the model; it must be new or empty.
+        output: folder of the model, new or empty.
         labels: class names in the order of the outputs, as your data calls them; by default those in config.json.
-        order: the same names in the order that your data has, where that differs: MNLI's mostly does.
-        tokenizer: packaged encoder, folder or hub id to take the tokenizer from, where the checkpoint has none.
-        last_exit: of deebert, the head of the last exit: the classifier, or the last off-ramp (highway), which its
-            training leaves out.
+        order: the same names in the order of your data, where it differs, as for MNLI.
+        tokenizer: packaged encoder, folder or hub id with the tokenizer, where the checkpoint has none.
+        last_exit: of deebert, the head of the last exit: the classifier, or the last off-ramp (highway), which DeeBERT
+            does not train.
         max_length: longest input in tokens.
         json: print one JSON object on stdout.
     """

@@ -29,13 +29,13 @@ def train(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Train a multi-exit classifier. A run that was stopped goes on when the same command is given again.
+    """Train a multi-exit classifier. The same command resumes a stopped run.
 
     For example `offramp train movies --strategy sweet --exits 1 2 4 6 --output runs/sweet`.
 
     Args:
         data: a packaged set, a GLUE task or folder, your own file, or a hub name; see `offramp data`.
-        output: folder for the model and its record.
+        output: folder of the model and its record.
         backbone: a packaged encoder (minilm-l6, mpnet-base, minilm-l3), a folder, or a hub name.
         exits: layers to leave after, counted from 1; by default a sixth, a third, two thirds, and the last.
         strategy: joint (Early-Exit), sweet (each exit has its own layers), multi_model (separate classifiers),
@@ -45,8 +45,8 @@ def train(
         gates: give each exit a learned gate, for the criterion `learned`.
         max_length: longest input in tokens; by default 256.
         training: how to fine-tune.
-        conflict_steps: steps after which to measure the conflict between the exits' gradients, such as 0 60 120;
-            goes to `conflict` in the output folder, as from `offramp conflict`.
+        conflict_steps: steps after which to measure the conflict between the exits' gradients, such as 0 60 120; the
+            results go to `conflict` in the output folder, as from `offramp conflict`.
         reading: how to read the data.
         threads: CPU threads.
         json: print one JSON object on stdout.
@@ -54,7 +54,7 @@ def train(
     limit_threads(threads)
     found = reading.load(data)
     from offramp.training.run import train as fit
-    from offramp.training.untrained import untrained_model
+    from offramp.training.run import untrained_model
 
     model = untrained_model(
         strategy, backbone, exits, found, pooling=pooling, gates=gates, max_length=max_length, seed=seed

@@ -1,4 +1,4 @@
-"""CSV, TSV, JSON, JSON Lines and Parquet: one file, or a file for each split."""
+"""Read CSV, TSV, JSON, JSON Lines and Parquet: one file, or a file for each split."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def read_file(path: Path) -> Table:
         path: a .csv, .tsv, .jsonl (.ndjson), .json or .parquet file; text is UTF-8.
 
     Returns:
-        All its columns.
+        All columns.
 
     Raises:
-        DataError: empty, not UTF-8, malformed, a column twice, no rows, or an unknown suffix.
+        DataError: an unknown suffix, or a file that is empty, malformed, not UTF-8, or has no row or a column twice.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -43,22 +43,22 @@ def read_file(path: Path) -> Table:
 
 
 def split_files(folder: Path) -> dict[str, Path]:
-    """Split name to file, for the files of a folder that are named for a split."""
-    found: dict[str, Path] = {}
+    """Split name to file, for the files of a folder that are named after a split."""
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         split = SPLIT_NAMES.get(path.stem.lower())
         if split is None or path.suffix.lower() not in READERS or not path.is_file():
             continue
-        if split in found:
+        if split in files:
             raise DataError(
-                f"{folder}: both {found[split].name} and {path.name} could be {split}; keep one of them"
+                f"{folder}: both {files[split].name} and {path.name} could be {split}; keep one of them"
             )
-        found[split] = path
-    return found
+        files[split] = path
+    return files
 
 
 def named_splits(splits: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with each split under its one name; names that are no split are an error."""
+    """The mapping with each split under its standard name; any other name is an error."""
     named: dict[str, Any] = {}
     for name, value in splits.items():
         split = SPLIT_NAMES.get(name.lower())
@@ -95,7 +95,7 @@ def _read_csv(path: Path) -> Table:
 
 
 def _read_tsv(path: Path) -> Table:
-    """Tab-separated; quotes are quoting only where every field that opens with one also closes with one."""
+    """Tab-separated; quotes count only where every field that opens with one also ends with one."""
     text = read_text(path)
     lines = [line.removesuffix("\r").split("\t") for line in text.split("\n") if line not in ("", "\r")]
     ragged = len({len(line) for line in lines}) > 1
@@ -110,13 +110,13 @@ def _parse_delimited(path: Path, text: str, delimiter: str) -> Table:
     import pyarrow as pa
     from pyarrow import csv
 
-    data = f"{text}\n".encode()  # pyarrow sees no header in a lone line without an end
+    data = f"{text}\n".encode()  # pyarrow finds no header in a single line without an end
     width = text.count(delimiter, 0, text.find("\n") if "\n" in text else None) + 1
     types = {f"f{i}": pa.string() for i in range(width)}
     try:
         table = csv.read_csv(
             pa.BufferReader(data),
-            # One block: a row may be longer than the usual block.
+            # One block: a row may be longer than the default block.
             read_options=csv.ReadOptions(block_size=len(data) + 1, autogenerate_column_names=True),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(column_types=types),

@@ -21,36 +21,36 @@ _SPLITS = {
     "msr_paraphrase_test.txt": "test",
     "test.tsv": "test",
 }
-_BAD_SHARE = 0.01  # QQP has a few broken lines; more than this is another layout
+_BAD_SHARE = 0.01  # QQP has a few broken lines; a larger share means another layout
 
 
 def find_task_folder(root: Path, task: str) -> Path | None:
-    """The folder of a task inside a folder of tasks, by its usual name in any spelling."""
-    known = {plain_name(GLUE[task].folder), plain_name(task)}
+    """The folder of a task inside a folder of tasks, under its usual name in any spelling."""
+    names = {plain_name(GLUE[task].folder), plain_name(task)}
     if not root.is_dir():
         return None
-    return next((p for p in sorted(root.iterdir()) if p.is_dir() and plain_name(p.name) in known), None)
+    return next((p for p in sorted(root.iterdir()) if p.is_dir() and plain_name(p.name) in names), None)
 
 
 def default_folder(task: str) -> Path | None:
-    """Where a task lies when no folder is named: in $OFFRAMP_GLUE, then in ./glue; None where it does not."""
+    """The default folder of a task: in $OFFRAMP_GLUE, else in ./glue; None where neither has it."""
     roots = [Path(os.environ["OFFRAMP_GLUE"])] if os.environ.get("OFFRAMP_GLUE") else []
-    found = (find_task_folder(root.expanduser(), task) for root in [*roots, Path("glue")])
-    return next((folder for folder in found if folder is not None), None)
+    folders = (find_task_folder(root.expanduser(), task) for root in [*roots, Path("glue")])
+    return next((folder for folder in folders if folder is not None), None)
 
 
 def task_named(name: str) -> Task:
-    """The GLUE task of that name in any spelling, or a `DataError` with the near miss."""
+    """The GLUE task of a name in any spelling, or a `DataError` with the near miss."""
     if plain_name(name) not in GLUE:
         raise DataError(unknown_name("GLUE task", name, GLUE))
     return GLUE[plain_name(name)]
 
 
 def looks_like_glue(folder: Path, task: str | None = None) -> bool:
-    """Whether files are named as in GLUE: a dev file, or a train file of a known task."""
+    """Whether the files have GLUE's names: a dev file, or a train file of a known task."""
     files = {path.name for path in folder.iterdir()}
-    known = task is not None or _from_folder(folder) is not None
-    return bool(files & {"dev.tsv", "dev_matched.tsv"}) or (known and "train.tsv" in files)
+    named = task is not None or _from_folder(folder) is not None
+    return bool(files & {"dev.tsv", "dev_matched.tsv"}) or (named and "train.tsv" in files)
 
 
 def read_glue(folder: Path, task: str | None = None) -> Source | None:
@@ -61,10 +61,10 @@ def read_glue(folder: Path, task: str | None = None) -> Source | None:
         task: its name; by default taken from the folder's name, else from the columns and labels.
 
     Returns:
-        The source, or None where neither name nor columns are those of a GLUE task.
+        The source, or None where neither the name nor the columns are those of a GLUE task.
 
     Raises:
-        DataError: no such file, or one that is empty, not UTF-8, or has other columns than the task's.
+        DataError: no file, or a file that is empty, not UTF-8, or has other columns than the task's.
     """
     files = {name: folder / name for name in _SPLITS if (folder / name).is_file()}
     labelled = next((path for name, path in files.items() if _SPLITS[name] != "test"), None)
@@ -88,9 +88,9 @@ def _from_folder(folder: Path) -> Task | None:
 
 
 def _from_content(path: Path) -> Task | None:
-    """The task whose columns and label values the file has; of several, the one with most columns."""
+    """The task whose columns and label values the file has; of several, the task with most columns."""
     lines = _lines(path)[:1000]
-    found = []
+    candidates = []
     for task in GLUE.values():
         header, rows = _header(lines, task)
         if not all(column in header for column in task.columns):
@@ -98,10 +98,10 @@ def _from_content(path: Path) -> Task | None:
         at = header.index(task.label)
         values = {row[at] for row in rows if len(row) > at}
         if not task.labels or values <= set(task.values or task.labels):
-            found.append(task)
-    if not found:
+            candidates.append(task)
+    if not candidates:
         return None
-    best = max(found, key=lambda task: len(task.columns))
+    best = max(candidates, key=lambda task: len(task.columns))
     _LOG.info("%s: read as GLUE task %s, by its columns", path, best.name)
     return best
 
@@ -136,6 +136,6 @@ def _header(lines: list[list[str]], task: Task) -> tuple[list[str | int], list[l
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """All lines, cut at tabs. Only line feeds end a line: texts hold other separators."""
+    """All lines, cut at tabs. Only line feeds end a line, since texts hold other separators."""
     lines = [line.removesuffix("\r").split("\t") for line in read_text(path).split("\n")]
     return [line for line in lines if line != [""]]

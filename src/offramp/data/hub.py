@@ -21,16 +21,16 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path) -> dict[str, Table]:
-    """Split name to table; one nameless data set is "train".
+    """Split name to table; a single data set without a name is "train".
 
     Raises:
-        DataError: the folder is not whole.
+        DataError: the folder is incomplete.
     """
     datasets = _library()
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # the library raises what its readers raise
-        raise DataError(f"{folder}: not a whole data set saved by `save_to_disk` ({error})") from error
+    except Exception as error:  # the errors of the library's readers
+        raise DataError(f"{folder}: no complete data set saved by `save_to_disk` ({error})") from error
     return _tables(loaded, str(folder))
 
 
@@ -39,16 +39,16 @@ def read_hub(name: str, config: str | None) -> dict[str, Table]:
 
     Args:
         name: "owner/name".
-        config: the data set's configuration, such as a GLUE task; None for the only one.
+        config: the data set's configuration, such as a GLUE task; None where there is only one.
 
     Raises:
-        DataError: offline, no such data set, or it needs a configuration.
+        DataError: offline, unknown data set, or a configuration is needed.
     """
     datasets = _library()
     try:
         with hub():
             loaded = datasets.load_dataset(name, config)
-    except Exception as error:  # offline, missing, gated, broken: as many types as causes
+    except Exception as error:  # offline, missing, gated or broken: each cause has its own type
         where = f"{name}:{config}" if config else name
         raise DataError(
             f"cannot load {where} from the hub ({type(error).__name__}: {str(error)[:300]}). Offline, give a "

@@ -1,4 +1,4 @@
-"""From labels as the source says them to class indices, or to numbers for regression."""
+"""Turn the labels of a source into class indices, or into numbers for regression."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """How labels are read.
+    """How to read labels.
 
     Attributes:
         kind: classification or regression.
@@ -39,32 +39,32 @@ class LabelScheme:
 
 
 def canonical(value: Any) -> str:
-    """One spelling for a label, whatever type the source gave it: 1, 1.0 and "1" are the same class."""
+    """One spelling for a label of any type: 1, 1.0 and "1" are the same class."""
     text = str(value).strip()
     return text.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
 
 
 def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
-    """The scheme that the task or the source states, or else what the training labels look like.
+    """The scheme of the task or the source, or one guessed from the training labels.
 
     Raises:
-        DataError: no label at all, one class only, nearly as many classes as rows, or `kind` does not fit.
+        DataError: no label, nearly as many classes as rows, or a `kind` that does not fit.
     """
     if source.task is not None:
         return _task_scheme(source.task, kind)
     if source.classes and kind != "regression":
         return LabelScheme("classification", source.classes, _index(source.classes))
-    found = {canonical(value) for value in set(train.label) if not is_missing(value)}
-    if not found:
+    names_seen = {canonical(value) for value in set(train.label) if not is_missing(value)}
+    if not names_seen:
         raise DataError(f"{train.where}: no row has a label")
-    if kind == "regression" or (kind is None and _looks_real(found)):
+    if kind == "regression" or (kind is None and _looks_real(names_seen)):
         return LabelScheme("regression")
-    if len(found) > 100 and len(found) > len(train.label) / 2:
+    if len(names_seen) > 100 and len(names_seen) > len(train.label) / 2:
         raise DataError(
-            f"{train.where}: {len(found)} different labels in {len(train.label)} rows are not classes: "
+            f"{train.where}: {len(names_seen)} different labels in {len(train.label)} rows are not classes: "
             "choose another label column, or kind='regression' for numbers"
         )
-    names = tuple(sorted(found, key=_class_order))
+    names = tuple(sorted(names_seen, key=_class_order))
     return LabelScheme("classification", names, _index(names))
 
 
@@ -74,17 +74,17 @@ def _index(names: Sequence[str]) -> dict[str, int]:
 
 
 def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Labels as numbers, and which rows have one.
+    """Labels as numbers, and the rows that have one.
 
     Args:
         rows: one split.
         scheme: how to read its labels.
 
     Returns:
-        `(rows,)` int64 class indices or float64 values (0 where there is none), and `(rows,)` bool.
+        `(rows,)` int64 class indices or float64 values (0 for a missing label), and `(rows,)` bool.
 
     Raises:
-        DataError: a label is no class of the scheme, no number, or out of bounds.
+        DataError: a label that is no class of the scheme, no number, or out of bounds.
     """
     read = (
         _number_reader(scheme, rows.where)
@@ -92,15 +92,15 @@ def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArra
         else _class_reader(scheme, rows.where)
     )
     value_of = {value: read(value) for value in set(rows.label) if not is_missing(value)}
-    known = np.array([not is_missing(value) for value in rows.label], dtype=bool)
+    labelled = np.array([not is_missing(value) for value in rows.label], dtype=bool)
     dtype = np.float64 if scheme.kind == "regression" else np.int64
-    if missing := int((~known).sum()):
+    if missing := int((~labelled).sum()):
         _LOG.warning("%s: %d rows without a label dropped", rows.where, missing)
-    return np.array([value_of.get(value, 0) for value in rows.label], dtype=dtype), known
+    return np.array([value_of.get(value, 0) for value in rows.label], dtype=dtype), labelled
 
 
 def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str) -> None:
-    """Raise `DataError` where there is nothing to learn: one class, or one value."""
+    """Raise `DataError` where there is nothing to learn: a single class or value."""
     distinct = np.unique(labels)
     if len(distinct) > 1:
         return
@@ -112,7 +112,7 @@ def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str
 
 def _task_scheme(task: Task, kind: Kind | None) -> LabelScheme:
     if kind not in (None, task.kind):
-        raise DataError(f"{task.name} is a {task.kind} task, but kind={kind!r} was asked for: leave kind out")
+        raise DataError(f"{task.name} is a {task.kind} task, but kind={kind!r} was given: leave kind out")
     index = {name: i for i, name in enumerate(task.labels)}
     index.update({value: i for i, value in enumerate(task.values)})
     return LabelScheme(task.kind, task.labels, index, task.bounds)
@@ -145,11 +145,11 @@ def _number_reader(scheme: LabelScheme, where: str) -> Any:
 
 
 def _looks_real(labels: Iterable[str]) -> bool:
-    """All numbers, and not all of them whole."""
-    found = list(labels)
-    return all(NUMBER.fullmatch(v) for v in found) and not all(_INTEGER.fullmatch(v) for v in found)
+    """Whether all are numbers, and not all are whole."""
+    names = list(labels)
+    return all(NUMBER.fullmatch(v) for v in names) and not all(_INTEGER.fullmatch(v) for v in names)
 
 
 def _class_order(name: str) -> tuple[int, int, str]:
-    """Whole numbers by value, then everything else by spelling."""
+    """Sort key: whole numbers by value, then everything else by spelling."""
     return (0, int(name), name) if _INTEGER.fullmatch(name) else (1, 0, name)

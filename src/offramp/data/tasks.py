@@ -1,4 +1,4 @@
-"""The task table: where a task keeps its texts and labels, what its classes are called, how it is scored."""
+"""The task table: columns, class names and metrics of each task."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Task:
         name: short name, such as "sst2".
         labels: class names in their official order; empty for regression.
         metrics: names from `offramp.metrics`; the first is the main one.
-        values: what the files say for each class, in the same order; empty where they say the names.
-        text: column of the text; a number where the files have no header.
+        values: spelling of each class in the files, in the same order; empty where the files have the names.
+        text: column of the text; a number for files without a header.
         text_pair: column of the second text, or None.
         label: column of the label.
         folder: usual name of the task's folder.
@@ -35,7 +35,7 @@ class Task:
 
     @property
     def kind(self) -> Kind:
-        """Regression is what has no classes."""
+        """Regression for a task without classes."""
         return "classification" if self.labels else "regression"
 
     @property

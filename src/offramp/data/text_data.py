@@ -1,4 +1,4 @@
-"""What every reader ends in: named splits with known columns, and what is known about the labels."""
+"""Labelled text as every reader returns it: named splits with fixed columns, and facts about the labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class UnknownSplitError(DataError, KeyError):
-    """A split that this data has not; a KeyError too, as the Mapping protocol wants one."""
+    """A split that the data lack; also a KeyError, which the Mapping protocol expects."""
 
     __str__ = Exception.__str__
 
@@ -33,10 +33,10 @@ class TextData(Mapping[str, "Dataset"]):
     """Labelled text in the splits "train", "calibration", "validation" and, where labelled, "test".
 
     Every split has the columns `id` (row number in its source, from 0), `text`, `text_pair` (pairs only) and
-    `label` (class index, or float for regression). No row of train or calibration stands in a later split.
+    `label` (class index, or float for regression). No row of train or calibration is in a later split.
 
     Attributes:
-        name: what was loaded.
+        name: of the source.
         splits: name to `datasets.Dataset`, in memory.
         labels: class names in order; empty for regression.
         kind: "classification" or "regression".
@@ -76,7 +76,7 @@ class TextData(Mapping[str, "Dataset"]):
         """A split, or some of its rows, chosen by `seed`, in their order.
 
         Raises:
-            ConfigError: less than one example is asked for.
+            ConfigError: fewer than one example.
         """
         rows = self[split]
         if examples is None or examples >= len(rows):
@@ -89,11 +89,11 @@ class TextData(Mapping[str, "Dataset"]):
     def subsample(self, n: int, seed: int = 0) -> TextData:
         """The same data with at most `n` training rows; every other split stays as it is.
 
-        Classes keep their shares, each class has a row where `n` allows it, and for one seed a smaller sample
-        is part of every larger one.
+        Classes keep their shares, and each class has a row where `n` allows it. With the same seed, a smaller
+        sample is contained in every larger one.
 
         Args:
-            n: number of training rows; more than there are means all.
+            n: number of training rows; a larger number than there are means all.
             seed: chooses the rows.
 
         Returns:
@@ -106,7 +106,7 @@ class TextData(Mapping[str, "Dataset"]):
             raise DataError(f"expected at least 1 training row, got n={n}")
         table = _arrow(self["train"])
         if n > len(table):
-            _LOG.info("%s: all %d training rows kept, %d were asked for", self.name, len(table), n)
+            _LOG.info("%s: all %d training rows kept, %d were requested", self.name, len(table), n)
         labels = table["label"].to_numpy() if self.kind == "classification" else None
         order = stratified_order(len(table), labels, generator(seed, "subsample"))
         rows = np.sort(order[:n])
@@ -115,15 +115,15 @@ class TextData(Mapping[str, "Dataset"]):
     def calibrated_on(self, split: str, seed: int = 0) -> TextData:
         """The same data with half of another split as its calibration split, in place of the one it had.
 
-        For data whose training rows are unlike those to come, as SST-2's, where they are phrases of sentences: a
-        threshold or a scale chosen on them says little of whole sentences. The split keeps its other half.
+        For data whose training rows differ from later ones: those of SST-2 are phrases, and a threshold fitted on
+        phrases does not hold for whole sentences. The split keeps its other half.
 
         Args:
-            split: where the rows come from; neither train nor calibration.
+            split: the split that is halved; neither train nor calibration.
             seed: chooses the half, each class with its share.
 
         Raises:
-            DataError: a split that rows cannot be taken from, or one of fewer than two rows.
+            DataError: train, calibration, or a split of fewer than two rows.
         """
         if split in ("train", "calibration") or len(self[split]) < 2:
             raise DataError(
@@ -132,13 +132,13 @@ class TextData(Mapping[str, "Dataset"]):
         table = _arrow(self[split])
         labels = table["label"].to_numpy() if self.kind == "classification" else None
         order = stratified_order(len(table), labels, generator(seed, "calibrated_on"))
-        parts = {"calibration": order[: len(order) // 2], split: order[len(order) // 2 :]}
-        taken = {name: make_dataset(table.take(np.sort(rows)), self.labels) for name, rows in parts.items()}
+        halves = {"calibration": order[: len(order) // 2], split: order[len(order) // 2 :]}
+        taken = {name: make_dataset(table.take(np.sort(rows)), self.labels) for name, rows in halves.items()}
         return replace(self, splits={**self.splits, **taken})
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of what the examples are: the same rows in any order, from any cache, give the same value.
+    """A hash of the examples: the same rows give the same value, in any order and from any cache.
 
     Args:
         dataset: has `text`, and maybe `text_pair` and `label`; `id` does not count.
@@ -155,20 +155,20 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def overlap(a: Dataset, b: Dataset) -> int:
-    """How many different (text, pair) rows stand in both data sets; labels do not count.
+    """How many different (text, pair) rows are in both data sets; labels do not count.
 
     Args:
         a: a data set with `text`, and maybe `text_pair`.
         b: another.
 
     Returns:
-        Number of different rows that both have.
+        Number of different rows in both.
     """
     return len(_keys(a) & _keys(b))
 
 
 def row_hashes(dataset: Dataset) -> NDArray[np.uint64]:
-    """What tells the rows of a data set without their texts: 64 bits for each different (text, pair), sorted.
+    """Sorted hashes of 64 bits, one for each different (text, pair): they identify rows without their texts.
 
     Args:
         dataset: has `text`, and maybe `text_pair`; labels do not count.
@@ -192,7 +192,7 @@ def make_dataset(table: Any, labels: Sequence[str]) -> Dataset:
 
 
 def _arrow(dataset: Dataset) -> Any:
-    """The rows as an arrow table, whatever format or selection the data set has."""
+    """The rows as an arrow table, for any format or selection of the data set."""
     return dataset.with_format("arrow")[:]
 
 

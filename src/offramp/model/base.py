@@ -1,4 +1,4 @@
-"""What a multi-exit model and a Multi-Model cascade have in common: segments, heads, costs, a tokenizer."""
+"""The base of a multi-exit model and a Multi-Model cascade: segments, heads, FLOPs, saving and loading."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SegmentedModel(PreTrainedModel):
 
     config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
-    trained_on: Rows | None = None  # likewise; None where it is not known
+    trained_on: Rows | None = None  # hashes of the training rows, saved too; None where they are unknown
     policy: Any = None  # the `offramp.Policy` that travels with the weights, or None
 
     @abstractmethod
@@ -121,7 +121,7 @@ class SegmentedModel(PreTrainedModel):
 
     @property
     def reads_padding(self) -> bool:
-        """Whether batch mates of other lengths change a text's answer; see `BackboneSpec`."""
+        """Whether longer texts in the same batch change an answer; see `BackboneSpec`."""
         return spec_of(self.config.backbone).reads_padding
 
     @property
@@ -191,7 +191,7 @@ class SegmentedModel(PreTrainedModel):
         except ModelError as error:
             raise ModelError(
                 f"the costs in the model's config.json are damaged ({error}): remove them there, and they are "
-                "counted anew"
+                "counted again"
             ) from error
 
     def _count_flops(self) -> CostModel:
@@ -199,12 +199,14 @@ class SegmentedModel(PreTrainedModel):
         training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
         self.eval().requires_grad_(False)  # the counter fails on tables that layers are handed (DeBERTa)
         try:
-            parts = fit_polynomial(self._segment_flops, self.max_length).reshape(len(self.exit_layers), 2, 3)
+            coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(
+                len(self.exit_layers), 2, 3
+            )
         finally:
             self.train(training)
             for parameter in tracked:
                 parameter.requires_grad_()
-        return self._add_costs(parts)
+        return self._add_costs(coefficients)
 
     def _segment_flops(self, length: int) -> NDArray[np.float64]:
         """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
@@ -218,7 +220,7 @@ class SegmentedModel(PreTrainedModel):
         return np.array(counts, dtype=np.float64)
 
     @abstractmethod
-    def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
+    def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
         """Cumulative costs from the coefficients `(exits, 2, 3)` of segments and heads."""
 
     def save_pretrained(
@@ -228,7 +230,7 @@ class SegmentedModel(PreTrainedModel):
         policy: SavedPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save config, weights and tokenizer, and a policy, which `offramp.load_model` then gives back.
+        """Save config, weights and tokenizer, and a policy, which `offramp.load_model` returns with the model.
 
         Args:
             save_directory: the folder.
@@ -246,7 +248,7 @@ class SegmentedModel(PreTrainedModel):
         try:
             with quiet():
                 super().save_pretrained(save_directory, *args, **kwargs)
-        except SafetensorError as error:  # the library's own type for whatever the disk says
+        except SafetensorError as error:  # the library's own type for errors of the disk
             raise OfframpError(
                 f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
             ) from error
@@ -259,11 +261,11 @@ class SegmentedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load what `save_pretrained` wrote, or a hub id; `ModelError` where tensors are missing or foreign."""
+        """Load a folder of `save_pretrained` or a hub id; `ModelError` where tensors are missing or foreign."""
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             with quiet():
-                # Sizes that differ are let through here to be refused below, by name.
+                # Tensors of other sizes pass here; below, they are refused by name.
                 loaded: Any = super().from_pretrained(
                     pretrained_model_name_or_path,
                     *args,

@@ -1,4 +1,4 @@
-"""The Multi-Model baseline: separate classifiers of growing depth, run one after another until one is confident."""
+"""The Multi-Model baseline: classifiers of growing depth that run one after another until one is confident."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ class MultiModelConfig(MultiExitConfig):
 
     model_type = "offramp-cascade"
 
-    def __init__(
-        self, **kwargs: Any
-    ) -> None:  # the library gives a config without its own __init__ a dataclass's
+    def __init__(self, **kwargs: Any) -> None:  # without it, the library would make a dataclass's
         super().__init__(**kwargs)
 
     def member(self, k: int) -> MultiExitConfig:
@@ -47,7 +45,7 @@ class MultiModelConfig(MultiExitConfig):
 
 @dataclass(frozen=True)
 class CascadeState:
-    """A batch on its way through the cascade: each member starts again from the inputs."""
+    """A batch in the cascade: each member starts again from the inputs."""
 
     inputs: dict[str, Any]
     reached: BackboneState | None = None
@@ -61,7 +59,7 @@ class CascadeState:
         return replace(self, inputs=inputs, reached=None if self.reached is None else self.reached.take(rows))
 
     def join(self, others: Sequence[Self]) -> Self:
-        """These texts with others of the same padded length behind them; what was reached is done with."""
+        """These texts followed by others of the same padded length; the states of earlier members are dropped."""
         states = (self, *others)
         inputs = {
             name: [torch.cat(tables) for tables in zip(*(s.inputs[name] for s in states), strict=True)]
@@ -72,7 +70,7 @@ class CascadeState:
         return replace(self, inputs=inputs, reached=None)
 
     def detach(self) -> Self:
-        """The state cut from the graph; members share nothing, so only what was reached holds one."""
+        """The state cut from the graph; only the last member's state has a graph."""
         return replace(self, reached=None if self.reached is None else self.reached.detach())
 
 
@@ -80,7 +78,7 @@ class MultiModelForSequenceClassification(SegmentedModel):
     """A cascade of independent classifiers behind the interface of a multi-exit model (SWEET paper, "MM").
 
     Member k is the first `exits[k]` layers of the encoder with one exit. Leaving at exit k costs all members up
-    to k, since each one starts from the text again.
+    to k, since each starts from the text again.
     """
 
     config_class = MultiModelConfig
@@ -138,7 +136,7 @@ class MultiModelForSequenceClassification(SegmentedModel):
         return cast(MultiExitForSequenceClassification, self.members[k])
 
     def start(self, inputs: Mapping[str, Any]) -> CascadeState:
-        """Nothing runs before the first member."""
+        """The inputs; nothing runs before the first member."""
         return CascadeState(dict(inputs))
 
     def segment(self, k: int, state: CascadeState) -> CascadeState:
@@ -157,6 +155,6 @@ class MultiModelForSequenceClassification(SegmentedModel):
         """One table of token embeddings for each member."""
         return [self.member(k).embedding_tables()[0] for k in range(len(self.members))]
 
-    def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
-        members = parts.sum(axis=1)
+    def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
+        members = coefficients.sum(axis=1)
         return CostModel(np.cumsum(members, axis=0), members[-1])

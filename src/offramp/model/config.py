@@ -1,4 +1,4 @@
-"""Configuration of a multi-exit classifier: the backbone's own config, and what stands on it."""
+"""Configuration of a multi-exit classifier: the backbone's own config, and the exits."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class MultiExitConfig(PretrainedConfig):
 
     Args:
         backbone_config: the encoder's own config, as a dict or an object; its depth is the last exit layer.
-        exits: backbone layers after which an exit sits, counted from 1, increasing.
+        exits: backbone layers with an exit after them, counted from 1, increasing.
         pooling: how an exit reads a hidden state: `mean` over the tokens, the `first` token, or a `pooler`
             (dense + tanh on the first token) per exit.
         gates: whether each exit carries a learned gate (SWEET paper, "LTE").
         kind: `classification` or `regression` (one output).
         classifier_dropout: dropout before each exit's classifier.
-        max_tokens: longest input; longer texts are cut, and the cut is counted.
+        max_tokens: longest input; longer texts are cut and counted.
         strategy: the training strategy that made the weights, "" before training.
         criterion: exit criterion of the policy that travels with the weights, "" without one.
-        costs: coefficients of the FLOPs polynomial (see `offramp.costs`), filled in when first counted.
+        costs: coefficients of the FLOPs polynomial (see `offramp.costs`), counted once.
     """
 
     model_type = "offramp"
@@ -97,7 +97,7 @@ class MultiExitConfig(PretrainedConfig):
                 "the config names no backbone (backbone_config['model_type']): this is no offramp model"
             )
         config = AutoConfig.for_model(model_type, **stored)
-        # "sdpa" is what the library sets where nobody asked; not every encoder has it, so the encoder chooses then.
+        # "sdpa" is the library's default, but not every encoder has it: the encoder then chooses.
         if self._attn_implementation not in (None, "sdpa"):
             config._attn_implementation = self._attn_implementation
         return config

@@ -1,4 +1,4 @@
-"""Texts to token ids: one place for truncation, pairs and odd characters."""
+"""Turn texts into token ids: truncation, pairs and odd characters."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class TextEncoder:
 
     @classmethod
     def of(cls, model: SegmentedModel) -> TextEncoder:
-        """The encoder of a model; `ModelError` where it came without a tokenizer."""
+        """The encoder of a model; `ModelError` where it has no tokenizer."""
         if model.tokenizer is None:
             raise ModelError("the model has no tokenizer: set model.tokenizer to the one of its backbone")
         return cls(model.tokenizer, model.max_length)
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Encoding]:
-        """One dict a text: lists of ints under the model's input names."""
+        """One dict for each text: lists of ints by the model's input names."""
         return self.encode(texts, pairs)[0]
 
     def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> tuple[list[Encoding], int]:
-        """The encodings, and how many texts were cut."""
+        """The encodings, and the number of texts that were cut."""
         first, second = read_texts(texts, pairs)
         if not first:
             return [], 0
@@ -52,13 +52,13 @@ class TextEncoder:
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
 
     def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
-        """Tokens of each text, special ones included, were nothing cut away."""
+        """Tokens of each text without a cut, special ones included."""
         second = None if pairs is None else list(map(clean_text, pairs))
         batch = self.tokenizer(list(map(clean_text, texts)), second, truncation=False, verbose=False)
         return [len(ids) for ids in batch["input_ids"]]
 
     def dataset(self, dataset: Any) -> tuple[list[Encoding], int]:
-        """The encodings of a dataset with columns `text` and, for pairs, `text_pair`; how many were cut."""
+        """The encodings of a data set with columns `text` and, for pairs, `text_pair`; the number that were cut."""
         if "text" not in dataset.column_names:
             raise DataError(
                 f"expected a column 'text', found {dataset.column_names}: load it with offramp.load_data"
@@ -68,7 +68,7 @@ class TextEncoder:
 
     @property
     def pad_values(self) -> dict[str, int]:
-        """What each input is padded with."""
+        """The padding value of each input."""
         return {
             "input_ids": self.tokenizer.pad_token_id or 0,
             "attention_mask": 0,

@@ -1,4 +1,4 @@
-"""What stands at an exit: norm (where the backbone needs one), pooling, classifier, learned gate."""
+"""The head of an exit: norm (where the backbone needs one), pooling, classifier, learned gate."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Pooler(nn.Module):
 
 
 def first_token(hidden: Tensor, mask: Tensor) -> Tensor:
-    """State of the first token that is no padding, `(batch, dim)`: right under padding on either side."""
+    """State of the first token that is no padding, `(batch, dim)`, for padding on either side."""
     index = mask.to(torch.int64).argmax(dim=1)
     return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
 
 def mean_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean state over the tokens that are no padding, `(batch, dim)`."""
+    """Mean state over the tokens without padding, `(batch, dim)`."""
     weights = mask.to(hidden.dtype).unsqueeze(-1)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 class ExitHead(nn.Module):
-    """Reads a hidden state `(batch, length, dim)`; answers with logits `(batch, classes)` and a gate `(batch,)`.
+    """Turns a hidden state `(batch, length, dim)` into logits `(batch, classes)` and a gate `(batch,)`.
 
     Args:
         hidden_size: width of the backbone.
@@ -68,7 +68,7 @@ class ExitHead(nn.Module):
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """`(batch, length, dim)` and mask `(batch, length)` → `(batch, dim)`."""
         if self.pooling == "mean":
-            # A mean of tokens that are normed one by one: pre-norm encoders carry a few huge dimensions.
+            # The norm comes before the mean: pre-norm encoders have a few huge dimensions.
             return mean_tokens(self.norm(hidden), mask)
         first = self.norm(first_token(hidden, mask))
         return first if self.pooler is None else self.pooler(first)

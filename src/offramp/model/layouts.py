@@ -1,4 +1,4 @@
-"""How released early-exit code names the parts of a classifier in its state dict. Data alone."""
+"""The names of a classifier's modules in the state dicts of released early-exit code, as data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LastExit = Literal["classifier", "highway"]
 
 @dataclass(frozen=True)
 class Layout:
-    """One code base's names. `{encoder}` stands for the encoder's prefix, `{exit}` for an exit counted from 0,
-    `{pooler}` for the path of the encoder's own pooler.
+    """The names of one code base. `{encoder}` is the encoder's prefix, `{exit}` an exit counted from 0, `{pooler}` the
+    path of the encoder's own pooler.
 
     Attributes:
-        encoders: prefix of the encoder's names, and the architecture behind it.
+        encoders: prefix of the encoder's names, to its architecture.
         pooler: the dense layer that reads the first token at an exit; a tanh follows it.
-        classifier: the linear layer behind that.
-        final: pooler and classifier of the model itself, where these are not the last exit's.
+        classifier: the linear layer after it.
+        final: pooler and classifier of the model itself, where they are not those of the last exit.
     """
 
     encoders: dict[str, str]
@@ -33,11 +33,11 @@ class Layout:
         return self._path(self.pooler, encoder, exit), self._path(self.classifier, encoder, exit)
 
     def final_head(self, encoder: str) -> tuple[str, str] | None:
-        """Paths of the model's own pooler and classifier, where there are such."""
+        """Paths of the model's own pooler and classifier, or None."""
         return None if self.final is None else (self._path(self.final[0], encoder), self.final[1])
 
     def encoder_of(self, keys: Collection[str]) -> str | None:
-        """Prefix of the encoder in a state dict, or None where that is in another layout."""
+        """Prefix of the encoder in a state dict, or None for another layout."""
         for encoder in self.encoders:
             if all(f"{path}.weight" in keys for path in self.head(encoder, 0)):
                 return encoder
@@ -48,8 +48,8 @@ class Layout:
 
 
 LAYOUTS: dict[str, Layout] = {
-    # Xin et al. 2020 (arXiv 2004.12993). An off-ramp ("highway") behind every layer, the last one included, and
-    # beside that one the classifier that BERT or RoBERTa was fine-tuned with.
+    # Xin et al. 2020 (arXiv 2004.12993). An off-ramp ("highway") after every layer, the last included, and the
+    # classifier with which BERT or RoBERTa was fine-tuned.
     "deebert": Layout(
         encoders={"bert": "bert", "roberta": "roberta"},
         pooler="{encoder}.encoder.highway.{exit}.pooler.dense",

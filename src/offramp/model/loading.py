@@ -1,4 +1,4 @@
-"""Load whatever offramp saved, or a hub id, without naming its class."""
+"""Load a model that offramp saved, of either class."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ for _config in (MultiExitConfig, MultiModelConfig):
 
 
 def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
-    """The multi-exit model or cascade at a folder or hub id, in evaluation mode, with its tokenizer.
+    """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with its tokenizer.
+
+    It has no policy; `offramp.load_model` adds it.
 
     Args:
         source: the folder that training or an import wrote, or a hub id.
-        device: where it is put: a device as torch names it, or `auto`, the accelerator if torch has one here.
+        device: a device as torch names it, or `auto` for the accelerator where torch has one here.
 
     Raises:
-        ModelError: nothing there, another kind of model, or missing / foreign / corrupt tensors.
+        ModelError: nothing found, another kind of model, or missing, foreign or corrupt tensors.
         ConfigError: no such device here.
     """
-    place = named_device(device)
+    target = named_device(device)
     folder = Path(source)
     is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
     if not folder.exists() and not is_hub_id:
@@ -61,7 +63,7 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         )
     with hub():
         model = CLASSES[config.model_type].from_pretrained(str(folder)).eval()
-    model.to(place)
+    model.to(target)
     return model
 
 
@@ -71,5 +73,5 @@ def named_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has a type of its own
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has its own type
         raise ConfigError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error

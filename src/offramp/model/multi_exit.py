@@ -1,4 +1,4 @@
-"""One encoder with an exit after some of its layers."""
+"""An encoder with exits after some of its layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["MultiExitForSequenceClassification", "MultiExitOutput"]
 
 
 def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: Any) -> int:
-    """The maximum length asked for, or the default; `ModelError` beyond what encoder and tokenizer take."""
+    """The requested or default maximum length; `ModelError` beyond the limit of encoder and tokenizer."""
     positions = getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH)
-    if spec_of(encoder.config).positions_from_ids:  # these count from behind the padding token's id
+    if spec_of(encoder.config).positions_from_ids:  # these count from the id after the padding token's
         positions -= (Backbone(encoder).word_embeddings.padding_idx or 0) + 1
     limit = min(positions, tokenizer.model_max_length)
     if max_length is None:
@@ -38,8 +38,8 @@ def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: An
 class MultiExitForSequenceClassification(SegmentedModel):
     """A text classifier that can leave after any of its exit layers.
 
-    Every exit has its own pooling, classifier and, where asked for, learned gate. The encoder is the library's own
-    class, cut to the last exit layer.
+    Every exit has its own pooling, classifier and, optionally, learned gate. The encoder is the library's own class,
+    cut to the last exit layer.
 
     Args:
         config: a `MultiExitConfig`; `from_backbone` makes one from a pretrained encoder.
@@ -50,9 +50,9 @@ class MultiExitForSequenceClassification(SegmentedModel):
         check_exits(config.exits, config.backbone.num_hidden_layers)
         self.backbone = AutoModel.from_config(config.backbone)
         spec = spec_of(config.backbone)
-        if spec.pooler is not None:  # each exit has a pooler of its own
+        if spec.pooler is not None:  # each exit has its own pooler
             setattr(self.backbone, spec.pooler.split(".")[0], None)
-        self.driver = Backbone(self.backbone)  # no module: it owns no parameters
+        self.driver = Backbone(self.backbone)  # no module, since it has no parameters
         heads = [
             ExitHead(
                 int(config.backbone.hidden_size),
@@ -89,11 +89,11 @@ class MultiExitForSequenceClassification(SegmentedModel):
             kind: `classification` or `regression`.
             pooling: `mean`, `first` or `pooler`; by default the backbone's.
             gates: whether each exit carries a learned gate.
-            max_length: longest input in tokens, special tokens included; by default 256 or what the encoder takes.
+            max_length: longest input in tokens, special tokens included; by default 256 or the encoder's limit.
             seed: for the weights of the heads.
 
         Raises:
-            ModelError: unknown encoder, exit layers that do not fit it, or gates for regression.
+            ModelError: an unknown encoder, exit layers that do not fit it, or gates for regression.
         """
         encoder, tokenizer = load_backbone(backbone)
         depth = encoder.config.num_hidden_layers
@@ -123,7 +123,7 @@ class MultiExitForSequenceClassification(SegmentedModel):
         names = [str(i) for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
         if kind == "regression" and gates:
             raise ModelError(
-                "a gate says whether an exit's class is right, and scores have none: leave gates out"
+                "a gate predicts whether an exit's class is right, and scores have no class: leave gates out"
             )
         if kind == "regression":
             names = ["score"]
@@ -180,6 +180,6 @@ class MultiExitForSequenceClassification(SegmentedModel):
         """The one table of token embeddings."""
         return [self.backbone.get_input_embeddings()]
 
-    def _add_costs(self, parts: NDArray[np.float64]) -> CostModel:
-        segments, heads = parts[:, 0], parts[:, 1]
+    def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
+        segments, heads = coefficients[:, 0], coefficients[:, 1]
         return CostModel(np.cumsum(segments + heads, axis=0), segments.sum(axis=0) + heads[-1])

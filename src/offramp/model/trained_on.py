@@ -1,4 +1,4 @@
-"""The rows that a model was trained on, remembered beside its weights, so that nothing is reported on them."""
+"""The rows that a model was trained on, saved with its weights, so that no report uses them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from offramp.data import row_hashes
 _LOG = logging.getLogger(__name__)
 
 FILE = "trained_on.npy"
-CHANCE = 0.01  # so many rows of a split may stand in foreign data too; they move a score by a point at most
+CHANCE = 0.01  # share of rows that other data may have in common; they change a score by a point at most
 
-Rows = NDArray[np.uint64]  # see `row_hashes`: no text can be read from it
+Rows = NDArray[np.uint64]  # see `row_hashes`: no text can be recovered
 
 
 def save_rows(folder: str | Path, rows: Rows) -> None:
@@ -26,7 +26,7 @@ def save_rows(folder: str | Path, rows: Rows) -> None:
 
 
 def load_rows(folder: str | Path) -> Rows | None:
-    """The rows in a model's folder; None where it tells none, or is no folder here.
+    """The rows in a model's folder; None without such a file or folder.
 
     Raises:
         ModelError: the file is damaged.
@@ -36,34 +36,34 @@ def load_rows(folder: str | Path) -> Rows | None:
         return None
     try:
         rows = np.load(path, allow_pickle=False)
-    except Exception as error:  # EOFError, OSError and ValueError, by where the file is damaged
+    except Exception as error:  # EOFError, OSError or ValueError
         raise ModelError(
-            f"{path} cannot be read ({error}): delete it, and nothing is known of the rows trained on"
+            f"{path} cannot be read ({error}): delete it; the training rows are then unknown"
         ) from error
     if rows.dtype != np.uint64 or rows.ndim != 1:
-        raise ModelError(f"{path} holds something else than hashes of rows: delete it, or train again")
+        raise ModelError(f"{path} holds no hashes of rows: delete it, or train again")
     return np.asarray(rows)
 
 
-def refuse_trained_on(known: Rows | None, rows: Any, what: str) -> None:
-    """Refuse rows that a model was trained on; a few, which foreign data may hold by chance, are told in the log.
+def refuse_trained_on(trained_on: Rows | None, rows: Any, what: str) -> None:
+    """Refuse rows that a model was trained on; a few, which may be chance, are reported in the log.
 
     Args:
-        known: the rows that the model was trained on, or None where that is not known.
-        rows: a data set that is to be measured or calibrated on.
+        trained_on: the rows that the model was trained on, or None where these are unknown.
+        rows: a data set for measuring or calibration.
         what: the name of both, for the message.
 
     Raises:
         DataError: more than 1 % of the rows were trained on.
     """
-    if known is None:
+    if trained_on is None:
         return
     hashes = row_hashes(rows)
-    seen = int(np.isin(hashes, known).sum())
-    told = f"{what}: {seen} of {len(hashes)} rows were trained on"
+    seen = int(np.isin(hashes, trained_on).sum())
+    message = f"{what}: {seen} of {len(hashes)} rows were trained on"
     if seen > CHANCE * len(hashes):
         raise DataError(
-            f"{told}: read the data as for training, with the same --data-seed, or give other data"
+            f"{message}: read the data as for training, with the same --data-seed, or give other data"
         )
     if seen:
-        _LOG.warning("%s; what is measured there is a little too good", told)
+        _LOG.warning("%s; what is measured there is a little too good", message)

@@ -204,43 +204,43 @@ def check_trials(trials: Sequence[Trial]) -> None:
         trial.check()
 
 
-def is_recorded(cell: Trial, output: Path) -> bool:
-    """Whether a cell has been run; `ConfigError` where its folder holds another one."""
-    folder = trial_folder(cell, output)
+def is_recorded(trial: Trial, output: Path) -> bool:
+    """Whether a trial has a record; `ConfigError` if its folder holds another trial."""
+    folder = trial_folder(trial, output)
     if not folder.recorded:
         return False
     stored = read_record(folder.path / FILE_NAME)["config"].get("cell", {})
-    folder.refuse_other(stored, cell.to_dict())
+    folder.refuse_other(stored, trial.to_dict())
     return True
 
 
-def trial_folder(cell: Trial, output: Path) -> RunFolder:
+def trial_folder(trial: Trial, output: Path) -> RunFolder:
     """The folder of a trial; its record keeps its settings."""
-    return RunFolder(output / cell.folder, "trial", mark="cell", lock_file=LOCK)
+    return RunFolder(output / trial.folder, "trial", mark="cell", lock_file=LOCK)
 
 
 def run_trial(
-    cell: Trial, output: Path, *, keep_model: bool = False, load: Load | None = None
+    trial: Trial, output: Path, *, keep_model: bool = False, load: Load | None = None
 ) -> Literal["done", "elsewhere"]:
-    """Run and record one cell, unless that has been done or is being done.
+    """Run and record one trial, unless it is recorded or another process runs it.
 
     Args:
-        cell: what to run; one whose process died goes on where it was.
+        trial: what to run; it resumes if its process was killed.
         output: folder of the grid.
-        keep_model: keep what it would delete in the end.
-        load: gives the data of a task; `load_data` by default.
+        keep_model: keep what the trial deletes at its end.
+        load: loads the data of a task; `load_data` by default.
 
     Returns:
-        "done", or "elsewhere" where another process holds the cell.
+        "done", or "elsewhere" if another process runs the trial.
     """
     from offramp.data import load_data
 
     try:
-        with trial_folder(cell, output).lock():
-            if not is_recorded(cell, output):
-                cell.run(output, load or load_data)
+        with trial_folder(trial, output).lock():
+            if not is_recorded(trial, output):
+                trial.run(output, load or load_data)
             if not keep_model:
-                cell.tidy(output)
+                trial.tidy(output)
     except FolderInUseError:
         return "elsewhere"
     return "done"

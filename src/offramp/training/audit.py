@@ -1,4 +1,4 @@
-"""Which exit's loss reaches which parameter: computed from real gradients, not from a table of names."""
+"""Which exit's loss reaches which parameter, computed from real gradients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def gradient_reach(
 ) -> dict[str, tuple[int, ...]]:
     """The shared-parameter audit: for each parameter, the exits (0-based) whose loss reaches it.
 
-    One training step on a small random batch, in which each exit's loss is scaled by zero but one, so that
-    what moves is moved by that exit. Parameters, their gradients and the model's mode are left as they were.
+    For each exit, one training step on a small random batch in which the logits of all other exits are scaled by zero:
+    that exit alone causes the gradients. Parameters, gradients and the model's mode stay the same.
 
     Args:
         model: a multi-exit model or a cascade.
-        strategy: what is audited.
-        moment: the step and phase that are audited, for strategies whose steps differ.
+        strategy: the audited strategy.
+        moment: the audited step and phase, for strategies whose steps differ.
     """
     reach: dict[str, list[int]] = {name: [] for name, _ in model.named_parameters()}
     training = model.training
@@ -47,7 +47,7 @@ def gradient_reach(
 
 
 class _OneExit:
-    """The model with the heads of all other exits muted: their logits carry no gradient worth anything."""
+    """The model with the logits of all other exits scaled by zero."""
 
     def __init__(self, model: SegmentedModel, exit: int) -> None:
         self.model, self.exit = model, exit

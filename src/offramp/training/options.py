@@ -1,4 +1,4 @@
-"""How to fine-tune: options that a command line can offer without loading torch."""
+"""How to fine-tune, without loading torch: a command line offers these options."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TrainingOptions:
 
     Args:
         epochs: passes over the training split.
-        max_steps: stop after so many optimizer steps; 0 means by epochs.
+        max_steps: number of optimizer steps; 0 means that `epochs` decides.
         batch_size: examples a step.
         learning_rate: peak of a linear schedule; by default 1e-4 for encoders up to 512 wide, 5e-5 above.
         warmup: share of the steps that warm up.
         weight_decay: AdamW's.
-        precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on a processor that has it; or
-            `auto`, which is bf16 where the processor or GPU has it.
+        precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware that has it; or `auto`,
+            which is bf16 on such hardware.
         strategy_options: options of the strategy, such as `{"weights": "linear"}` for `joint`.
     """
 
@@ -55,7 +55,7 @@ class TrainingOptions:
             raise ConfigError(unknown_name("precision", self.precision, get_args(Precision)))
 
     def steps(self, examples: int) -> int:
-        """Optimizer steps over so many training examples."""
+        """Optimizer steps for a number of training examples."""
         return self.max_steps or math.ceil(self.epochs * math.ceil(examples / self.batch_size))
 
 

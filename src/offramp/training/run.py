@@ -1,35 +1,72 @@
-"""Train a model with a strategy: resumable, recorded, one call."""
+"""Train a model with a strategy: one call, resumable and recorded."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
-from offramp.data import fingerprint, fitting_labels, row_hashes
+from offramp.data import TextData, fingerprint, fitting_labels, row_hashes
+from offramp.model import MultiExitForSequenceClassification
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
 from offramp.training.folder import last_checkpoint, noted_seconds, save_model
-from offramp.training.options import Precision, TrainingOptions, default_learning_rate, uses_bf16
-from offramp.training.strategies import ONE_PHASE, STRATEGIES, Phase, Strategy, make_strategy, read_options
-from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop, collate
+from offramp.training.options import Precision, TrainingOptions
+from offramp.training.stages import stages_of, trainer_of
+from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
+from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop
 
 RECORD = "train.json"
 DEFAULTS = TrainingOptions()
+
+
+def untrained_model(
+    strategy: str,
+    backbone: str,
+    exits: Sequence[int] | None,
+    data: TextData,
+    *,
+    pooling: str | None = None,
+    gates: bool = False,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> SegmentedModel:
+    """A pretrained encoder with fresh heads: one with several exits, or a cascade where exits train alone.
+
+    Args:
+        strategy: a key of `offramp.training.strategies.STRATEGIES`.
+        backbone: packaged name, folder or hub name.
+        exits: exit layers from 1; None for the backbone's default.
+        data: gives the labels and the kind of task.
+        pooling, gates, max_length, seed: as for `MultiExitForSequenceClassification.from_backbone`.
+
+    Raises:
+        ConfigError: an unknown strategy, before any download.
+        ModelError: as for `from_backbone`.
+    """
+    alone = strategy_class(strategy).trains_alone
+    cls = MultiModelForSequenceClassification if alone else MultiExitForSequenceClassification
+    return cls.from_backbone(
+        backbone,
+        exits,
+        labels=data.labels,
+        kind=data.kind,
+        pooling=pooling,
+        gates=gates,
+        max_length=max_length,
+        seed=seed,
+    )
 
 
 def train(
@@ -140,7 +177,7 @@ def _fit_stages(
 
 
 def _described(model: SegmentedModel, strategy: str, rows: Any, settings: TrainingOptions) -> dict[str, Any]:
-    """All but the seed that decides a run."""
+    """Everything that decides a run, except the seed."""
     return {
         "strategy": strategy,
         "backbone": model.config.backbone.model_type,
@@ -171,36 +208,6 @@ def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
         raise ConfigError(f"a Multi-Model cascade is trained with strategy {separate}, not {strategy.name!r}")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A member of a cascade, or a phase: it has an optimizer and a schedule of its own."""
-
-    name: str
-    model: SegmentedModel
-    seed_offset: int = 0
-    index: int = 0
-    phase: Phase = ONE_PHASE
-
-
-def stages_of(model: SegmentedModel, strategy: Strategy) -> list[Stage]:
-    """The stages of a run, in order."""
-    if isinstance(model, MultiModelForSequenceClassification):
-        return [Stage(f"exit-{depth}", model.member(k), k) for k, depth in enumerate(model.exit_layers)]
-    # Phases see their batches in orders that no other phase or seed has.
-    return [Stage(phase.name, model, 7919 * i, i, phase) for i, phase in enumerate(strategy.phases)]
-
-
-def training_steps(strategy: str, options: TrainingOptions, examples: int) -> int:
-    """Optimizer steps of a run over all phases of its strategy; of a cascade, those of one member."""
-    phases = make_strategy(strategy, **options.strategy_options).phases
-    return sum(_shortened(options, phase.share).steps(examples) for phase in phases)
-
-
-def _shortened(options: TrainingOptions, share: float) -> TrainingOptions:
-    """The options of a phase that takes a share of the epochs or steps."""
-    return replace(options, epochs=options.epochs * share, max_steps=math.ceil(options.max_steps * share))
-
-
 def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
     """The labelled texts of a split as token ids; `DataError` where they do not fit the model."""
     if not len(dataset):
@@ -212,40 +219,17 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
     return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels.tolist())
 
 
-def trainer_of(
-    stage: Stage,
-    data: EncodedDataset,
-    strategy: Strategy,
-    options: TrainingOptions,
-    seed: int,
-    folder: Path,
-    whole: SegmentedModel,
-) -> MultiExitTrainer:
-    """The trainer of one stage of a run."""
-    options = _shortened(options, stage.phase.share)
-    trainer = MultiExitTrainer(
-        model=stage.model,
-        args=arguments(options, seed + stage.seed_offset, folder, stage.model),
-        train_dataset=data,
-        data_collator=partial(collate, TextEncoder.of(whole).pad_values),
-        strategy=strategy,
-        phase=stage.index,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
-    """Train, from the last checkpoint where there is one; `save_last` keeps a finished member from being repeated.
+    """Train, from the last checkpoint if there is one; the seconds over all calls.
 
-    Returns the seconds that the training took, over all calls.
+    `save_last` saves the last step too, so that a finished stage is not repeated.
     """
     checkpoint = last_checkpoint(folder)
     stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except Exception as error:  # each file of a checkpoint has a library and error types of its own
+    except Exception as error:  # each file of a checkpoint has its own library and error types
         if checkpoint is None or stop.began:
             raise
         raise ConfigError(
@@ -257,29 +241,3 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
     if stop.interrupted:
         raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to resume")
     return stop.spent
-
-
-def arguments(options: TrainingOptions, seed: int, folder: Path, model: SegmentedModel) -> TrainingArguments:
-    """Our options as those of the library's trainer."""
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate or default_learning_rate(model.config.backbone.hidden_size),
-        lr_scheduler_type="linear",
-        warmup_steps=min(options.warmup, 1 - 1e-9),  # from 1 on it would be a number of steps
-        weight_decay=options.weight_decay,
-        bf16=uses_bf16(options.precision),
-        use_cpu=not torch.accelerator.is_available(),
-        seed=seed,
-        data_seed=seed,
-        save_strategy="steps",
-        save_steps=10**9,  # SafeStop saves by the clock
-        save_total_limit=1,
-        logging_steps=20,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )

@@ -1,4 +1,4 @@
-"""Gradient surgery: scaling on the way down, and projecting conflicting gradients off each other."""
+"""Gradient surgery: scale gradients on the way down, and project conflicting ones off each other."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
-    """The same values; what comes back to them is multiplied by `factor`."""
+    """The same values, whose gradient is multiplied by `factor`."""
     scaled: Tensor = _ScaleGradient.apply(values, factor)
     return scaled
 
 
 def scale_state(state: BackboneState, factor: float) -> BackboneState:
-    """The same state; all gradients that come back through it are multiplied by `factor`.
+    """The same state, whose gradients are multiplied by `factor`.
 
-    What layers share by construction (relative-position tables) is scaled too: it lies below all exits, like
-    the embeddings.
+    Tables that layers share by construction (relative positions) are scaled too: like the embeddings, they are below
+    all exits.
     """
 
     def scaled(value: Tensor | None) -> Tensor | None:
@@ -53,19 +53,19 @@ def scale_state(state: BackboneState, factor: float) -> BackboneState:
 
 
 def projection_order(exits: int, seed: int, step: int) -> list[list[int]]:
-    """For each exit the others, in the order in which its gradient is projected off theirs."""
+    """For each exit, the other exits in the order in which its gradient is projected off theirs."""
     random = generator(seed, "pcgrad", step)
     return [[int(j) for j in random.permutation(exits) if j != i] for i in range(exits)]
 
 
 def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[int]]) -> list[Tensor | None]:
-    """The sum of all gradients, each first projected off those that it conflicts with.
+    """The sum of all gradients, each projected off those that it conflicts with.
 
     Two gradients are compared over the parameters that both have: `g_i ← g_i − (g_i·g_j / |g_j|²) g_j` there,
     where `g_i·g_j < 0`, with the original `g_j`.
 
     Args:
-        gradients: one for each exit; left as they are.
+        gradients: one for each exit; they do not change.
         order: for each exit, the others in the order of projection.
 
     Source: Yu et al. 2020, algorithm 1.
@@ -75,20 +75,20 @@ def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[in
         projected = list(own)
         for j in others:
             _project(projected, gradients[j])
-        for place, part in enumerate(projected):
-            if part is not None:
-                before = total[place]
-                total[place] = part if before is None else before + part
+        for position, gradient in enumerate(projected):
+            if gradient is not None:
+                before = total[position]
+                total[position] = gradient if before is None else before + gradient
     return total
 
 
 def _project(gradient: list[Tensor | None], other: Gradient) -> None:
     """Project a gradient off another where they conflict, in place of the list's entries."""
     pairs = zip(gradient, other, strict=True)
-    both = [(place, a, b) for place, (a, b) in enumerate(pairs) if a is not None and b is not None]
+    both = [(position, a, b) for position, (a, b) in enumerate(pairs) if a is not None and b is not None]
     product = sum(float(torch.vdot(a.flatten(), b.flatten())) for _, a, b in both)
     if product >= 0:
         return
     length = sum(float(torch.vdot(b.flatten(), b.flatten())) for _, _, b in both)
-    for place, a, b in both:
-        gradient[place] = a - (product / length) * b
+    for position, a, b in both:
+        gradient[position] = a - (product / length) * b

@@ -1,4 +1,4 @@
-"""The library's trainer, with the step handed to a strategy."""
+"""The library's trainer, whose step is a strategy's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
@@ -25,11 +25,13 @@ from offramp.engine.batching import pad
 from offramp.training.folder import note_seconds
 from offramp.training.strategies import Moment, Strategy
 
+Arguments: TypeAlias = TrainingArguments
+
 CHECKPOINT_SECONDS = 120.0
 
 
 class EncodedDataset(Dataset[dict[str, Any]]):
-    """Token ids and labels in memory: tokenised once, shared by all members of a cascade."""
+    """Token ids and labels in memory, which all members of a cascade share."""
 
     def __init__(self, encodings: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
         self.encodings, self.labels = encodings, labels
@@ -42,14 +44,14 @@ class EncodedDataset(Dataset[dict[str, Any]]):
 
 
 def collate(pad_values: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Rows as one batch, padded as when the model runs: on the right, also where no token is for that."""
+    """Rows as one batch, padded on the right, as when the model runs."""
     inputs = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
     batch = {name: torch.from_numpy(values) for name, values in pad(inputs, pad_values).items()}
     return {**batch, "labels": torch.tensor([row["labels"] for row in rows])}
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Length-grouped batches whose order depends on seed and epoch alone, so that a resumed run sees the same."""
+    """Length-grouped batches in an order of seed and epoch only, so that a resumed run has the same batches."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -78,9 +80,9 @@ class MultiExitTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.strategy, self.phase = strategy, phase
         if self.args.world_size > 1 or self.args.n_gpu > 1:
-            # Data parallelism hooks into one backward pass a step; a strategy may run several.
+            # Data parallelism expects one backward pass in a step; a strategy may run several.
             raise ConfigError(
-                "one run trains on one device: start a run a device, or set CUDA_VISIBLE_DEVICES"
+                "one run trains on one device: start a run for each device, or set CUDA_VISIBLE_DEVICES"
             )
 
     def training_step(
@@ -103,10 +105,10 @@ class MultiExitTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError) as error:  # torch's own type for whatever the disk says
+        except (OSError, RuntimeError) as error:  # torch's own type for errors of the disk
             raise OfframpError(
                 f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then run the same "
-                "again to resume from the checkpoint before"
+                "again to resume from the earlier checkpoint"
             ) from error
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -122,7 +124,7 @@ class SafeStop(TrainerCallback):
     Args:
         every: seconds between checkpoints.
         save_last: save one at the end, too.
-        before: seconds of training that earlier calls spent up to the checkpoint gone on from.
+        before: seconds of training in earlier calls, up to the checkpoint.
     """
 
     def __init__(
@@ -135,21 +137,17 @@ class SafeStop(TrainerCallback):
 
     @property
     def spent(self) -> float:
-        """Seconds of training, those of earlier calls counted where their steps are."""
+        """Seconds of training, earlier calls included."""
         return self.before + time.monotonic() - self.started
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Take over Ctrl-C, where that is possible (only in the main thread)."""
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take over Ctrl-C, which only the main thread can."""
         self.started = self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Note that whatever a checkpoint holds has been read."""
+    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Note that the checkpoint has been read completely."""
         self.began = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -162,10 +160,8 @@ class SafeStop(TrainerCallback):
             signal.signal(signal.SIGINT, self.previous)
             self.previous = None
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Ask for a checkpoint where it is time, and for the end after Ctrl-C."""
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Request a checkpoint when it is due, and the end after Ctrl-C."""
         last = self.save_last and state.global_step >= state.max_steps
         if self.interrupted or last or time.monotonic() - self.saved > self.every:
             control.should_save = True
@@ -173,15 +169,13 @@ class SafeStop(TrainerCallback):
         if self.interrupted:
             control.should_training_stop = True
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Note beside the checkpoint what it took."""
+    def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Store the seconds with the checkpoint."""
         note_seconds(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.spent)
 
 
 class ProgressBar(TrainerCallback):
-    """One line that moves: steps, loss, time left. On a pipe, a plain line now and then."""
+    """A live line on a terminal: steps, loss, time left. Elsewhere, a plain line every ten seconds."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -196,19 +190,15 @@ class ProgressBar(TrainerCallback):
         self.task: Any = None
         self.printed = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Start at the step the run resumes from."""
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start at the step from which the run resumes."""
         self.task = self.bar.add_task(
             self.title, total=state.max_steps, completed=state.global_step, loss="-"
         )
         if self.bar.console.is_terminal:
             self.bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move on."""
         self.bar.update(self.task, completed=state.global_step)
         due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
@@ -216,15 +206,11 @@ class ProgressBar(TrainerCallback):
             self.printed = time.monotonic()
             print(f"{self.title}: step {state.global_step}/{state.max_steps}", file=sys.stderr, flush=True)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Leave the line standing."""
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep the last line."""
         self.bar.stop()

@@ -27,17 +27,6 @@ FEWEST = 4
 SIMILARITY = 0.9  # paper: cosine 0.9 of DistilBERT tuned on STS-B; ours: of the independent judge
 
 
-class A2TLast(AccuracyRecipe):
-    """A2T against the last exit."""
-
-    name, label = "a2t-last", "A2T, last exit"
-    access = "gradients"
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return compose_a2t(Misclassification("last"), victim, options)
-
-
 class A2TExit(AccuracyRecipe):
     """A2T against the exit that is taken."""
 
@@ -46,7 +35,14 @@ class A2TExit(AccuracyRecipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return compose_a2t(Misclassification("exit"), victim, options)
+        return compose_a2t(Misclassification(self.attacked), victim, options)
+
+
+class A2TLast(A2TExit):
+    """A2T against the last exit."""
+
+    name, label = "a2t-last", "A2T, last exit"
+    attacked = "last"
 
 
 def compose_a2t(objective: Objective, victim: Victim, options: Options) -> Composition:

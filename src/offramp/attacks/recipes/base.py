@@ -12,6 +12,7 @@ from offramp.attacks.options import Options
 from offramp.attacks.search.space import SearchSpace
 
 if TYPE_CHECKING:
+    from offramp.attacks.objectives.misclassification import AttackedExit
     from offramp.attacks.search.base import Search
     from offramp.attacks.victims.base import Victim
 
@@ -69,10 +70,15 @@ class Recipe(ABC):
 
 
 class AccuracyRecipe(Recipe):
-    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down."""
+    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down.
+
+    Attributes:
+        attacked: the exit that must err: the `last` one, or the `exit` that is taken.
+    """
 
     goal = "misclassification"
     claim = 0.0
+    attacked: ClassVar[AttackedExit] = "exit"
 
 
 def require_classes_inside(victim: Victim) -> None:

@@ -24,17 +24,6 @@ MOST = 48
 SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
 
 
-class BertAttackLast(AccuracyRecipe):
-    """BERT-Attack against the last exit."""
-
-    name, label = "bertattack-last", "BERT-Attack, last exit"
-    access = "probabilities"
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _bert_attack(Misclassification("last"), victim, options)
-
-
 class BertAttackExit(AccuracyRecipe):
     """BERT-Attack against the exit that is taken."""
 
@@ -43,23 +32,26 @@ class BertAttackExit(AccuracyRecipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return _bert_attack(Misclassification("exit"), victim, options)
+        from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
+
+        require_probabilities(victim)
+        return Composition(
+            objective=Misclassification(self.attacked),
+            # Paper: the 48 likeliest tokens of BERT for the unmasked text; for a word of several tokens all
+            # combinations, ranked by perplexity; no stop words, no antonyms. Ours: whole words alone, for the text
+            # after each change; a word of several tokens is masked as one; only the judge rejects antonyms.
+            moves=(Move(EveryWord(), MaskedWord(load_masked_lm(options.masked_lm), MOST)),),
+            # Paper: at most 40 % of the words. Ours: SAME's budget; see textfooler.
+            constraints=constraints_of(options),
+            # Paper: importance is what masking the word does to the score; ours: deleting it, as for TextFooler.
+            search=GreedySearch(deletion=True),
+            top_n=min(options.top_n, MOST),
+            min_similarity=SIMILARITY,
+        )
 
 
-def _bert_attack(objective: Misclassification, victim: Victim, options: Options) -> Composition:
-    from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
+class BertAttackLast(BertAttackExit):
+    """BERT-Attack against the last exit."""
 
-    require_probabilities(victim)
-    return Composition(
-        objective=objective,
-        # Paper: the 48 likeliest tokens of BERT for the unmasked text; for a word of several tokens all
-        # combinations, ranked by perplexity; no stop words, no antonyms. Ours: whole words alone, for the text as it
-        # stands after each change; a word of several tokens is masked as one; only the judge rejects antonyms.
-        moves=(Move(EveryWord(), MaskedWord(load_masked_lm(options.masked_lm), MOST)),),
-        # Paper: at most 40 % of the words. Ours: SAME's budget; see textfooler.
-        constraints=constraints_of(options),
-        # Paper: importance is what masking the word does to the score; ours: deleting it, as for TextFooler.
-        search=GreedySearch(deletion=True),
-        top_n=min(options.top_n, MOST),
-        min_similarity=SIMILARITY,
-    )
+    name, label = "bertattack-last", "BERT-Attack, last exit"
+    attacked = "last"

@@ -24,30 +24,6 @@ if TYPE_CHECKING:
     from offramp.attacks.victims.base import Victim
 
 
-class RandomWords(Recipe):
-    """Random words become random words of the model's vocabulary (those that SAME may use)."""
-
-    name, label = "random-word", "random words"
-    access = "exits"
-    is_baseline = True
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _random((_random_word(victim),), options)
-
-
-class RandomChar(Recipe):
-    """One character of a random word changes: the same kinds of change as in SAME."""
-
-    name, label = "random-char", "random characters"
-    access = "exits"
-    is_baseline = True
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _random((CharacterChange(),), options)
-
-
 class RandomMixed(Recipe):
     """Random words and random characters, with half of the tries each."""
 
@@ -57,18 +33,34 @@ class RandomMixed(Recipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return _random((_random_word(victim), CharacterChange()), options)
+        return Composition(
+            objective=ExitDepth(),
+            moves=tuple(Move(Shuffled(), transformation) for transformation in self.transformations(victim)),
+            constraints=constraints_of(options),  # as SAME
+            search=BeamSearch(options.beam, options.rounds),  # as SAME, but equal texts stay in random order
+            top_n=options.top_n,  # as SAME: the same number of queries a round
+        )
+
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """The changes to draw from."""
+        return (RandomWord(Vocabulary.of_model(victim.white_box.model)), CharacterChange())
 
 
-def _random_word(victim: Victim) -> RandomWord:
-    return RandomWord(Vocabulary.of_model(victim.white_box.model))
+class RandomWords(RandomMixed):
+    """Random words become random words of the model's vocabulary (those that SAME may use)."""
+
+    name, label = "random-word", "random words"
+
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """See `RandomMixed`."""
+        return (RandomWord(Vocabulary.of_model(victim.white_box.model)),)
 
 
-def _random(transformations: tuple[Transformation, ...], options: Options) -> Composition:
-    return Composition(
-        objective=ExitDepth(),
-        moves=tuple(Move(Shuffled(), transformation) for transformation in transformations),
-        constraints=constraints_of(options),  # as SAME
-        search=BeamSearch(options.beam, options.rounds),  # as SAME, but equal texts stay in random order
-        top_n=options.top_n,  # as SAME: the same number of queries a round
-    )
+class RandomChar(RandomMixed):
+    """One character of a random word changes: the same kinds of change as in SAME."""
+
+    name, label = "random-char", "random characters"
+
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """See `RandomMixed`."""
+        return (CharacterChange(),)

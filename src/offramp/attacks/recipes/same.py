@@ -40,31 +40,44 @@ class SameWord(Recipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return _same((word_move(victim),), victim, options)
+        require_classes_inside(victim)
+        return Composition(
+            # Released code: λ = 0.8, weights that grow from the current exit on.
+            objective=Same(options.disagreement_weight, options.weighting),
+            moves=self.moves(victim, options),
+            # Released code: stop words stay (NLTK's list; ours: scikit-learn's), no word changes twice, at most
+            # max(3, 10 %) words change. The two sides of a pair are one text, and both may change.
+            constraints=constraints_of(options),
+            # Released code: beam of 5, 10 rounds, score = exit layer / number of layers, which leaves most texts
+            # equal. Ours: the loss orders equal texts; best of all rounds and stop on success, see above.
+            search=BeamSearch(options.beam, options.rounds),
+            # Released code: 100 candidates for each text of the beam.
+            top_n=options.top_n,
+        )
+
+    def moves(self, victim: Victim, options: Options) -> tuple[Move, ...]:
+        """The ways to change a text."""
+        return (word_move(victim),)
 
 
-class SameChar(Recipe):
+class SameChar(SameWord):
     """SAME on characters: one character of an important word changes."""
 
     name, label = "same-char", "SAME, characters"
-    access = "gradients"
-    claim = SAME_CLAIM
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _same((character_move(options),), victim, options)
+    def moves(self, victim: Victim, options: Options) -> tuple[Move, ...]:
+        """See `SameWord`."""
+        return (character_move(options),)
 
 
-class SameMixed(Recipe):
+class SameMixed(SameWord):
     """SAME on words and characters, with half of the tries each (ours): no more queries than either."""
 
     name, label = "same-mixed", "SAME, words and characters"
-    access = "gradients"
-    claim = SAME_CLAIM
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _same((word_move(victim), character_move(options)), victim, options)
+    def moves(self, victim: Victim, options: Options) -> tuple[Move, ...]:
+        """See `SameWord`."""
+        return word_move(victim), character_move(options)
 
 
 def word_move(victim: Victim) -> Move:
@@ -93,21 +106,4 @@ def character_move(options: Options) -> Move:
         # these is tried. Ours: drawn with the seed, words and kinds taking turns; homoglyphs are Unicode's
         # confusables.
         CharacterChange(),
-    )
-
-
-def _same(moves: tuple[Move, ...], victim: Victim, options: Options) -> Composition:
-    require_classes_inside(victim)
-    return Composition(
-        # Released code: λ = 0.8, weights that grow from the current exit on.
-        objective=Same(options.disagreement_weight, options.weighting),
-        moves=moves,
-        # Released code: stop words stay (NLTK's list; ours: scikit-learn's), no word changes twice, at most
-        # max(3, 10 %) words change. The two sides of a pair are one text, and both may change.
-        constraints=constraints_of(options),
-        # Released code: beam of 5, 10 rounds, score = exit layer / number of layers, which leaves most texts
-        # equal. Ours: the loss orders equal texts; best of all rounds and stop on success, see above.
-        search=BeamSearch(options.beam, options.rounds),
-        # Released code: 100 candidates for each text of the beam.
-        top_n=options.top_n,
     )

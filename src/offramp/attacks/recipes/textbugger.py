@@ -24,17 +24,6 @@ NEIGHBOURS, EACH = 5, 5
 SIMILARITY = 0.8
 
 
-class TextBuggerLast(AccuracyRecipe):
-    """TextBugger against the last exit."""
-
-    name, label = "textbugger-last", "TextBugger, last exit"
-    access = "probabilities"
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return _textbugger(Misclassification("last"), victim, options)
-
-
 class TextBuggerExit(AccuracyRecipe):
     """TextBugger against the exit that is taken."""
 
@@ -43,24 +32,29 @@ class TextBuggerExit(AccuracyRecipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return _textbugger(Misclassification("exit"), victim, options)
+        require_probabilities(victim)
+        return Composition(
+            objective=Misclassification(self.attacked),
+            moves=(
+                # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
+                # Ours: a letter instead of the space, since a word stays one word here.
+                Move(EveryWord(), Bug()),
+                # Paper: the 5 nearest words of GloVe. Ours: those that WordNet confirms.
+                Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), NEIGHBOURS)),
+                # Ours: misspellings that people make; the paper only imitates them.
+                Move(EveryWord(), Misspelling(load_misspellings(options.lexicon))),
+            ),
+            constraints=constraints_of(options),  # paper: no limit on words; ours: SAME's, see textfooler
+            search=GreedySearch(
+                deletion=True
+            ),  # paper (black box): the same order by deletion, the same greed
+            top_n=min(options.top_n, 3 * EACH),
+            min_similarity=SIMILARITY,  # paper: USE, at least 0.8
+        )
 
 
-def _textbugger(objective: Misclassification, victim: Victim, options: Options) -> Composition:
-    require_probabilities(victim)
-    return Composition(
-        objective=objective,
-        moves=(
-            # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
-            # Ours: a letter instead of the space, since a word stays one word here.
-            Move(EveryWord(), Bug()),
-            # Paper: the 5 nearest words of GloVe. Ours: those that WordNet confirms.
-            Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), NEIGHBOURS)),
-            # Ours: misspellings that people make; the paper only imitates them.
-            Move(EveryWord(), Misspelling(load_misspellings(options.lexicon))),
-        ),
-        constraints=constraints_of(options),  # paper: no limit on words; ours: SAME's, see textfooler
-        search=GreedySearch(deletion=True),  # paper (black box): the same order by deletion, the same greed
-        top_n=min(options.top_n, 3 * EACH),
-        min_similarity=SIMILARITY,  # paper: USE, at least 0.8
-    )
+class TextBuggerLast(TextBuggerExit):
+    """TextBugger against the last exit."""
+
+    name, label = "textbugger-last", "TextBugger, last exit"
+    attacked = "last"

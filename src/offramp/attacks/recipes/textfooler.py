@@ -28,17 +28,6 @@ MOST, MIN_COSINE = 50, 0.5
 SIMILARITY = 0.878
 
 
-class TextFoolerLast(AccuracyRecipe):
-    """TextFooler against the last exit."""
-
-    name, label = "textfooler-last", "TextFooler, last exit"
-    access = "probabilities"
-
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return compose_textfooler(Misclassification("last"), victim, options)
-
-
 class TextFoolerExit(AccuracyRecipe):
     """TextFooler against the exit that is taken."""
 
@@ -47,7 +36,14 @@ class TextFoolerExit(AccuracyRecipe):
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         """See `Recipe`."""
-        return compose_textfooler(Misclassification("exit"), victim, options)
+        return compose_textfooler(Misclassification(self.attacked), victim, options)
+
+
+class TextFoolerLast(TextFoolerExit):
+    """TextFooler against the last exit."""
+
+    name, label = "textfooler-last", "TextFooler, last exit"
+    attacked = "last"
 
 
 def compose_textfooler(objective: Objective, victim: Victim, options: Options) -> Composition:

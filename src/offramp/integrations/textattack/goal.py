@@ -1,4 +1,4 @@
-"""The goal that TextAttack lacks: make a model leave late."""
+"""A goal for TextAttack: make a model leave late."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Measure = Literal["layer", "cost"]
 
 
 def depth_score(answer: Answer, objective: Objective) -> float:
-    """How deep a text goes, in (0, 1]: `(e + c) / E`, for the exit e of E, counted from 0, and a closeness c.
+    """Score how deep a text goes, in (0, 1]: `(e + c) / E`, for the exit e of E, counted from 0, and a closeness c.
 
     A deeper exit always scores more. Among texts that leave at one exit the objective's value v decides, a loss of at
-    least 0, by `c = 1 / (1 + v)`. Where no exits are told, the score is the victim's cost, in seconds.
+    least 0, by `c = 1 / (1 + v)`. If the victim reports no exits, the score is its time in seconds.
     """
     if answer.exit < 0:
         return answer.spent
@@ -35,21 +35,21 @@ def depth_score(answer: Answer, objective: Objective) -> float:
 
 
 class EfficiencyGoalResult(GoalFunctionResult):
-    """How deep a text went; `raw_output` is the `Answer`, `output` says prediction and layer."""
+    """The depth of a text; `raw_output` is the `Answer`, `output` has prediction and layer."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments, goal_function_result_type="Efficiency")
 
     def get_text_color_input(self) -> str:
-        """Colour of what was changed, in the original."""
+        """Colour of changed words in the original."""
         return "red" if self.raw_output.last else "green"
 
     def get_text_color_perturbed(self) -> str:
-        """Colour of what it was changed to."""
+        """Colour of the words that replace them."""
         return self.get_text_color_input()
 
     def get_colored_output(self, color_method: str | None = None) -> str:
-        """The output, red where the last exit was reached."""
+        """The output, red if the last exit was reached."""
         return str(color_text(self.output, self.get_text_color_input(), color_method))
 
 
@@ -58,11 +58,11 @@ class EfficiencyGoal(GoalFunction):
 
     Args:
         wrapper: the victim.
-        measure: what a search makes large: the exit `layer`, see `depth_score`, or `cost`, the share of the full
+        measure: the search maximises it: the exit `layer`, see `depth_score`, or `cost`, the share of the full
             model's FLOPs, which also grows with every token that an edit adds.
-        objective: what tells texts apart that leave at the same exit: its value must be at least 0. By default the loss
-            of SAME; where the victim shows no probabilities, nothing.
-        query_budget: most queries an example; by default the victim's own limit.
+        objective: orders texts that leave at the same exit; its value must be at least 0. By default the loss of SAME;
+            nothing if the victim shows no probabilities.
+        query_budget: most queries per example; by default the victim's own limit.
         options: of TextAttack's `GoalFunction`.
 
     Raises:
@@ -84,11 +84,11 @@ class EfficiencyGoal(GoalFunction):
         seen = victim.probabilities and victim.kind == "classification"
         self.measure, self.objective = measure, objective or (Same() if seen else ExitDepth())
         budget = query_budget or victim.max_forward or float("inf")
-        with quiet():  # TextAttack warns of goals that it does not know
+        with quiet():  # TextAttack warns about unknown goals
             super().__init__(wrapper, query_budget=budget, **options)
 
     def _call_model_uncached(self, attacked_text_list: Sequence[Any]) -> list[Answer]:
-        """Answers instead of class probabilities; the victim makes batches of its own."""
+        """Answers instead of class probabilities; the victim makes its own batches."""
         answers: list[Answer] = self.model.answers([text.tokenizer_input for text in attacked_text_list])
         return answers
 
@@ -110,7 +110,7 @@ class EfficiencyGoal(GoalFunction):
         return outputs
 
     def extra_repr_keys(self) -> list[str]:
-        """What TextAttack shows of the goal."""
+        """The attributes that TextAttack prints."""
         return ["measure", *super().extra_repr_keys()]
 
 

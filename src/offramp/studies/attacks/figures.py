@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp.attacks.recipes import recipe_named
+from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.recipes.same import SAME_CLAIM
 from offramp.reports.style import (
     ATTACKED,
@@ -22,7 +22,7 @@ from offramp.reports.style import (
     shown,
     styled,
 )
-from offramp.studies.attacks.study import AttackStudy, Estimates, average
+from offramp.studies.attacks.study import AttackStudy, Estimates
 from offramp.studies.attacks.transfer_tables import TransferMatrix, transfer_matrices
 from offramp.studies.names import slug
 from offramp.studies.training.tables import name_of
@@ -64,7 +64,7 @@ def attack_figures(study: AttackStudy) -> dict[str, Figure]:
 def _main_attacks(study: AttackStudy) -> list[str]:
     """The first two slowdown recipes under their own names that all tasks have; else the first two attacks."""
     attacks, tasks = study.values("attack"), set(study.values("task"))
-    main = [attack for attack in attacks if attack == study.recipe(attack) and not _kind(attack)]
+    main = [a for a in attacks if a == study.recipe(a).name and not _kind(study.recipe(a))]
     on_all_tasks = [attack for attack in main if set(study.select(attack=attack)["task"]) == tasks]
     return (on_all_tasks or attacks)[:2]
 
@@ -179,8 +179,7 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     height = 1.5 + (0.2 + 0.13 * len(methods)) * len(attacks)
     with _single(height, f"What attacks take away, {backbone}") as (figure, axes):
         for (row, attack), (i, method) in product(enumerate(attacks), enumerate(methods)):
-            shared = study.shared(backbone=backbone, method=method)
-            estimates = average(shared["estimates"][shared["attack"] == attack])
+            estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 _draw_drop(axes, estimates, row + _offset(i, len(methods)), i)
         _rows(axes, [f"{attack}{_kind(study.recipe(attack))}" for attack in attacks])
@@ -193,9 +192,9 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     return figure
 
 
-def _kind(recipe: str) -> str:
-    facts = recipe_named(recipe)
-    return " (accuracy)" if facts.goal == "misclassification" else " (floor)" if facts.is_baseline else ""
+def _kind(recipe: type[Recipe]) -> str:
+    """What is said of an attack that is no slowdown attack."""
+    return " (accuracy)" if recipe.goal == "misclassification" else " (floor)" if recipe.is_baseline else ""
 
 
 def _limit(axes: Axes) -> None:
@@ -233,14 +232,14 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 def matrix_figure(matrix: TransferMatrix) -> Figure:
     """A transfer matrix as a heat map."""
-    rows, columns = matrix.row_names(), matrix.column_names()
+    rows, columns, values = matrix.row_names(), matrix.column_names(), matrix.values.to_numpy()
     title = shown(f"Transfer of {matrix.attack}: {matrix.task}, {matrix.backbone}")
     with _single(2.6 + 0.3 * len(rows), title) as (figure, axes):
         axes.grid(visible=False)
-        image = axes.imshow(np.clip(matrix.values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")
+        image = axes.imshow(np.clip(values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), [shown(n) for n in columns], rotation=45, ha="right", fontsize=9)
         axes.set_yticks(range(len(rows)), [shown(n) for n in rows], fontsize=9)
-        for (i, j), value in np.ndenumerate(matrix.values) if len(columns) <= WIDEST else ():
+        for (i, j), value in np.ndenumerate(values) if len(columns) <= WIDEST else ():
             if np.isfinite(value):
                 shade = "white" if value > 0.5 else "black"
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=shade)

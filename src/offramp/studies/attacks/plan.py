@@ -26,7 +26,7 @@ from offramp.studies.attacks.trial import AttackTrial
 from offramp.studies.attacks.victims import PlannedAttack, StudyOptions
 from offramp.studies.grid import Trial
 from offramp.studies.names import short
-from offramp.studies.plan_models import ByName, PlanModel, Several, listed
+from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.trained_models import Trained, choose, trained_models
 
 MARKS = ("models", "recipes")  # a file with one of these keys plans attacks
@@ -95,14 +95,8 @@ class AttackStudyKeys(PlanModel):
 
     @field_validator("transfer", mode="before")
     @classmethod
-    def _transferred_recipes(cls, given: Any, info: ValidationInfo) -> Any:
-        recipes = list(info.data.get("recipes", {}))
-        if isinstance(given, bool):
-            return recipes if given else []
-        for name in listed(given):
-            if name not in recipes:
-                raise ConfigError(unknown_name("recipe in transfer", str(name), recipes))
-        return given
+    def _all_or_none(cls, given: Any, info: ValidationInfo) -> Any:
+        return (list(info.data.get("recipes", ())) if given else ()) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -110,12 +104,15 @@ class AttackStudyKeys(PlanModel):
             raise ConfigError(
                 "a study is tuned for max_accuracy_drop or for max_cost, not both: leave one out"
             )
-        for name in self.criteria:
-            make_criterion(name)
-            if name not in self.models and OTHERS not in self.models:
+        for criterion in self.criteria:
+            make_criterion(criterion)
+            if criterion not in self.models and OTHERS not in self.models:
                 raise ConfigError(
-                    f"models names no sweep for {name!r}: add it, or '{OTHERS}' for all the rest"
+                    f"models names no sweep for {criterion!r}: add it, or '{OTHERS}' for all the rest"
                 )
+        for recipe in self.transfer:
+            if recipe not in self.recipes:
+                raise ConfigError(unknown_name("recipe in transfer", recipe, self.recipes))
         return self
 
     def trials(self) -> Iterator[AttackTrial]:
@@ -129,7 +126,9 @@ class AttackStudyKeys(PlanModel):
         models = [model for pool in pools.values() for model in pool]
         methods = self.strategies or dict.fromkeys(model.method for model in models)
         backbones = self.backbones or dict.fromkeys(model.backbone for model in models)
-        setting = self._study_options()
+        target = self.model_dump(include={"max_accuracy_drop", "max_cost"}, exclude_none=True)
+        shared = self.model_dump(include={"examples", "split", "seed", "similarity"})
+        setting = StudyOptions(target or {"max_accuracy_drop": 0.01}, **shared)
         for (task, given), backbone, method in product(self.tasks.items(), backbones, methods):
             seeds = given or sorted({model.seed for model in models if model.task == short(task)})
             for seed, criterion, attack in product(seeds, self.criteria, attacks):
@@ -162,17 +161,6 @@ class AttackStudyKeys(PlanModel):
                 f"no model below {folder} has that train_size and learning_rate: leave them out"
             )
         return models
-
-    def _study_options(self) -> StudyOptions:
-        target = {"max_accuracy_drop": self.max_accuracy_drop, "max_cost": self.max_cost}
-        given = {key: value for key, value in target.items() if value is not None}
-        return StudyOptions(
-            target=given or {"max_accuracy_drop": 0.01},
-            examples=self.examples,
-            split=self.split,
-            seed=self.seed,
-            similarity=self.similarity,
-        )
 
 
 def _check_gates(victim: Trained, criterion: str) -> None:

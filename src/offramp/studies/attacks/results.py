@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError, unknown_name
 from offramp.attacks.recipes import RECIPES
+from offramp.attacks.recipes.base import Recipe
 from offramp.criteria import CRITERIA
 from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
@@ -75,8 +76,8 @@ class RecordedAttack:
         setting: that it belongs to.
         strategy: of the method.
         seed: of the model.
-        recipe: a key of `offramp.attacks.RECIPES`.
-        options: of the recipe.
+        recipe: the attack's, with the facts that tables need.
+        options: of the recipe, by the keys of records.
         rows: the attacked examples.
         exit_layers: of the model.
         metric: main metric of the task.
@@ -86,7 +87,7 @@ class RecordedAttack:
     setting: AttackSetting
     strategy: str
     seed: int
-    recipe: str
+    recipe: type[Recipe]
     options: dict[str, Any]
     rows: pa.Table = field(repr=False)
     exit_layers: tuple[int, ...]
@@ -142,14 +143,14 @@ def _read(record: Mapping[str, Any], root: Path) -> RecordedAttack:
     victim, attack = trial["victim"], trial["attack"]
     if attack["recipe"] not in RECIPES:
         message = unknown_name("attack recipe", attack["recipe"], RECIPES)
-        raise DataError(f"{root / record['path']} cannot be read by this version: {message}")
+        raise DataError(f"{root / record['path']} was made by another version: {message}")
     return RecordedAttack(
         setting=AttackSetting(
             victim["backbone"], victim["task"], victim["method"], trial["criterion"], attack["name"]
         ),
         strategy=victim["strategy"],
         seed=victim["seed"],
-        recipe=attack["recipe"],
+        recipe=RECIPES[attack["recipe"]],
         options=attack["options"],
         rows=_rows(root / record["path"], record["tables"]["attack"]),
         exit_layers=tuple(metrics["exit_layers"]),
@@ -187,6 +188,6 @@ def order_of(name: str, names: Iterable[str]) -> tuple[int, str]:
 
 def _rank(attack: RecordedAttack) -> tuple[Any, ...]:
     backbone, task, method, criterion, name = attack.setting
-    recipe = (*order_of(attack.recipe, RECIPES), name != attack.recipe, name)
+    recipe = (list(RECIPES).index(attack.recipe.name), name != attack.recipe.name, name)
     strategy = (*order_of(attack.strategy, STRATEGIES), method)
     return backbone, recipe, task, strategy, order_of(criterion, CRITERIA), attack.seed

@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
+from offramp.attacks.recipes.base import Recipe
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.evaluation.sanity_checks.doubts import tally
-from offramp.evaluation.sanity_checks.random_baseline import (
-    is_random_baseline,
-    random_baseline_doubts,
-    uses_inside,
-)
+from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts, uses_inside
 from offramp.studies.attacks.results import AXES, NUMBERS, AttackSetting, RecordedAttack
 
 if TYPE_CHECKING:
@@ -103,7 +100,7 @@ class AttackStudy:
         """The values of an axis, in order."""
         return list(dict.fromkeys(self.settings[axis]))
 
-    def recipe(self, attack: str) -> str:
+    def recipe(self, attack: str) -> type[Recipe]:
         """The recipe behind a name."""
         return self._first(attack).recipe
 
@@ -117,13 +114,13 @@ class AttackStudy:
     def variants(self) -> list[tuple[str, str]]:
         """Attacks that are a recipe with other options: the variant, and the recipe under its own name."""
         attacks = self.values("attack")
-        pairs = [(attack, self.recipe(attack)) for attack in attacks]
+        pairs = [(attack, self.recipe(attack).name) for attack in attacks]
         return [(attack, recipe) for attack, recipe in pairs if attack != recipe and recipe in attacks]
 
     def base(self, axis: str) -> str:
         """What the other values are compared with: the first one; of attacks the random baseline, if any."""
         values = self.values(axis)
-        baselines = [value for value in values if axis == "attack" and is_random_baseline(self.recipe(value))]
+        baselines = [value for value in values if axis == "attack" and self.recipe(value).is_baseline]
         return (baselines or values)[0]
 
     def select(self, **wanted: str) -> pd.DataFrame:
@@ -133,11 +130,15 @@ class AttackStudy:
             chosen = chosen if value == ALL else chosen[chosen[axis] == value]
         return chosen
 
-    def shared(self, **wanted: str) -> pd.DataFrame:
-        """The selected settings in which every attack was tried on the same victims; all of them without any such."""
+    def average_of(self, attack: str, **wanted: str) -> Estimates | None:
+        """The average of an attack over the selected settings in which every attack was tried on the same victims.
+
+        If there are no such settings, over all that are selected.
+        """
         chosen = self.select(**wanted)
         common = in_common(chosen, "attack", set(chosen["attack"]))
-        return chosen if common.empty else common
+        settings = chosen if common.empty else common
+        return average(settings["estimates"][settings["attack"] == attack])
 
     def pair(self, axis: str, value: str, base: str, **wanted: str) -> tuple[Estimates, Estimates] | None:
         """Averages at two values of an axis, over the settings that both have; None without any.
@@ -159,11 +160,11 @@ class AttackStudy:
     def _below_random(self) -> list[str]:
         """White-box attacks that are weaker than the strongest random edits with the same options."""
         rising = sorted(self.attacks, key=lambda attack: floats(attack.rows, "adversarial_layer").mean())
-        baselines = {_budget(attack): attack for attack in rising if is_random_baseline(attack.recipe)}
+        baselines = {_budget(attack): attack for attack in rising if attack.recipe.is_baseline}
         doubts = []
         for attack in self.attacks:
             baseline = baselines.get(_budget(attack))
-            if baseline and uses_inside(attack.recipe, attack.rows):
+            if baseline and uses_inside(attack.recipe.name, attack.rows):
                 names = attack.setting.attack, baseline.setting.attack
                 sentences = random_baseline_doubts(attack.rows, baseline.rows, names)
                 doubts += [f"{attack}: {sentence}" for sentence in sentences]

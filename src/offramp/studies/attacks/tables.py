@@ -6,16 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from offramp.attacks.recipes import recipe_named
 from offramp.reports.text_table import TextTable, change, interval, number
 from offramp.studies.attacks.compare import difference_table
-from offramp.studies.attacks.study import (
-    ALL,
-    AttackStudy,
-    Estimates,
-    average,
-    in_common,
-)
+from offramp.studies.attacks.study import ALL, AttackStudy, Estimates, average, in_common
 from offramp.studies.training.tables import name_of
 
 NESTED = "Brackets: 95 % bootstrap intervals over examples, and over seeds where there are several."
@@ -97,15 +90,18 @@ def claims_table(study: AttackStudy) -> TextTable:
     """The gain lost to each attack, on average over tasks, methods and exit rules, beside the paper's claim."""
     methods, rows = study.values("method"), []
     for backbone, attack in product(study.values("backbone"), study.values("attack")):
-        claim = recipe_named(study.recipe(attack)).claim
         for method in [ALL, *methods] if len(methods) > 1 else methods:
-            shared = study.shared(backbone=backbone, method=method)
-            estimates = average(shared["estimates"][shared["attack"] == attack])
+            estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 names = {"encoder": backbone, "attack": attack, "method": _name("method", method)}
                 before = _cells(estimates, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
                 rows.append(
-                    {**names, **before, "claimed": number(claim, 1), **_cells(estimates, "score lost")}
+                    {
+                        **names,
+                        **before,
+                        "claimed": number(study.recipe(attack).claim, 1),
+                        **_cells(estimates, "score lost"),
+                    }
                 )
     note = (
         "A setting is a task, training method and exit rule; those that all attacks were tried on, if there are any. "
@@ -121,8 +117,7 @@ def effort_table(study: AttackStudy) -> TextTable:
     effort = ("words", "similarity", "fluency", "forward", "gradient", "seconds")
     rows = []
     for backbone, attack, task in product(*map(study.values, ("backbone", "attack", "task"))):
-        shared = study.shared(backbone=backbone, task=task)
-        estimates = average(shared["estimates"][shared["attack"] == attack])
+        estimates = study.average_of(attack, backbone=backbone, task=task)
         if estimates is not None:
             names = {"encoder": backbone, "attack": attack, "task": task}
             rows.append({**names, **_cells(estimates, *effect, *effort)})

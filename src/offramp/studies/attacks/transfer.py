@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
-from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import from_rows
@@ -65,17 +64,8 @@ class TransferTrial(VictimTrial):
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it."""
-        content = to_json(
-            {
-                "transfer_to": self.victim_record,
-                "criteria": self.criteria,
-                "attack": self.attack.to_record(),
-                "setting": self.setting.to_record(),
-                "attacks": [attack.folder.as_posix() for attack in self.attacks],
-            }
-        )
-        assert isinstance(content, dict)
-        return content
+        folders = [attack.folder.as_posix() for attack in self.attacks]
+        return self.describe("transfer_to", criteria=self.criteria, attacks=folders)
 
     def check(self) -> None:
         """Do nothing: the attacks are checked."""
@@ -106,9 +96,12 @@ class TransferTrial(VictimTrial):
         pairs = [self._texts(attack, output) for attack in self.attacks]
         traces = trace_all(model, [texts for pair in pairs for texts in pair])
         rows = [
-            (*_source(attack), name, len(clean), *_numbers(clean, adversarial, policy))
+            (
+                *(attack.victim.task, attack.method, attack.criterion, attack.victim.seed),
+                *(criterion, len(clean), *_numbers(clean, adversarial, policy)),
+            )
             for attack, clean, adversarial in zip(self.attacks, traces[::2], traces[1::2], strict=True)
-            for name, policy in zip(self.criteria, policies, strict=True)
+            for criterion, policy in zip(self.criteria, policies, strict=True)
         ]
         folder = output / self.folder
         write_parquet(from_rows(COLUMNS, rows), folder / ROWS)
@@ -179,10 +172,6 @@ def trace_all(model: SegmentedModel, groups: Sequence[Texts]) -> list[Trace]:
         columns["text_pair"] = [pair for _, pair in rows]
     run = trace(model, Dataset.from_dict(columns))
     return [run.take(np.array([rows[key] for key in texts])) for texts in groups]
-
-
-def _source(attack: AttackTrial) -> tuple[str, str, str, int]:
-    return attack.victim.task, attack.method, attack.criterion, attack.victim.seed
 
 
 def _numbers(clean: Trace, adversarial: Trace, policy: Policy) -> tuple[float, ...]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from offramp.criteria import CRITERIA
 from offramp.evaluation.robustness import efficiency_drop
@@ -43,46 +42,39 @@ class TransferMatrix:
 
     Attributes:
         backbone, attack, task: what was attacked, how; the task of the columns.
-        rows: what the texts were made against: task, method, criterion.
-        columns: what they were run on: method, criterion.
-        values: `(rows, columns)` share of the gain lost, NaN where unknown.
-        own: `(rows, columns)` whether a value is that of the very model that was attacked.
+        values: share of the gain lost, NaN where unknown; rows by `SOURCE`, columns by `TARGET`.
+        own: of the same shape, whether a value is that of the very model that was attacked.
     """
 
     backbone: str
     attack: str
     task: str
-    rows: tuple[tuple[str, str, str], ...]
-    columns: tuple[tuple[str, str], ...]
-    values: NDArray[np.float64]
-    own: NDArray[np.bool_]
+    values: pd.DataFrame
+    own: pd.DataFrame
 
     def row_names(self) -> list[str]:
         """Names of the rows; the task only where it is not that of the columns."""
         return [
             ", ".join([*([task] if task != self.task else []), name_of(method), criterion])
-            for task, method, criterion in self.rows
+            for task, method, criterion in self.values.index
         ]
 
     def column_names(self) -> list[str]:
         """Names of the columns."""
-        return [f"{name_of(method)}, {criterion}" for method, criterion in self.columns]
+        return [f"{name_of(method)}, {criterion}" for method, criterion in self.values.columns]
 
     def table(self) -> TextTable:
         """The matrix for reading."""
-        cells = [[number(value, 2) for value in row] for row in self.values]
-        for i, j in zip(*np.nonzero(self.own & ~np.isnan(self.values)), strict=True):
-            cells[i][j] = f"({cells[i][j]})"
-        rows = tuple((name, *row) for name, row in zip(self.row_names(), cells, strict=True))
+        cells = self.values.map(lambda value: number(value, 2))
+        cells = cells.mask(self.own & self.values.notna(), "(" + cells + ")")
+        rows = tuple((name, *row) for name, row in zip(self.row_names(), cells.to_numpy(), strict=True))
         title = f"Transfer of {self.attack}, {self.backbone}, {self.task}"
         return TextTable(title, ("found on ↓, run on →", *self.column_names()), rows, NOTE)
 
 
 def transfer_matrices(transfers: pa.Table | None) -> list[TransferMatrix]:
     """A matrix for each encoder, attack and task."""
-    if transfers is None:
-        return []
-    return [_matrix(group) for _, group in _with_kind(transfers).groupby(MATRIX)]
+    return [] if transfers is None else [_matrix(group) for _, group in _with_kind(transfers).groupby(MATRIX)]
 
 
 def _matrix(frame: pd.DataFrame) -> TransferMatrix:
@@ -90,12 +82,11 @@ def _matrix(frame: pd.DataFrame) -> TransferMatrix:
     keys = [*SOURCE, *TARGET]
     only_own = frame.groupby(keys)["own"].transform("all")
     cells = frame[only_own | ~frame["own"]].groupby(keys)
-    table = cells[["clean_cost", "adversarial_cost"]].apply(_drop).unstack(TARGET)
+    values = cells[["clean_cost", "adversarial_cost"]].apply(_drop).unstack(TARGET)
     own = cells["own"].all().unstack(TARGET, fill_value=False)
-    rows = sorted(table.index, key=lambda key: (key[0] != task, key[0], *_order(*key[1:])))
-    columns = sorted(table.columns, key=lambda key: _order(*key))
-    numbers, flags = (side.reindex(index=rows, columns=columns).to_numpy() for side in (table, own))
-    return TransferMatrix(backbone, attack, task, tuple(rows), tuple(columns), numbers, flags)
+    rows = sorted(values.index, key=lambda key: (key[0] != task, key[0], *_order(*key[1:])))
+    columns = sorted(values.columns, key=lambda key: _order(*key))
+    return TransferMatrix(backbone, attack, task, values.loc[rows, columns], own.loc[rows, columns])
 
 
 def _drop(pairs: pd.DataFrame) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.files import atomic_write
-from offramp._core.to_json import to_json
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
@@ -51,16 +50,7 @@ class AttackTrial(VictimTrial):
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it."""
-        content = to_json(
-            {
-                "victim": self.victim_record,
-                "criterion": self.criterion,
-                "attack": self.attack.to_record(),
-                "setting": self.setting.to_record(),
-            }
-        )
-        assert isinstance(content, dict)
-        return content
+        return self.describe("victim", criterion=self.criterion)
 
     def check(self) -> None:
         """Raise `ConfigError` for an unknown recipe or option."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
 from offramp._core.files import atomic_write
+from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, to_record
 from offramp.calibration import tune
@@ -36,10 +37,6 @@ class PlannedAttack:
     recipe: str
     options: dict[str, Any] = field(default_factory=dict)
 
-    def to_record(self) -> dict[str, Any]:
-        """The attack as records keep it."""
-        return {**asdict(self), "options": to_record(self.options)}
-
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -58,10 +55,6 @@ class StudyOptions:
     split: str = "validation"
     seed: int = 0
     similarity: str = DEFAULT_JUDGE
-
-    def to_record(self) -> dict[str, Any]:
-        """The options as records keep them."""
-        return {**asdict(self), "similarity": RECORD_JUDGES.get(self.similarity, self.similarity)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +80,25 @@ class VictimTrial(Trial):
         """Encoder, task and method."""
         return f"{self.victim.backbone}, {self.victim.task}, {self.method}"
 
-    @property
-    def victim_record(self) -> dict[str, Any]:
-        """The model as records keep it: without the folder of its sweep."""
-        content = {**asdict(self.victim), "sweep": self.victim.sweep.name, "method": self.method}
-        del content["gates"]
+    def describe(self, victim_key: str, **own: Any) -> dict[str, Any]:
+        """The trial as its record keeps it: by the keys of records, without the folder of the sweep.
+
+        Args:
+            victim_key: that the model is recorded under.
+            own: what else the trial records.
+        """
+        victim = {**asdict(self.victim), "sweep": self.victim.sweep.name, "method": self.method}
+        del victim["gates"]
+        judge = RECORD_JUDGES.get(self.setting.similarity, self.setting.similarity)
+        content = to_json(
+            {
+                victim_key: victim,
+                "attack": {**asdict(self.attack), "options": to_record(self.attack.options)},
+                "setting": {**asdict(self.setting), "similarity": judge},
+                **own,
+            }
+        )
+        assert isinstance(content, dict)
         return content
 
     def load_victim(self, data: TextData) -> SegmentedModel:

@@ -13,7 +13,6 @@ from offramp._core.seeding import generator
 from offramp.evaluation.bootstrap import percentile_band
 from offramp.evaluation.conflict import Conflict, conflict, exit_agreement
 from offramp.studies.training.results import Result
-from offramp.studies.training.trial import exit_scores
 from offramp.training.gradient_conflict.gradient_products import FILE, read_products
 from offramp.training.strategies import STRATEGIES
 
@@ -48,7 +47,8 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
         resamples: of the bootstrap over models.
     """
     measured = pd.DataFrame(_measured(results), columns=[*GROUP, "result", "products"])
-    separate = {_pair(result): _scores(result) for result in results if _is_separate(result)}
+    alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
+    separate = {_pair(result): np.array(result.scores) for result in results if result.strategy in alone}
     maps: dict[tuple[str, str], dict[str, Conflict]] = {}
     rows: list[tuple[object, ...]] = []
     for (backbone, method, moment), group in measured.groupby(GROUP, sort=False):
@@ -59,7 +59,7 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
         for result, products in zip(group["result"], group["products"], strict=True):
             if _pair(result) in separate:
                 cosines = exit_agreement(products, result.trace.exit_layers)
-                gaps = separate[_pair(result)] - _scores(result)
+                gaps = separate[_pair(result)] - np.array(result.scores)
                 model = (result.setting.task, result.setting.train_size, result.seed)
                 exits = zip(result.trace.exit_layers, cosines, gaps, strict=True)
                 rows += [(backbone, method, moment, *model, *exit) for exit in exits]
@@ -84,17 +84,8 @@ def _moment(step: int, steps: Sequence[int], shares: Sequence[float]) -> str:
     return f"{share:.0%} of training".replace("%", " %")
 
 
-def _is_separate(result: Result) -> bool:
-    """Whether every exit is a classifier of its own: there is no conflict between them."""
-    return result.strategy in STRATEGIES and STRATEGIES[result.strategy].trains_alone
-
-
 def _pair(result: Result) -> tuple[object, ...]:
     return result.setting, result.seed, result.trace.exit_layers
-
-
-def _scores(result: Result) -> NDArray[np.float64]:
-    return np.array(exit_scores(result.trace, result.metric))
 
 
 def _relation(points: pd.DataFrame, resamples: int) -> pd.DataFrame:

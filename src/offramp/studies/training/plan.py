@@ -108,6 +108,9 @@ class SweepKeys(PlanModel):
     def trials(self) -> Iterator[TrainingTrial]:
         """Every combination of the keys."""
         methods = [(keys or MethodKeys()).method(name) for name, keys in self.strategies.items()]
+        alone = [
+            name for name, strategy in STRATEGIES.items() if strategy.trains_alone
+        ]  # no layer to conflict in
         for task, sizes in self.tasks.items():
             sizes = (self.train_sizes if sizes is None else sizes) or (None,)
             for size, (backbone, exits), method in product(sizes, self.backbones.items(), methods):
@@ -125,13 +128,8 @@ class SweepKeys(PlanModel):
                         criterion=self.criterion,
                         pooling=self.pooling,
                         max_length=self.max_length,
-                        conflict=() if _trains_alone(method) else self.conflict,
+                        conflict=() if method.strategy in alone else self.conflict,
                     )
-
-
-def _trains_alone(method: Method) -> bool:
-    """Whether the exits of a method share no layer; a strategy that does not exist is refused by `Trial.check`."""
-    return method.strategy in STRATEGIES and STRATEGIES[method.strategy].trains_alone
 
 
 @dataclass(frozen=True)

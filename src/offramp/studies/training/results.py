@@ -105,7 +105,7 @@ def load_results(folder: str | Path) -> list[Result]:
     root = Path(folder)
     records = sweep_records(root)
     if not records:
-        raise DataError(f"no cells of a sweep below {root}: run one with 'offramp sweep'")
+        raise DataError(f"no trials of a sweep below {root}: run one with 'offramp sweep'")
     results = [_result(record, (root / record["path"]).parent) for record in records]
     return result_frame(results).drop_duplicates(MODEL)["result"].tolist()
 
@@ -137,23 +137,23 @@ def trial_records(root: Path, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
 
 
 def _result(record: Mapping[str, Any], folder: Path) -> Result:
-    cell, metrics = record["config"]["cell"], record["metrics"]
-    temperatures, size = metrics["temperatures"], cell["train_size"]
+    trial, metrics = record["config"]["cell"], record["metrics"]
+    temperatures, size = metrics["temperatures"], trial["train_size"]
     if size and metrics.get("train_examples", size) < size:
         size = None
     return Result(
-        setting=ModelSetting(cell["backbone"], cell["task"], size),
-        method=cell["method"]["name"],
-        strategy=cell["method"]["strategy"],
-        seed=cell["seed"],
-        learning_rate=cell["learning_rate"],
+        setting=ModelSetting(trial["backbone"], trial["task"], size),
+        method=trial["method"]["name"],
+        strategy=trial["method"]["strategy"],
+        seed=trial["seed"],
+        learning_rate=trial["learning_rate"],
         rule=make_criterion(record["config"]["criterion"], **metrics.get("rule_options", {})),
         metric=metrics["metric"],
         logits_trace=expand(Trace.load(folder / metrics["trace"])),
         scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
         folder=folder,
-        conflict=tuple(cell.get("conflict", ())),
+        conflict=tuple(trial.get("conflict", ())),
     )
 
 
@@ -190,12 +190,6 @@ def rate_frame(results: Sequence[Result]) -> pd.DataFrame:
     scores = rates["score"].where(rates["models"] == methods["models"].transform("max"))
     rates["best"] = rates.index.isin(scores.groupby([rates[name] for name in METHOD]).idxmax())
     return rates
-
-
-def best_rates(results: Sequence[Result]) -> dict[tuple[str, str], float | None]:
-    """The best learning rate of `rate_frame` by encoder and method."""
-    rates = rate_frame(results).query("best")
-    return {(row.backbone, row.method): row.results[0].learning_rate for row in rates.itertuples()}
 
 
 def group_results(results: Iterable[Result]) -> tuple[dict[ModelSetting, Group], list[str]]:

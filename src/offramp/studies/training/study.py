@@ -26,7 +26,6 @@ from offramp.studies.training.results import (
     Group,
     ModelSetting,
     Result,
-    best_rates,
     group_results,
     load_results,
     rank,
@@ -96,8 +95,8 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
 
     Source: SWEET (Rotem et al. 2023), its comparison of individual classifiers and of curves.
     """
-    best = best_rates(results)
-    kept = [r for r in results if r.learning_rate == best[r.setting.backbone, r.method]]
+    rates = rate_frame(results)
+    kept = [result for models in rates.query("best")["results"] for result in models]
     groups, left_out = group_results(kept)
     if len(kept) < len(results):
         left_out.append(
@@ -110,7 +109,7 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
         left_out.append(f"differences at places without {base}: {names}")
     comparisons = {setting: _compare(setting, group, resamples) for setting, group in groups.items()}
     differences = difference_table(groups, resamples)
-    compared = MethodStudy(groups, comparisons, differences, tried_rates(results), tuple(left_out))
+    compared = MethodStudy(groups, comparisons, differences, tried_rates(rates), tuple(left_out))
     doubts = tally([(result.trial, trace_doubts(result.trace)) for result in compared.compared], "models")
     return replace(compared, doubts=tuple(doubts))
 
@@ -201,9 +200,9 @@ def measure_statistic(result: Result) -> Statistic:
     return Statistic(MEASURES, len(result.trace), result.trace.fingerprint, values)
 
 
-def tried_rates(results: Sequence[Result]) -> pd.DataFrame:
+def tried_rates(rates: pd.DataFrame) -> pd.DataFrame:
     """The rows of `rate_frame` for methods with several learning rates, in rising order of the rate."""
-    rates = rate_frame(results).dropna(subset="learning_rate")
+    rates = rates.dropna(subset="learning_rate")
     methods = rates.groupby(METHOD, sort=False)
     several = methods["learning_rate"].transform("size") > 1
     return rates.assign(order=methods.ngroup())[several].sort_values(["order", "learning_rate"])
@@ -216,7 +215,7 @@ def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
         ConfigError: no such sweep, one without several rates, or one that is not finished.
     """
     try:
-        rates = tried_rates(load_results(folder))
+        rates = tried_rates(rate_frame(load_results(folder)))
     except DataError as error:
         raise ConfigError(
             f"learning rates are to be taken from {folder}, but: {error}; run that sweep first, or give learning_rate"

@@ -52,15 +52,14 @@ def differences_table(study: MethodStudy) -> TextTable:
     others = study.others
     frame = _differences(study).query("measure == 'exits'")
     keys = ["backbone", "where", "examples"]
-    points = _wide(frame, keys, "method", "points", others)
-    seeds = frame.groupby(keys, sort=False)["seeds"].min()
-    rows = [(*key, str(seeds[key]), *cells) for key, *cells in points.itertuples()]
+    seeds = frame.groupby(keys)["seeds"].transform("min").astype(str)
+    rows = _wide(frame.assign(seeds=seeds), [*keys, "seeds"], "method", "points", others)
     if claims := study.claims:
         claimed = (signed(claims[m], 1) if m in claims else NOTHING for m in others)
-        rows.append(("BERT, DeBERTa (SWEET paper)", "mean of GLUE tasks", "6,000", NOTHING, *claimed))
+        rows += (("BERT, DeBERTa (SWEET paper)", "mean of GLUE tasks", "6,000", NOTHING, *claimed),)
     header = ("encoder", "task", "examples", "seeds", *(f"{name_of(m)} − {_base(study)}" for m in others))
     note = f"Points of the task's metric, averaged over the exits. {PAIRED} {NESTED}"
-    return TextTable("Individual classifiers: differences in points", header, tuple(rows), note, words=2)
+    return TextTable("Individual classifiers: differences in points", header, rows, note, words=2)
 
 
 def individual_table(study: MethodStudy) -> TextTable:
@@ -70,19 +69,17 @@ def individual_table(study: MethodStudy) -> TextTable:
     keys = ["backbone", "task", "metric", "examples", "seeds"]
     rows = _wide(means, keys, "method", "score", study.methods)
     header = ("encoder", "task", "metric", "examples", "seeds", *map(name_of, study.methods))
-    return TextTable("Individual classifiers: mean over the exits", header, _flat(rows), NESTED, words=3)
+    return TextTable("Individual classifiers: mean over the exits", header, rows, NESTED, words=3)
 
 
 def exits_table(study: MethodStudy) -> TextTable:
     """The score of every exit by itself."""
     scores = _scores(study)
-    layers = sorted(
-        {place for place in scores["place"] if place.startswith("layer ")},
-        key=lambda name: int(name.split()[1]),
-    )
+    exits = scores[scores["place"].str.startswith("layer ")]["place"].unique()
+    layers = sorted(exits, key=lambda name: int(name.removeprefix("layer ")))
     rows = _wide(scores, ["backbone", "task", "method", "examples"], "place", "score", layers)
     header = ("encoder", "task", "method", "examples", *layers)
-    return TextTable("Every exit by itself", header, _flat(rows), NESTED, words=3)
+    return TextTable("Every exit by itself", header, rows, NESTED, words=3)
 
 
 def curves_table(study: MethodStudy) -> TextTable:
@@ -90,7 +87,7 @@ def curves_table(study: MethodStudy) -> TextTable:
     rows = _wide(_scores(study), ["backbone", "task", "method", "examples"], "place", "score", list(SPANS))
     note = f"Mean score over a range of costs (shares of the full model's FLOPs). {NESTED}"
     header = ("encoder", "task", "method", "examples", *SPANS.values())
-    return TextTable("Areas of the speed–accuracy curves", header, _flat(rows), note, words=3)
+    return TextTable("Areas of the speed–accuracy curves", header, rows, note, words=3)
 
 
 def curve_differences_table(study: MethodStudy) -> TextTable:
@@ -103,7 +100,7 @@ def curve_differences_table(study: MethodStudy) -> TextTable:
         "Multi-Model, which recomputes. "
     )
     note = f"Against {_base(study)}, in points. {claimed if study.claims else ''}{PAIRED} {NESTED}"
-    return TextTable("Speed–accuracy curves: differences in points", header, _flat(rows), note, words=3)
+    return TextTable("Speed–accuracy curves: differences in points", header, rows, note, words=3)
 
 
 def winners_table(study: MethodStudy) -> TextTable:
@@ -128,7 +125,7 @@ def sizes_table(study: MethodStudy) -> TextTable:
     rows = _wide(several, keys, "size", "points", sizes)
     header = ("encoder", "task", "method", *sizes)
     note = f"Mean over the exits against {_base(study)}, in points, by training examples. {PAIRED} {NESTED}"
-    return TextTable("The gap against the number of training examples", header, _flat(rows), note, words=3)
+    return TextTable("The gap against the number of training examples", header, rows, note, words=3)
 
 
 def rates_table(study: MethodStudy) -> TextTable:
@@ -179,15 +176,14 @@ def _scores(study: MethodStudy) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names, dtype=str)
 
 
-def _wide(frame: pd.DataFrame, keys: list[str], columns: str, values: str, order: list[str]) -> pd.DataFrame:
-    """A row per key and a column per value of `columns`, in order of appearance; a dash where there is nothing."""
+def _wide(
+    frame: pd.DataFrame, keys: list[str], columns: str, values: str, order: list[str]
+) -> tuple[tuple[str, ...], ...]:
+    """The rows of a table: the keys, then a cell per value of `columns`; a dash where there is nothing."""
     wide = frame.groupby([*keys, columns], sort=False)[values].first().unstack(columns, sort=False)
     wide = wide.reindex(columns=order).fillna(NOTHING)
-    return wide.rename(index=name_of, level="method") if "method" in keys else wide
-
-
-def _flat(wide: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """The rows of a table, keys first."""
+    if "method" in keys:
+        wide = wide.rename(index=name_of, level="method")
     return tuple((*key, *cells) for key, *cells in wide.itertuples())
 
 

@@ -163,7 +163,7 @@ class TrainingTrial(Trial):
         shutil.rmtree(output / self.folder / RUN, ignore_errors=True)
 
     def _untrained(self, data: TextData) -> SegmentedModel:
-        from offramp.training.untrained import untrained_model
+        from offramp.training.run import untrained_model
 
         return untrained_model(
             self.method.strategy,
@@ -179,7 +179,7 @@ class TrainingTrial(Trial):
     def _callbacks(self, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
         """Measures gradient conflict, if the trial asks for it, and keeps it beside the record."""
         from offramp.training.gradient_conflict.callback import ConflictCallback
-        from offramp.training.run import training_steps
+        from offramp.training.stages import training_steps
 
         if not self.conflict:
             return []
@@ -212,7 +212,8 @@ def trial_metrics(
         temperatures: fitted on calibration data; None for regression.
     """
     trace = expand(compacted)
-    scores = exit_scores(trace, metric)
+    labels, predictions = trace.require_labels(), trace.predictions()
+    scores = [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
     curve = speed_accuracy(trace, criterion, metric=metric, temperatures=temperatures)
     return {
         "metric": metric,
@@ -223,12 +224,6 @@ def trial_metrics(
         "temperatures": temperatures,
         "rule_options": {name: value for name, value in asdict(criterion).items() if name != "threshold"},
     }
-
-
-def exit_scores(trace: Trace, metric: str) -> list[float]:
-    """The score of every exit by itself."""
-    labels, predictions = trace.require_labels(), trace.predictions()
-    return [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
 
 
 def record_trial(

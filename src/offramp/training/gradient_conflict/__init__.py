@@ -1,1 +1,1 @@
-"""Gradient conflict between exits: measured during training, and kept as inner products."""
+"""Gradient conflict between exits, measured during training as inner products."""

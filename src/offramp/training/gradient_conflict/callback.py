@@ -1,4 +1,4 @@
-"""Gradient conflict during training: products measured at chosen steps, kept in the run's folder."""
+"""Measure gradient conflict at chosen steps of a training, and store it in the run's folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError
 from offramp.training.gradient_conflict.gradient_products import FILE, Products, read_products, write_products
 from offramp.training.gradient_conflict.measure import check_measurable, measure_products
+from offramp.training.trainer import Arguments
 
 
 class ConflictCallback(TrainerCallback):
-    """Measures at chosen steps; weights, gradients and random numbers stay as they are.
+    """Measures at chosen steps; weights, gradients and random numbers do not change.
 
     Args:
         model: the model in training.
-        dataset: labelled examples; the same ones at every step.
+        dataset: labelled examples, the same at every step.
         steps: optimizer steps after which to measure, counted over all phases; 0 is before the first.
-        folder: gets `products.npz`, which a resumed run adds to.
+        folder: of `products.npz`, to which a resumed run adds.
         measure: options of `measure_products`.
     """
 
@@ -31,29 +32,23 @@ class ConflictCallback(TrainerCallback):
             raise ConfigError(f"expected steps from 0 on to measure conflict at, got {list(steps)}")
         self.model, self.dataset = check_measurable(model), dataset
         self.steps, self.path = frozenset(steps), Path(folder) / FILE
-        # Asked when measuring: a strategy is noted in the model when its training begins.
+        # Called when measuring: the model has its strategy only when the training begins.
         self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
-        self.before = 0  # steps of the phases that are over
+        self.before = 0  # steps of finished phases
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure before the first step."""
         if state.global_step == 0 and self.before == 0:
             self._visit(0)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Measure where it is time."""
-        # A finished phase that is resumed inside an epoch takes one more step, at a rate of 0.
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Measure when it is due."""
+        # A finished phase that resumes inside an epoch takes one more step, with a rate of 0.
         if state.global_step <= state.max_steps:
             self._visit(self.before + state.global_step)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Count the steps of a phase that is over."""
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count the steps of a finished phase."""
         self.before += min(state.global_step, state.max_steps)
 
     def _visit(self, step: int) -> None:

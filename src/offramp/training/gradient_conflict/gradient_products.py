@@ -1,4 +1,4 @@
-"""Inner products of the exits' gradients as a file: numbers by training step, read without torch."""
+"""The file of inner products of the exits' gradients by training step, read without torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FILE = "products.npz"
 
 
 def write_products(path: Path, products: dict[int, Products]) -> None:
-    """Write products by step, whole or not at all."""
+    """Write the products of each step."""
     arrays: dict[str, Any] = {str(step): products[step] for step in sorted(products)}
     with atomic_write(path) as draft, open(draft, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_products(path: Path) -> dict[int, Products]:
-    """Products by step; none where there is no file.
+    """Products by step; empty without a file.
 
     Raises:
-        DataError: a file that `write_products` did not write.
+        DataError: the file is damaged.
     """
     if not path.exists():
         return {}

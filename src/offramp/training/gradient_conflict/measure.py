@@ -1,4 +1,4 @@
-"""How the exits' gradients agree, layer by layer: inner products of one layer's gradients at a time."""
+"""Measure how the exits' gradients agree: inner products, one layer at a time."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def gradient_products(
 ) -> Products:
     """Inner products of the exits' gradients at every layer, on one batch.
 
-    One forward pass, and a backward pass for each exit that goes down layer by layer beside the others', so
-    that a layer's gradients alone are in memory. Nothing is written into `.grad`.
+    There is one forward pass. The backward passes of all exits go down together, layer by layer, so that the gradients
+    of one layer only are in memory. `.grad` does not change.
 
     Args:
-        model: its mode decides about dropout.
+        model: its mode decides on dropout.
         inputs: `input_ids`, `attention_mask`, …, `(batch, length)`.
         labels: `(batch,)`.
-        cut: cut the graph behind every exit, as training with `sweet` does.
+        cut: cut the graph after every exit, as training with `sweet` does.
 
     Returns:
         `(layers, exits, exits)`: `⟨∇_{θ_ℓ} L_i, ∇_{θ_ℓ} L_j⟩`, zero where an exit does not reach the layer.
-        In encoders that reuse a layer, the gradient is that of this one passage through it.
+        Where an encoder reuses a layer, the gradient is that of one passage through it.
     """
     layers, exits = model.exit_layers[-1], model.exit_layers
     products = np.zeros((layers, len(exits), len(exits)))
@@ -64,9 +64,9 @@ def gradient_products(
                 arriving[exits.index(layer)] = own[0]
             parameters = [p for p in model.driver.layers[layer - 1].parameters() if p.requires_grad]
             gradients, arriving = _down(parameters, below, above, arriving)
-            for i, one in gradients.items():
+            for i, own_gradient in gradients.items():
                 for j, other in gradients.items():
-                    products[layer - 1, i, j] = float(torch.dot(one, other))
+                    products[layer - 1, i, j] = float(torch.dot(own_gradient, other))
     return products
 
 
@@ -75,7 +75,7 @@ def _forward(
 ) -> _Graph:
     state, graph = model.start(inputs), _Graph({}, {})
     for layer in range(1, model.exit_layers[-1] + 1):
-        # A leaf: where layers share parameters, the gradient would else go on through the passages below.
+        # A leaf: where layers share parameters, the gradient must not continue into earlier passages.
         below = state.hidden.detach().requires_grad_(state.hidden.requires_grad)
         state = model.driver.layer(layer, replace(state, hidden=below))
         graph.around[layer] = (below, state.hidden)
@@ -88,15 +88,15 @@ def _forward(
 def _down(
     parameters: Sequence[Tensor], below: Tensor, above: Tensor, arriving: Mapping[int, Tensor]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Each exit's gradient of a layer, flat, and what it hands on to the layer below."""
+    """Each exit's gradient of a layer, flat, and its gradient of the state below."""
     wanted = [*parameters, *([below] if below.requires_grad else [])]
     gradients, leaving = {}, {}
     for k, arrived in arriving.items():
-        found = torch.autograd.grad(above, wanted, arrived, retain_graph=True, allow_unused=True)
-        pairs = zip(parameters, found, strict=False)
+        gradients_of_k = torch.autograd.grad(above, wanted, arrived, retain_graph=True, allow_unused=True)
+        pairs = zip(parameters, gradients_of_k, strict=False)
         gradients[k] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
-        if below.requires_grad and found[-1] is not None:
-            leaving[k] = found[-1]
+        if below.requires_grad and gradients_of_k[-1] is not None:
+            leaving[k] = gradients_of_k[-1]
     return gradients, leaving
 
 
@@ -109,21 +109,21 @@ def measure_products(
     seed: int = 0,
     cut: bool | None = None,
 ) -> Products:
-    """`gradient_products` on several batches, without dropout; the model is left as it was.
+    """`gradient_products` on several batches, without dropout; the model does not change.
 
     Args:
         model: a multi-exit model.
         dataset: labelled, with columns `text` and for pairs `text_pair`.
-        batches: how many; fewer where the data end earlier.
-        batch_size: examples a batch.
+        batches: their number; fewer for small data.
+        batch_size: examples in a batch.
         seed: chooses the examples.
-        cut: whether the graph is cut behind every exit; None does as the model's training strategy did.
+        cut: whether the graph is cut after every exit; None takes what the model's training strategy did.
 
     Returns:
         `(batches, layers, exits, exits)`.
 
     Raises:
-        ConfigError: a cascade, whose members share no layer, or fewer than one batch or example.
+        ConfigError: a cascade, or fewer than one batch or example.
         DataError: no labels.
     """
     whole = check_measurable(model)
@@ -139,7 +139,7 @@ def measure_products(
 
 
 def check_measurable(model: SegmentedModel) -> MultiExitForSequenceClassification:
-    """The model, where its exits share layers at all."""
+    """The model; `ConfigError` where its exits share no layers."""
     if not isinstance(model, MultiExitForSequenceClassification):
         raise ConfigError(
             "exits can conflict only in layers that they share, and the members of a Multi-Model cascade "
@@ -161,7 +161,7 @@ def batches_of(
     encoder = TextEncoder.of(model)
     encodings, labels = encoder.dataset(chosen)[0], torch.tensor(chosen["label"], device=model.device)
     for start in range(0, len(encodings), batch_size):
-        part = slice(start, start + batch_size)
-        padded = pad(encodings[part], encoder.pad_values)
+        stretch = slice(start, start + batch_size)
+        padded = pad(encodings[stretch], encoder.pad_values)
         inputs = {name: torch.from_numpy(values).to(model.device) for name, values in padded.items()}
-        yield inputs, labels[part]
+        yield inputs, labels[stretch]

@@ -98,3 +98,24 @@ class Strategy(ABC):
         Returns:
             The summed loss, detached.
         """
+
+
+class SingleLoss(Strategy):
+    """A strategy whose step is one backward pass from one loss."""
+
+    @abstractmethod
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
+        """The loss of one batch, with its graph: a scalar. Arguments are those of `step`."""
+
+    def step(
+        self,
+        model: SegmentedModel,
+        inputs: Inputs,
+        labels: Tensor,
+        backward: Backward,
+        moment: Moment = START,
+    ) -> Tensor:
+        """One forward pass, one backward pass."""
+        loss = self.loss(model, inputs, labels, moment)
+        backward(loss)
+        return loss.detach()

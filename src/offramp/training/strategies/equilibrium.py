@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+from offramp.training.strategies.base import Inputs, Moment, SingleLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 
-class GradientEquilibrium(Strategy):
+class GradientEquilibrium(SingleLoss):
     """Joint training, gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
     and those of later exits by `(E-i)/(E-i+1)`.
 
@@ -28,15 +28,8 @@ class GradientEquilibrium(Strategy):
     name = "gradient_equilibrium"
     label = "gradient equilibrium"
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """One forward pass, one backward pass, scaled at every exit."""
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
+        """The sum of all exits' losses, whose gradients are scaled at every exit."""
         import torch
 
         from offramp.training.strategies.losses import head_loss
@@ -49,6 +42,4 @@ class GradientEquilibrium(Strategy):
             state = model.segment(k, state)
             losses.append(head_loss(model, k, scale_state(state, 1 / (later + 1)), labels))
             state = scale_state(state, later / (later + 1))
-        loss = torch.stack(losses).sum()
-        backward(loss)
-        return loss.detach()
+        return torch.stack(losses).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+from offramp.training.strategies.base import Inputs, Moment, SingleLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WEIGHTS = ("uniform", "linear")
 
 
-class Joint(Strategy):
+class Joint(SingleLoss):
     """Early-Exit: the weighted sum of all exits' losses; every exit updates all layers below it.
 
     Args:
@@ -37,21 +37,12 @@ class Joint(Strategy):
         ranks = range(1, exits + 1)
         return [1.0 if self.weights == "uniform" else rank / sum(ranks) * exits for rank in ranks]
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """One forward pass, one backward pass through everything."""
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
+        """The weighted sum of all exits' losses."""
         from offramp.training.strategies.losses import exit_losses, weighted_sum
 
         losses = exit_losses(model, inputs, labels)
-        loss = weighted_sum(losses, self.exit_weights(len(losses)))
-        backward(loss)
-        return loss.detach()
+        return weighted_sum(losses, self.exit_weights(len(losses)))
 
 
 class MultiModel(Joint):
@@ -74,22 +65,13 @@ class Alternating(Joint):
     label = "alternating"
     is_baseline = False
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """One forward and one backward pass; on even steps the other heads do not run."""
-        if moment.step % 2:
-            return super().step(model, inputs, labels, backward, moment)
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
+        """The last exit's loss or the joint one; on even steps the other heads do not run."""
         from offramp.training.strategies.losses import last_exit_loss
 
-        loss = last_exit_loss(model, inputs, labels)
-        backward(loss)
-        return loss.detach()
+        if moment.step % 2:
+            return super().loss(model, inputs, labels, moment)
+        return last_exit_loss(model, inputs, labels)
 
 
 class SelfDistill(Joint):
@@ -115,15 +97,8 @@ class SelfDistill(Joint):
             raise ConfigError(f"the temperature of self_distill must be positive, got {temperature}")
         self.temperature, self.weight = temperature, weight
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """One forward pass, one backward pass; the distillation does not reach the teacher."""
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
+        """The joint loss and the distillation, which does not reach the teacher."""
         from offramp.model.base import exit_loss
         from offramp.training.strategies.losses import distill_loss, gate_loss, weighted_sum
 
@@ -136,5 +111,4 @@ class SelfDistill(Joint):
         loss = weighted_sum(losses, self.exit_weights(len(losses)))
         for student in logits[:-1]:
             loss = loss + self.weight * distill_loss(student, logits[-1], self.temperature)
-        backward(loss)
-        return loss.detach()
+        return loss

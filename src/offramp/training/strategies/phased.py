@@ -99,19 +99,10 @@ class Mixed(Joint):
         """Backbone, then everything."""
         return (Phase("backbone", self.first), Phase("joint", 1 - self.first))
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
+    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
         """The last exit's loss in the first phase, the joint loss in the second."""
-        if moment.phase:
-            return super().step(model, inputs, labels, backward, moment)
         from offramp.training.strategies.losses import last_exit_loss
 
-        loss = last_exit_loss(model, inputs, labels)
-        backward(loss)
-        return loss.detach()
+        if moment.phase:
+            return super().loss(model, inputs, labels, moment)
+        return last_exit_loss(model, inputs, labels)
