@@ -12,8 +12,7 @@ from offramp._core.errors import ConfigError
 from offramp._core.records import read_record
 from offramp.bench.artifacts import prepare
 from offramp.bench.baselines import BenchArtifacts, find_baselines
-from offramp.bench.cpu_load import OtherCpuLoad
-from offramp.bench.energy import EnergyMeter
+from offramp.bench.machine import EnergyMeter, OtherCpuLoad
 from offramp.bench.measures import cold_start
 from offramp.bench.speed import (
     BenchConfig,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from offramp._core.errors import CalibrationError
+from offramp._core.errors import CalibrationError, ConfigError
 from offramp.calibration import ece, exit_ece, reliability
 from tests.calibration.calibration_traces import classifier, regressor
 
@@ -53,5 +53,5 @@ def test_refusals():
         ece(binary(0.5), [2])
     with pytest.raises(CalibrationError, match="the task is regression"):
         exit_ece(regressor())
-    with pytest.raises(CalibrationError, match="expected 4 temperatures, one per exit, got 1"):
+    with pytest.raises(ConfigError, match="expected one temperature for each of 4 exits, got 1"):
         exit_ece(classifier(), (1.0,))

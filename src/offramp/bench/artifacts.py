@@ -1,4 +1,4 @@
-"""Everything that the peers of a bench are built from, exported once."""
+"""The exports that all baselines of a benchmark are built from."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from offramp.exporting.run import Texts, export_model
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
-    """Export a model for every peer: segments in float32 and int8, and one graph for each static model.
+    """Export a model for every baseline: segments in float32 and int8, and one graph for each static model.
 
-    Exports of the same model, policy and texts that are there already are used again.
+    Existing exports of the same model, policy and texts are used again.
 
     Args:
         model: folder of the trained model.
@@ -67,7 +67,7 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
 
 
 def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
-    """Tells one set of exports from another: model files, policy, calibration texts and versions, as a hash."""
+    """A hash of model files, policy, calibration texts and versions, which identifies a set of exports."""
     from offramp.data import fingerprint
 
     files = [sha256(path) for path in sorted(model.iterdir()) if path.suffix in (".safetensors", ".json")]
@@ -76,7 +76,7 @@ def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
 
 
 def quantise_dynamically(source: Path, target: Path) -> None:
-    """What the library offers at once, and most people run: weights in int8, activations by the batch at hand."""
+    """The library's dynamic quantisation, which most people use: int8 weights, activations scaled by each batch."""
     from offramp.exporting.graphs import silent
 
     try:
@@ -88,7 +88,7 @@ def quantise_dynamically(source: Path, target: Path) -> None:
 
 
 def quantise_with_nncf(source: Path, target: Path, manifest: Manifest, feeds: Sequence[PaddedBatch]) -> None:
-    """What OpenVINO's own tool makes of the model, with its settings for transformers."""
+    """Quantisation by OpenVINO's own tool, with its settings for transformers."""
     import nncf
     import openvino
 

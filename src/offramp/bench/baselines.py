@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.bench.openvino import compile_graph
+from offramp._core.errors import MissingExtraError, ModelError
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments, open_session
+from offramp.engine.onnx import OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
@@ -106,10 +106,25 @@ def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
     return answer
 
 
+def _compile_graph(path: Path, threads: int | None) -> Any:
+    """A graph, ready to run in OpenVINO; `ModelError` if this OpenVINO cannot run it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "bench") from error
+    options = {"INFERENCE_NUM_THREADS": thread_count(threads), "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        return openvino.Core().compile_model(str(path), "CPU", options)
+    except Exception as error:  # the binding raises bare RuntimeError and its own classes
+        raise ModelError(
+            f"openvino {openvino.__version__} cannot run {path.name}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
 def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
     """One graph in OpenVINO by default: float32 graphs run in bfloat16 where the processor has it."""
     manifest = Manifest.load(artifacts.work / "fp32")
-    request = compile_graph(artifacts.work / "full" / file, artifacts.threads).create_infer_request()
+    request = _compile_graph(artifacts.work / "full" / file, artifacts.threads).create_infer_request()
     inputs = [value.get_any_name() for value in request.model_inputs]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:

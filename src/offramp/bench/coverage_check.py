@@ -1,4 +1,4 @@
-"""Is a guarantee kept? Its policy is chosen again and again on other rows, and measured on all that are left."""
+"""Whether a guarantee holds: its policy is chosen on many random splits, and measured on the remaining rows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from offramp.calibration.guarantee import LOSSES, Risk, tune_conformal, tune_wit
 from offramp.criteria import first_exit, scores
 from offramp.engine.policy import Policy
 
-LEVEL = 0.05  # of the tests that a promise was broken
+LEVEL = 0.05  # of the tests for a broken guarantee
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 
 
 @dataclass(frozen=True)
 class GuaranteeSpec:
-    """What is stated of new examples.
+    """A guarantee about new examples.
 
     Attributes:
         guarantee: of which risk: see `tune_with_guarantee`, or `tune_conformal`, whose risk is disagreement.
         alpha: the largest risk.
-        delta: the largest probability of a larger one; plays no part in a conformal promise.
+        delta: the largest probability of a larger risk; ignored by a conformal guarantee.
     """
 
     guarantee: Guarantee
@@ -40,7 +40,7 @@ class GuaranteeSpec:
         return "disagreement" if self.guarantee == "conformal" else self.guarantee
 
     def policy(self, trace: Trace, criterion: str, seed: int) -> Policy:
-        """A policy that makes the promise, from a calibration trace."""
+        """A policy with the guarantee, from a calibration trace."""
         if self.guarantee == "conformal":
             return tune_conformal(trace, criterion, alpha=self.alpha, seed=seed)
         options: dict[str, Any] = {"alpha": self.alpha, "delta": self.delta, "seed": seed}
@@ -57,26 +57,26 @@ def check_coverage(
     seed: int = 0,
     progress: Callable[[str], object] = lambda message: None,
 ) -> list[dict[str, Any]]:
-    """Measure on random splits how often promises are kept.
+    """Measure on random splits how often guarantees hold.
 
-    A promise of Learn-then-Test is broken where it holds in a share of splits significantly below 1 − delta, and
-    a conformal promise, which is one over calibration rows and new row together, where the mean risk is significantly
-    above alpha; both at 5 %, one-sided. What is measured is noisy: measure on many more rows than calibrate.
+    A Learn-then-Test guarantee is broken if it holds in a share of splits significantly below 1 − delta. A conformal
+    guarantee is about calibration rows and new row together; it is broken if the mean risk is significantly above
+    alpha. Both tests are one-sided at 5 %. Measured risks are noisy: measure on many more rows than calibrate.
 
     Args:
         trace: run of a classifier over labelled rows that it was not trained on.
         criteria: names of exit rules.
-        promises: what is stated.
-        calibration: rows a policy is chosen on; the others measure its risk.
-        splits: how many random splits.
+        promises: the guarantees.
+        calibration: rows that a policy is chosen on; the others measure its risk.
+        splits: number of random splits.
         seed: of the splits.
-        progress: is told what is being measured.
+        progress: receives a line for each step.
 
     Returns:
-        A row for each criterion and promise: `criterion`, `guarantee`, `alpha`, `delta` (None: conformal),
+        A row for each criterion and guarantee: `criterion`, `guarantee`, `alpha`, `delta` (None: conformal),
         `calibration` and `measured` rows, `splits`, the share `held` of them in which the measured risk is at most
         alpha, `mean_risk` and its 0.95 quantile `high_risk`, the mean `cost` (a share of the full model's FLOPs), and
-        whether the promise was `kept`: not significantly broken.
+        whether the guarantee was `kept`: not significantly broken.
 
     Raises:
         CalibrationError: no rows left to measure on, no splits, or what the tuning itself refuses.
@@ -115,7 +115,7 @@ def check_coverage(
 
 
 def _kept(risks: NDArray[np.float64], promise: GuaranteeSpec) -> bool:
-    """Whether the measured risks (splits,) do not speak against the promise."""
+    """Whether the measured risks `(splits,)` are consistent with the guarantee."""
     from scipy.stats import binomtest, ttest_1samp
 
     if promise.guarantee != "conformal":

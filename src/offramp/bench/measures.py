@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.bench.baselines import BenchArtifacts, find_baselines, make_engine
-from offramp.bench.energy import EnergyMeter
+from offramp.bench.machine import EnergyMeter
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.timing import Timing
 

@@ -1,4 +1,4 @@
-"""Many texts through one engine: does its speed hold, and does its memory?"""
+"""Many texts through one engine: whether its speed and memory stay constant."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def stream_series(
     seed: int = 0,
     on_sample: Callable[[list[dict[str, float]]], object] = lambda rows: None,
 ) -> list[dict[str, float]]:
-    """Stream texts through an engine and look at it now and then.
+    """Stream texts through an engine and sample its speed and memory.
 
     Args:
         engine: what answers.
-        texts: texts, or pairs of them, which come round again and again.
+        texts: texts or pairs of texts, which repeat.
         count: how many to stream.
-        every: seconds between two looks.
+        every: seconds between two samples.
         seed: of their order.
-        look: called with the rows so far at each look, say to write them down.
+        look: called with the rows so far at each sample.
 
     Returns:
-        A row for each look: `seconds` since the start, `texts` answered so far, `throughput` in texts a second since
-        the last look, and `resident_mib` of the process (NaN where the system does not tell).
+        A row per sample: `seconds` since the start, `texts` answered so far, `throughput` in texts a second since the
+        last sample, and `resident_mib` of the process (NaN where the system does not report it).
 
     Raises:
         ConfigError: no texts, or a `count` below 1.
@@ -79,18 +79,18 @@ def stream_series(
 
 
 def resident_mib() -> float:
-    """Memory of this process now, in MiB; NaN where the system does not tell."""
+    """Memory of this process now, in MiB; NaN where the system does not report it."""
     if not STATM.exists():
         return float("nan")
     return int(STATM.read_text().split()[1]) * PAGE_MIB
 
 
 def flatness(rows: Sequence[dict[str, float]], settled: float = 60.0) -> dict[str, float]:
-    """How far speed and memory drift once things have settled.
+    """The drift of speed and memory after a settling time.
 
     Returns:
         `throughput` in texts a second over all; `throughput_change`, the second half's median against the first's,
-        less 1; `memory_growth_mib`, of the last look over the first, both after `settled` seconds (or, in a shorter
+        less 1; `memory_growth_mib`, of the last sample over the first, both after `settled` seconds (or, in a shorter
         run, after a fifth of it).
     """
     settled = min(settled, rows[-1]["seconds"] / 5)

@@ -25,7 +25,7 @@ class _Ledger:
 
 
 class _Kept:
-    """A saved tensor that tells the ledger when autograd lets go of it."""
+    """A saved tensor; the ledger is updated when autograd releases it."""
 
     def __init__(self, ledger: _Ledger, tensor: Tensor) -> None:
         self.ledger, self.tensor = ledger, tensor

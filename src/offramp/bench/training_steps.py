@@ -86,7 +86,7 @@ def bench_training(
         steps: of each way in each round; 50 batches hold every length there is.
         rounds: how often the ways take turns.
         seed: for the order of the data.
-        progress: is told what is being timed.
+        progress: receives a line for each step.
 
     Returns:
         One a way, plain fine-tuning first.
@@ -144,7 +144,7 @@ def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) 
 
 
 class StepClock(TrainerCallback):
-    """When each step ended."""
+    """The end time of each step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -152,7 +152,7 @@ class StepClock(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note the time."""
+        """Record the time."""
         self.ends.append(time.perf_counter())
 
     @property

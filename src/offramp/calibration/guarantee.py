@@ -1,8 +1,8 @@
 """Thresholds with a guarantee on new data: Learn-then-Test, and conformal prediction of consistency.
 
-Both hold for data drawn as the calibration data were, over the draw of these; neither says anything of an attacker.
-What is fitted (temperatures, gate ranges, the thresholds to try) comes from one part of the trace, the tests from the
-other: a threshold tested on data that shaped it would void the statement.
+Both hold for new data from the distribution of the calibration data; the probability includes the draw of the
+calibration data. Neither covers an attacker. One part of the trace fits temperatures, gate ranges and the thresholds to
+try; the other part tests. A threshold tested on data that shaped it would void the guarantee.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ def tune_with_guarantee(
 ) -> Policy:
     """Choose the cheapest threshold whose risk is at most `alpha` with probability at least 1 − `delta`.
 
-    Thresholds are tested from the strictest, which is the full model and has no risk, to laxer ones; the last before
-    the first that fails is taken. That order is fixed in advance, so no correction for many tests is needed.
+    Thresholds are tested from strict to lax. The strictest is the full model and has no risk. The last threshold before
+    the first failure is taken. The order is fixed in advance, so no correction for many tests is needed.
 
     Args:
         trace: run of a classifier over the calibration split; labelled, unless the risk is disagreement and
             `temperatures` is off.
         criterion: name of the rule, or a rule whose threshold is to be replaced.
         risk: `accuracy_drop`, the full model's accuracy less that of leaving early, or `disagreement`, the share of
-            examples answered otherwise than by the full model.
+            examples whose answer differs from the full model's.
         alpha: the largest risk allowed, 0.01 for one point.
-        delta: the largest probability, over the draw of the calibration data, that the risk is larger all the same.
+        delta: the largest probability, over the draw of the calibration data, that the risk is larger nevertheless.
         temperatures: whether to fit a temperature per exit first.
-        seed: chooses the three tenths of the examples that fit, and thereby those that test.
+        seed: chooses the three tenths of the examples that fit; the others test.
 
     Returns:
-        The policy; the full model's where no laxer threshold passes. `target` says what was asked for and reached.
+        The policy; the full model's if no laxer threshold passes. Its `target` holds the request and the result.
 
     Raises:
         CalibrationError: for regression, missing labels, levels outside (0, 1), a rule without a threshold, or so few
@@ -95,9 +95,10 @@ def tune_conformal(
 ) -> Policy:
     """Choose a threshold under which a new example's answer is the full model's with probability 1 − `alpha`.
 
-    The probability is over calibration data and example together: weaker than `tune_with_guarantee`, and it needs
-    fewer examples. An example's nonconformity is the score most in favour of leaving among its exits that would
-    answer otherwise than the full model and that no earlier exit beats; the threshold is their conformal quantile.
+    The probability is over calibration data and example together. This is weaker than `tune_with_guarantee`, and needs
+    fewer examples. The nonconformity of an example is its most permissive score at an exit whose answer differs from
+    the full model's; exits with a stricter score than an earlier exit do not count. The threshold is the conformal
+    quantile of these scores.
 
     Args:
         trace: run of a classifier over the calibration split; labelled, unless `temperatures` is off.
@@ -107,7 +108,7 @@ def tune_conformal(
         seed: chooses the three tenths of the examples that fit.
 
     Returns:
-        The policy; the full model's where there are fewer than about 1 / `alpha` examples.
+        The policy; the full model's for fewer than about 1 / `alpha` examples.
 
     Raises:
         CalibrationError: as `tune_with_guarantee`.
@@ -139,7 +140,7 @@ def most_misleading(
     """Largest score (turned so that larger means leaving) at an exit with another answer, `(examples,)`; −inf: none."""
     turned = -table if criterion.leaves_below else table
     before = np.maximum.accumulate(turned, axis=1)[:, :-1]
-    # Whoever would leave at an exit that an earlier one beats has left at the earlier one.
+    # A row never leaves at an exit whose score is stricter than an earlier one: it has left there.
     record = np.ones(turned.shape, dtype=bool)
     record[:, 1:] = turned[:, 1:] > before
     wrong = record & (predictions != predictions[:, -1:])
@@ -148,7 +149,7 @@ def most_misleading(
 
 
 def just_stricter(criterion: Criterion, turned: float, strictest: float) -> float:
-    """The laxest threshold that this score does not pass."""
+    """The laxest threshold that a score does not pass."""
     if criterion.leaves_below:  # leave at score < threshold
         return float(min(max(-turned, criterion.threshold_range[0]), criterion.threshold_range[1]))
     if criterion.whole:
@@ -166,7 +167,7 @@ def check_levels(**levels: float) -> None:
 def split_and_prepare(
     trace: Trace, criterion: str | Criterion, temperatures: bool, seed: int, *, labelled: bool
 ) -> tuple[Policy, Trace, Trace]:
-    """A policy with all but its threshold, the part of the trace it was fitted on, and the part that tests."""
+    """A policy without its threshold, the part of the trace that fitted it, and the part that tests."""
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
     if trace.kind == "regression":
         raise CalibrationError(
@@ -191,7 +192,7 @@ def split_and_prepare(
 def refuse_if_hopeless(
     n: int, alpha: float, delta: float, p_value: Callable[[NDArray[np.float64], float], float]
 ) -> None:
-    """Raise `CalibrationError` where not even n examples without any loss would pass the test."""
+    """Raise `CalibrationError` if even n examples without any loss would fail the test."""
     if p_value(np.zeros(n), alpha) <= delta:
         return
     needed = n
@@ -205,7 +206,7 @@ def refuse_if_hopeless(
 
 
 def disagreement(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
-    """1 where the answer at the exit taken `(examples,)` is not the full model's, else 0."""
+    """1 where the answer at the exit taken `(examples,)` differs from the full model's, else 0."""
     answers = trace.predictions()
     return (answers[np.arange(len(trace)), exit] != answers[:, -1]).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Thresholds for a latency: the most accurate rule whose 95th percentile stays within a bound."""
+"""Thresholds for a latency: the best metric among those whose 95th percentile stays within a bound."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tune_latency(
     Args:
         trace: labelled run of the model over the calibration split.
         criterion: name of the rule, or a rule whose threshold is to be replaced.
-        times: of the model's segments, measured where it will run; tokenisation is not in them.
+        times: of the model's segments, measured where it will run, without tokenisation.
         lengths: tokens of each text of the trace `(examples,)`.
         max_p95_ms: largest 95th percentile of the milliseconds that a text takes.
         metric: key of `METRICS`.

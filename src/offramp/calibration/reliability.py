@@ -99,13 +99,11 @@ def exit_ece(
         One error per exit.
 
     Raises:
-        CalibrationError: for regression, without labels, or with the wrong number of temperatures.
+        CalibrationError: for regression, or without labels.
+        ConfigError: another number of temperatures than exits.
     """
     if trace.kind == "regression":
         raise CalibrationError("calibration error needs class probabilities, but the task is regression")
-    divisors = (1.0,) * trace.exits if temperatures is None else temperatures
-    if len(divisors) != trace.exits:
-        raise CalibrationError(f"expected {trace.exits} temperatures, one per exit, got {len(divisors)}")
     labels = class_labels(trace.labels, trace.logits.shape[2])
-    scaled = trace.logits.astype(np.float64) / np.asarray(divisors)[None, :, None]
-    return tuple(ece(softmax(scaled[:, exit]), labels, bins) for exit in range(trace.exits))
+    logits = trace.scaled(temperatures).logits
+    return tuple(ece(softmax(logits[:, exit]), labels, bins) for exit in range(trace.exits))

@@ -14,8 +14,8 @@ BOUNDS = (1e-2, 1e4)  # of a temperature; beyond them probabilities are 0 and 1,
 def fit_temperatures(trace: Trace) -> tuple[float, ...]:
     """Fit the temperature of every exit: the T_i that minimises the NLL of `softmax(z_i / T_i)`.
 
-    A normal prior on log T_i worth one example keeps the optimum finite where the likelihood has none: at an
-    exit without a mistake (T → 0), at chance (T → ∞), with one class only. Its pull fades as 1 / examples.
+    A normal prior on log T_i, worth one example, keeps the optimum finite where the likelihood has none: at an exit
+    without mistakes (T → 0), at chance (T → ∞), or with one class only. Its effect fades as 1 / examples.
 
     Args:
         trace: run of the model over the calibration split, labelled; logits `(examples, exits, classes)`.
@@ -65,7 +65,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64], exi
     # Shifted so that the true class is 0: neither probabilities nor the loss change, and nothing overflows.
     values = values - values[np.arange(len(values)), labels][:, None]
     low, high = np.log(BOUNDS)
-    # Logits may have any scale; a coarse look finds the right decade, from which L-BFGS converges.
+    # Logits may have any scale: a coarse grid finds the right decade, from which L-BFGS converges.
     start = min(np.linspace(low, high, 29), key=lambda point: loss(np.array([point]), values)[0])
     result = minimize(loss, [start], (values,), method="L-BFGS-B", jac=True, bounds=[(low, high)])
     return float(np.clip(np.exp(result.x[0]), *BOUNDS))

@@ -1,4 +1,4 @@
-"""Choosing the threshold of an exit rule for a stated loss of accuracy, or a stated budget of compute."""
+"""Choosing the threshold of an exit rule for a loss of accuracy or a budget of compute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLACK = 1e-12  # float noise of sums, far below one example
 
 @dataclass(frozen=True)
 class CalibrationSweep:
-    """What each threshold of a grid gives on one trace: arrays `(points,)`, the laxest threshold first.
+    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first.
 
     Attributes:
         thresholds: the thresholds.
@@ -129,7 +129,7 @@ def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> Non
 
 
 def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
-    """Whether this trace can tell which threshold of this rule is best."""
+    """Raise where this trace cannot show which threshold of this rule is best."""
     find_metric(metric, trace.kind)
     if not criterion.tunable:
         raise CalibrationError(
@@ -148,7 +148,7 @@ def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
 
 
 def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
-    """A policy with all that is fitted but the threshold."""
+    """A policy with everything fitted except the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
     return Policy(
         criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
@@ -174,7 +174,7 @@ def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric
 def totals(
     values: NDArray[np.float64], criterion: Criterion, table: NDArray[np.float64], grid: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum over the examples of what each takes away from the exit it leaves at, for every threshold at once.
+    """Sum over the examples of a value at the exit that each leaves at, for every threshold at once.
 
     An example waits at an exit as long as no score so far passes the threshold, and each wait changes its
     value by the difference to the next exit. Sorted by score, the sum of all waits is one cumulative sum.

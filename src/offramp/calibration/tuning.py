@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,41 +96,6 @@ class TuningTarget:
             metric=metric,
             temperatures=temperatures,
         )
-
-
-@overload
-def tune(
-    model: Trace,
-    data: str | Criterion = ...,
-    *,
-    max_accuracy_drop: float | None = ...,
-    max_cost: float | None = ...,
-    guarantee: Guarantee | None = ...,
-    alpha: float | None = ...,
-    delta: float | None = ...,
-    metric: str | None = ...,
-    temperatures: bool = ...,
-) -> Policy: ...
-
-
-@overload
-def tune(
-    model: SegmentedModel,
-    data: Mapping[str, Dataset],
-    criterion: str | Criterion = ...,
-    *,
-    max_accuracy_drop: float | None = ...,
-    max_cost: float | None = ...,
-    max_latency_ms: float | None = ...,
-    timed_on: str | Path | None = ...,
-    guarantee: Guarantee | None = ...,
-    alpha: float | None = ...,
-    delta: float | None = ...,
-    metric: str | None = ...,
-    temperatures: bool = ...,
-    drop_exits: bool = ...,
-    progress: bool = ...,
-) -> Policy: ...
 
 
 def tune(

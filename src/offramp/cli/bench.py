@@ -24,7 +24,9 @@ from offramp.cli.common import (
 from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
+    from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import BenchConfig
+    from offramp.model.base import SegmentedModel
 
 SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
 
@@ -93,14 +95,8 @@ def bench(
     from offramp._core.environment import usable_cores
     from offramp.bench.artifacts import prepare
     from offramp.bench.baselines import BenchArtifacts
-    from offramp.bench.cpu_load import OtherCpuLoad
-    from offramp.bench.measures import cold_start
-    from offramp.bench.speed import check_baselines, run_benchmark
-    from offramp.engine.batching import token_counts
-    from offramp.engine.manifest import Manifest
-    from offramp.engine.tokenization import FileEncoder
+    from offramp.bench.speed import check_baselines
     from offramp.exporting.run import Texts
-    from offramp.model.encoding import TextEncoder
 
     refuse_calibration(options.split)
     started = datetime.now(UTC)
@@ -115,34 +111,47 @@ def bench(
     note(f"exports for every baseline: {folder}")
     few = rows.select(range(min(COMPARED, len(rows))))
     prepare(model, folder, policy, Texts(pick_split(texts, "calibration", SCALED), few))
-    encodings = TextEncoder.of(loaded).dataset(rows)[0]
-    encoder = FileEncoder(folder / "int8", Manifest.load(folder / "int8"))
-    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
-    load = OtherCpuLoad()
-    table = run_benchmark(
-        artifacts,
-        encodings,
-        rows["label"] if "label" in rows.column_names else None,
-        config,
-        lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
-        note,
+    table, metrics = _measure(artifacts, loaded, rows, config)
+    left = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
+    settings = {"data": data, "threads": count, "metric": texts.metrics[0], **vars(options), **left}
+    settings["exit_layers"] = policy.exit_layers
+    path = record_bench(
+        folder, "bench", {"bench": table}, settings, started, seed=options.seed, metrics=metrics
     )
-    metrics = {
-        "cold_start_seconds": cold_start(folder / "int8", count).p50,
-        "other_cores_busy": load.cores(),
-        "mean_tokens": float(token_counts(encodings).mean()),
-    }
-    settings = {"data": data, "threads": count, "metric": texts.metrics[0], **vars(options)} | {
-        "criterion": policy.criterion.name,
-        "threshold": policy.criterion.threshold,
-        "exit_layers": policy.exit_layers,
-    }
-    tables = {"bench": table}
-    path = record_bench(folder, "bench", tables, settings, started, seed=options.seed, metrics=metrics)
     show_benchmark(table)
     cold = metrics["cold_start_seconds"]
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+
+
+def _measure(
+    artifacts: BenchArtifacts, model: SegmentedModel, rows: Any, config: BenchConfig
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of the benchmark, and what is measured beside them."""
+    from offramp.bench.machine import OtherCpuLoad
+    from offramp.bench.measures import cold_start
+    from offramp.bench.speed import run_benchmark
+    from offramp.engine.batching import token_counts
+    from offramp.engine.manifest import Manifest
+    from offramp.engine.tokenization import FileEncoder
+    from offramp.model.encoding import TextEncoder
+
+    int8 = artifacts.work / "int8"
+    encodings = TextEncoder.of(model).dataset(rows)[0]
+    encoder = FileEncoder(int8, Manifest.load(int8))
+    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+    labels = rows["label"] if "label" in rows.column_names else None
+
+    def tokenise(chosen: Any) -> Any:
+        return encoder(*([column[row] for row in chosen] for column in columns))
+
+    load = OtherCpuLoad()
+    table = run_benchmark(artifacts, encodings, labels, config, tokenise, note)
+    return table, {
+        "cold_start_seconds": cold_start(int8, artifacts.threads).p50,
+        "other_cores_busy": load.cores(),
+        "mean_tokens": float(token_counts(encodings).mean()),
+    }
 
 
 def show_benchmark(table: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`offramp bench promises`: how often guaranteed thresholds keep their word on rows nobody has looked at."""
+"""`offramp bench coverage`: how often guaranteed thresholds hold on rows that did not choose them."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def bench_coverage(
 ) -> None:
     """Choose guaranteed thresholds on many random parts of some rows, and measure their risk on all the others.
 
-    For example `offramp bench promises runs/sweet movies`. Each of the three guarantees of `offramp tune --guarantee`
-    is checked at every alpha. What is measured on few rows is noisy itself (by 1.6 points for a risk of 5 % on 200
-    rows), and then seems broken more often than it is.
+    For example `offramp bench coverage runs/sweet movies`. Each of the three guarantees of `offramp tune --guarantee`
+    is checked at every alpha. A risk measured on few rows is noisy (by 1.6 points for a risk of 5 % on 200 rows), and
+    then a guarantee seems broken more often than it is.
 
     Args:
         model: folder that `offramp train` wrote.
         data: what the model was trained on.
         criteria: exit rules.
         alphas: largest risks.
-        delta: the largest probability that the risk of a Learn-then-Test threshold is larger all the same.
+        delta: the largest probability that the risk of a Learn-then-Test threshold is larger nevertheless.
         split: the split whose rows are divided; of `train`, those that the model was not trained on.
         examples: rows at most.
-        calibration: rows a threshold is chosen on; by default a fifth of them.
+        calibration: rows that a threshold is chosen on; by default a fifth of them.
         splits: how often the rows are divided.
         seed: of the rows and their divisions.
         output: folder of the record; by default `bench-promises` inside the model's folder.
@@ -93,14 +93,14 @@ def unseen(rows: Any, trained_on: Any, model: Path) -> Any:
     """The rows that a model was not trained on.
 
     Raises:
-        DataError: nothing is known of the rows it was trained on, or none are left.
+        DataError: the model does not record the rows it was trained on, or none are left.
     """
     import numpy as np
 
     from offramp.data import row_hashes
 
     if trained_on is None:
-        raise DataError(f"{model} does not tell which rows it was trained on: give --split validation")
+        raise DataError(f"{model} does not record which rows it was trained on: give --split validation")
     left = np.flatnonzero(~np.isin(row_hashes(rows), trained_on))
     if not len(left):
         raise DataError(

@@ -1,4 +1,4 @@
-"""`offramp bench stream`: many texts through one engine, with its speed and memory over time."""
+"""`offramp bench stream`: many texts through one engine, with speed and memory over time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def bench_stream(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Stream texts through an exported model, and note throughput and resident memory as it goes.
+    """Stream texts through an exported model, and sample throughput and resident memory.
 
-    For example `offramp bench stream served movies --texts 1000000`. The texts of the split come round again and
-    again, each time in a new order. The record is written anew at every look: what was seen is kept, whatever stops
-    the run. `offramp report` draws the series.
+    For example `offramp bench stream served movies --texts 1000000`. The texts of the split repeat, each time in a new
+    order. The record is rewritten with every sample, so a stopped run keeps its samples. `offramp report` draws the
+    series.
 
     Args:
         folder: what `offramp export` wrote, with a policy.
@@ -40,7 +40,7 @@ def bench_stream(
         texts: how many are streamed in each mode.
         modes: plain batches, or pools in which rows of several batches wait for each other.
         batch_size: rows run at once.
-        every: seconds between two looks at speed and memory.
+        every: seconds between two samples of speed and memory.
         split: the split of the data.
         seed: of the order of the texts.
         output: folder of the record; by default `bench-stream` beside the exported folder.

@@ -1,4 +1,4 @@
-"""What several commands share: data options, model folders, and how results are shown."""
+"""Shared by several commands: data options, model folders, and the display of results."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**31))]
 
-# Progress and tables are for people; with --json, stdout carries one JSON object and nothing else.
+# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else.
 console = Console(stderr=True)
 WIDE = 6  # columns beside each other that a narrow terminal still shows in full
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How to read the data; needed for your own files only, where the usual column names are not found.
+    """How to read the data; only needed for your own files without the usual column names.
 
     Args:
         text: column of the text.
         text_pair: column of the second text, for pairs.
         label: column of the label.
         kind: classification or regression; by default labels with decimals are regression.
-        task: GLUE task of a folder whose name and columns do not tell.
-        train_size: use so many training examples, chosen by `data_seed`, each class with its share.
-        calibrate_on: take half of this split for calibration, and leave it the other half: for data whose training
-            rows are unlike those to come, as SST-2's phrases are. Give it to every command alike.
-        data_seed: chooses the rows of splits that are cut, and of `train_size`.
+        task: GLUE task of a folder, if its name and columns do not say.
+        train_size: number of training examples to use, chosen by `data_seed`, with the same share of each class.
+        calibrate_on: move half of this split to the calibration split. Use it for data whose training rows differ from
+            future rows, such as SST-2's phrases, and give it to every command.
+        data_seed: chooses the rows of split parts, and of `train_size`.
     """
 
     text: str | None = None
@@ -78,9 +78,9 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
 
     Args:
         folder: of the model.
-        data: what it is run on.
-        unseen: splits that it must not have been trained on; who names `train` wants it so.
-        device: where it is put; `auto` where no time is measured that holds for another device.
+        data: the data that it is run on.
+        unseen: splits that it must not have been trained on; `train` is ignored.
+        device: of the model; `auto` where no time is measured.
 
     Raises:
         DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
@@ -97,13 +97,13 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raise `ConfigError` where something lies in a folder that is to be written anew."""
+    """Raise `ConfigError` if a folder that is to be written already holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} holds something already: choose a new folder, or empty it")
 
 
 def refuse_calibration(split: str) -> None:
-    """Raise `ConfigError` for the split that thresholds and scales come from."""
+    """Raise `ConfigError` for the split that thresholds are fitted on."""
     if split == "calibration":
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
@@ -132,7 +132,7 @@ def note(text: str) -> None:
 
 
 def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table for people; a single row that is wide stands upright."""
+    """A table for people; a single wide row is shown vertically."""
     rows = list(rows)
     if not rows:
         return
@@ -163,7 +163,7 @@ def emit(json_output: bool, result: Mapping[str, Any]) -> None:
 
 
 def _json_ready(value: Any) -> Any:
-    """A value in JSON's own types; paths stay whole (a record would shorten them), what is undefined is null."""
+    """A value in JSON's own types; paths stay whole (a record would shorten them), undefined numbers are null."""
     if isinstance(value, Mapping):
         return {str(k): _json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -181,16 +181,16 @@ def record_bench(
     seed: int,
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the record of a bench and say where it lies.
+    """Write the record of a benchmark, and print its path.
 
     Args:
         folder: of the record.
-        command: as it was given, such as `bench train`.
+        command: the command, such as `bench train`.
         table: the name of the table in the report, and its rows.
-        config: how it was run.
+        config: the settings.
         started: when.
-        seed: of what is random.
-        metrics: numbers that sum it up.
+        seed: of everything random.
+        metrics: summary numbers.
     """
     from offramp._core.records import write_record
 

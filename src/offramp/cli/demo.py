@@ -52,8 +52,8 @@ def demo(
 ) -> None:
     """Train Early-Exit, Multi-Model and SWEET classifiers, draw their curves, and attack them with SAME.
 
-    Takes a pretrained encoder and labelled sentences out of registry packages, so it needs no model hub. A demo that
-    was stopped goes on when it is called again; one that is complete is shown again at once.
+    The pretrained encoder and the labelled sentences come from registry packages, so no model hub is needed. A
+    stopped demo resumes when it is called again. A complete demo is shown again at once.
 
     Args:
         output: folder for models, records, tables, figures and the HTML page.

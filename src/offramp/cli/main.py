@@ -17,7 +17,7 @@ from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
 TORCH_EXTRA = ("torch", "transformers", "datasets", "accelerate", "safetensors", "matplotlib", "plotly")
 USAGE_ERROR = 2
 INTERRUPTED = 130
-# Each command's module is imported when it is run; the line beside it is what the list of commands shows.
+# A command's module is imported when the command runs; the list of commands shows the line beside it.
 COMMANDS = {
     "demo": ("offramp.cli.demo:demo", "train three ways on real data, compare, attack, report"),
     "data": ("offramp.cli.data:data", "show a data set, or list those with a name"),
@@ -36,7 +36,7 @@ COMMANDS = {
     "report": ("offramp.cli.report:report", "tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
-# Of a command with others below it: `offramp bench MODEL DATA`, but also `offramp bench attack MODEL DATA`.
+# `offramp bench MODEL DATA` is a command, and so is `offramp bench attack MODEL DATA`.
 SUBCOMMANDS = {
     "bench": {
         "attack": "offramp.cli.bench_attack:bench_attack",
@@ -66,7 +66,7 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
 
     Args:
         options: out of a file; those of the command line come first.
-        chosen: whether a command was named, so that its own help is wanted, not the list of commands.
+        chosen: whether a command was named: its own help is shown, not the list of commands.
     """
     app = App(
         name="offramp",
@@ -75,10 +75,10 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
         version=__version__,
         config=[] if options is None else [options],
         default_parameter=Parameter(consume_multiple=True, negative=()),
-        suppress_keyboard_interrupt=False,  # what was saved, and how to go on, is ours to say
+        suppress_keyboard_interrupt=False,  # our own message says what was saved and how to resume
     )
     for name, (target, line) in COMMANDS.items():
-        # A line given here would stand in the place of the command's own help: it is for the list alone.
+        # A line given here replaces the command's own help, so it is for the list only.
         if chosen and name in SUBCOMMANDS:
             app.command(_make_group(name, target))
         else:
@@ -87,7 +87,7 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
 
 
 def _make_group(name: str, target: str) -> App:
-    """A command that does something by itself, and has others below it."""
+    """A command that also has subcommands."""
     module, _, function = target.partition(":")
     group = App(name=name)
     group.default(getattr(import_module(module), function))
@@ -117,13 +117,13 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
         raise ConfigError(f"{path} is no YAML file: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold options, one `name: value` a line, got {type(content).__name__}")
-    # Under the command's name: an option may be called like another command (`data`).
+    # Under the command's name, since an option may have the name of another command (`data`).
     command = next((a for a in arguments if a in COMMANDS), "")
     return Dict({command: {str(k): v for k, v in content.items()}}, source=str(path))
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run a command; returns the exit code: 0, 2 for errors that the user can fix, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     rest, config = take_config(arguments)
     try:

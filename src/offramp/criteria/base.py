@@ -23,9 +23,9 @@ FARTHEST = sys.float_info.max  # finite, so that a policy file stays plain JSON
 class Criterion(ABC):
     """An exit rule: an example leaves at the first exit where its score passes the threshold.
 
-    A rule is its `score`; the threshold never enters it, so the scores of a trace are computed once and
-    every threshold is a comparison. The last exit always lets everything leave. A threshold that can never
-    fire is allowed without a word: it is the full model, one end of every sweep.
+    A rule is its `score`. The threshold does not enter the score, so the scores of a trace are computed once and
+    every threshold is a comparison. At the last exit every example leaves. A threshold that never fires is allowed:
+    it is the full model, one end of every sweep.
     """
 
     threshold: float
@@ -33,7 +33,7 @@ class Criterion(ABC):
     name: ClassVar[str]  # its key in `CRITERIA`
     label: ClassVar[str]  # its name in tables and figures
     leaves_below: ClassVar[bool] = False  # True: leave at score < threshold; False: at score >= threshold
-    regression: ClassVar[bool] = False  # whether the rule means anything for a regression head
+    regression: ClassVar[bool] = False  # whether the rule applies to regression
     min_exits: ClassVar[int] = 1
     needs_gate: ClassVar[bool] = False
     tunable: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class Criterion(ABC):
 
     @abstractmethod
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Scores `(batch,)` at one exit, and what the next exit needs to know. Memory starts as `{}`."""
+        """Scores `(batch,)` at one exit, and the memory for the next exit. Memory starts as `{}`."""
 
     def leaves(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Where a score passes the threshold; same shape as `scores`."""
@@ -68,9 +68,9 @@ class Criterion(ABC):
 
     @property
     def leaves_at_once(self) -> bool:
-        """Whether all leave at the first exit, whatever it says: the threshold lies at that end of its range.
+        """Whether every example leaves at the first exit: the threshold is at the lax end of its range.
 
-        Rules that count exits let no one leave at the first.
+        Rules that count exits never leave at the first.
         """
         low, high = self.threshold_range
         return self.tunable and not self.whole and self.threshold == (high if self.leaves_below else low)
@@ -83,7 +83,7 @@ class Criterion(ABC):
         return self.leaves(scores), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
-        """Raise `CriterionError` where the rule does not fit the model or the task."""
+        """Raise `CriterionError` if the rule does not fit the model or the task."""
         if kind == "regression" and not self.regression:
             raise CriterionError(
                 f"{self.name!r} needs class probabilities, but the task is regression: use 'patience'"

@@ -1,4 +1,4 @@
-"""Reading one exit's evidence: checked for NaN, in float64, the same for every number format."""
+"""One exit's evidence as float64 arrays, checked for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from offramp._core.trace import Evidence
 def finite(values: NDArray[np.floating], what: str, exit: int) -> NDArray[np.float64]:
     """The values in float64, or an error that names the exit.
 
-    NaN compares false with every threshold, so a broken exit would silently become "do not leave".
+    NaN compares false with every threshold, so a broken exit would silently let nobody leave.
 
     Raises:
-        CriterionError: where a value is NaN or infinite.
+        CriterionError: a value is NaN or infinite.
     """
     wide: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     good = np.isfinite(wide)
@@ -41,7 +41,7 @@ def log_probabilities(evidence: Evidence) -> NDArray[np.float64]:
     """Log-probabilities `(batch, classes)` in float64, finite for every finite logit.
 
     Raises:
-        CriterionError: where a logit is not finite, or there is one column only (a regression head).
+        CriterionError: a logit is not finite, or there is only one column (a regression head).
     """
     logits = finite_logits(evidence)
     if logits.shape[1] < 2:
@@ -58,6 +58,6 @@ def confidence(evidence: Evidence) -> NDArray[np.float64]:
 
 
 def answer(evidence: Evidence) -> NDArray[Any]:
-    """What the exit answers `(batch,)`: the class index, or the value where the logits have one column."""
+    """The exit's answers `(batch,)`: class indices, or values where the logits have one column."""
     logits = finite_logits(evidence)
     return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Rules that remember earlier exits: patience, and votes. Memory is batch-first, so engines can drop rows."""
+"""Rules that remember earlier exits: patience and votes. Memory is batch-first, so engines can drop rows."""
 
 from __future__ import annotations
 

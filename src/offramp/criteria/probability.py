@@ -1,4 +1,4 @@
-"""Rules that look at the class probabilities of one exit and remember nothing."""
+"""Rules on the class probabilities of one exit, without memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules to compare with: always one exit, and the best that any rule could do. Neither can be tuned."""
+"""Rules to compare with: always the same exit, and the best possible rule. Neither can be tuned."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fixed(Criterion):
         return np.full(len(finite_logits(evidence)), float(evidence.exit + 1)), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
-        """As every rule, and exit k must be there."""
+        """As every rule; and the model must have an exit k."""
         super().check(exits, kind, gates)
         if self.threshold > exits:
             raise CriterionError(
@@ -42,7 +42,7 @@ class Fixed(Criterion):
 class Oracle(Criterion):
     """Leave at the first exit that is right, else at the last: the upper bound, for evaluation only.
 
-    It looks at the labels, so no deployed model can follow it. The threshold is 1 and cannot be chosen.
+    It reads the labels, so no deployed model can use it. The threshold is 1 and cannot be chosen.
     """
 
     name = "oracle"

@@ -14,33 +14,34 @@ def threshold_grid(
 ) -> NDArray[np.float64]:
     """Thresholds that realise every distinct outcome of a rule, from the laxest to the strictest.
 
-    The first is "all leave at exit 1" (for rules that count exits: as early as they allow), the last "none
-    leaves early"; on new data too. Those between lie halfway between two scores, as far from float noise as
-    they can.
+    With the first threshold all leave at exit 1 (for rules that count exits: as early as they allow), with the last
+    one none leaves early; on new data too. The others lie halfway between two scores, far from float noise.
 
     Args:
-        criterion: the rule; its own threshold plays no part.
+        criterion: the rule; its own threshold is ignored.
         scores: `(examples, exits)`, from `scores`.
-        max_points: keep at most so many, both ends and evenly spaced quantiles between; None keeps all.
+        max_points: keep at most so many: both ends, and evenly spaced quantiles between them; None keeps all.
 
     Returns:
         Thresholds `(points,)`, without repetition.
 
     Raises:
-        CriterionError: where the rule has no threshold to choose, or `max_points` is below 2.
+        CriterionError: the rule has no threshold to choose, or `max_points` is below 2.
     """
     if not criterion.tunable:
         raise CriterionError(f"{criterion.name!r} has no threshold to choose: use another rule")
     if max_points is not None and max_points < 2:
         raise CriterionError(f"expected max_points of at least 2 (both ends), got {max_points}")
-    # The last exit takes everybody, so its scores decide nothing; nor does a score that an earlier one beats.
+    # The last exit takes every example, so its scores decide nothing. Neither does a score below an earlier one.
     decisive = np.unique(best_so_far(criterion, scores)[:, :-1])
     low, high = criterion.threshold_range
     if criterion.whole:
-        grid = np.union1d(decisive[decisive >= low], [scores.shape[1]])  # no count before the last exit is E
+        grid = np.union1d(
+            decisive[decisive >= low], [scores.shape[1]]
+        )  # no count reaches E before the last exit
     else:
         between = decisive[:-1] / 2 + decisive[1:] / 2
-        # Neighbouring floats have no middle: there the upper one parts them.
+        # Neighbouring floats have no middle: the upper one separates them.
         between = np.where(between > decisive[:-1], between, decisive[1:])
         grid = np.concatenate([[low], between, [high]])
     if max_points is not None and len(grid) > max_points:

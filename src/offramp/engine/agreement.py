@@ -1,4 +1,4 @@
-"""Does an engine give what the trace gives?"""
+"""Whether an engine decides as the trace does."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from offramp._core.trace import Trace
 from offramp.criteria import Criterion, scores
 from offramp.engine.policy import Decisions, Policy
 
-NOISE = 1e-5  # scores nearer to the threshold than this may fall on either side of it by rounding alone
+NOISE = 1e-5  # rounding alone may move a score that is this near to the threshold to either side
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far an engine's decisions and the trace's are the same.
+    """The agreement of an engine's decisions with the trace's.
 
     Attributes:
-        compared: rows compared: all but those within noise.
-        same_exit: rows of these that left at the same exit.
-        same_label: rows of these with the same answer; for regression, values within 1e-4 of each other.
-        within_noise: rows exempt, since a score came within 1e-5 of the threshold at an exit they passed.
+        compared: number of rows compared: all but those within noise.
+        same_exit: compared rows that left at the same exit.
+        same_label: compared rows with the same answer; for regression, values within 1e-4 of each other.
+        within_noise: exempt rows: a score came within 1e-5 of the threshold at an exit that they reached.
         mismatches: indices of the compared rows `(mismatches,)` where exit or answer differ.
     """
 
@@ -61,11 +61,11 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
 
     Args:
         decisions: from an engine, on the trace's examples in their order.
-        trace: what every exit said about them.
+        trace: the output of every exit for them.
         policy: the engine's policy.
 
     Returns:
-        An `Agreement`; it `holds` where every row outside the noise has the same exit and answer.
+        An `Agreement`; it `holds` if every row outside the noise has the same exit and answer.
 
     Raises:
         DataError: another number of decisions than examples.

@@ -1,4 +1,4 @@
-"""Lists of token ids into rectangles: sorted by length, padded on the right, the order kept beside."""
+"""Token ids as padded batches: sorted by length, padded on the right, with their original positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def check_batch_size(batch_size: int) -> int:
-    """The batch size, or a `ConfigError` where it is not at least 1."""
+    """The batch size, or a `ConfigError` if it is below 1."""
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}: 1 runs the texts one by one")
     return batch_size
@@ -60,12 +60,12 @@ def pad(
 
     Args:
         encodings: at least one; all with the same input names.
-        pad_values: what to pad each input with; 0 where a name is not given. The mask's is always 0.
-        counts: their `token_counts`, where they are known.
-        length: pad to so many tokens, where none is longer.
+        pad_values: the padding value of each input, by name; 0 by default. The mask's is always 0.
+        counts: their `token_counts`, if already counted.
+        length: pad to at least so many tokens.
 
     Returns:
-        `(batch, length)` int64 arrays by input name; an attention mask is added where there is none.
+        `(batch, length)` int64 arrays by input name; an attention mask is added if there is none.
 
     Raises:
         DataError: as `token_counts`.
@@ -83,9 +83,9 @@ def pad(
 
 
 def by_length(counts: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The order `(examples,)` that puts long examples first and keeps equal ones as they came.
+    """The order `(examples,)` from long to short; equal lengths keep their order.
 
-    Long first: a batch that does not fit in memory fails at once, not after an hour.
+    Long first, so that a batch that does not fit in memory fails at once, not after an hour.
     """
     return np.argsort(-counts, kind="stable")
 
@@ -99,16 +99,16 @@ def batches(
     plan: Plan | None = None,
     alike: bool = False,
 ) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
-    """Padded batches of examples of like length, made one at a time.
+    """Padded batches of examples of similar length, made one at a time.
 
     Args:
         encodings: any number.
         batch_size: rows of a batch; the last one may have fewer.
         pad_values: as in `pad`.
-        counts: their `token_counts`, where they are known.
+        counts: their `token_counts`, if already counted.
         multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
-        plan: says where the batches start, in place of one every `batch_size` rows; see `engine.planning`.
-        alike: texts of one length alone share a batch, and nothing is padded.
+        plan: gives the first row of each batch; by default one every `batch_size` rows. See `engine.planning`.
+        alike: only texts of one length share a batch, and nothing is padded.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
@@ -130,7 +130,7 @@ def batches(
 
 
 def windows(encodings: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive stretches of an iterable, `size` long but for the last, read only when asked for."""
+    """Consecutive stretches of an iterable, `size` long except the last, read only when needed."""
     source = iter(encodings)
     while window := list(islice(source, size)):
         yield window

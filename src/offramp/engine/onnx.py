@@ -101,11 +101,6 @@ class OnnxSegments:
             self.sessions = [session.result() for session in sessions]
             self.fused_session = None if fused is None else fused.result()
 
-    def _compute(self, k: int, tensors: OnnxState) -> Sequence[NDArray[Any]]:
-        """The outputs of graph `k`, in the order of the manifest."""
-        outputs: Sequence[NDArray[Any]] = self.sessions[k].run(self.manifest.segments[k].outputs, tensors)
-        return outputs
-
     def start(self, batch: Batch) -> OnnxState:
         """The batch itself: embeddings belong to the first segment."""
         missing = self._needed[0] - set(batch) - {n for p in self.manifest.segments for n in p.outputs}
@@ -120,7 +115,7 @@ class OnnxSegments:
     def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
         """Run segment and head `k`."""
         segment = self.manifest.segments[k]
-        values = self._compute(k, {name: state[name] for name in segment.inputs})
+        values = self.sessions[k].run(segment.outputs, {name: state[name] for name in segment.inputs})
         outputs = dict(zip(segment.outputs, values, strict=True))
         evidence = Evidence(k, len(self.exit_layers), outputs.pop("logits"), outputs.pop("gate", None))
         return {name: v for name, v in {**state, **outputs}.items() if name in self._needed[k + 1]}, evidence

@@ -15,13 +15,13 @@ def plan_batches(
 ) -> list[int]:
     """Cut rows sorted by length into consecutive batches that take the least time.
 
-    Each batch is padded to its longest row. Fewer rows of like length waste less on padding, more batches pay more
-    often for starting a segment; with several threads no batch may hold more than its share of the whole.
+    Each batch is padded to its longest row. Small batches of similar lengths waste less on padding, but pay more often
+    for starting a segment. With several threads, no batch may hold more than its share of the whole.
 
     Args:
         lengths: tokens of each row `(rows,)`, at least one, the longest first.
         batch_size: rows of a batch at most.
-        times: what segments cost on this machine, in one thread.
+        times: of the segments on this machine, in one thread.
         workers: threads that run batches side by side.
 
     Returns:

@@ -21,7 +21,7 @@ from offramp.criteria import Criterion, first_exit, make_criterion, scores
 
 @dataclass(frozen=True)
 class Decisions:
-    """Where each example left, and with what answer. All arrays are `(examples,)`.
+    """The exit and the answer of each example. All arrays are `(examples,)`.
 
     Attributes:
         exit: exit index, 0-based.
@@ -44,7 +44,7 @@ class Decisions:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Several stretches, at least one, as one: say what a stream gave."""
+        """One `Decisions` from several, at least one; for example from those of a stream."""
         return cls(*(np.concatenate([getattr(stretch, f.name) for stretch in parts]) for f in fields(cls)))
 
 
@@ -57,7 +57,7 @@ class Policy:
         exit_layers: the exit layers of the model it was made for.
         temperatures: one per exit; None means 1 everywhere.
         calibrated_on: fingerprint of the calibration data, or "".
-        target: what the threshold was tuned for, and what was reached on the calibration data.
+        target: the target of the tuning, and the result on the calibration data.
     """
 
     criterion: Criterion
@@ -78,7 +78,7 @@ class Policy:
             )
 
     def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None:
-        """Raise `CriterionError` where the policy was made for another model or task."""
+        """Raise `CriterionError` if the policy was made for another model or task."""
         if tuple(exit_layers) != self.exit_layers:
             raise CriterionError(
                 f"the policy is for exits {list(self.exit_layers)}, the model has {list(exit_layers)}: "
@@ -105,7 +105,7 @@ class Policy:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the policy as JSON; `OfframpError` where the file cannot be written."""
+        """Write the policy as JSON; `OfframpError` if the file cannot be written."""
         content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
         write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 

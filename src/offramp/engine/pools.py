@@ -1,4 +1,4 @@
-"""Throughput mode: survivors of several batches wait for each other, so that deep segments run full batches too."""
+"""Throughput mode: rows of several batches wait for each other, so that deep segments run full batches too."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from offramp.engine.segments import Segments, State
 class PoolingEngine(CompactingEngine[State]):
     """A compacting engine with a pool for every depth.
 
-    Rows that stay at exit k either go on at once, or wait in the pool of segment k + 1 until a full batch of their
-    padded length is there: whichever the measured times say is cheaper. When no more rows of that length can come, the
-    pools run with what they hold. Nobody leaves for the sake of a batch: exits and answers are those of
-    `CompactingEngine`. At most `batch_size - 1` rows wait at a depth.
+    Rows that stay at exit k either continue at once, or wait in the pool of segment k + 1 for a full batch of their
+    padded length, whichever is cheaper by the measured times. When no more rows of that length can come, the pools run
+    with the rows they hold. Waiting changes no decision: exits and answers are those of `CompactingEngine`. At most
+    `batch_size - 1` rows wait at a depth.
 
     Args:
         segments: the model, cut at its exits.
         policy: when to leave.
-        times: what running and joining cost on this machine.
+        times: of running and joining on this machine.
         batch_size: rows of a full batch.
         pad_values: what to pad each input with, by name; 0 where not given.
-        multiple: batches are padded to a multiple of so many tokens: more rows meet, and more padding is computed.
+        multiple: batches are padded to a multiple of so many tokens: more rows meet, with more padding.
         workers: threads, each of which runs all rows of one padded length at a time.
 
     Raises:

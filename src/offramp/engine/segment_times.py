@@ -1,4 +1,4 @@
-"""Milliseconds of every segment as a function of rows and length: measured on this machine, fitted, and kept."""
+"""Milliseconds of every segment as a function of rows and length, fitted to measurements on this machine."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ START_TOKENS = 12.0
 
 @dataclass(frozen=True)
 class SegmentTimes:
-    """What running and joining cost, in milliseconds.
+    """The milliseconds that running and joining take.
 
-    Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions counted.
+    Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions included.
 
     Attributes:
-        fixed: `(segments,)` whatever the batch.
-        per_token: `(segments,)` a token, padding included.
-        per_pair: `(segments,)` a pair of tokens of one row.
-        copy: a token that is copied from one batch to another.
-        cpu: processor on which this was measured.
-        threads: CPU threads that it was measured with.
+        fixed: `(segments,)` per batch.
+        per_token: `(segments,)` per token, padding included.
+        per_pair: `(segments,)` per pair of tokens of one row.
+        copy: per token that is copied from one batch to another.
+        cpu: processor of the measurement.
+        threads: CPU threads of the measurement.
     """
 
     fixed: tuple[float, ...]
@@ -57,12 +57,12 @@ class SegmentTimes:
         return np.cumsum(table, axis=1)
 
     def waiting_pays(self, k: int, rows: int, length: int, batch_size: int) -> bool:
-        """Whether rows save more as part of a full batch than it costs to copy them into one."""
+        """Whether rows save more in a full batch than copying them into it costs."""
         share = self.ms(k, batch_size, length) * rows / batch_size
         return self.ms(k, rows, length) - share > self.copy * rows * length
 
     def fits(self, segments: int, threads: int) -> bool:
-        """Whether this was measured for such a model, with as many threads, on a processor like this one."""
+        """Whether this was measured for as many segments and threads, on a processor like this one."""
         return (len(self.fixed), self.threads, self.cpu) == (segments, threads, cpu_model())
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class SegmentTimes:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> SegmentTimes:
-        """The inverse of `to_dict`; `ConfigError` where it is none."""
+        """The inverse of `to_dict`; `ConfigError` for other contents."""
         try:
             fixed, per_token, per_pair = (
                 tuple(float(v) for v in stored[name]) for name in ("fixed", "per_token", "per_pair")
@@ -83,9 +83,9 @@ class SegmentTimes:
 
 
 def guess_times(segments: Segments[Any]) -> SegmentTimes:
-    """Times in proportion to the FLOPs, for machines on which nothing was measured; their unit is unknown.
+    """Times in proportion to the FLOPs, for machines without measurements; their unit is unknown.
 
-    Starting the segments is taken to cost as much as twelve tokens, as on the processors seen so far.
+    Starting a segment is assumed to cost as much as twelve tokens, as on the processors measured so far.
     """
     probes = np.array([16, 64])
     rates = np.diff(
@@ -110,7 +110,7 @@ def measure_segments(
     Args:
         segments: the model, cut at its exits.
         example: one text, repeated until it is as long as needed.
-        threads: CPU threads that the segments run with, to be noted.
+        threads: CPU threads that the segments run with; stored with the times.
         longest: the model's maximum length.
         clock: seconds from any start.
 

@@ -1,4 +1,4 @@
-"""What the engine needs of a framework: three calls over the stretches between exits."""
+"""The engine's view of a framework: three calls over the stretches between exits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Segments(Protocol[State]):
     reads_padding: bool  # batches must then hold texts of one length
 
     def start(self, batch: Batch) -> State:
-        """Whatever comes before the first segment: a state that holds the whole batch."""
+        """The state of a whole batch before the first segment."""
 
     def run(self, k: int, state: State) -> tuple[State, Evidence]:
         """Run segment `k` (0-based) and its head: the new state, and the evidence of exit `k` in numpy."""
@@ -32,7 +32,7 @@ class Segments(Protocol[State]):
         """The state of some of its rows, in the order of `rows`."""
 
     def join(self, states: Sequence[State]) -> State:
-        """The rows of several states, at least one, behind each other; all of one padded length."""
+        """The concatenated rows of several states, at least one; all of one padded length."""
 
     def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length: of leaving at each exit `(examples, exits)`, of the full model `(examples,)`."""

@@ -55,19 +55,18 @@ def time_interleaved(
 ) -> dict[str, Timing]:
     """Time callables against each other.
 
-    All of them run in every round, and the one to start moves on by one each round: a machine that slows down
-    half-way, or a cache that the neighbour left warm, then falls on all of them alike. The garbage collector
-    rests during the rounds, as in `timeit`.
+    All of them run in every round, and each round starts with the next one. A machine that slows down half-way, or a
+    cache that the previous call left warm, then affects all of them alike. The garbage collector is off during the
+    rounds, as in `timeit`.
 
     Args:
-        calls: what to time, by name; each must have finished its work (on a GPU: synchronised) on return.
+        calls: what to time, by name; on return each must have finished its work (on a GPU: synchronised).
         repeats: timed rounds.
         warmup: rounds before them that are not timed.
         clock: seconds from any start; wall time by default.
-        rest: seconds of sleep before each call, so that threads of the one before, which spin for a while, are gone.
-        lead: calls before each timed one, without a rest between: caches and cores are then those of a program that
-            does nothing else, and not what the neighbour left.
-        watch: is told after each round how many are done.
+        rest: seconds of sleep before each call, so that spinning threads of the previous call have stopped.
+        lead: untimed calls right before each timed one, which warm the caches as in a program that does nothing else.
+        watch: called after each round with the number of rounds done.
 
     Returns:
         One `Timing` a name.

@@ -1,4 +1,4 @@
-"""Batches side by side: one thread a core, each running whole batches, which no thread has to wait for."""
+"""Threads that run batches side by side: one thread per core, each with whole batches of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Threads that take work from one source until there is none.
+    """Threads that take items from one source until it is empty.
 
     Args:
-        count: threads, the caller's own among them.
+        count: number of threads, including the caller's.
     """
 
     def __init__(self, count: int = 1) -> None:
@@ -22,10 +22,10 @@ class Workers:
         self._pool = ThreadPoolExecutor(count - 1, "offramp") if count > 1 else None
 
     def each(self, function: Callable[[T], object], items: Iterable[T]) -> None:
-        """Call a function once with every item; items are made one at a time, and start in their order.
+        """Call a function once with every item; items are made one at a time, in their order.
 
         Raises:
-            Whatever a call raises, once all threads have stopped.
+            The error of any call, once all threads have stopped.
         """
         source, lock = iter(items), Lock()
 

@@ -38,74 +38,65 @@ def fold_attention(model: Any) -> Any:
 def _rule() -> Any:
     from onnxscript.rewriter import pattern
 
-    class OneStep(pattern.RewriteRuleClassBase):
-        """Softmax(queries · keys / √width + bias + mask) · values, heads split before and joined after."""
+    return pattern.RewriteRule(_steps, _one_step, _fits, name="OneStep")
 
-        def pattern(
-            self,
-            op: Any,
-            queries: Any,
-            keys: Any,
-            values: Any,
-            split: Any,
-            join: Any,
-            scale: Any,
-            bias: Any,
-            mask: Any,
-        ) -> Any:
-            heads = op.Transpose(op.Reshape(queries, split), perm=[0, 2, 1, 3])
-            turned = op.Transpose(op.Reshape(keys, split), perm=[0, 2, 3, 1])
-            product = op.MatMul(heads, turned)
-            scaled = pattern.OrValue(
-                [op.Mul(product, scale), op.Div(product, scale)], tag_var="scaling", tag_values=["Mul", "Div"]
-            )
-            biased = pattern.OrValue(
-                [op.Add(scaled, bias), scaled], tag_var="biased", tag_values=[True, False]
-            )
-            weights = op.Softmax(op.Add(biased, mask), axis=-1)
-            weighted = op.MatMul(weights, op.Transpose(op.Reshape(values, split), perm=[0, 2, 1, 3]))
-            return op.Reshape(op.Transpose(weighted, perm=[0, 2, 1, 3]), join)
 
-        def check(self, op: Any, *args: Any, **bound: Any) -> Any:
-            queries, scale, split, mask = (bound[name] for name in ("queries", "scale", "split", "mask"))
-            match = pattern.MatchResult()
-            if _number(scale) is None or _heads(queries, split) is None or len(mask.shape or ()) != 4:
-                match.fail("scale, heads or the shape of the mask are not known")
-            return match
+def _steps(
+    op: Any, queries: Any, keys: Any, values: Any, split: Any, join: Any, scale: Any, bias: Any, mask: Any
+) -> Any:
+    """Softmax(queries · keys / √width + bias + mask) · values, with heads split before and joined after."""
+    from onnxscript.rewriter import pattern
 
-        def rewrite(
-            self,
-            op: Any,
-            queries: Any,
-            keys: Any,
-            values: Any,
-            split: Any,
-            scale: Any,
-            mask: Any,
-            scaling: str,
-            biased: bool,
-            bias: Any = None,
-            **rest: Any,
-        ) -> Any:
-            number, heads = _number(scale), _heads(queries, split)
-            assert number is not None, "see check"
-            added = op.Add(bias, mask) if biased else mask
-            if mask.shape[2] == 1 and not biased:  # the kernel wants a row of it for each query
-                unit = op.Constant(value_ints=[1])
-                added = op.Expand(
-                    mask, op.Concat(unit, unit, op.Shape(queries, start=1, end=2), unit, axis=0)
-                )
-            return op.Attention(
-                queries,
-                keys,
-                values,
-                added,
-                scale=number if scaling == "Mul" else 1 / number,
-                q_num_heads=heads,
-                kv_num_heads=heads,
-            )
+    heads = op.Transpose(op.Reshape(queries, split), perm=[0, 2, 1, 3])
+    turned = op.Transpose(op.Reshape(keys, split), perm=[0, 2, 3, 1])
+    product = op.MatMul(heads, turned)
+    scaled = pattern.OrValue(
+        [op.Mul(product, scale), op.Div(product, scale)], tag_var="scaling", tag_values=["Mul", "Div"]
+    )
+    biased = pattern.OrValue([op.Add(scaled, bias), scaled], tag_var="biased", tag_values=[True, False])
+    weights = op.Softmax(op.Add(biased, mask), axis=-1)
+    weighted = op.MatMul(weights, op.Transpose(op.Reshape(values, split), perm=[0, 2, 1, 3]))
+    return op.Reshape(op.Transpose(weighted, perm=[0, 2, 1, 3]), join)
 
-    return OneStep.rule()
+
+def _fits(op: Any, *, queries: Any, scale: Any, split: Any, mask: Any, **_: Any) -> Any:
+    """Whether the operator can express this attention: scale, heads and the mask's shape must be constants."""
+    from onnxscript.rewriter import pattern
+
+    match = pattern.MatchResult()
+    if _number(scale) is None or _heads(queries, split) is None or len(mask.shape or ()) != 4:
+        match.fail("scale, heads or the shape of the mask are no constants")
+    return match
+
+
+def _one_step(
+    op: Any,
+    queries: Any,
+    keys: Any,
+    values: Any,
+    split: Any,
+    scale: Any,
+    mask: Any,
+    scaling: str,
+    biased: bool,
+    bias: Any = None,
+    **_: Any,
+) -> Any:
+    number, heads = _number(scale), _heads(queries, split)
+    assert number is not None, "see _fits"
+    added = op.Add(bias, mask) if biased else mask
+    if mask.shape[2] == 1 and not biased:  # the kernel wants one row of the mask for each query
+        unit = op.Constant(value_ints=[1])
+        added = op.Expand(mask, op.Concat(unit, unit, op.Shape(queries, start=1, end=2), unit, axis=0))
+    return op.Attention(
+        queries,
+        keys,
+        values,
+        added,
+        scale=number if scaling == "Mul" else 1 / number,
+        q_num_heads=heads,
+        kv_num_heads=heads,
+    )
 
 
 def _number(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""How an exported model compares with the one it came from, example by example."""
+"""The comparison of an exported model with its original, example by example."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from offramp.engine.segments import Segments
 from offramp.engine.tracing import trace_segments
 
 ALONE = 100  # texts that are run one by one too
-LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
+LIMIT = 1e-3  # in float32, a correct graph stays a hundred times below
 TEXTS = (
     "",
     "a",
@@ -94,7 +94,7 @@ def check_export(
 def accuracies(
     before: Trace, after: Trace, policy: Policy | None, labels: NDArray[Any]
 ) -> dict[str, float | list[float]]:
-    """What a model and its export get right, by exit, and under the policy or else at the last exit."""
+    """Accuracies of a model and its export: by exit, and under the policy or else at the last exit."""
     shares: dict[str, float | list[float]] = {}
     for prefix, run in (("model_", before), ("", after)):
         answers = run.predictions()
@@ -107,7 +107,7 @@ def accuracies(
 
 
 def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
-    """How many texts the fused graph decides otherwise than the segments do."""
+    """The number of texts that the fused graph and the segments decide differently."""
     manifest = exported.manifest
     fused = FusedGraph(exported.folder, manifest, policy)
     expected = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
@@ -119,7 +119,7 @@ def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[En
 
 
 def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:
-    """Raise `ModelError` where a float32 export does not compute what its model computes."""
+    """Raise `ModelError` if a float32 export does not compute the same as its model."""
     if not checks["max_logit_difference"] <= LIMIT:  # written so that NaN fails too
         raise ModelError(
             f"the exported graphs differ from the model by {checks['max_logit_difference']:.2g} in a logit, more than "

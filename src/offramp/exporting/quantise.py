@@ -6,7 +6,7 @@ answers; here the scales are part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,6 @@ QUANTISED = ("MatMul", "Gemm")
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
 
 
-def calibration_feeds(
-    segments: OnnxSegments, encodings: Sequence[Encoding], pad_values: Mapping[str, int], batch_size: int = 16
-) -> Iterator[tuple[int, OnnxState]]:
-    """Every segment's inputs on every batch, as (segment, tensors by name)."""
-    for _, batch in batches(encodings, batch_size, pad_values, alike=segments.reads_padding):
-        state = segments.start(batch)
-        for k, segment in enumerate(segments.manifest.segments):
-            yield k, {name: state[name] for name in segment.inputs}
-            state, _ = segments.run(k, state)
-
-
 def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence[Encoding]) -> None:
     """Write the int8 twin of every float32 graph of a folder.
 
@@ -49,16 +38,19 @@ def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence
     """
     segments = OnnxSegments(source, verify=False)
     feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
-    for k, tensors in calibration_feeds(segments, encodings, manifest.pad_values):
-        feeds[k].append(tensors)
+    for _, batch in batches(encodings, 16, manifest.pad_values, alike=segments.reads_padding):
+        state = segments.start(batch)
+        for k, segment in enumerate(manifest.segments):
+            feeds[k].append({name: state[name] for name in segment.inputs})
+            state, _ = segments.run(k, state)
     for segment, inputs in zip(manifest.segments, feeds, strict=True):
         quantise_graph(source / segment.file, target / segment.file, inputs)
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
-    """One graph; attention's products of two activations, norms and poolings stay in float32.
+    """Quantise one graph; attention's products of two activations, norms and poolings stay in float32.
 
-    Where a few channels are far larger than the others they are evened out first; see `offramp.exporting.smooth`.
+    Where a few channels are far larger than the others, they are evened out first; see `offramp.exporting.smooth`.
 
     Args:
         source: the float32 graph.
@@ -72,9 +64,25 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
     """
     try:
         import onnx
-        from onnxruntime import quantization as q
     except ImportError as error:
         raise MissingExtraError("onnx", "export") from error
+    model = onnx.load(str(source))
+    narrow_embeddings(model.graph)
+    if fold:
+        model = fold_attention(model)
+    excluded = unsuited(model.graph)
+    smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
+    _quantise_static(model, target, feeds, excluded)
+    if fold:
+        model = onnx.load(str(target))
+        if fold_products(model.graph) and DOMAIN not in {entry.domain for entry in model.opset_import}:
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        onnx.save(model, str(target))
+
+
+def _quantise_static(model: Any, target: Path, feeds: Sequence[OnnxState], excluded: list[str]) -> None:
+    """ONNX Runtime's static quantisation, with settings measured on transformers."""
+    from onnxruntime import quantization as q
 
     class Reader(q.CalibrationDataReader):
         def __init__(self) -> None:
@@ -83,12 +91,6 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
         def get_next(self) -> OnnxState | None:
             return next(self.feeds, None)
 
-    model = onnx.load(str(source))
-    narrow_embeddings(model.graph)
-    if fold:
-        model = fold_attention(model)
-    excluded = unsuited(model.graph)
-    smooth(model, [node.name for node in model.graph.node if node.name not in excluded], feeds)
     with silent():
         q.quantize_static(
             model,
@@ -100,19 +102,14 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-            calibrate_method=q.CalibrationMethod.MinMax,  # its others cannot take batches of several lengths
-            reduce_range=True,  # 7-bit weights: with 8, sums saturate on CPUs without VNNI, which then answer otherwise
+            calibrate_method=q.CalibrationMethod.MinMax,  # the others cannot take batches of several lengths
+            reduce_range=True,  # 7-bit weights: with 8 bits, sums saturate on CPUs without VNNI
             extra_options={
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": list(QUANTISED),
-                "CalibMovingAverage": True,  # a range for the largest value ever seen leaves all others few levels
+                "CalibMovingAverage": True,  # a range up to the largest value ever leaves few levels for the rest
             },
         )
-    if fold:
-        model = onnx.load(str(target))
-        if fold_products(model.graph) and DOMAIN not in {entry.domain for entry in model.opset_import}:
-            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-        onnx.save(model, str(target))
 
 
 def unsuited(graph: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from offramp.exporting.parity import TEXTS, refuse_wrong_graph
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
+    from offramp.engine.batching import Encoding
     from offramp.model.base import SegmentedModel
+    from offramp.model.encoding import TextEncoder
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -95,7 +98,6 @@ def export_model(
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts of any source; see `export`."""
-    from offramp.data import fitting_labels
     from offramp.inference.loading import load_model
     from offramp.model.encoding import TextEncoder
 
@@ -107,20 +109,12 @@ def export_model(
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
     encoder = TextEncoder.of(loaded)
-    calibration = None if texts.calibration is None else encoder.dataset(texts.calibration)[0]
-    if precision == "int8" and (calibration is None or len(calibration) < MIN_CALIBRATION):
+    calibration, compared, labels = _encode(loaded, encoder, texts)
+    if precision == "int8" and len(calibration) < MIN_CALIBRATION:
         raise ConfigError(
             f"int8 takes the ranges of its activations from real texts: give at least {MIN_CALIBRATION}, "
-            f"got {len(calibration or ())}"
+            f"got {len(calibration)}"
         )
-    compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
-    labels = None
-    if texts.comparison is not None:
-        labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
-    if labels is None:
-        compared = [
-            encoding for encoding in compared if encoding["input_ids"]
-        ]  # some tokenizers have none for ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "fp32"
@@ -129,13 +123,31 @@ def export_model(
         if precision == "int8":
             refuse_wrong_graph(compare_exports(loaded, draft, compared[:FEW], chosen))
             fp32, draft = draft, Path(scratch) / "int8"
-            manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared, labels)
+            manifest = write_int8(loaded, manifest, fp32, draft, calibration, compared, labels)
         else:
             manifest = seal(manifest, draft, loaded, chosen, compared, labels)
             refuse_wrong_graph(manifest.checks)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
+
+
+def _encode(
+    model: SegmentedModel, encoder: TextEncoder, texts: Texts
+) -> tuple[Sequence[Encoding], Sequence[Encoding], Any]:
+    """Texts to calibrate on, texts to compare on, and their labels or None."""
+    from offramp.data import fitting_labels
+
+    calibration = [] if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    labels = None
+    if texts.comparison is None:
+        compared = encoder(list(TEXTS))
+    else:
+        compared = encoder.dataset(texts.comparison)[0]
+        labels = fitting_labels(texts.comparison, model.labels, model.kind)
+    if labels is None:  # some tokenizers have no token for an empty text
+        compared = [encoding for encoding in compared if encoding["input_ids"]]
+    return calibration, compared, labels
 
 
 def check_output(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What an exit costs by being there: head, decision, and the way back to Python."""
+"""The time that an exit itself takes: head, decision, and the way back to Python."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def exit_overhead(
             batch = {
                 name: torch.as_tensor(values, device=model.device) for name, values in pad([encoding]).items()
             }
-            visits, before = [], clock()
+            exit_seconds, before = [], clock()
             state = model.start(batch)
             for k in range(exits):
                 state = model.segment(k, state)
                 reached = clock()
                 logits, _ = model.head(k, state)
                 rule.leaves(rule.score(Evidence(k, exits, logits.cpu().numpy()), {})[0])
-                visits.append(clock() - reached)
-            layers = clock() - before - sum(visits)
+                exit_seconds.append(clock() - reached)
+            layers = clock() - before - sum(exit_seconds)
             if warm:
-                shares += [visit / (layers + visits[-1]) for visit in visits]
+                shares += [seconds / (layers + exit_seconds[-1]) for seconds in exit_seconds]
     return float(np.median(shares))
