@@ -54,7 +54,7 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         assert [r[f"{side}_exit"] for r in rows] == decisions.exit.tolist()
         assert [r[f"{side}_layer"] for r in rows] == decisions.layer.tolist()
         assert [r[f"{side}_cost"] for r in rows] == decisions.cost.tolist()
-        assert [r[f"{side}_full_cost"] for r in rows] == reference.full_cost.tolist()
+        assert [r[f"{side}_full_cost"] for r in rows] == reference.full_flops.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
     for row in rows:
         assert row["success"] == (row["adversarial_layer"] > row["clean_layer"])
