@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ LEVELS = (
     ("data", "backbones", "criteria", "costs", "metrics"),
     ("model", "engine"),
     ("inference", "training"),
-    ("calibration", "attacks", "export"),
+    ("calibration", "attacks", "exporting"),
     ("evaluation", "integrations"),
     ("defences", "reports", "serving"),
     ("bench", "studies"),
@@ -154,6 +155,110 @@ def test_what_the_table_allows_is_not_reported(place: str, code: str, tmp_path: 
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(code)
     assert violations(tmp_path) == []
+
+
+def module_imports(package: Path) -> dict[str, set[str]]:
+    """The modules that each module of a package folder imports, lazy and type-only imports included."""
+    paths = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = ("offramp", *path.relative_to(package).with_suffix("").parts)
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [name for _, name in imported_modules(tree, module, path.stem == "__init__")]
+        owners = {next((m for m in _outwards(name) if m in paths), module) for name in names}
+        graph[module] = owners - {module}
+    return graph
+
+
+def _outwards(name: str) -> Iterator[str]:
+    """A dotted name, and the names of what holds it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def import_circle(package: Path) -> list[str]:
+    """A circle of imports in a package folder, as the modules on it in order; empty where there is none."""
+    try:
+        TopologicalSorter(module_imports(package)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert import_circle(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("import offramp.engine.b", "from offramp.engine import a"),
+        ("from offramp.engine.b import x", "def f():\n    from offramp.engine.a import y"),
+        ("from .b import x", "if TYPE_CHECKING:\n    from offramp.engine.a import y"),
+    ],
+)
+def test_a_planted_circle_is_found(first: str, second: str, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    for name, code in {"__init__": "", "a": first, "b": second, "c": "import offramp.engine.a"}.items():
+        (tmp_path / "engine" / f"{name}.py").write_text(code)
+    assert set(import_circle(tmp_path)) == {"offramp.engine.a", "offramp.engine.b"}
+
+
+# Words that say nothing of what they name, and names that fields do not use; see the architecture page.
+BANNED_NAMES = frozenset("found told known place places one ones part hunt look looks door".split())
+BANNED_CLASSES = frozenset(
+    "Door Account Look Hunt Found Job Opened Effects Forecast PlusSearch Misread DepthAlone".split()
+)
+BANNED_CLASSES |= frozenset("GridCell Board Place Sweep Flight Log Contest Course Peer".split())
+
+
+def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that a module binds: variables, parameters, attributes, functions, classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+
+
+def test_names_are_those_of_the_field() -> None:
+    banned = BANNED_NAMES | BANNED_CLASSES
+    assert [
+        f"{path.relative_to(PACKAGE)}:{line}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line, name in bindings(ast.parse(path.read_text(encoding="utf-8")))
+        if name.strip("_") in banned
+    ] == []
+
+
+def test_every_kind_of_binding_is_seen() -> None:
+    code = "def a(b, *c, d=(e := 1), **f):\n    for g, self.h in x: pass\nclass i:\n    j: int\nimport k as l"
+    assert sorted(name for _, name in bindings(ast.parse(code))) == [*"abcdefghijl"]
+
+
+LONGEST_BODY, LONGEST_MODULE = 40, 300  # lines
+
+
+def test_functions_and_modules_are_short() -> None:
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        code = path.read_text(encoding="utf-8")
+        if code.count("\n") > LONGEST_MODULE:
+            long.append(f"{path.relative_to(PACKAGE)}: {code.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[ast.get_docstring(node) is not None :]
+                lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if lines > LONGEST_BODY:
+                    long.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {node.name} has {lines} lines")
+    assert long == []
 
 
 def modules_of(room: str) -> list[str]:

@@ -1,8 +1,7 @@
 """Task metrics by name. Higher is better for every one of them.
 
-Where a metric has no value it gets one, without a warning: a correlation (Matthews, Pearson, Spearman) with a
-side that does not vary is 0, what always answering the same is worth; F1 without a true or a predicted
-positive is 0.
+Undefined metrics have a value, without a warning: a correlation (Matthews, Pearson, Spearman) with a constant side
+is 0, the value of a constant answer; F1 without true or predicted positives is 0.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def pearson(labels: Labels, predictions: Labels) -> float:
     if constant(labels) or constant(predictions):
         return 0.0
     rows: NDArray[np.float64] = np.stack([labels, predictions]).astype(np.float64)
-    # The scale does not matter: scaled first, squares of tiny or huge values cannot vanish or overflow.
+    # The scale does not matter. Scaling first keeps squares of tiny or huge values from vanishing or overflowing.
     rows /= np.abs(rows).max(axis=1, keepdims=True)
     rows -= rows.mean(axis=1, keepdims=True)
     rows /= np.abs(rows).max(axis=1, keepdims=True)
@@ -77,11 +76,11 @@ def constant(values: Labels) -> bool:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and what its values mean.
+    """A metric with the meaning of its values.
 
     Attributes:
         function: `(labels, predictions) -> value`.
-        kind: the kind of task it is for.
+        kind: the kind of task that it is for.
         bounds: smallest and largest value it can take.
         higher_is_better: the direction.
     """
@@ -107,10 +106,10 @@ def find_metric(name: str, kind: Kind | None = None) -> Metric:
 
     Args:
         name: a key of `METRICS`.
-        kind: the kind of the task, checked where given.
+        kind: of the task; None skips the check.
 
     Raises:
-        ConfigError: for an unknown name, or a metric for the other kind of task.
+        ConfigError: the name is unknown, or the metric is for the other kind of task.
     """
     if name not in METRICS:
         raise ConfigError(unknown_name("metric", name, METRICS))
@@ -127,14 +126,14 @@ def score(metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
     Args:
         metric: a key of `METRICS`.
         labels: `(examples,)` true class indices, or values for regression.
-        predictions: `(examples,)` predicted ones.
+        predictions: `(examples,)`, as the labels.
 
     Returns:
         The value, within the metric's bounds; never NaN.
 
     Raises:
-        ConfigError: for an unknown metric.
-        DataError: where the lengths differ, there are no examples, or a value is not finite.
+        ConfigError: the metric is unknown.
+        DataError: the lengths differ, there are no examples, or a value is not finite.
     """
     function = find_metric(metric).function
     truth, answers = np.asarray(labels), np.asarray(predictions)

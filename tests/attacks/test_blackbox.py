@@ -12,8 +12,8 @@ from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, WhiteBoxVictim, attack, transfer
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import RECIPES, make_recipe
-from offramp.attacks.search import greedy
+from offramp.attacks.recipes import RECIPES, compose_recipe
+from offramp.attacks.search import base as search_module
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import Answer
 from offramp.inference.engine import Engine
@@ -34,7 +34,7 @@ def options(lexicon: str) -> dict[str, Any]:
 
 
 def test_a_function_is_attacked_through_its_answers(options: dict[str, Any], sentences: Any) -> None:
-    result = attack(FunctionVictim(by_letters, (1, 2, 4)), None, sentences, "slowbert", **options)
+    result = attack(FunctionVictim(by_letters, (1, 2, 4)), sentences, recipe="slowbert", **options)
     for row in result.rows:
         for side in ("clean", "adversarial"):
             text = row["text" if side == "clean" else "adversarial_text"]
@@ -58,10 +58,10 @@ def test_queries_limit_every_victim(
         WhiteBoxVictim(model, policy),
     ]
     for victim in victims:
-        asked = attack(victim, None, sentences, "random-char", **options, queries=5).table["forward_queries"]
+        asked = attack(victim, sentences, recipe="random-char", **options, queries=5).table["forward_queries"]
         assert max(asked.to_pylist()) == 5
     less = FunctionVictim(by_letters, (1, 2, 4), max_forward=3)
-    asked = attack(less, None, sentences, "random-char", **options, queries=5).table["forward_queries"]
+    asked = attack(less, sentences, recipe="random-char", **options, queries=5).table["forward_queries"]
     assert max(asked.to_pylist()) == 3
 
 
@@ -70,16 +70,16 @@ def test_ranking_by_deletion_goes_in_portions(
 ) -> None:
     """A long text would otherwise be held as often as it has words."""
     data = Dataset.from_dict({"text": ["a dull plot, all about nothing, by a man who knows film"]})
-    whole = attack(FunctionVictim(by_letters, (1, 2, 4)), None, data, "slowbert", **options)
+    whole = attack(FunctionVictim(by_letters, (1, 2, 4)), data, recipe="slowbert", **options)
     held: list[int] = []
 
     class Counting(FunctionVictim):
-        def _run(self, segments: Any) -> list[Answer]:
+        def run(self, segments: Any) -> list[Answer]:
             held.append(len(segments))
-            return super()._run(segments)
+            return super().run(segments)
 
-    monkeypatch.setattr(greedy, "PORTION", 3)
-    parts = attack(Counting(by_letters, (1, 2, 4)), None, data, "slowbert", **options)
+    monkeypatch.setattr(search_module, "CHUNK", 3)
+    parts = attack(Counting(by_letters, (1, 2, 4)), data, recipe="slowbert", **options)
     assert 3 in held
     drop = ("seconds", "similarity")
     for one, other in zip(whole.rows, parts.rows, strict=True):
@@ -97,7 +97,7 @@ def test_a_function_that_tells_seconds(options: dict[str, Any]) -> None:
         )
 
     data = Dataset.from_dict({"text": ["A dull unforgettable masterpiece", "tiny film"]})
-    result = attack(FunctionVictim(seconds), None, data, "slowbert-time", **{**options, "top_n": 12})
+    result = attack(FunctionVictim(seconds), data, recipe="slowbert-time", **{**options, "top_n": 12})
     for row in result.rows:
         assert row["adversarial_text"].count("e") >= row["text"].count("e")
         assert (row["clean_layer"], row["clean_exit"], row["reached_last"]) == (0, -1, False)
@@ -108,8 +108,8 @@ def test_recipes_that_look_at_layers_refuse_a_victim_that_tells_seconds(
     name: str, options: dict[str, Any], sentences: Any
 ) -> None:
     # All of its texts would look alike: the attack would end unchanged, and the victim would pass for robust.
-    with pytest.raises(ConfigError, match="tells seconds alone: use 'slowbert-time'"):
-        attack(FunctionVictim(lambda text: (0, 0.01)), None, sentences, name, **options)
+    with pytest.raises(ConfigError, match="reports seconds alone: use 'waffle-universal' or 'slowbert-time'"):
+        attack(FunctionVictim(lambda text: (0, 0.01)), sentences, recipe=name, **options)
 
 
 def test_an_engine_is_a_black_box(
@@ -120,8 +120,8 @@ def test_an_engine_is_a_black_box(
     looks = WhiteBoxVictim(model, policy).inspect([AttackedText.of(text) for text in sentences["text"]])
     # From outside nobody knows which words are cut away, so that texts too long are asked about in vain.
     sentences = sentences.select([i for i, look in enumerate(looks) if all(look.tokens)])
-    black = attack(Engine(model, policy), None, sentences, "slowbert", **options)
-    white = attack(model, policy, sentences, "slowbert", **options)
+    black = attack(Engine(model, policy), sentences, recipe="slowbert", **options)
+    white = attack(model, sentences, recipe="slowbert", policy=policy, **options)
     drop = ("seconds", "similarity")
     for one, other in zip(black.rows, white.rows, strict=True):
         assert {k: v for k, v in one.items() if k not in drop} == {
@@ -135,7 +135,7 @@ def test_an_engine_is_a_black_box(
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in BLACK])
 def test_white_box_recipes_refuse_a_black_box(name: str, lexicon: str) -> None:
     with pytest.raises(ConfigError, match=r"black box: use\s+'slowbert'|the victim shows only where texts"):
-        make_recipe(name, FunctionVictim(by_letters, (1, 2, 4)), Options.of(lexicon=lexicon))
+        compose_recipe(name, FunctionVictim(by_letters, (1, 2, 4)), Options.of(lexicon=lexicon))
 
 
 def test_a_surrogate_lends_its_gradients(
@@ -150,7 +150,7 @@ def test_a_surrogate_lends_its_gradients(
         EngineVictim(Engine(model, policy)),
     ):
         grey = GreyBox(target, surrogate)
-        result = attack(grey, None, sentences, "same-word", **options)
+        result = attack(grey, sentences, recipe="same-word", **options)
         assert result.summary()["gradient_queries"] > 0
         assert result.summary()["adversarial_depth"] >= result.summary()["clean_depth"]
         answers = target.query([AttackedText.of(row["adversarial_text"]) for row in result.rows])
@@ -166,7 +166,7 @@ def test_texts_are_carried_to_another_model(
 ) -> None:
     model, other = make_model(), make_model("roberta")
     policy = policy_for(other)
-    result = attack(model, policy_for(model, data=pairs), pairs, "same-word", **options)
+    result = attack(model, pairs, recipe="same-word", policy=policy_for(model, data=pairs), **options)
     moved = transfer(result, other, policy)
     for side, prefix in (("clean", ""), ("adversarial", "adversarial_")):
         rows = [{"text": r[f"{prefix}text"], "text_pair": r[f"{prefix}text_pair"]} for r in result.rows]
@@ -186,7 +186,7 @@ def test_misuse(make_model: Any, sentences: Any) -> None:
         with pytest.raises(DataError, match="expected a pair of numbers from the function"):
             FunctionVictim(lambda text, told=told: told, (1, 2)).query([AttackedText.of("film")])
     with pytest.raises(ConfigError, match="a model is attacked under a policy, got None"):
-        attack(make_model(), None, sentences, **FAST)
+        attack(make_model(), sentences, **FAST)
 
 
 def test_what_must_stay() -> None:
@@ -195,8 +195,8 @@ def test_what_must_stay() -> None:
 
     clean, text = AttackedText.of("good film"), AttackedText.of("good film").replace(0, "bad")
 
-    def accepts(keep: Any, before: int, after: int, label: int | None) -> bool:
-        return Constraints(keep=keep).accepts(clean, reply(before), text, reply(after), label)
+    def accepts(preserve: Any, before: int, after: int, label: int | None) -> bool:
+        return Constraints(preserve=preserve).accepts(clean, reply(before), text, reply(after), label)
 
     assert accepts("nothing", 0, 1, 0)
     assert [accepts("prediction", 0, after, 1) for after in (0, 1)] == [True, False]
@@ -211,8 +211,8 @@ def test_stealth(
 ) -> None:
     model = make_model()
     policy = policy_for(model)
-    free = attack(model, policy, sentences, name, **options)
-    kept = attack(model, policy, sentences, name, keep="prediction", **options)
+    free = attack(model, sentences, recipe=name, policy=policy, **options)
+    kept = attack(model, sentences, recipe=name, policy=policy, preserve="prediction", **options)
     assert kept.column("clean_prediction").tolist() == kept.column("adversarial_prediction").tolist()
     if name == "same-word":
         assert free.column("clean_prediction").tolist() != free.column("adversarial_prediction").tolist()
@@ -234,11 +234,11 @@ def test_meaning_is_kept(
     make_model: Any, policy_for: Any, options: dict[str, Any], sentences: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
-    monkeypatch.setattr("offramp.attacks.run.load_judge", lambda name: Counting())
-    result = attack(model, policy_for(model), sentences, min_similarity=0.5, **options)
+    monkeypatch.setattr("offramp.attacks.prepared.load_judge", lambda name: Counting())
+    result = attack(model, sentences, policy=policy_for(model), min_similarity=0.5, **options)
     assert all(row["similarity"] == 1.0 for row in result.rows)
     assert result.summary()["words_changed"] > 0
     assert result.metadata["min_similarity"] == 0.5
     monkeypatch.undo()
     with pytest.raises(ConfigError, match=r"min_similarity=0\.5 needs a judge"):
-        attack(model, policy_for(model), sentences, min_similarity=0.5, **options)
+        attack(model, sentences, policy=policy_for(model), min_similarity=0.5, **options)

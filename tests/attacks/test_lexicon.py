@@ -50,9 +50,14 @@ def wordnet(tmp_path_factory: Any) -> WordNet:
 
 
 def test_synonyms_without_antonyms_of_any_sense(wordnet: WordNet) -> None:
-    assert wordnet.alike(Form("warm", "a", "")) == {"hot", "lukewarm"}  # not cold, though a synset has both
-    assert wordnet.alike(Form("hot", "a", "")) == {"warm", "lukewarm"}
-    assert wordnet.alike(Form("cold", "a", "")) == set()  # its synonyms in one sense oppose it in another
+    assert wordnet.synonyms_of(Form("warm", "a", "")) == {
+        "hot",
+        "lukewarm",
+    }  # not cold, though a synset has both
+    assert wordnet.synonyms_of(Form("hot", "a", "")) == {"warm", "lukewarm"}
+    assert (
+        wordnet.synonyms_of(Form("cold", "a", "")) == set()
+    )  # its synonyms in one sense oppose it in another
 
 
 def test_base_forms(wordnet: WordNet) -> None:
@@ -66,7 +71,7 @@ def test_base_forms(wordnet: WordNet) -> None:
 
 
 def test_parts_of_speech(wordnet: WordNet) -> None:
-    assert wordnet.parts("films") == {"n", "v"}
+    assert {form.speech for form in wordnet.forms("films")} == {"n", "v"}
     assert wordnet.interchangeable("movie", "film")
     assert wordnet.interchangeable("love", "film")
     assert not wordnet.interchangeable("hot", "film")
@@ -106,15 +111,15 @@ def test_misspellings(lexicon: str) -> None:
     assert known["nonsense"] == ("nonsence",)  # none_sense is no word
     edits = Misspelling(known).edits(look("Unforgettable film"), [0, 1], 20, rng())
     assert sorted(edits) == [(0, "Unforgetable"), (0, "Unforgettible"), (1, "Flim")] or edits
-    assert {e.place for e in edits} == {0, 1}
+    assert {e.position for e in edits} == {0, 1}
     assert edits[1] == (1, "flim")  # words take turns
 
 
 def test_bugs_leave_the_ends_alone() -> None:
     edits = Bug().edits(look("masterpiece a at"), [0, 1, 2], 20, rng())
-    assert 3 <= len([e for e in edits if e.place == 0]) <= 4
+    assert 3 <= len([e for e in edits if e.position == 0]) <= 4
     for edit in edits:
-        before = look("masterpiece a at").text.words[edit.place]
+        before = look("masterpiece a at").text.words[edit.position]
         assert (edit.word[0], edit.word[-1]) == (before[0], before[-1])
         assert edit.word != before
 

@@ -14,13 +14,13 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import Same
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.options import Options
 from offramp.attacks.search.importance import EveryWord, Shuffled, TopGradient, gradient_norms
 from offramp.attacks.text.attacked_text import AttackedText, is_word
-from offramp.attacks.transformations.base import CharacterChange, GradientWord, RandomWord, first_order
-from offramp.attacks.transformations.characters import character_changes, homoglyphs
-from offramp.attacks.transformations.vocabulary import Vocabulary
+from offramp.attacks.transformations.characters import CharacterChange, character_changes, homoglyphs
+from offramp.attacks.transformations.gradient_word import GradientWord, first_order
+from offramp.attacks.transformations.vocabulary import RandomWord, Vocabulary
 from offramp.attacks.victims.answers import TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 
@@ -90,7 +90,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
             estimates.append((estimate, word, vocabulary.words[row]))
     edits = GradientWord(vocabulary, tables).edits(look, words, 12, rng())
     known = {(word, new): estimate for estimate, word, new in estimates}
-    found = [known[(e.place, e.word)] for e in edits]
+    found = [known[(e.position, e.word)] for e in edits]
     assert len(edits) == len(set(edits)) == 12
     assert found == pytest.approx(sorted(found), abs=1e-4)
     assert found == pytest.approx([e for e, _, _ in sorted(estimates)[:12]], abs=1e-4)
@@ -157,7 +157,7 @@ def test_words_and_kinds_take_turns() -> None:
     edits = CharacterChange().edits(look, [1, 0], 40, rng())
     assert len(edits) == len(set(edits)) == 40
     kinds = {(w, c): k for w in (0, 1) for k, cs in character_changes(look.text.words[w]).items() for c in cs}
-    first = [(e.place, kinds[tuple(e)]) for e in edits[:8]]
+    first = [(e.position, kinds[tuple(e)]) for e in edits[:8]]
     assert first == [(w, k) for w in (1, 0) for k in ("swap", "insertion", "deletion", "homoglyph")]
     assert CharacterChange().edits(look, [1, 0], 40, np.random.default_rng(1)) != edits
     few = CharacterChange().edits(look, [1], 10**6, rng())
@@ -218,18 +218,21 @@ def test_allowed_words() -> None:
     [
         ({"beem": 3}, "unknown attack option 'beem'. Did you mean 'beam'"),
         ({"beam": 0}, "beam must be a whole number of at least 1, got 0"),
-        ({"lam": 1.2}, "lam must be a weight from 0 to 1, got 1.2"),
-        ({"words": 0}, "or an int of at least 1, got 0"),
-        ({"words": 1.5}, r"words must be a share in \(0, 1\], or an int of at least 1, got 1.5"),
+        ({"disagreement_weight": 1.2}, "disagreement_weight must be a weight from 0 to 1, got 1.2"),
+        ({"max_changed_words": 0}, "or an int of at least 1, got 0"),
+        (
+            {"max_changed_words": 1.5},
+            r"max_changed_words must be a share in \(0, 1\], or an int of at least 1, got 1.5",
+        ),
         ({"queries": 0}, "queries must be a whole number of at least 1"),
         # As a file may have them.
         ({"rounds": "five"}, "at least 1, got 'five'"),
         ({"beam": 2.5}, "beam must be a whole number of at least 1, got 2.5"),
         ({"top_n": None}, "top_n must be a whole number of at least 1, got None"),
         ({"max_edits": True}, "at least 1, got True"),
-        ({"lam": "0.8"}, "from 0 to 1, got '0.8'"),
-        ({"words": "3"}, "an int of at least 1, got '3'"),
-        ({"keep": 3}, "unknown value of keep '3'"),
+        ({"disagreement_weight": "0.8"}, "from 0 to 1, got '0.8'"),
+        ({"max_changed_words": "3"}, "an int of at least 1, got '3'"),
+        ({"preserve": 3}, "unknown value of preserve '3'"),
         ({"min_similarity": "high"}, "a cosine from 0 to 1, got 'high'"),
         ({"trigger": ["the"]}, "words in one string"),
     ],

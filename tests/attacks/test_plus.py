@@ -1,4 +1,4 @@
-"""Our search: the model of the words' effects, where evidence would leave, and what is tried."""
+"""Our search: the model of the words' surrogate, where evidence would leave, and what is tried."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from offramp.attacks import WhiteBoxVictim, attack
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import make_recipe
-from offramp.attacks.recipes.same import vocabulary_of
+from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.search.additive_surrogate import AdditiveSurrogate
 from offramp.attacks.search.base import PreparationCost
 from offramp.attacks.search.exit_predictor import ExitPredictor, evidence
 from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.answers import Answer
 from offramp.attacks.victims.black_box import GreyBox
 from offramp.criteria import make_criterion, scores
@@ -33,33 +33,35 @@ def additive(words: list[tuple[int, int]], removed: dict[int, float], scale: flo
 
 
 def test_first_guess_by_hand() -> None:
-    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4, 7], {7: 0})
+    surrogate = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4, 7], {7: 0})
     # Place 4 holds a word without a profile; place 7 the first word, which goes as the new one comes.
-    assert effects.of(np.array([0, 0, 1]), np.array([0, 2, 2]))[:, 0, 0].tolist() == [1.0, -1.0, -2.0]
-    assert effects.noise == pytest.approx(0.7 * np.sqrt(2 / 3), abs=1e-5)
+    assert surrogate.effects(np.array([0, 0, 1]), np.array([0, 2, 2]))[:, 0, 0].tolist() == [1.0, -1.0, -2.0]
+    assert surrogate.noise == pytest.approx(0.7 * np.sqrt(2 / 3), abs=1e-5)
 
 
 def test_one_answer_by_hand() -> None:
-    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4], {})
-    effects.learn([(((4, 1),), np.array([[3.0]]))])
+    surrogate = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, [4], {})
+    surrogate.learn([(((4, 1),), np.array([[3.0]]))])
     # The second word says what the mean says, so that 3 - 1 is the removal's, halved by the prior.
-    assert effects.removed[0, 0, 0] == pytest.approx(1.0)
-    assert effects.scale[0, 0] == pytest.approx(1.0)
+    assert surrogate.removed[0, 0, 0] == pytest.approx(1.0)
+    assert surrogate.scale[0, 0] == pytest.approx(1.0)
 
 
-def test_effects_are_learned() -> None:
+def test_surrogate_are_learned() -> None:
     removed, places = {0: 0.5, 2: -1.5, 5: 0.0}, [0, 2, 5]
-    effects = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, places, {})
+    surrogate = AdditiveSurrogate(np.array([[1.0]]), PROFILES, 1 / 3, places, {})
     rng = np.random.default_rng(0)
     for _ in range(160):
         chosen = rng.choice(places, size=rng.integers(1, 4), replace=False)
         changes = tuple(sorted((int(place), int(rng.integers(3))) for place in chosen))
-        effects.learn([(changes, additive(list(changes), removed, 2.0))])
-    assert effects.removed[:, 0, 0] == pytest.approx([removed[place] for place in places], abs=0.1)
-    assert effects.scale[0, 0] == pytest.approx(2.0, abs=0.1)
-    assert effects.noise[0, 0] < 0.2 * effects.spread[0, 0]
+        surrogate.learn([(changes, additive(list(changes), removed, 2.0))])
+    assert surrogate.removed[:, 0, 0] == pytest.approx([removed[place] for place in places], abs=0.1)
+    assert surrogate.scale[0, 0] == pytest.approx(2.0, abs=0.1)
+    assert surrogate.noise[0, 0] < 0.2 * surrogate.spread[0, 0]
     guess = (
-        effects.clean + effects.of(np.array([1]), np.array([0])) + effects.of(np.array([2]), np.array([2]))
+        surrogate.clean
+        + surrogate.effects(np.array([1]), np.array([0]))
+        + surrogate.effects(np.array([2]), np.array([2]))
     )
     assert guess[0, 0, 0] == pytest.approx(additive([(2, 0), (5, 2)], removed, 2.0)[0, 0], abs=0.2)
 
@@ -77,8 +79,8 @@ def test_a_guess_from_true_evidence_is_the_victims_answer(
     threshold = 1.0 if rule.startswith("patience") else float(np.median(first))
     victim = WhiteBoxVictim(model, policy_for(model, rule, threshold))
     answers = victim.query([AttackedText.of(text) for text in sentences["text"]])
-    forecast = ExitPredictor(victim, vocabulary_of(victim)[0], 5)
-    guess = forecast(np.stack([evidence(answer) for answer in answers]))
+    predictor = ExitPredictor(victim, Vocabulary.of_model(model), 5)
+    guess = predictor(np.stack([evidence(answer) for answer in answers]))
     assert guess.layer.tolist() == [answer.layer for answer in answers]
     assert guess.prediction.tolist() == [answer.prediction for answer in answers]
     early = np.array([not answer.last for answer in answers])
@@ -91,16 +93,16 @@ def test_a_guess_from_true_evidence_is_the_victims_answer(
 def test_profiles_are_what_words_say_alone(make_model: Any, policy_for: Any) -> None:
     model = make_model(gates=True)
     victim = WhiteBoxVictim(model, policy_for(model))
-    vocabulary, _ = vocabulary_of(victim)
-    forecast = ExitPredictor(victim, vocabulary, 7)
-    assert len(set(forecast.words)) == 7
-    assert set(forecast.words) <= set(vocabulary.words)
-    assert forecast.words == ExitPredictor(victim, vocabulary, 7).words
+    vocabulary = Vocabulary.of_model(model)
+    predictor = ExitPredictor(victim, vocabulary, 7)
+    assert len(set(predictor.words)) == 7
+    assert set(predictor.words) <= set(vocabulary.words)
+    assert predictor.words == ExitPredictor(victim, vocabulary, 7).words
     assert ExitPredictor(victim, vocabulary, 10**6).words == vocabulary.words
-    alone = victim.query([AttackedText.of(word) for word in forecast.words])
-    assert forecast.profiles == pytest.approx(np.stack([evidence(answer) for answer in alone]), abs=1e-5)
-    assert forecast.profiles.shape == (7, len(model.exit_layers), len(model.labels) + 1)
-    assert forecast.alone == 3
+    alone = victim.query([AttackedText.of(word) for word in predictor.words])
+    assert predictor.profiles == pytest.approx(np.stack([evidence(answer) for answer in alone]), abs=1e-5)
+    assert predictor.profiles.shape == (7, len(model.exit_layers), len(model.labels) + 1)
+    assert predictor.one_word_tokens == 3
 
 
 def test_gates_are_finite_evidence() -> None:
@@ -113,14 +115,14 @@ def test_gates_are_finite_evidence() -> None:
 def test_what_is_tried(make_model: Any, policy_for: Any) -> None:
     model = make_model()
     victim = WhiteBoxVictim(model, policy_for(model))
-    recipe = make_recipe("same-plus", victim, Options.of())
+    recipe = compose_recipe("same-plus", victim, Options.of())
     assert not recipe.needs_gradient
-    words = recipe.search.forecast.words
+    words = recipe.search.predictor.words
     text = AttackedText.of(f"{words[0]} unheardof")
     edits = recipe.search._edits(text, [0, 1], recipe)
     assert len(edits) == 2 * len(words) - 1
     assert [0, 0] not in edits.tolist()
-    near = make_recipe("same-plus", victim, Options.of(max_edits=1))
+    near = compose_recipe("same-plus", victim, Options.of(max_edits=1))
     left = near.search._edits(text, [0, 1], near)
     assert 0 <= len(left) < len(edits)
     assert all(near.constraints.permits(text.replace(row, words[word])) for row, word in left.tolist())
@@ -132,9 +134,15 @@ def test_a_surrogate_with_other_exits(make_model: Any, policy_for: Any, sentence
     grey = GreyBox(
         WhiteBoxVictim(model, policy_for(model)), WhiteBoxVictim(other, policy_for(other, "learned", 0.5))
     )
-    result = attack(grey, None, sentences, "same-plus", rounds=2, similarity="none", progress=False)
+    result = attack(grey, sentences, recipe="same-plus", rounds=2, similarity="none", progress=False)
     white = attack(
-        model, policy_for(model), sentences, "same-plus", rounds=2, similarity="none", progress=False
+        model,
+        sentences,
+        recipe="same-plus",
+        policy=policy_for(model),
+        rounds=2,
+        similarity="none",
+        progress=False,
     )
     assert result.column("clean_layer").tolist() == white.column("clean_layer").tolist()
     assert (result.column("adversarial_layer") >= result.column("clean_layer")).all()
@@ -143,9 +151,9 @@ def test_a_surrogate_with_other_exits(make_model: Any, policy_for: Any, sentence
 
 def test_the_prediction_stays_where_it_must(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
-    for found in outcomes(model, policy_for(model), "same-plus", sentences, keep="prediction"):
+    for found in outcomes(model, policy_for(model), "same-plus", sentences, preserve="prediction"):
         assert found.adversarial.answer.prediction == found.clean.answer.prediction
-    held = Constraints(keep="label")
+    held = Constraints(preserve="label")
     answer = Answer(np.zeros((3, 2), np.float32), 0, 1, 1, 1.0, 1.0)
     assert held.holds(answer, 1)
     assert not held.holds(answer, 0)
@@ -154,14 +162,20 @@ def test_the_prediction_stays_where_it_must(make_model: Any, policy_for: Any, se
 def test_what_was_run_beforehand_is_told(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
     victim = WhiteBoxVictim(model, policy_for(model))
-    forecast = ExitPredictor(victim, vocabulary_of(victim)[0], 7)
-    assert forecast.prepared == PreparationCost(7)
-    assert len(forecast.profiles) == 7
-    assert forecast.prepared.texts == 7
-    assert forecast.prepared.seconds > 0
+    predictor = ExitPredictor(victim, Vocabulary.of_model(model), 7)
+    assert predictor.prepared == PreparationCost(7)
+    assert len(predictor.profiles) == 7
+    assert predictor.prepared.texts == 7
+    assert predictor.prepared.seconds > 0
     told = {"similarity": "none", "progress": False, "rounds": 1}
-    assert attack(model, policy_for(model), sentences, "same-plus", **told).metadata["prepared"] > 0
-    assert attack(model, policy_for(model), sentences, "same-word", **told).metadata["prepared"] == 0
+    assert (
+        attack(model, sentences, recipe="same-plus", policy=policy_for(model), **told).metadata["prepared"]
+        > 0
+    )
+    assert (
+        attack(model, sentences, recipe="same-word", policy=policy_for(model), **told).metadata["prepared"]
+        == 0
+    )
 
 
 def test_a_victim_that_nothing_slows_down_is_asked_once(

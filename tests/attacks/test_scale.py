@@ -15,12 +15,12 @@ from datasets import Dataset
 
 from offramp._core.errors import ConfigError, OfframpError
 from offramp.attacks import AttackResult, attack
-from offramp.attacks import run as run_module
 from offramp.attacks import store as store_module
+from offramp.attacks.prepared import PreparedAttack
 from offramp.attacks.ray_workers import _give_up
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import QueryBudget
 from offramp.attacks.victims.fingerprints import texts_fingerprint
+from offramp.attacks.victims.query_budget import QueryBudget
 
 FAST: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1, "similarity": "none", "progress": False}
 TIMED = ["seconds", "similarity"]  # the clock, and NaN
@@ -42,7 +42,7 @@ def many(count: int) -> Any:
 
 def held(setting: Any, count: int, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Most texts and accounts alive at once, counted before each group of an attack."""
-    counts, group = [], run_module.attack_group
+    counts, group = [], PreparedAttack.attack_group
 
     def counting(*given: Any) -> Any:
         gc.collect()
@@ -51,8 +51,16 @@ def held(setting: Any, count: int, folder: Path | None, monkeypatch: pytest.Monk
         return group(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module, "attack_group", counting)
-        result = attack(*setting, many(count), "random-char", group=4, output=folder, **FAST)
+        patched.setattr(PreparedAttack, "attack_group", counting)
+        result = attack(
+            setting[0],
+            many(count),
+            recipe="random-char",
+            policy=setting[1],
+            group=4,
+            output_dir=folder,
+            **FAST,
+        )
     assert result.column("id").tolist() == list(range(count, 0, -1))
     texts, accounts = zip(*counts, strict=True)
     return max(texts), max(accounts)
@@ -74,10 +82,12 @@ def test_rows_leave_memory_and_come_back_in_order(
     add = store_module.Store.add
     monkeypatch.setattr(store_module.Store, "add", lambda self, rows: stores.append(self) or add(self, rows))
     data = many(17)
-    one = attack(*setting, data, "random-char", group=4, output=tmp_path / "a", **FAST)
+    one = attack(
+        setting[0], data, recipe="random-char", policy=setting[1], group=4, output_dir=tmp_path / "a", **FAST
+    )
     assert stores[-1]._rows == {}
     assert len(stores[-1].done) == 17
-    whole = attack(*setting, data, "random-char", **FAST)
+    whole = attack(setting[0], data, recipe="random-char", policy=setting[1], **FAST)
     assert one.table.drop_columns(TIMED) == whole.table.drop_columns(TIMED)
     assert AttackResult.load(tmp_path / "a").metadata == one.metadata == whole.metadata
 
@@ -115,7 +125,7 @@ def workers_of(parent: int) -> list[int]:
 def test_shards_give_what_one_process_gives(recipe: str, setting: Any, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     data = many(40)
-    one = attack(*setting, data, recipe, group=4, **FAST)
+    one = attack(setting[0], data, recipe=recipe, policy=setting[1], group=4, **FAST)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -134,11 +144,18 @@ def test_shards_give_what_one_process_gives(recipe: str, setting: Any, tmp_path:
         seen: list[int] = []
         options = {**FAST, "progress": lambda done, total: seen.append(done)}
         many_processes = attack(
-            *setting, data, recipe, group=4, output=tmp_path / recipe, workers=2, **options
+            setting[0],
+            data,
+            recipe=recipe,
+            policy=setting[1],
+            group=4,
+            output_dir=tmp_path / recipe,
+            workers=2,
+            **options,
         )
         killer.join()
         with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
-            attack(*setting, data, recipe, workers=0, **FAST)
+            attack(setting[0], data, recipe=recipe, policy=setting[1], workers=0, **FAST)
     finally:
         ray.shutdown()
     assert len(killed) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -15,15 +18,18 @@ from offramp._core.seeding import generator
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import RECIPES, UNIVERSAL, make_recipe
-from offramp.attacks.recipes.base import Move, Recipe
-from offramp.attacks.search.base import BeamSearch, Candidate, Inspect, Query
+from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
+from offramp.attacks.recipes.base import Access, Composition, Goal
+from offramp.attacks.search.base import Candidate, Inspect, Query
+from offramp.attacks.search.beam import BeamSearch
 from offramp.attacks.search.importance import EveryWord
 from offramp.attacks.search.runner import Outcome, run_searches
+from offramp.attacks.search.space import Move
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
 from offramp.attacks.victims.answers import Answer, TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.evaluation.sanity_checks.random_baseline import is_random_baseline, uses_inside
 
 LAYERS = (1, 2, 4)
 
@@ -52,13 +58,12 @@ class Script:
     """Plays the victim: exit index and loss by text."""
 
     answers: dict[str, tuple[int, float]]
-    recipe: Recipe = field(
-        default_factory=lambda: Recipe(
-            "letters",
+    composition: Composition = field(
+        default_factory=lambda: Composition(
             FirstLogit(),
             (Move(EveryWord(), Letters()),),
             Constraints(2, frozenset()),
-            BeamSearch(2, 10),
+            search=BeamSearch(2, 10),
         )
     )
     asked: list[list[str]] = field(default_factory=list)
@@ -66,7 +71,9 @@ class Script:
     budget: int = 10**6
 
     def play(self, text: str) -> tuple[Candidate, Candidate]:
-        steps = self.recipe.search.steps(AttackedText.of(text), self.recipe, np.random.default_rng(0))
+        steps = self.composition.search.steps(
+            AttackedText.of(text), self.composition, np.random.default_rng(0)
+        )
         reply: Any = None
         try:
             while True:
@@ -151,7 +158,7 @@ def test_the_word_budget_ends_the_search() -> None:
 
 def test_rounds_end_the_search() -> None:
     script = Script({})
-    script.recipe = replace(script.recipe, search=BeamSearch(2, 1))
+    script.composition = replace(script.composition, search=BeamSearch(2, 1))
     script.play("a b c")
     assert len(script.looked) == 1
 
@@ -171,7 +178,7 @@ def test_a_text_without_words_is_returned() -> None:
 
 
 TRIGGER = ("funny", "film")
-ACCURACY = tuple(name for name in RECIPES if name.endswith(("-last", "-exit")))
+ACCURACY = tuple(name for name, recipe in RECIPES.items() if recipe.goal == "misclassification")
 
 
 @pytest.fixture(autouse=True)
@@ -189,14 +196,16 @@ def outcomes(
 ) -> list[Outcome]:
     settings = Options.of(**{**DEFAULTS, **options})
     victim = WhiteBoxVictim(model, policy, batch_size=1 if alone else 64, max_forward=settings.queries)
-    recipe = make_recipe(name, victim, settings)
+    composition = compose_recipe(name, victim, settings)
     pairs = data["text_pair"] if "text_pair" in data.column_names else [None] * len(data)
     texts = [AttackedText.of(a, b) for a, b in zip(data["text"], pairs, strict=True)]
     searches = [
-        recipe.search.steps(t, recipe, generator(0, i)) for t, i in zip(texts, data["id"], strict=True)
+        composition.search.steps(t, composition, generator(0, i))
+        for t, i in zip(texts, data["id"], strict=True)
     ]
     groups = [[s] for s in searches] if alone else [searches]
-    return [o for group in groups for o in run_searches(victim, recipe, group)]
+    limits = {"gradients": composition.needs_gradient, "queries": composition.queries}
+    return [o for group in groups for o in run_searches(victim, group, **limits)]
 
 
 def most_queries(name: str, words: int) -> int:
@@ -205,7 +214,7 @@ def most_queries(name: str, words: int) -> int:
         return 1 + 4 * DEFAULTS["rounds"] * 8
     if name.startswith(("same", "deepsloth", "random")):
         return 1 + 12 + 2 * 12 * 2
-    if name == UNIVERSAL:
+    if name == "waffle-universal":
         return 2
     if (
         name == "slowbert-time"
@@ -226,10 +235,10 @@ def test_promises_of_every_recipe(
         clean, adversarial = outcome.clean, outcome.adversarial
         before, after = clean.text, adversarial.text
         assert (before.changes, before.front) == ((), ())
-        assert after.front == (TRIGGER if name == UNIVERSAL else ())
+        assert after.front == (TRIGGER if name == "waffle-universal" else ())
         if name == "slowbert-time":
-            assert adversarial.answer.cost >= clean.answer.cost
-        elif name != UNIVERSAL:  # whose words are in front whatever comes of it
+            assert adversarial.answer.spent >= clean.answer.spent
+        elif name != "waffle-universal":  # whose words are in front whatever comes of it
             assert adversarial.score >= clean.score
         # Budget and stop words, from the strings alone.
         again = AttackedText.of(
@@ -242,12 +251,12 @@ def test_promises_of_every_recipe(
         # What is claimed of both texts is what the model does.
         for found in (clean, adversarial):
             (answer,) = victim.query([AttackedText.of(*found.text.segments)])
-            assert (answer.exit, answer.layer, answer.cost) == (
+            assert (answer.exit, answer.layer, answer.spent) == (
                 found.answer.exit,
                 found.answer.layer,
-                found.answer.cost,
+                found.answer.spent,
             )
-        if clean.done and name not in (UNIVERSAL, "slowbert-time"):
+        if clean.done and name not in ("waffle-universal", "slowbert-time"):
             assert outcome.budget.forward == 1
             assert adversarial is clean
         assert outcome.budget.forward <= most_queries(name, before.num_words)
@@ -318,7 +327,7 @@ def test_same_slows_models_down(
 
 def test_both_sides_of_a_pair_change(make_model: Any, policy_for: Any, pairs: Any) -> None:
     model = make_model()
-    found = outcomes(model, policy_for(model, data=pairs), "same-word", pairs, words=6, rounds=6)
+    found = outcomes(model, policy_for(model, data=pairs), "same-word", pairs, max_changed_words=6, rounds=6)
     changed = [{o.adversarial.text.origin[i].segment for i in o.adversarial.text.changed} for o in found]
     assert set().union(*changed) == {0, 1}
 
@@ -334,15 +343,50 @@ def test_regression_takes_random_edits_only(make_model: Any, policy_for: Any, se
     model = make_model(kind="regression")
     policy = policy_for(model, "patience", 1)
     for name in RECIPES:
-        if name.startswith(("random", "slowbert")) or name == UNIVERSAL:
+        if name.startswith(("random", "slowbert")) or name == "waffle-universal":
             assert outcomes(model, policy, name, sentences.select([0, 6]))
             continue
         with pytest.raises(ConfigError, match="at least 2 classes, but the model is a regression"):
-            make_recipe(name, WhiteBoxVictim(model, policy), Options.of(**DEFAULTS))
+            compose_recipe(name, WhiteBoxVictim(model, policy), Options.of(**DEFAULTS))
     found = outcomes(model, policy, "random", sentences)
     assert all(isinstance(o.clean.answer.prediction, float) for o in found)
 
 
 def test_an_unknown_recipe(victim: WhiteBoxVictim) -> None:
     with pytest.raises(ConfigError, match=r"unknown attack recipe 'same-words'\. Did you mean 'same-word'"):
-        make_recipe("same-words", victim, Options())
+        compose_recipe("same-words", victim, Options())
+
+
+def test_facts_stand_on_the_recipes() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert recipe.label
+        assert recipe.goal in get_args(Goal)
+        assert recipe.access in get_args(Access)
+    assert len({recipe.label for recipe in RECIPES.values()}) == len(RECIPES)
+    assert {n for n, r in RECIPES.items() if r.is_baseline} == {"random-word", "random-char", "random"}
+    assert {n for n, r in RECIPES.items() if r.claim == 0.8} == {
+        "same-plus",
+        "same-word",
+        "same-char",
+        "same-mixed",
+    }
+    assert {n for n, r in RECIPES.items() if r.claim == 0.0} == set(ACCURACY)
+    assert len(ACCURACY) == 8
+
+
+def test_facts_are_read_without_torch() -> None:
+    code = (
+        "import sys; from offramp.attacks.recipes import RECIPES; import offramp.evaluation.sanity_checks.checks;"
+        "assert RECIPES['same-word'].access == 'gradients'; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
+
+
+def test_a_recipe_is_never_classed_by_its_name() -> None:
+    rows = pa.table({"gradient_queries": [3.0]})
+    assert uses_inside("same-word", rows)
+    assert not uses_inside("same-exit", rows)  # unknown: it counts neither as a white box nor as a baseline
+    assert not is_random_baseline("random-sentence")
+    with pytest.raises(ConfigError, match="unknown attack recipe 'foo-exit'"):
+        recipe_named("foo-exit")

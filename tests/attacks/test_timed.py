@@ -11,10 +11,11 @@ from scipy.stats import wilcoxon
 from offramp.attacks import FunctionVictim
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.objectives.base import ExitDepth
-from offramp.attacks.recipes.base import Move, Recipe
+from offramp.attacks.recipes.base import Composition
 from offramp.attacks.search.base import Measure
 from offramp.attacks.search.importance import EveryWord
 from offramp.attacks.search.runner import run_searches
+from offramp.attacks.search.space import Move
 from offramp.attacks.search.timed import TimedSearch, in_turn, slower
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
@@ -27,15 +28,16 @@ class Letters(Transformation):
         return [Edit(word, letter) for word in words for letter in "xyz"][:top_n]
 
 
-def recipe(**options: Any) -> Recipe:
+def composition(**options: Any) -> Composition:
     move = Move(EveryWord(), Letters())
-    return Recipe("letters", ExitDepth(), (move,), Constraints(2, frozenset()), TimedSearch(**options))
+    search = TimedSearch(**options)
+    return Composition(ExitDepth(), (move,), Constraints(2, frozenset()), search=search)
 
 
 def attack(function: Any, text: str = "a b c", budget: int | None = None, **options: Any) -> Any:
-    victim, chosen = FunctionVictim(function, max_forward=budget), recipe(**options)
+    victim, chosen = FunctionVictim(function, max_forward=budget), composition(**options)
     steps = chosen.search.steps(AttackedText.of(text), chosen, np.random.default_rng(0))
-    (outcome,) = run_searches(victim, chosen, [steps])
+    (outcome,) = run_searches(victim, [steps])
     return outcome
 
 
@@ -102,4 +104,4 @@ def test_what_was_found_is_kept_where_the_budget_ends() -> None:
     # Clean; two words left out, three times; three candidates, three times, and twelve pairs; some of the second's.
     cut = attack(seconds, "a b", budget=1 + 6 + (9 + 24) + 20, confirm=12)
     assert cut.adversarial.text.text.count("z") == 1
-    assert (cut.adversarial.answer.cost, cut.budget.forward) == (2.0, cut.budget.max_forward)
+    assert (cut.adversarial.answer.spent, cut.budget.forward) == (2.0, cut.budget.max_forward)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import WhiteBoxVictim, attack, find_trigger
-from offramp.attacks.objectives.baselines import Uniform
+from offramp.attacks.objectives.uniform import Uniform
 from offramp.attacks.text.attacked_text import WORD, AttackedText
 
 from .test_search import outcomes
@@ -66,7 +66,7 @@ def test_a_trigger_is_what_it_claims(make_model: Any, policy_for: Any, sentences
 
 def test_a_trigger_is_tried_on_other_examples(make_model: Any, policy_for: Any, sentences: Any) -> None:
     model = make_model()
-    result = attack(model, policy_for(model), sentences, "waffle-universal", **FAST)
+    result = attack(model, sentences, recipe="waffle-universal", policy=policy_for(model), **FAST)
     searched = result.metadata["searched_on"]
     assert len(searched) == 4
     assert sorted([*searched, *result.column("id").tolist()]) == sentences["id"]
@@ -75,10 +75,12 @@ def test_a_trigger_is_tried_on_other_examples(make_model: Any, policy_for: Any, 
     for row in result.rows:
         assert row["adversarial_text"] == f"{words} {row['text']}"
         assert row["words_changed"] == len(words.split())
-    given = attack(model, policy_for(model), sentences, "waffle-universal", trigger="so good", **FAST)
+    given = attack(
+        model, sentences, recipe="waffle-universal", policy=policy_for(model), trigger="so good", **FAST
+    )
     assert len(given) == len(sentences)
     with pytest.raises(DataError, match="at least 2 examples"):
-        attack(model, policy_for(model), sentences.select([0]), "waffle-universal", **FAST)
+        attack(model, sentences.select([0]), recipe="waffle-universal", policy=policy_for(model), **FAST)
 
 
 def test_few_queries_do_what_many_do(make_model: Any, policy_for: Any, sentences: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
-from offramp.attacks.objectives.base import Same
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.engine.policy import Policy
@@ -45,8 +45,8 @@ def test_answers_are_what_the_policy_decides_on_the_trace(
     assert [a.exit for a in answers] == decisions.exit.tolist()
     assert [a.layer for a in answers] == decisions.layer.tolist()
     assert [a.prediction for a in answers] == decisions.prediction.tolist()
-    assert [a.cost for a in answers] == decisions.cost.tolist()
-    assert [a.full_cost for a in answers] == reference.full_flops.tolist()
+    assert [a.spent for a in answers] == decisions.flops.tolist()
+    assert [a.full_spent for a in answers] == reference.full_flops.tolist()
     np.testing.assert_allclose(
         np.stack([a.logits for a in answers]),
         reference.scaled(policy.temperatures).logits,
@@ -87,7 +87,7 @@ def test_each_text_is_run_once_an_account(victim: WhiteBoxVictim, monkeypatch: p
 
 
 def test_memory_is_bounded(victim: WhiteBoxVictim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.attacks.victims.answers.REMEMBERED", 2)
+    monkeypatch.setattr("offramp.attacks.victims.query_budget.REMEMBERED", 2)
     texts = [AttackedText.of(w) for w in ("good", "bad", "film", "plot")]
     assert len(victim.query(texts)) == 4
     assert list(victim.own.answers) == [("film",), ("plot",)]

@@ -8,7 +8,7 @@ from tests.attacks.conftest import (
     sentences,
     unigram_tokenizer,
 )
-from tests.export.conftest import exports, tiny_models
+from tests.exporting.conftest import exports, tiny_models
 
 __all__ = [
     "bpe_tokenizer",

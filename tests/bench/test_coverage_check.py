@@ -5,15 +5,19 @@ import pytest
 
 from offramp._core.errors import CalibrationError
 from offramp.bench import coverage_check as module
-from offramp.bench.coverage_check import Promise, check_promises
+from offramp.bench.coverage_check import GuaranteeSpec, check_coverage
 from tests.calibration.calibration_traces import classifier
 
-PROMISES = [Promise("accuracy_drop", 0.1), Promise("disagreement", 0.2), Promise("conformal", 0.2)]
+PROMISES = [
+    GuaranteeSpec("accuracy_drop", 0.1),
+    GuaranteeSpec("disagreement", 0.2),
+    GuaranteeSpec("conformal", 0.2),
+]
 
 
 def test_promises_are_kept_on_rows_left_out():
     told = []
-    rows = check_promises(
+    rows = check_coverage(
         classifier(seed=1, n=900),
         ["confidence", "patience"],
         PROMISES,
@@ -41,8 +45,12 @@ def test_a_tuner_that_looks_at_nothing_is_found_out(monkeypatch):
             trace, rule, risk=risk, alpha=3 * alpha, delta=0.9, seed=seed
         ),
     )
-    (row,) = check_promises(
-        classifier(seed=2, n=900), ["confidence"], [Promise("disagreement", 0.1)], calibration=400, splits=20
+    (row,) = check_coverage(
+        classifier(seed=2, n=900),
+        ["confidence"],
+        [GuaranteeSpec("disagreement", 0.1)],
+        calibration=400,
+        splits=20,
     )
     assert not row["kept"]
     assert row["held"] < 0.5
@@ -51,7 +59,7 @@ def test_a_tuner_that_looks_at_nothing_is_found_out(monkeypatch):
 def test_the_same_seed_divides_alike():
     trace = classifier(seed=3, n=300)
     once, again, other = (
-        check_promises(trace, ["confidence"], PROMISES[1:], calibration=150, splits=5, seed=seed)
+        check_coverage(trace, ["confidence"], PROMISES[1:], calibration=150, splits=5, seed=seed)
         for seed in (0, 0, 1)
     )
     assert once == again
@@ -62,6 +70,6 @@ def test_the_same_seed_divides_alike():
 @pytest.mark.parametrize(("calibration", "splits"), [(300, 5), (0, 5), (100, 0)])
 def test_rows_have_to_be_left_out(calibration, splits):
     with pytest.raises(CalibrationError, match="the others measure the risk"):
-        check_promises(
+        check_coverage(
             classifier(seed=4, n=300), ["confidence"], PROMISES, calibration=calibration, splits=splits
         )

@@ -10,7 +10,7 @@ import pytest
 from offramp._core.errors import ConfigError
 from offramp.attacks import WhiteBoxVictim
 from offramp.attacks.options import Options
-from offramp.attacks.recipes import make_recipe
+from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.bench.attacks import REFERENCE, bench_attack
 from offramp.bench.released_same import ReferenceAttack
@@ -23,7 +23,7 @@ def test_candidates_are_those_of_same_word(
 ) -> None:
     model = make_model(family, cascade=cascade)
     victim, options = WhiteBoxVictim(model, policy_for(model)), Options(top_n=10)
-    recipe, twin = make_recipe("same-word", victim, options), ReferenceAttack(victim, options)
+    recipe, twin = compose_recipe("same-word", victim, options), ReferenceAttack(victim, options)
     for text in map(AttackedText.of, sentences["text"][:4]):
         (look,) = victim.gradients([text], recipe.objective.loss)
         ours = recipe.propose(look, np.random.default_rng(0))
@@ -51,7 +51,7 @@ def test_the_benchmark_counts(make_model: Any, policy_for: Any, sentences: Any) 
     model = make_model()
     data = sentences.select([0, 4])
     options: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1}
-    same, released = bench_attack(model, policy_for(model), data, ("same-word",), parts=2, **options)
+    same, released = bench_attack(model, policy_for(model), data, ("same-word",), turns=2, **options)
     assert (same.name, released.name) == ("same-word", REFERENCE)
     for way in (same, released):
         assert way.examples == 2
@@ -61,5 +61,5 @@ def test_the_benchmark_counts(make_model: Any, policy_for: Any, sentences: Any) 
     assert released.forward == 1 + 4
     assert released.gradient == 1
     assert same.forward <= released.forward
-    with pytest.raises(ConfigError, match=r"parts must be 1 to 2 \(the number of examples\), got 3"):
-        bench_attack(model, policy_for(model), data, parts=3)
+    with pytest.raises(ConfigError, match=r"turns must be 1 to 2 \(the number of examples\), got 3"):
+        bench_attack(model, policy_for(model), data, turns=3)

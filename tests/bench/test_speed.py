@@ -14,10 +14,10 @@ from offramp.bench.artifacts import prepare
 from offramp.bench.baselines import BenchArtifacts, find_baselines
 from offramp.bench.cpu_load import OtherCpuLoad
 from offramp.bench.energy import EnergyMeter
+from offramp.bench.measures import cold_start
 from offramp.bench.speed import (
     BenchConfig,
     at_length,
-    cold_start,
     compared,
     request_batches,
     requests,
@@ -28,13 +28,13 @@ from offramp.bench.speed import (
 from offramp.bench.stream import endless, flatness, stream_series
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
-from offramp.export.run import Texts
+from offramp.exporting.run import Texts
 from offramp.inference.engine import Engine
 from offramp.model.encoding import TextEncoder
 
 
 @pytest.fixture(scope="module")
-def contest(
+def artifacts(
     tiny_models: dict[str, Any], exports: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> BenchArtifacts:
     folder = tmp_path_factory.mktemp("bench")
@@ -92,7 +92,7 @@ def test_a_stream_is_looked_at_window_by_window(exports: dict[str, Path]) -> Non
     engine = Engine(exports["multi_exit"], threads=1, batch_size=2)
     kept: list[int] = []
     rows = stream_series(
-        engine, ["a good film", "dull"], count=70, every=0.0, look=lambda seen: kept.append(len(seen))
+        engine, ["a good film", "dull"], count=70, every=0.0, on_sample=lambda seen: kept.append(len(seen))
     )
     assert kept == [1, 2, 3], "told at every look, not at the end"
     assert [row["texts"] for row in rows] == [32, 64, 70], "sixteen batches of two at a time"
@@ -120,7 +120,7 @@ def test_flatness_worked_out_by_hand() -> None:
 
 
 def test_energy_is_read_where_the_machine_tells(tmp_path: Path) -> None:
-    assert not EnergyMeter(tmp_path / "none").known
+    assert not EnergyMeter(tmp_path / "none").available
     for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 50), ("intel-rapl:0:0", 5)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{value}\n")
@@ -146,14 +146,16 @@ def test_other_work_on_the_machine_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_peers_agree_and_the_race_is_run(
-    contest: BenchArtifacts, tiny_models: dict[str, Any], tiny_data: Any
+    artifacts: BenchArtifacts, tiny_models: dict[str, Any], tiny_data: Any
 ) -> None:
-    policy = Policy.load(contest.model.parent / "policy.json")
-    prepare(contest.model, contest.work, policy, Texts(tiny_data["calibration"], tiny_data["validation"]))
+    policy = Policy.load(artifacts.model.parent / "policy.json")
+    prepare(artifacts.model, artifacts.work, policy, Texts(tiny_data["calibration"], tiny_data["validation"]))
     encodings = TextEncoder.of(tiny_models["multi_exit"]).dataset(tiny_data["validation"])[0]
-    peers = find_baselines(contest)
+    peers = find_baselines(artifacts)
     assert {"eager-full", "ort-static-int8-full", "cut-1", "eager-exits", "ours-int8"} <= set(peers)
-    answers = {name: peer.build(contest)(encodings) for name, peer in peers.items() if "compiled" not in name}
+    answers = {
+        name: peer.build(artifacts)(encodings) for name, peer in peers.items() if "compiled" not in name
+    }
     np.testing.assert_array_equal(answers["eager-full"], answers["ort-fp32-full"])
     for name in ("eager-exits", "eager-compaction"):
         np.testing.assert_array_equal(answers[name], answers["ours-fp32"])
@@ -164,8 +166,8 @@ def test_peers_agree_and_the_race_is_run(
         "eager-exits",
         "ours-int8",
     )  # each takes a process too
-    course = BenchConfig((1, 4), length=12, repeats=2, peers=some)
-    rows = run_benchmark(contest, encodings, tiny_data["validation"]["label"], course)
+    config = BenchConfig((1, 4), length=12, repeats=2, peers=some)
+    rows = run_benchmark(artifacts, encodings, tiny_data["validation"]["label"], config)
     names = list(dict.fromkeys(row["peer"] for row in rows))
     assert [(row["peer"], row["batch_size"]) for row in rows] == [(n, b) for b in (1, 4) for n in names]
     for row in rows:
@@ -177,26 +179,26 @@ def test_peers_agree_and_the_race_is_run(
         assert row["share"] == pytest.approx(row["faster"] * row["cost"])
     assert rows[0]["speedup"] == 1
     assert max(row["faster"] for row in rows if row["kind"] == "full") == pytest.approx(1)
-    assert cold_start(contest.work / "int8", 1, repeats=1).p50 > 0
+    assert cold_start(artifacts.work / "int8", 1, repeats=1).p50 > 0
     with pytest.raises(ConfigError, match=r"must lie in 1\.\.48"):
-        run_benchmark(contest, encodings, None, BenchConfig((64,)))
+        run_benchmark(artifacts, encodings, None, BenchConfig((64,)))
     with pytest.raises(ConfigError, match="Did you mean 'ours-int8'"):
-        run_benchmark(contest, encodings, None, BenchConfig((4,), peers=("our-int8",)))
+        run_benchmark(artifacts, encodings, None, BenchConfig((4,), peers=("our-int8",)))
     with pytest.raises(ConfigError, match="add eager-full"):
-        run_benchmark(contest, encodings, None, BenchConfig((4,), peers=("ours-int8",)))
+        run_benchmark(artifacts, encodings, None, BenchConfig((4,), peers=("ours-int8",)))
 
 
 @pytest.mark.slow
-def test_from_the_command_line(contest: BenchArtifacts, tiny_data: Any, tmp_path: Path) -> None:
+def test_from_the_command_line(artifacts: BenchArtifacts, tiny_data: Any, tmp_path: Path) -> None:
     from offramp.cli.main import run
-    from offramp.reports import report
+    from offramp.reports import ALL_FIGURES, report
 
     names = ("no", "so so", "yes")
     given = [row["text"] for split in tiny_data.values() for row in split]
     rows = [f"{text},{names[i % 3]}" for i, text in enumerate(given)]
     (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]))
-    command = ["bench", str(contest.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
-    command += ["--policy", str(contest.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
+    command = ["bench", str(artifacts.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
+    command += ["--policy", str(artifacts.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
     command += ["--peers", "eager-full", "cut-1", "ours-int8"]
     assert run([*command, "--output", str(tmp_path / "out")]) == 0
     record = read_record(tmp_path / "out" / "record.json")
@@ -207,6 +209,6 @@ def test_from_the_command_line(contest: BenchArtifacts, tiny_data: Any, tmp_path
     series = read_record(tmp_path / "out" / "stream" / "record.json")["tables"]["stream"]
     assert {row["mode"] for row in series} == {"batches", "pools"}
     assert [row["texts"] for row in series if row["mode"] == "pools"][-1] == 300
-    written = report(tmp_path / "out", tmp_path / "report")
+    written = report(tmp_path / "out", tmp_path / "report", figures=ALL_FIGURES)
     for name in ("bench-1-batch-1.svg", "bench-1-batch-4.png", "stream-1.svg", "bench.md", "stream.md"):
         assert any(path.endswith(name) for path in written), name

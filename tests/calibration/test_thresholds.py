@@ -20,7 +20,7 @@ TUNABLE = [name for name, rule in CRITERIA.items() if rule.tunable]
 def measure(policy, trace, metric):
     """Mean cost as a share of the full model's, and the metric."""
     decisions = policy.decide(trace)
-    cost = decisions.cost.mean() / trace.full_flops.mean()
+    cost = decisions.flops.mean() / trace.full_flops.mean()
     return cost, score(metric, trace.labels, decisions.prediction)
 
 
@@ -113,7 +113,7 @@ def test_what_the_policy_says():
         "metric": "accuracy",
         "full": pytest.approx((trace.predictions()[:, -1] == trace.labels).mean()),
         "reached": pytest.approx((decisions.prediction == trace.labels).mean()),
-        "cost": pytest.approx(decisions.cost.sum() / trace.full_flops.sum()),
+        "cost": pytest.approx(decisions.flops.sum() / trace.full_flops.sum()),
         "depth": pytest.approx(decisions.layer.mean()),
         "examples": 60,
     }
@@ -145,7 +145,7 @@ def test_cost_is_the_share_of_all_flops():
 def test_a_cascade_for_which_leaving_late_costs_more_than_the_full_model():
     trace = classifier(n=100, cascade=True)
     tight = tune(trace, "confidence", max_cost=0.3)
-    assert tight.decide(trace).cost.sum() <= 0.3 * trace.full_flops.sum()
+    assert tight.decide(trace).flops.sum() <= 0.3 * trace.full_flops.sum()
     exact = tune(trace, "confidence", max_accuracy_drop=0.0)
     assert exact.target["reached"] >= exact.target["full"]
     never = replace(exact, criterion=with_threshold(exact.criterion, 2.0))

@@ -97,7 +97,7 @@ def test_attacks_are_timed_on_examples_under_a_rule(
         "margin",
         "--recipes",
         "same-word",
-        "--parts",
+        "--turns",
         "1",
     ]
     bench = ["bench", "attack", str(runs / "joint"), str(table), *columns, *chosen, "--rounds", "1"]
@@ -180,7 +180,9 @@ def test_every_misuse_is_one_clear_line(
     )
     assert "test" in bad(["evaluate", model, "--data", data, *columns, "--split", "test"], capsys)
     assert "Known" in bad(["attack", model, data, *columns, "--recipe", "same-wrod"], capsys)
-    assert "lam" in bad(["attack", model, data, *columns, "--lam", "7"], capsys)
+    assert "disagreement_weight" in bad(
+        ["attack", model, data, *columns, "--disagreement-weight", "7"], capsys
+    )
     assert "no run records" in bad(["report", str(tmp_path)], capsys)
     assert "nowhere.csv" in bad(["data", str(tmp_path / "nowhere.csv")], capsys)
     assert "none.yaml" in bad(["train", "--config", str(tmp_path / "none.yaml")], capsys)

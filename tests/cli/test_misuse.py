@@ -187,13 +187,18 @@ def test_words_are_a_number_or_a_share_as_they_are_written(given: str, words: fl
 
     @app.default
     def command(*, search: Annotated[SearchOptions, Parameter(name="*")] = usual) -> None:
-        found.append(search.words)
+        found.append(search.max_changed_words)
 
-    app(["--words", given], exit_on_error=False, result_action="return_value")
+    app(["--max-changed-words", given], exit_on_error=False, result_action="return_value")
     assert found == [words]
     assert type(found[0]) is type(words)
-    with pytest.raises(CoercionError, match="--words"):
-        app(["--words", "few"], exit_on_error=False, print_error=False, result_action="return_value")
+    with pytest.raises(CoercionError, match="--max-changed-words"):
+        app(
+            ["--max-changed-words", "few"],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
 
 
 def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee(
@@ -205,7 +210,7 @@ def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee
         assert "holds something already" in refusal([*tune, str(folder)], capsys)
     assert (trained / "model" / "model.safetensors").read_bytes() == before
     said = refusal([*tune, str(tmp_path / "kept"), "--guarantee", "disagreement"], capsys)
-    assert "voids a --guarantee" in said
+    assert "voids a guarantee (--guarantee)" in said
     assert not (tmp_path / "kept").exists()
 
 

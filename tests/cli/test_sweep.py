@@ -38,8 +38,8 @@ def test_sweep_then_report(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["sweep", str(config), "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"cells": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
+    counts = json.loads(capsys.readouterr().out)
+    assert counts == {"trials": 2, "done": 0, "failed": 0, "elsewhere": 0, "running": 0, "waiting": 2}
     assert not (tmp_path / "results").exists()
 
     assert run(["sweep", str(config), "--json"]) == 0
@@ -56,12 +56,12 @@ def test_sweep_then_report(
     assert all(Path(path).stat().st_size for path in files.values())
 
 
-def test_a_cell_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deep = tmp_path / "deep.yaml"
     deep.write_text(config.read_text().replace("[1, 2]", "[1, 9]").replace("[joint, sweet]", "joint"))
     assert run(["sweep", str(deep), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "1 of 1 cells failed" in error
+    assert "1 of 1 trials failed" in error
     assert "exit layers must lie in 1..4" in error
     assert run(["sweep", str(tmp_path / "none.yaml")]) == 2
     assert "no sweep at" in capsys.readouterr().err
@@ -79,22 +79,22 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         }
     )
     board = ProgressTable(plan)
-    for cell in plan.cells:
-        board.note(cell, "waiting", "")
-    for cell in plan.cells[:3]:
-        board.note(cell, "running", "")
-        clock[0] += 60 if cell.method.name == "joint" else 30
+    for trial in plan.trials:
+        board.note(trial, "waiting", "")
+    for trial in plan.trials[:3]:
+        board.note(trial, "running", "")
+        clock[0] += 60 if trial.method.name == "joint" else 30
         assert board.counts()["running"] == 1
-        board.note(cell, "done", "")
-    board.note(plan.cells[3], "running", "")
-    board.note(plan.cells[3], "failed", "why")
-    board.note(plan.cells[4], "running", "")
+        board.note(trial, "done", "")
+    board.note(plan.trials[3], "running", "")
+    board.note(plan.trials[3], "failed", "why")
+    board.note(plan.trials[4], "running", "")
     clock[0] += 7
     assert board.remaining() == pytest.approx(2 * 60 + 2 * 30)
     console = Console(width=100, file=io.StringIO())
     console.print(board.view())
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "3 of 8 cells, about 3 min to go" in text
+    assert "3 of 8 trials, about 3 min to go" in text
     assert "minilm-l6/sst2/joint/n2000-lrdefault-seed1, 7 s" in text
     rows = {line.split("│")[1].strip(): line.split() for line in text.splitlines() if "│" in line}
     assert {"1/2…", "1/2"} <= set(rows["minilm-l6, sst2, 2,000"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from criteria_table import make_trace
 
-from offramp.criteria import first_exit, fit_gate_ranges, make_criterion, scores
+from offramp.criteria import first_exit, make_criterion, scores
 
 
 def trace_of(*probabilities, **options):
@@ -119,9 +119,8 @@ def test_learned_scales_each_exit_by_its_own_range():
 
 
 def test_gate_ranges_are_the_smallest_and_largest_per_exit():
-    low, high = fit_gate_ranges(gated([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
-    assert (low, high) == ((0.25, 0.5), (0.75, 0.5))
-    constant = make_criterion("learned", low=low, high=high)
+    constant = make_criterion("learned").fit(gated([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
+    assert constant == make_criterion("learned", low=(0.25, 0.5), high=(0.75, 0.5))
     # exit 2 was constant at .5: 0 up to there, 1 above
     assert scores(constant, gated([[0.5, 0.5], [0.5, 0.625], [0.5, 0.4]]))[:, 1].tolist() == [0.0, 1.0, 0.0]
 

@@ -38,7 +38,7 @@ def test_worked_example() -> None:
     np.testing.assert_allclose(decisions.probability, [unsure, sure, sure, sure])
     np.testing.assert_allclose(decisions.score, [unsure, sure, sure, sure])
     # length · layer + heads run, by the text's own length and not the batch's
-    assert decisions.cost.tolist() == [3 * 6 + 3, 1 * 2 + 1, 4 * 4 + 2, 2 * 2 + 1]
+    assert decisions.flops.tolist() == [3 * 6 + 3, 1 * 2 + 1, 4 * 4 + 2, 2 * 2 + 1]
 
 
 def test_only_survivors_are_taken_and_run_further() -> None:

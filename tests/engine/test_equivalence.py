@@ -17,7 +17,7 @@ from offramp.engine.agreement import near_threshold
 
 from .toy_segments import ToyNet
 
-NUMBERS = ("exit", "layer", "prediction", "cost")
+NUMBERS = ("exit", "layer", "prediction", "flops")
 CASES = [(name, "classification") for name in CRITERIA] + [
     (name, "regression") for name, rule in CRITERIA.items() if rule.regression
 ]

@@ -60,7 +60,7 @@ def test_no_way_to_cut_takes_less(lengths: list[int], batch_size: int, fixed: fl
 
 def test_guessed_times_have_the_shape_of_the_flops() -> None:
     class Net:
-        def costs(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def flops(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.stack([7 + 3 * lengths, 9 + 5 * lengths + 2 * lengths**2], axis=1).astype(
                 float
             ), lengths

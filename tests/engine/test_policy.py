@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import CriterionError, OfframpError
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.engine import Decisions, Policy
-from offramp.engine.policy import softmax
 
 LOGITS = np.array(
     [
@@ -32,7 +32,7 @@ def test_decide_by_hand() -> None:
     assert decisions.exit.tolist() == [0, 1]
     assert decisions.layer.tolist() == [3, 6]
     assert decisions.prediction.tolist() == [1, 1]
-    assert decisions.cost.tolist() == [10.0, 60.0]
+    assert decisions.flops.tolist() == [10.0, 60.0]
     np.testing.assert_allclose(decisions.probability, [1 / (1 + np.exp(-4)), 1 / (1 + np.exp(-2))])
     assert len(decisions) == 2
 

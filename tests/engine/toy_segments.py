@@ -72,7 +72,7 @@ class ToyNet:
         self.log.append(("join", states[0].next - 1, names.tolist()))
         return ToyState(names, hidden, states[0].next)
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Token · layer, and 1 for each head that ran."""
         assert len(lengths), "nobody's cost was asked for"
         layers = np.array(self.exit_layers)

@@ -60,7 +60,7 @@ def test_curve_equals_policies_applied_one_by_one(criterion: str, metric: str) -
         rule = with_threshold(make_criterion(criterion), row["threshold"])
         decisions = Policy(rule, trace.exit_layers, temperatures).decide(trace)
         assert row["score"] == pytest.approx(score(metric, trace.labels, decisions.prediction))
-        assert row["cost"] == pytest.approx(decisions.cost.mean() / trace.full_flops.mean())
+        assert row["cost"] == pytest.approx(decisions.flops.mean() / trace.full_flops.mean())
         assert row["depth"] == pytest.approx(decisions.layer.mean())
         assert row["shares"] == pytest.approx(np.bincount(decisions.exit, minlength=4) / len(trace))
 

@@ -20,9 +20,9 @@ from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.evaluation import attack_doubts, random_baseline_doubts
 from offramp.evaluation.arrow_tables import as_table
-from offramp.evaluation.sanity_checks.constraint_check import breaches, budget, distance, take_apart
+from offramp.evaluation.sanity_checks.constraint_check import breaches, distance, take_apart, word_budget
 from offramp.evaluation.sanity_checks.doubts import CHECKS, page
-from offramp.evaluation.sanity_checks.random_baseline import knows_inside, random_baseline_beside
+from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside, uses_inside
 from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 from tests.evaluation.made_up import attack_row
 
@@ -135,10 +135,10 @@ def test_gradients_that_say_nothing_are_seen(
 ) -> None:
     monkeypatch.setattr(Blind, "worth", worth)
     victim = Blind(model, Policy(make_criterion("confidence", 0.6), (1, 2, 4)))
-    result = attack(victim, None, data, "same-word", **FAST)
+    result = attack(victim, data, recipe="same-word", **FAST)
     assert sum(result.column("gradient_queries")) > 0
     assert names(attack_doubts(result.table, result.metadata)) == ["few", name]
-    plain = attack(model, victim.policy, data, "same-word", **FAST)
+    plain = attack(model, data, recipe="same-word", policy=victim.policy, **FAST)
     assert names(attack_doubts(plain.table, plain.metadata)) == ["few"]
 
 
@@ -146,7 +146,7 @@ def test_tokens_that_are_cut_away_are_counted(model: Any, policy: Policy) -> Non
     long = Dataset.from_dict(
         {"text": ["good film " * 10, "a good film"]}
     )  # 20 words and 2 special tokens, 16 read
-    result = attack(model, policy, long, "random-char", **FAST)
+    result = attack(model, long, recipe="random-char", policy=policy, **FAST)
     assert result.column("clean_tokens_lost").tolist() == [6, 0]
     doubts = attack_doubts(result.table, result.metadata)
     assert "1 clean texts lost 6 tokens to the maximum length [truncated]" in doubts
@@ -170,7 +170,7 @@ def test_attacks_that_lie_beside_each_other_are_compared(
     policy = Policy(make_criterion("confidence", 0.6), (1, 2, 4))
     folders = {name: tmp_path / f"attack-{name}" for name in ("same-word", "random-word")}
     results = {
-        name: attack(model, policy, data, name, output=folders[name], **FAST)
+        name: attack(model, data, recipe=name, policy=policy, output_dir=folders[name], **FAST)
         for name in ("same-word", "random-word")
     }
     deep = results["random-word"].table
@@ -265,11 +265,11 @@ def test_another_model_need_not_keep_its_prediction() -> None:
 def test_who_knows_a_victim_from_inside() -> None:
     rows = as_table([attack_row(0, 1, gradient_queries=0)])
     deep = as_table([attack_row(0, 1, gradient_queries=2)])
-    assert knows_inside("same-plus", rows)
-    assert knows_inside("same-word", deep)
-    assert not knows_inside("slowbert", rows)
-    assert not knows_inside("a2t-exit", deep)  # it is not after late exits
-    assert not knows_inside("random-word", deep)
+    assert uses_inside("same-plus", rows)
+    assert uses_inside("same-word", deep)
+    assert not uses_inside("slowbert", rows)
+    assert not uses_inside("a2t-exit", deep)  # it is not after late exits
+    assert not uses_inside("random-word", deep)
 
 
 def test_meaning_and_the_least_number_of_words() -> None:
@@ -277,7 +277,8 @@ def test_meaning_and_the_least_number_of_words() -> None:
     assert breaches(GOOD, {"options": {}, "min_similarity": 0.95}) == ["similarity"]
     assert breaches(GOOD | {"similarity": float("nan")}, {"options": {}, "min_similarity": 0.95}) == []
     assert breaches(GOOD, {"options": {"words": 0.1}, "fewest": 1}) == ["word budget"]
-    assert (budget(0.1, 30, 3), budget(0.1, 31, 3), budget(0.1, 5, 4), budget(5, 9, 3)) == (3, 4, 4, 5)
+    budgets = [word_budget(0.1, 30, 3), word_budget(0.1, 31, 3), word_budget(0.1, 5, 4), word_budget(5, 9, 3)]
+    assert budgets == [3, 4, 4, 5]
 
 
 @settings(max_examples=200, deadline=None)
@@ -299,8 +300,8 @@ def test_two_edit_distances_agree(one: str, other: str) -> None:
 @pytest.mark.parametrize("recipe", ["same-word", "same-mixed", "same-plus", "random"])
 def test_our_attacks_keep_their_constraints(recipe: str, model: Any, data: Any) -> None:
     policy = Policy(make_criterion("confidence", 0.6), (1, 2, 4))
-    options = {**FAST, "words": 2, "keep": "prediction", "max_edits": 9}
-    result = attack(model, policy, data, recipe, **options)
+    options = {**FAST, "max_changed_words": 2, "preserve": "prediction", "max_edits": 9}
+    result = attack(model, data, recipe=recipe, policy=policy, **options)
     assert names(attack_doubts(result.table, result.metadata)) == ["few"]
     broken = result.table.set_column(
         result.table.schema.get_field_index("adversarial_prediction"),

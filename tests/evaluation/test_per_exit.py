@@ -53,7 +53,7 @@ def test_policy_scores_with_intervals() -> None:
     decisions = policy.decide(trace)
     assert found["score"].estimate == pytest.approx((decisions.prediction == trace.labels).mean())
     assert found["full"].estimate == pytest.approx((trace.predictions()[:, -1] == trace.labels).mean())
-    assert found["cost"].estimate == pytest.approx(decisions.cost.sum() / trace.full_flops.sum())
+    assert found["cost"].estimate == pytest.approx(decisions.flops.sum() / trace.full_flops.sum())
     assert found["drop"].high - found["drop"].low < found["score"].high - found["score"].low  # paired
     assert all(i.low <= i.estimate <= i.high for i in found.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,77 @@ def test_predictions_speak_the_users_language(model: Any) -> None:
     assert engine.predict([]) == []
     assert len(engine.predict(["", "\ud800", "a\x00b", "good " * 5000])) == 4
     assert len(engine.predict(["a film"], ["a plot"])) == 1
+
+
+def test_every_form_of_texts_has_the_same_answers(model: Any) -> None:
+    engine = Engine(model, Policy(make_criterion("confidence", 0.6), model.exit_layers))
+    texts, pairs = ["a good film", "a bad film", ""], ["a plot", "no plot", "a"]
+    alone, paired = engine.predict(texts), engine.predict(texts, pairs)
+    # The probability of a text depends on its batch mates by float noise alone.
+    for single, expected in (
+        (engine.predict(texts[0]), alone[0]),
+        (engine.predict(texts[0], pairs[0]), paired[0]),
+    ):
+        assert replace(single, probability=0.0) == replace(expected, probability=0.0)
+        assert single.probability == pytest.approx(expected.probability, abs=1e-6)
+    rows = [{"label": 0, "text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
+    only = [{"text": text} for text in texts]
+    pandas = pytest.importorskip("pandas")
+    for one_text, two_texts in (
+        (only, rows),
+        (Dataset.from_list(only), Dataset.from_list(rows)),
+        (pandas.DataFrame(only), pandas.DataFrame(rows)),
+        (tuple(texts), list(zip(texts, pairs, strict=True))),
+        (np.array(texts), [list(pair) for pair in zip(texts, pairs, strict=True)]),
+    ):
+        assert engine.predict(one_text) == list(engine.stream(one_text)) == alone
+        assert engine.predict(two_texts) == list(engine.stream(two_texts)) == paired
+        assert engine.decide(two_texts).exit.tolist() == engine.decide(texts, pairs).exit.tolist()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            [{"sentence": "a"}],
+            r"expected the columns 'text' and, for pairs, 'text_pair', got 'sentence': rename",
+        ),
+        ([{"text": "a", "text_pair": "b"}, {"text": "a"}], "expected the columns 'text' and"),
+        ([{"text": "a"}, "b"], "expected rows with a column 'text' alone, got 'b' among them"),
+        (["a", {"text": "b"}], "expected rows with a column 'text' alone, got 'a' among them"),
+        ([{"text": float("nan")}], "expected texts as strings, got float: nan"),
+        ([("a", "b"), "c"], "expected texts, or pairs of texts alone, got 'c' among them"),
+        ([("a", "b", "c")], "pairs of texts alone"),
+        ({"text": ["a"]}, "expected a list of texts, got dict"),
+        (3, "expected a list of texts, got int"),
+        ([3], "expected texts as strings, got int"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(model: Any, source: Any, message: str) -> None:
+    engine = Engine(model, Policy(make_criterion("confidence", 0.6), model.exit_layers))
+    for run in (engine.predict, engine.decide, lambda texts: list(engine.stream(texts))):
+        with pytest.raises(DataError, match=message) as caught:
+            run(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_second_texts_must_fit(model: Any) -> None:
+    engine = Engine(model, Policy(make_criterion("confidence", 0.6), model.exit_layers))
+    with pytest.raises(DataError, match="got 2 texts and 1 pairs"):
+        engine.predict(["a", "b"], ["c"])
+    with pytest.raises(DataError, match="got one string"):
+        engine.predict(["a"], "b")
+    with pytest.raises(DataError, match="got one string"):
+        list(engine.stream("a"))
+
+
+def test_a_folder_brings_its_policy(model: Any, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="the engine needs a policy: tune one"):
+        Engine(tmp_path)
+    policy = Policy(make_criterion("confidence", 0.6), model.exit_layers)
+    policy.save(tmp_path / "policy-confidence.json")
+    assert Engine(tmp_path).compacting.policy == policy
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the library's own use of it

@@ -20,7 +20,8 @@ from datasets import Dataset
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp.attacks import EngineVictim, FunctionVictim, WhiteBoxVictim, attack
-from offramp.attacks.objectives.base import ExitDepth, same_loss_reference
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives.same import same_loss_numpy
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import Answer
 from offramp.inference.engine import Engine
@@ -126,13 +127,13 @@ def answer(exit: int, logits: Any) -> Answer:
 
 @installed
 def test_the_score_goes_by_the_exit_first_and_then_by_the_loss(bridge: Any) -> None:
-    from offramp.attacks.objectives.base import Same
+    from offramp.attacks.objectives.same import Same
     from offramp.integrations.textattack.goal import depth_score
 
     sure, unsure = np.array([[4.0, -4.0]] * 4), np.array([[0.2, -0.2]] * 4)
     assert depth_score(answer(1, sure), ExitDepth()) == 0.5
     assert depth_score(answer(3, sure), ExitDepth()) == 1
-    loss = same_loss_reference(sure[None], np.array([1]))[0]
+    loss = same_loss_numpy(sure[None], np.array([1]))[0]
     assert depth_score(answer(1, sure), Same()) == pytest.approx((1 + 1 / (1 + loss)) / 4)
     assert depth_score(answer(1, unsure), Same()) > depth_score(answer(1, sure), Same())
     assert depth_score(answer(2, sure), Same()) > depth_score(answer(1, unsure), Same())
@@ -205,7 +206,7 @@ def test_cost_as_the_measure_and_the_victims_budget(
     limited = WhiteBoxVictim(victim.model, victim.policy, max_forward=7)
     goal = bridge.EfficiencyGoal(bridge.VictimWrapper(limited), measure="cost")
     result, _ = goal.init_attack_example(bridge.load_textattack().shared.AttackedText("a good film"), 1)
-    assert result.score == pytest.approx(result.raw_output.cost / result.raw_output.full_cost)
+    assert result.score == pytest.approx(result.raw_output.spent / result.raw_output.full_spent)
     built = bridge.efficiency_attack("deepwordbug", bridge.VictimWrapper(limited))
     assert {r.num_queries <= 7 for r in run_attack(bridge, built, sentences.select(range(4)))} == {True}
 
@@ -258,7 +259,7 @@ def logged(bridge: Any, results: list[Any], folder: Path) -> tuple[list[dict[str
 def test_our_results_are_logged_their_way(
     data: str, bridge: Any, victim: WhiteBoxVictim, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    result = attack(victim, None, request.getfixturevalue(data), "same-word", **FAST)
+    result = attack(victim, request.getfixturevalue(data), recipe="same-word", **FAST)
     rows, summary = logged(bridge, bridge.logged_results(result), tmp_path)
     skipped = sum(row["clean_exit"] == 2 for row in result.rows)
     reached = sum(row["reached_last"] and row["clean_exit"] < 2 for row in result.rows)
@@ -280,7 +281,7 @@ def test_our_results_are_logged_their_way(
 
 @installed
 def test_success_may_mean_a_later_exit(bridge: Any, victim: WhiteBoxVictim, sentences: Any) -> None:
-    result = attack(victim, None, sentences, "same-word", **FAST)
+    result = attack(victim, sentences, recipe="same-word", **FAST)
     found = [type(one).__name__ for one in bridge.logged_results(result, success="later")]
     last = [row["clean_exit"] == 2 for row in result.rows]
     assert [name == "SkippedAttackResult" for name in found] == last
@@ -293,7 +294,7 @@ def test_success_may_mean_a_later_exit(bridge: Any, victim: WhiteBoxVictim, sent
 def test_times_and_texts_without_letters_are_logged(bridge: Any, tmp_path: Path) -> None:
     data = Dataset.from_dict({"text": ["10/10", "", "a film", "映画 は 面白い"]})
     victim = FunctionVictim(lambda text: (0, 0.01 * (1 + len(text))))
-    result = attack(victim, None, data, "random-char", **FAST)
+    result = attack(victim, data, recipe="random-char", **FAST)
     rows, _ = logged(bridge, bridge.logged_results(result, success="later"), tmp_path)
     assert [row["original_text"].replace("[[", "").replace("]]", "") for row in rows] == data["text"]
     assert {row["original_output"].endswith(" s") for row in rows} == {True}
@@ -303,7 +304,7 @@ def test_times_and_texts_without_letters_are_logged(bridge: Any, tmp_path: Path)
 def test_a_trigger_in_front_is_logged_in_its_place(
     bridge: Any, victim: WhiteBoxVictim, sentences: Any, tmp_path: Path
 ) -> None:
-    result = attack(victim, None, sentences, "waffle-universal", trigger="quite never", **FAST)
+    result = attack(victim, sentences, recipe="waffle-universal", trigger="quite never", **FAST)
     rows, _ = logged(bridge, bridge.logged_results(result, success="later"), tmp_path)
     texts = [row["perturbed_text"] for row in rows if row["result_type"] == "Successful"]
     assert texts

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from offramp._core.errors import DataError, MissingExtraError
-from offramp.reports import report
-from offramp.reports.examples import worst
-from offramp.reports.html import SECTIONS
-from offramp.reports.interactive import curve_json, plotly_script, script_safe
-from offramp.reports.markup import tag, text, visible
+from offramp._core.errors import ConfigError, DataError, MissingExtraError
+from offramp._core.text import visible
+from offramp.reports import ALL_FIGURES, report
+from offramp.reports.interactive import curve_plot, plotly_script
+from offramp.reports.page import SECTIONS, environment, most_slowed
+from offramp.reports.text_table import TextTable
 from tests.evaluation.made_up import attack_row
 from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation
 
@@ -45,7 +45,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return report(runs, tmp_path_factory.mktemp("report"))
+    return report(runs, tmp_path_factory.mktemp("report"), figures=ALL_FIGURES)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,9 @@ def test_curves_are_there_to_touch(page: str) -> None:
 
 
 def test_the_same_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:
-    first, second = (report(runs, tmp_path / name, interactive=False) for name in ("a", "b"))
+    first, second = (
+        report(runs, tmp_path / name, figures=ALL_FIGURES, interactive=False) for name in ("a", "b")
+    )
     assert list(first) == list(second)
     for name in first:
         assert first[name].read_bytes() == second[name].read_bytes(), name
@@ -132,7 +134,8 @@ def test_a_still_page_is_small_and_has_no_script(runs: Path, tmp_path: Path) -> 
     path = report(runs, tmp_path, interactive=False)["index.html"]
     page = path.read_text(encoding="utf-8")
     assert path.stat().st_size < 1_000_000
-    assert "script-src &#x27;none&#x27;" in page
+    (policy,) = [a["content"] for n, a in Elements(page).found if n == "meta" and a.get("http-equiv")]
+    assert "script-src 'none';" in (policy or "")
     assert "<script" not in page
     alternatives = [a["alt"] for n, a in Elements(page).found if n == "img"]
     assert "curves accuracy" in alternatives
@@ -150,7 +153,7 @@ def test_a_run_by_itself_has_only_its_sections(tmp_path: Path) -> None:
 def test_data_sets_stay_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "runs" / "a", "SWEET", 1, data="SST 2")
     write_evaluation(tmp_path / "runs" / "b", "SWEET", 2, data="movies")
-    written = report(tmp_path / "runs", tmp_path / "out", interactive=False)
+    written = report(tmp_path / "runs", tmp_path / "out", figures=["*-curves-*"], interactive=False)
     assert {"figures/sst-2-curves-accuracy.svg", "figures/movies-curves-accuracy.svg"} <= set(written)
     assert "**Every exit by itself: SST 2**" in written["tables/sst-2-exits.md"].read_text(encoding="utf-8")
     page = written["index.html"].read_text(encoding="utf-8")
@@ -183,33 +186,70 @@ def test_the_most_slowed_examples_come_first() -> None:
         attack_row(0, 2, id=3, words_changed=1),
         attack_row(1, 1, id=4),
     ]
-    assert [row["id"] for row in worst(rows, 2)] == [3, 2]
-    assert [row["id"] for row in worst(rows, 9)] == [3, 2, 1]
+    assert [row["id"] for row in most_slowed(rows, 2)] == [3, 2]
+    assert [row["id"] for row in most_slowed(rows, 9)] == [3, 2, 1]
 
 
-def test_markup_escapes() -> None:
-    assert text('<a href="x">&') == "&lt;a href=&quot;x&quot;&gt;&amp;"
-    assert tag("p", text("<"), class_='"x', data_figure=1) == '<p class="&quot;x" data-figure="1">&lt;</p>'
-    assert tag("img", src="a") == '<img src="a">'
+def rendered(source: str, **values: object) -> str:
+    return environment().from_string(source).render(values)
+
+
+def test_templates_escape_every_value() -> None:
+    assert rendered("{{ x }}", x='<a href="x">&') == "&lt;a href=&#34;x&#34;&gt;&amp;"
+    assert rendered('<p class="{{ x }}">', x='"x') == '<p class="&#34;x">'
+    assert rendered("{{ x }}", x="a\u200bb") == "a⟨U+200B⟩b"
     assert visible("a\x00b\ud800\tc\n") == "a⟨U+0000⟩b⟨U+D800⟩\tc\n"
 
 
+def test_html_escapes_every_cell() -> None:
+    made = TextTable("<t>", ("<h>",), (("<c>\u200b",),), "<n>")
+    content = environment().get_template("macros.html.j2").module.table(made)  # type: ignore[attr-defined]
+    assert [f"&lt;{c}&gt;" in content for c in "thcn"] == [True] * 4
+    assert "⟨U+200B⟩" in content
+    assert "<c>" not in content
+
+
 def test_json_in_a_script_cannot_end_it() -> None:
-    written = script_safe({"name": "</script><!--&"})
+    written = rendered("{{ x | tojson }}", x={"name": "</script><!--&"})
     assert not set("<>&") & set(written)
     assert json.loads(written) == {"name": "</script><!--&"}
+    with pytest.raises(ValueError, match="JSON"):
+        rendered("{{ x | tojson }}", x=float("nan"))
+
+
+def test_figures_are_written_on_demand(runs: Path, tmp_path: Path) -> None:
+    bare = report(runs, tmp_path / "bare", interactive=False)
+    assert not [name for name in bare if name.startswith("figures/")]
+    assert "](figures/" not in bare["report.md"].read_text(encoding="utf-8")
+    assert "data:image/svg+xml" in bare["index.html"].read_text(encoding="utf-8")
+    some = report(runs, tmp_path / "some", figures=["exits-*", "depth"], interactive=False)
+    figures = sorted(name for name in some if name.startswith("figures/") and name.endswith(".svg"))
+    assert figures == ["figures/depth.svg", "figures/exits-accuracy.svg", "figures/exits-f1.svg"]
+    with pytest.raises(ConfigError, match="name of a figure, got 'exit-f1': this report has curves-accuracy"):
+        report(runs, tmp_path / "none", figures=["exit-f1"], interactive=False)
+    assert not (tmp_path / "none").exists()
 
 
 def test_labels_are_escaped_for_plotly_too() -> None:
     from tests.reports.test_figures import curve
 
-    figure = json.loads(curve_json({"<a href='x'>": [curve(0)]}, "<f1>"))
+    figure = curve_plot({"<a href='x'>": [curve(0)]}, "<f1>")
     assert {trace["name"] for trace in figure["data"]} == {"&lt;a href=&#x27;x&#x27;&gt;"}
     assert figure["layout"]["yaxis"]["title"]["text"] == "&lt;f1&gt;"
 
 
 def test_reports_import_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "datasets", "matplotlib", "plotly", "sklearn", "pyarrow")
+    heavy = (
+        "torch",
+        "transformers",
+        "datasets",
+        "matplotlib",
+        "plotly",
+        "sklearn",
+        "pyarrow",
+        "pandas",
+        "jinja2",
+    )
     code = f"import sys, offramp.reports; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

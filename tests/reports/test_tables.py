@@ -58,13 +58,6 @@ def test_rich_shows_names_as_they_are() -> None:
     assert "[bold]a[/bold]" in shown
 
 
-def test_html_escapes_every_cell() -> None:
-    made = TextTable("<t>", ("<h>",), (("<c>\u200b",),), "<n>").html()
-    assert [f"&lt;{c}&gt;" in made for c in "thcn"] == [True] * 4
-    assert "⟨U+200B⟩" in made
-    assert "<c>" not in made
-
-
 def test_all_tables_of_a_study(tables: dict[str, TextTable]) -> None:
     assert list(tables) == [
         "runs",
@@ -134,33 +127,33 @@ def test_models_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "a", "SWEET", 1)
     write_evaluation(tmp_path / "b", "SWEET", 2)
     study = load_contents(tmp_path)
-    (part,) = study.parts
+    (section,) = study.sections
     assert [row[0] for row in all_tables(study)["policies"].rows] == ["SWEET, seed 1", "SWEET, seed 2"]
-    assert [len(curves) for curves in part.curves["accuracy"].values()] == [2]
+    assert [len(curves) for curves in section.curves["accuracy"].values()] == [2]
     assert all_tables(study)["areas"].rows[0][:3] == ("SWEET", "accuracy", "2")
-    assert list(exit_scores(part, "accuracy")) == ["SWEET, seed 1", "SWEET, seed 2"]
+    assert list(exit_scores(section, "accuracy")) == ["SWEET, seed 1", "SWEET, seed 2"]
 
 
 def test_a_comparison_comes_before_single_models(runs: Path) -> None:
-    (part,) = load_contents(runs).parts
-    assert {name: len(curves) for name, curves in part.curves["accuracy"].items()} == {
+    (section,) = load_contents(runs).sections
+    assert {name: len(curves) for name, curves in section.curves["accuracy"].items()} == {
         "Early-Exit": 1,
         "SWEET": 1,
     }
-    assert part.covered == {"joint/evaluate.json", "sweet/evaluate.json"}
-    compared = exit_scores(part, "accuracy")
+    assert section.covered == {"joint/evaluate.json", "sweet/evaluate.json"}
+    compared = exit_scores(section, "accuracy")
     assert list(compared) == ["Early-Exit", "SWEET"]
     assert compared["SWEET"]["layer"].to_pylist() == list(LAYERS)
-    assert list(exit_scores(part, "f1")) == ["Early-Exit", "SWEET"]
-    assert exit_scores(part, "matthews") == {}
+    assert list(exit_scores(section, "f1")) == ["Early-Exit", "SWEET"]
+    assert exit_scores(section, "matthews") == {}
 
 
 def test_a_model_outside_the_comparison_is_drawn_beside_it(tmp_path: Path) -> None:
     write_study(tmp_path)
     write_evaluation(tmp_path / "late", "Later", 5)
-    (part,) = load_contents(tmp_path).parts
-    assert set(part.curves["accuracy"]) == {"Early-Exit", "SWEET", "Later"}
-    assert set(exit_scores(part, "accuracy")) == {"Early-Exit", "SWEET", "Later"}
+    (section,) = load_contents(tmp_path).sections
+    assert set(section.curves["accuracy"]) == {"Early-Exit", "SWEET", "Later"}
+    assert set(exit_scores(section, "accuracy")) == {"Early-Exit", "SWEET", "Later"}
 
 
 def test_doubts_are_told_once(runs: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Recorded cells of a sweep that was never run: traces made up, records written by the sweep's own code."""
+"""Recorded trials of a sweep that was never run: traces made up, records written by the sweep's own code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SWEEP: dict[str, Any] = {
 
 
 def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -> TrainingSweep:
-    """Write a record for every cell of a sweep; better methods have more skill, and so have larger samples."""
+    """Write a record for every trial of a sweep; better methods have more skill, and so have larger samples."""
     sweep = make_sweep(content)
-    for cell in sweep.cells:
-        skill = (SKILLS | skills).get(cell.method.name, 1.0) * (1 + (cell.learning_rate or 0))
+    for trial in sweep.trials:
+        skill = (SKILLS | skills).get(trial.method.name, 1.0) * (1 + (trial.learning_rate or 0))
         trace = model_trace(
-            cell.seed, layers=LAYERS, skill=skill, cascade=cell.method.name == "multi_model", examples=150
+            trial.seed, layers=LAYERS, skill=skill, cascade=trial.method.name == "multi_model", examples=150
         )
-        run = compact(replace(trace, fingerprint=cell.task))
-        metrics = trial_metrics(run, make_criterion(cell.rule), "accuracy", [1.0] * len(LAYERS))
-        record_trial(cell, folder, run, {}, metrics)
+        run = compact(replace(trace, fingerprint=trial.task))
+        metrics = trial_metrics(run, make_criterion(trial.rule), "accuracy", [1.0] * len(LAYERS))
+        record_trial(trial, folder, run, {}, metrics)
     return sweep

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from offramp.cli.main import run
+from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import interval
 from offramp.studies.attacks.report import attack_report
-from offramp.studies.attacks.results import load_attacked, load_transfers
-from offramp.studies.attacks.study import attack_study
+from offramp.studies.attacks.results import load_attacks, load_transfers
+from offramp.studies.attacks.study import attack_study, average
 from offramp.studies.attacks.tables import attack_tables
-from offramp.studies.attacks.transfer_tables import matrices, summary_table
-from tests.studies.made_up_attacks import ATTACKS, made_up_cells, record_study, record_transfer
+from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
+from tests.studies.made_up_attacks import ATTACKS, made_up_trials, record_study, record_transfer
 
 FEW = 40  # resamples
 
@@ -30,11 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(folder: Path) -> Any:
-    return attack_study(load_attacked(folder), load_transfers(folder), resamples=FEW)
+    return attack_study(load_attacks(folder), load_transfers(folder), resamples=FEW)
 
 
 def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Path) -> None:
-    files = attack_report(folder, tmp_path / "a", resamples=FEW)
+    files = attack_report(folder, tmp_path / "a", figures=ALL_FIGURES, resamples=FEW)
     figures = (
         "drop-same-word",
         "cost-same-word",
@@ -66,7 +67,7 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
     assert {name for name in files if name.endswith(".csv")} == {
         f"tables/{name}.csv" for name in ("numbers", "strategies", "criteria", "recipes", "transfer")
     }
-    again = attack_report(folder, tmp_path / "b", resamples=FEW)
+    again = attack_report(folder, tmp_path / "b", figures=ALL_FIGURES, resamples=FEW)
     assert all(path.read_bytes() == again[name].read_bytes() for name, path in files.items())
     assert (
         files["report.md"].read_text().startswith(f"# {folder.name}\n\n64 attacks on 8 models, 32 settings.")
@@ -82,11 +83,11 @@ def test_claims_stand_beside_what_was_measured(study: Any) -> None:
     claimed = {row[1]: row[8] for row in table.rows}
     assert claimed == {"same-word": "0.8", "words-1": "0.8", "textfooler-last": "0.0", "random-word": "–"}
     row = next(row for row in table.rows if row[1:3] == ("same-word", "all"))
-    found = study.mean(study.where(attack="same-word"))
-    assert row[7] == interval(*found.interval("efficiency_drop"))
+    estimates = average(study.select(attack="same-word")["estimates"])
+    assert row[7] == interval(*estimates.interval("efficiency_drop"))
 
 
-def test_the_floor_is_what_attacks_are_compared_with(study: Any) -> None:
+def test_attacks_are_compared_with_the_random_baseline(study: Any) -> None:
     table = attack_tables(study)["recipe-differences"]
     assert table.note.startswith("Against random-word")
     assert "random-word" not in {row[4] for row in table.rows}
@@ -108,21 +109,21 @@ def test_ablations_name_what_was_changed(study: Any) -> None:
 
 
 def test_matrices_average_over_pairs_of_models(study: Any) -> None:
-    sst2 = next(matrix for matrix in matrices(study.transfers) if matrix.task == "sst2")
+    sst2 = next(matrix for matrix in transfer_matrices(study.transfers) if matrix.task == "sst2")
     assert sst2.column_names() == sst2.row_names()
     assert sst2.column_names()[0] == "Early-Exit, confidence"
-    assert not sst2.own.any()  # two seeds: never the very model
-    assert sst2.values[0, 0] == pytest.approx(0.4)  # another seed of the same method, the same rule
-    assert sst2.values[0, 3] == pytest.approx(0.0)
+    assert not sst2.own.to_numpy().any()  # two seeds: never the very model
+    assert sst2.values.iloc[0, 0] == pytest.approx(0.4)  # another seed of the same method, the same rule
+    assert sst2.values.iloc[0, 3] == pytest.approx(0.0)
     (row,) = [row for row in summary_table(study.transfers).rows if row[2] == "sst2"]
     assert row[3:] == ("0.600 (8)", "0.400 (8)", "0.300 (16)", "0.100 (32)", "– (0)")
 
 
 def test_one_seed_shows_the_model_itself_in_parentheses(tmp_path: Path) -> None:
-    cells = made_up_cells({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})
-    record_transfer(tmp_path, record_study(tmp_path, cells))
-    (matrix,) = matrices(load_transfers(tmp_path))
-    assert np.flatnonzero(matrix.own).tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
+    trials = made_up_trials({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})
+    record_transfer(tmp_path, record_study(tmp_path, trials))
+    (matrix,) = transfer_matrices(load_transfers(tmp_path))
+    assert np.flatnonzero(matrix.own.to_numpy()).tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
     assert matrix.table().rows[0][1] == "(0.60)"
 
 

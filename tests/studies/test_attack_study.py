@@ -11,13 +11,19 @@ import pytest
 
 from offramp._core.errors import DataError
 from offramp.studies.attacks.compare import difference_table, number_table
-from offramp.studies.attacks.results import AttackSetting, is_attack_study, load_attacked, load_transfers
-from offramp.studies.attacks.study import attack_study
+from offramp.studies.attacks.results import (
+    AttackSetting,
+    RecordedAttack,
+    is_attack_study,
+    load_attacks,
+    load_transfers,
+)
+from offramp.studies.attacks.study import NUMBERS, attack_study, average, in_common
 from offramp.studies.training.results import is_sweep
 from tests.studies.made_up_attacks import (
     ATTACKS,
-    made_up_cells,
     made_up_rows,
+    made_up_trials,
     record_study,
     record_transfer,
 )
@@ -34,29 +40,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(folder: Path) -> Any:
-    return attack_study(load_attacked(folder), load_transfers(folder), resamples=FEW)
+    return attack_study(load_attacks(folder), load_transfers(folder), resamples=FEW)
 
 
 def cost(side: str, **wanted: str) -> float:
-    """Mean cost over cells, straight from the rows."""
-    cells = [
-        cell
-        for cell in made_up_cells()
-        if {
-            "task": cell.victim.task,
-            "method": cell.method,
-            "criterion": cell.criterion,
-            "attack": cell.attack.name,
-        }
-        | wanted
-        == {
-            "task": cell.victim.task,
-            "method": cell.method,
-            "criterion": cell.criterion,
-            "attack": cell.attack.name,
-        }
-    ]
-    return float(np.mean([[row[f"{side}_cost"] / 400 for row in made_up_rows(cell)] for cell in cells]))
+    """Mean cost over trials, straight from the rows."""
+    trials = []
+    for trial in made_up_trials():
+        axes = {"method": trial.method, "criterion": trial.criterion, "attack": trial.attack.name}
+        axes |= {"backbone": trial.victim.backbone, "task": trial.victim.task}
+        trials += [trial] if axes | wanted == axes else []
+    return float(np.mean([[row[f"{side}_cost"] / 400 for row in made_up_rows(trial)] for trial in trials]))
+
+
+def estimates_at(study: Any, setting: AttackSetting) -> Any:
+    (estimates,) = study.select(**setting._asdict())["estimates"]
+    return estimates
 
 
 def test_a_folder_tells_what_it_holds(folder: Path, tmp_path: Path) -> None:
@@ -66,79 +65,97 @@ def test_a_folder_tells_what_it_holds(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="no attacks of a study below .*offramp sweep configs/same-minilm.yaml"
     ):
-        load_attacked(tmp_path)
+        load_attacks(tmp_path)
 
 
-def test_the_order_in_which_attacks_are_told(study: Any) -> None:
+def test_the_order_of_attacks(study: Any) -> None:
     assert study.values("attack") == ["same-word", "words-1", "textfooler-last", "random-word"]
     assert study.values("method") == ["joint", "sweet"]
     assert study.values("criterion") == ["confidence", "patience"]
-    assert len(study.numbers) == 2 * 2 * 2 * 4
+    assert len(study.settings) == 2 * 2 * 2 * 4
 
 
-def test_numbers_are_those_of_the_rows(study: Any) -> None:
-    place = AttackSetting("minilm-l6", "sst2", "joint", "confidence", "same-word")
-    found = study.numbers[place]
-    assert (found.seeds, found.examples) == (2, 40)
-    clean, after = cost("clean", **place_parts(place)), cost("adversarial", **place_parts(place))
-    estimate, low, high = found.interval("adversarial_cost")
+def test_estimates_are_those_of_the_rows(study: Any) -> None:
+    setting = AttackSetting("minilm-l6", "sst2", "joint", "confidence", "same-word")
+    estimates = estimates_at(study, setting)
+    assert (estimates.seeds, estimates.examples) == (2, 40)
+    clean, after = (cost(side, **setting._asdict()) for side in ("clean", "adversarial"))
+    estimate, low, high = estimates.interval("adversarial_cost")
     assert estimate == pytest.approx(after)
     assert low < estimate < high
-    drop, low, high = found.interval("efficiency_drop")
+    drop, low, high = estimates.interval("efficiency_drop")
     assert drop == pytest.approx(1 - (1 - after) / (1 - clean))
     assert low < drop < high
 
 
-def place_parts(place: AttackSetting) -> dict[str, str]:
-    return {name: getattr(place, name) for name in ("task", "method", "criterion", "attack")}
-
-
 def test_averages_are_those_of_costs(study: Any) -> None:
-    found = study.mean(study.where(attack="same-word"))
+    estimates = average(study.select(attack="same-word")["estimates"])
     clean, after = cost("clean", attack="same-word"), cost("adversarial", attack="same-word")
-    assert found.places == 8
-    assert found.interval("efficiency_drop")[0] == pytest.approx(1 - (1 - after) / (1 - clean))
-    assert study.mean([]) is None
+    assert estimates is not None
+    assert estimates.settings == 8
+    assert estimates.value("efficiency_drop") == pytest.approx(1 - (1 - after) / (1 - clean))
+    assert average([]) is None
 
 
 def test_differences_are_paired(study: Any) -> None:
-    one, base = study.pair("method", "sweet", "joint", attack="same-word")
-    gap, low, high = one.against(base, "efficiency_drop")
-    assert gap == pytest.approx(one.interval("efficiency_drop")[0] - base.interval("efficiency_drop")[0])
+    sweet, joint = study.pair("method", "sweet", "joint", attack="same-word")
+    gap, low, high = sweet.difference(joint, "efficiency_drop")
+    assert gap == pytest.approx(sweet.value("efficiency_drop") - joint.value("efficiency_drop"))
     assert low <= gap <= high < 0  # half as strong against sweet
-    widths = [end[2] - end[1] for end in (one.interval("efficiency_drop"), base.interval("efficiency_drop"))]
+    widths = [end[2] - end[1] for end in (side.interval("efficiency_drop") for side in (sweet, joint))]
     assert high - low < sum(widths)
     same, other = study.pair("method", "sweet", "joint", attack="textfooler-last")
-    assert same.against(other, "adversarial_cost") == (0, 0, 0)  # the very same rows: no noise is left
+    assert same.difference(other, "adversarial_cost") == (0, 0, 0)  # the very same rows: no noise is left
     assert study.pair("method", "sweet", "two_stage") is None
 
 
+def changed(study: Any, setting: AttackSetting, **fields: Any) -> Any:
+    """The study with other estimates at one setting."""
+    settings = study.settings.copy()
+    (row,) = study.select(**setting._asdict()).index
+    settings.at[row, "estimates"] = replace(settings.at[row, "estimates"], **fields)
+    for name in ("seeds", "examples"):
+        settings.at[row, name] = getattr(settings.at[row, "estimates"], name)
+    return replace(study, settings=settings)
+
+
+def saving_nothing(study: Any, setting: AttackSetting) -> Any:
+    exact = estimates_at(study, setting).exact.copy()
+    exact[NUMBERS.index("clean_cost")] = 1.0
+    return changed(study, setting, exact=exact)
+
+
 def test_models_that_save_nothing_are_left_out(study: Any) -> None:
-    place = next(iter(study.numbers))
-    idle = replace(study.numbers[place], exact=study.numbers[place].exact.copy())
-    idle.exact[2] = 1.0  # the clean cost
-    changed = replace(study, numbers={**study.numbers, place: idle})
-    assert changed.mean(changed.where(attack=place.attack)).places == 7
-    pair = changed.pair("method", "sweet", "joint", attack=place.attack)
-    assert pair[0].places == pair[1].places == 3
+    setting = AttackSetting("minilm-l6", "sst2", "joint", "confidence", "same-word")
+    idle = saving_nothing(study, setting)
+    assert average(idle.select(attack="same-word")["estimates"]).settings == 7  # type: ignore[union-attr]
+    sweet, joint = idle.pair("method", "sweet", "joint", attack="same-word")
+    assert sweet.settings == joint.settings == 3
+
+
+@pytest.mark.parametrize("field", ["seeds", "examples"])
+def test_settings_of_other_models_or_examples_are_not_paired(study: Any, field: str) -> None:
+    setting = AttackSetting("minilm-l6", "sst2", "joint", "confidence", "same-word")
+    sweet, joint = changed(study, setting, **{field: 1}).pair("method", "sweet", "joint", attack="same-word")
+    assert sweet.settings == joint.settings == 3
 
 
 def test_settings_that_all_have(study: Any) -> None:
-    attacks, places = study.values("attack"), list(study.numbers)
-    assert study.met_by_all("attack", attacks, places) == places
+    attacks, settings = set(study.values("attack")), study.settings
+    assert in_common(settings, "attack", attacks).equals(settings)
     missing = AttackSetting("minilm-l6", "rte", "sweet", "patience", "words-1")
-    assert missing in places
-    left = [place for place in places if place != missing]
-    without = {replace(missing, attack=attack) for attack in attacks}
-    assert study.met_by_all("attack", attacks, left) == [place for place in left if place not in without]
-    nothing_saved = replace(study.numbers[missing], exact=np.ones_like(study.numbers[missing].exact))
-    other = replace(study, numbers={**study.numbers, missing: nothing_saved})
-    assert other.met_by_all("attack", attacks, places) == [place for place in places if place not in without]
-    assert study.met_by_all("attack", [*attacks, "slowbert"], places) == []
+    others = missing._asdict() | {"attack": "all"}
+    left = settings.drop(study.select(**missing._asdict()).index)
+    without = settings.drop(study.select(**others).index)
+    assert len(without) == len(settings) - 4
+    assert in_common(left, "attack", attacks).equals(without)
+    idle = in_common(saving_nothing(study, missing).settings, "attack", attacks)
+    assert idle.index.equals(without.index)
+    assert in_common(settings, "attack", attacks | {"slowbert"}).empty
 
 
 def test_difference_tables(study: Any) -> None:
-    rows = difference_table(study, "criterion", lambda values: values[0]).to_pylist()
+    rows = difference_table(study, "criterion").to_pylist()
     assert {row["base"] for row in rows} == {"confidence"}
     (row,) = [
         r
@@ -154,44 +171,34 @@ def test_difference_tables(study: Any) -> None:
     assert numbers.num_rows == 32 * 16
 
 
-def test_doubts_are_counted_and_floors_compared(folder: Path) -> None:
-    attacked = load_attacked(folder)
-    study = attack_study(attacked, resamples=FEW)
+def test_doubts_are_counted_and_random_baselines_compared(folder: Path) -> None:
+    attacks = load_attacks(folder)
+    study = attack_study(attacks, resamples=FEW)
     (few,) = [doubt for doubt in study.doubts if doubt.endswith("[few]")]
     assert few.startswith("64 of 64 attacks, such as minilm-l6, ")
-    assert not any("white-below-random" in doubt for doubt in study.doubts)
-    swapped = [
-        replace(
-            one,
-            rows=next(
-                o for o in attacked if o.seed == one.seed and o.place == replace(one.place, attack=to)
-            ).rows,
-        )
-        if to
-        else one
-        for one in attacked
-        for to in [{"same-word": "random-word", "random-word": "same-word"}.get(one.place.attack)]
-    ]
-    told = [d for d in attack_study(swapped, resamples=FEW).doubts if "white-below-random" in d]
-    assert told == []  # rows of random edits take no gradients
-    deep = [
-        replace(
-            one,
-            rows=next(
-                o
-                for o in attacked
-                if o.seed == one.seed and o.place == replace(one.place, attack="same-word")
-            ).rows,
-        )
-        if one.place.attack == "random-word"
-        else replace(one, rows=weaker(one.rows))
-        if one.place.attack == "same-word"
-        else one
-        for one in attacked
-    ]
-    told = [d for d in attack_study(deep, resamples=FEW).doubts if "white-below-random" in d]
-    assert len(told) == 16
-    assert "same-word reaches layer 1.00 on average, random-word" in told[0]
+    assert below_random(attacks) == []
+
+    def rows(attack: RecordedAttack, name: str) -> Any:
+        """The rows of another attack on the same model."""
+        setting = attack.setting._replace(attack=name)
+        return next(a.rows for a in attacks if (a.setting, a.seed) == (setting, attack.seed))
+
+    swap = {"same-word": "random-word", "random-word": "same-word"}
+    swapped = [replace(a, rows=rows(a, swap.get(a.setting.attack, a.setting.attack))) for a in attacks]
+    assert below_random(swapped) == []  # rows of random edits take no gradients
+    deep = {
+        "same-word": lambda attack: weaker(attack.rows),
+        "random-word": lambda attack: rows(attack, "same-word"),
+    }
+    doubts = below_random(
+        [replace(a, rows=deep[a.setting.attack](a)) if a.setting.attack in deep else a for a in attacks]
+    )
+    assert len(doubts) == 16
+    assert "same-word reaches layer 1.00 on average, random-word" in doubts[0]
+
+
+def below_random(attacks: list[RecordedAttack]) -> list[str]:
+    return [d for d in attack_study(attacks, resamples=FEW).doubts if "white-below-random" in d]
 
 
 def weaker(rows: Any) -> Any:
@@ -201,27 +208,33 @@ def weaker(rows: Any) -> Any:
 
 
 def test_seeds_that_not_all_have_are_left_out(folder: Path) -> None:
-    attacked = [one for one in load_attacked(folder) if (one.seed, one.place.method) != (1, "sweet")]
-    study = attack_study(attacked, resamples=FEW)
-    assert all(numbers.seeds == 1 for numbers in study.numbers.values())
-    assert (
-        "joint, confidence, same-word: seeds [1], which not all attacks of the task have" in study.doubts[0]
-    )
+    attacks = load_attacks(folder)
+    study = attack_study([a for a in attacks if (a.seed, a.setting.method) != (1, "sweet")], resamples=FEW)
+    assert set(study.settings["seeds"]) == {1}
+    sentence = "joint, confidence, same-word: seeds [1], which not all attacks of the task have"
+    assert sentence in study.doubts[0]
+
+
+def test_only_tasks_that_lack_seeds_are_cut(folder: Path) -> None:
+    setting = AttackSetting("minilm-l6", "rte", "sweet", "patience", "words-1")
+    attacks = [a for a in load_attacks(folder) if (a.setting, a.seed) != (setting, 1)]
+    study = attack_study(attacks, resamples=FEW)
+    assert {row.task: row.seeds for row in study.settings.itertuples()} == {"rte": 1, "sst2": 2}
+    assert len(study.left_out) == 15
 
 
 def test_other_examples_are_refused(folder: Path) -> None:
-    attacked = load_attacked(folder)
-    attacked[0] = replace(attacked[0], rows=attacked[0].rows.slice(1))
+    attacks = load_attacks(folder)
+    attacks[0] = replace(attacks[0], rows=attacks[0].rows.slice(1))
     with pytest.raises(DataError, match="attacked on different examples"):
-        attack_study(attacked, resamples=FEW)
+        attack_study(attacks, resamples=FEW)
 
 
 def test_rows_that_are_missing(tmp_path: Path) -> None:
-    (cell, *_) = record_study(
-        tmp_path, made_up_cells({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})[:1]
-    )
-    (tmp_path / cell.folder / "attack.parquet").unlink()
+    trials = made_up_trials({"sst2": (0,)}, {"same-word": ATTACKS["same-word"]})[:1]
+    (trial,) = record_study(tmp_path, trials)
+    (tmp_path / trial.folder / "attack.parquet").unlink()
     with pytest.raises(
         DataError, match="attack.parquet is missing: delete .*record.json, and run the study again"
     ):
-        load_attacked(tmp_path)
+        load_attacks(tmp_path)

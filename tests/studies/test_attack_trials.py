@@ -1,4 +1,4 @@
-"""An attack study run for real on tiny trained models: planned, stopped, resumed, carried over."""
+"""An attack study that runs on tiny trained models: planned, stopped, resumed, transferred."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from filelock import FileLock
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import read_record
 from offramp.attacks import RECIPES, AttackResult, Options, transfer
-from offramp.attacks import run as run_module
+from offramp.attacks.prepared import PreparedAttack
 from offramp.cli.main import run
 from offramp.data import load_data
-from offramp.studies.attacks import trial as attack_cell
-from offramp.studies.attacks.plan import KEYS, is_attack_plan, make_attack_plan
-from offramp.studies.attacks.transfer_plan import TransferTrial
-from offramp.studies.attacks.trial import load_victim, tuned
+from offramp.studies.attacks import victims
+from offramp.studies.attacks.plan import AttackStudyKeys, is_attack_plan, make_attack_plan
+from offramp.studies.attacks.transfer import TransferTrial, transfer_trials
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
-from offramp.studies.training.plan import named, read_keys, read_sweep
+from offramp.studies.plan_models import read_keys
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import is_sweep, load_results
+from tests.studies.made_up_attacks import made_up_trials
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -43,20 +44,20 @@ def test_a_sweep_whose_models_were_kept_is_still_a_sweep(trained: Any) -> None:
     assert len(load_results(trained["models"])) == 4
 
 
-def test_the_cells_of_a_plan(trained: Any) -> None:
-    cells = plan_of(trained).cells
-    assert len(cells) == 2 * 2 * 2 * 2
-    assert [cell.victim.seed for cell in cells] == [0] * 8 + [1] * 8  # balanced where it is stopped
-    assert cells[0].folder.parts[-2:] == ("confidence", "same-word")
-    assert (cells[1].attack.recipe, cells[1].column) == ("random-word", "floor")
-    assert cells[0].row.endswith("reviews.csv, joint")
-    assert all(cell.victim.kept for cell in cells)
-    described = cells[0].to_dict()
+def test_the_trials_of_a_plan(trained: Any) -> None:
+    trials = plan_of(trained).trials
+    assert len(trials) == 2 * 2 * 2 * 2
+    assert [trial.victim.seed for trial in trials] == [0] * 8 + [1] * 8  # balanced where it is stopped
+    assert trials[0].folder.parts[-2:] == ("confidence", "same-word")
+    assert (trials[1].attack.recipe, trials[1].column) == ("random-word", "floor")
+    assert trials[0].row.endswith("reviews.csv, joint")
+    assert all(trial.victim.kept for trial in trials)
+    described = trials[0].to_dict()
     assert trained["models"].parent.as_posix() not in str(described)
     assert described["setting"]["target"] == {"max_accuracy_drop": 0.01}
-    assert {cell.method for cell in plan_of(trained, strategies=None).cells} == {"joint", "sweet"}
+    assert {trial.method for trial in plan_of(trained, strategies=None).trials} == {"joint", "sweet"}
     every = plan_of(trained, tasks=[trained["task"]])
-    assert {cell.victim.seed for cell in every.cells} == {0, 1}
+    assert {trial.victim.seed for trial in every.trials} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -76,14 +77,14 @@ def test_the_cells_of_a_plan(trained: Any) -> None:
         ({"strategies": "two_stage"}, "no model of .*two_stage, seed 0"),
         ({"train_size": 7}, "no model below .* has that train_size"),
         ({"max_cost": 0.5, "max_accuracy_drop": 0.1}, "max_accuracy_drop or for max_cost, not both"),
-        ({"examples": 0}, "expected whole numbers from 1 on in examples, got 0"),
-        ({"split": "train"}, "unknown split to attack 'train'"),
+        ({"examples": 0}, "expected a number of at least 1 in examples, got 0"),
+        ({"split": "train"}, "expected 'validation' or 'test' in split, got 'train'"),
         ({"transfer": ["same-wort"]}, "unknown recipe in transfer 'same-wort'. Did you mean 'same-word'"),
-        ({"recipes": {"a b": None, "a-b": None}}, "two cells of the study are one"),
-        ({"recipes": {"same-word": 5}}, "expected options of 'same-word', .* got 5"),
-        ({"options": "rounds"}, "expected options of .*, got 'rounds'"),
-        ({"max_accuracy_drop": "little"}, "expected a number as max_accuracy_drop, got 'little'"),
-        ({"train_size": "some"}, "expected a number as train_size, got 'some'"),
+        ({"recipes": {"a b": None, "a-b": None}}, "two trials of the study are the same"),
+        ({"recipes": {"same-word": 5}}, "expected options by name in recipes.same-word, got 5"),
+        ({"options": "rounds"}, "expected values by name in options, got 'rounds'"),
+        ({"max_accuracy_drop": "little"}, "expected a number in max_accuracy_drop, got 'little'"),
+        ({"train_size": "some"}, "expected a whole number in train_size, got 'some'"),
     ],
 )
 def test_plans_that_cannot_work(changes: Any, message: str, trained: Any) -> None:
@@ -103,19 +104,34 @@ def test_recipes_and_options_are_checked_before_anything_runs(trained: Any, tmp_
 def test_the_configs_of_the_repository(path: Path) -> None:
     content = read_keys(path)
     assert is_attack_plan(content)
-    assert set(content) <= set(KEYS)
-    for name, own in named(content["recipes"]):
-        options = {key: value for key, value in (own or {}).items() if key != "recipe"}
-        assert (own or {}).get("recipe", name) in RECIPES
-        Options.of(**options)
-    models = content["models"]
-    for folder in models.values() if isinstance(models, dict) else [models]:
-        sweep = read_sweep(CONFIGS / f"{Path(folder).name}.yaml")
-        assert {cell.task for cell in sweep.cells} >= {task for task, _ in named(content["tasks"])}
-        assert {cell.method.name for cell in sweep.cells} >= set(content["strategies"])
+    keys = AttackStudyKeys.read(content)
+    for name, own in keys.recipes.items():
+        assert ((own and own.recipe) or name) in RECIPES
+        Options.of(**((own and own.model_extra) or {}))
+    for folder in keys.models.values():
+        sweep = make_sweep(read_keys(CONFIGS / f"{Path(folder).name}.yaml"))
+        assert {trial.task for trial in sweep.trials} >= set(keys.tasks)
+        assert {trial.method.name for trial in sweep.trials} >= set(keys.strategies)
 
 
-def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None:
+def test_trials_are_those_of_committed_records() -> None:
+    """A committed folder resumes only if its trials describe themselves as they did when they were recorded."""
+    trial = made_up_trials()[0]
+    victim = {"sweep": "toy", "folder": "m/sst2/joint/nall-seed0", "backbone": "minilm-l6", "task": "sst2"}
+    victim |= {"method": "joint", "strategy": "joint", "train_size": None, "learning_rate": None, "seed": 0}
+    attack = {"name": "same-word", "recipe": "same-word", "options": {}}
+    setting = {"target": {"max_accuracy_drop": 0.01}, "examples": 40, "split": "validation", "seed": 0}
+    shared = {"attack": attack, "setting": {**setting, "similarity": "use"}}
+    assert trial.to_dict() == {"victim": victim, "criterion": "confidence", **shared}
+    assert transfer_trials([trial])[0].to_dict() == {
+        "transfer_to": victim,
+        "criteria": ["confidence"],
+        "attacks": ["m/sst2/joint/nall-seed0/confidence/same-word"],
+        **shared,
+    }
+
+
+def test_a_model_that_was_not_kept_is_refused(trained: Any, tmp_path: Path) -> None:
     record = next(Path(trained["models"]).rglob("joint/*seed0/record.json"))
     copy = tmp_path / record.relative_to(trained["models"])
     copy.parent.mkdir(parents=True)
@@ -127,21 +143,21 @@ def test_a_model_that_was_not_kept_is_told(trained: Any, tmp_path: Path) -> None
 def test_learned_gates_come_from_a_sweep_of_their_own(trained: Any) -> None:
     models = {"others": trained["keys"]["models"], "learned": trained["keys"]["models"]}
     plan = plan_of(trained, models=models, strategies="joint", criteria=["confidence", "learned"])
-    assert {cell.criterion for cell in plan.cells} == {"confidence", "learned"}
-    assert all(cell.victim.gates for cell in plan.cells if cell.criterion == "learned")
+    assert {trial.criterion for trial in plan.trials} == {"confidence", "learned"}
+    assert all(trial.victim.gates for trial in plan.trials if trial.criterion == "learned")
 
 
-def test_what_a_cell_leaves_behind(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
-    assert run_trial(cell, tmp_path) == "done"
-    folder = tmp_path / cell.folder
+def test_what_a_trial_leaves_behind(trained: Any, tmp_path: Path) -> None:
+    trial = plan_of(trained).trials[0]
+    assert run_trial(trial, tmp_path) == "done"
+    folder = tmp_path / trial.folder
     assert sorted(path.name for path in folder.iterdir()) == [
         "attack.parquet",
         "manifest.json",
         "record.json",
     ]
     record, result = read_record(folder / "record.json"), AttackResult.load(folder)
-    assert record["config"]["cell"] == cell.to_dict()
+    assert record["config"]["cell"] == trial.to_dict()
     changes = result.column("fluency_change")
     assert np.isfinite(changes).all()
     assert (changes[result.column("words_changed") == 0] == 0).all()
@@ -165,20 +181,20 @@ def test_what_a_cell_leaves_behind(trained: Any, tmp_path: Path) -> None:
     assert result.metadata["policy"]["criterion"]["threshold"] == metrics["threshold"]
 
 
-def test_a_killed_study_goes_on_inside_its_cell(
+def test_a_killed_study_resumes_inside_a_trial(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(trained, tasks={trained["task"]: 0}, examples=36, recipes=["random-word"])
     assert run_grid(plan, tmp_path / "whole") == {}
     attacked: list[int] = []
     traced: list[int] = []
-    group, tracing = run_module.attack_group, attack_cell.calibration_trace
+    group, tracing = PreparedAttack.attack_group, victims.calibration_trace
 
-    def stopping(victim: Any, recipe: Any, examples: Any, *rest: Any) -> Any:
-        if len(attacked) == 36 + 16:  # inside the second cell
+    def stopping(prepared: Any, examples: Any) -> Any:
+        if len(attacked) == 36 + 16:  # inside the second trial
             raise Stop
         attacked.extend(e.id for e in examples)
-        return group(victim, recipe, examples, *rest)
+        return group(prepared, examples)
 
     def counting(model: Any, *rest: Any) -> Any:
         import offramp.inference.tracing as module
@@ -190,71 +206,71 @@ def test_a_killed_study_goes_on_inside_its_cell(
         finally:
             monkeypatch.setattr(module, "trace", original)
 
-    monkeypatch.setattr(run_module, "attack_group", stopping)
-    monkeypatch.setattr(attack_cell, "calibration_trace", counting)
+    monkeypatch.setattr(PreparedAttack, "attack_group", stopping)
+    monkeypatch.setattr(victims, "calibration_trace", counting)
     with pytest.raises(Stop):
         run_grid(plan, tmp_path / "a")
-    assert [is_recorded(cell, tmp_path / "a") for cell in plan.cells] == [True, False, False, False]
+    assert [is_recorded(trial, tmp_path / "a") for trial in plan.trials] == [True, False, False, False]
     monkeypatch.setattr(
-        run_module, "attack_group", lambda v, r, e, *x: attacked.extend(i.id for i in e) or group(v, r, e, *x)
+        PreparedAttack, "attack_group", lambda p, e: attacked.extend(i.id for i in e) or group(p, e)
     )
     assert run_grid(plan, tmp_path / "a") == {}
     assert len(attacked) == 4 * 36  # no example twice
     assert len(traced) == 2  # once a model, however many criteria
-    for cell in plan.cells:
-        one, other = (AttackResult.load(tmp_path / name / cell.folder) for name in ("whole", "a"))
+    for trial in plan.trials:
+        whole, resumed = (AttackResult.load(tmp_path / name / trial.folder) for name in ("whole", "a"))
         timed = ["seconds", "similarity"]
-        assert one.table.drop_columns(timed) == other.table.drop_columns(timed)
-    told: list[str] = []
-    assert run_grid(plan, tmp_path / "a", watch=lambda cell, status, _: told.append(status)) == {}
-    assert set(told) == {"done"}
+        assert whole.table.drop_columns(timed) == resumed.table.drop_columns(timed)
+    statuses: list[str] = []
+    assert run_grid(plan, tmp_path / "a", on_status=lambda trial, status, _: statuses.append(status)) == {}
+    assert set(statuses) == {"done"}
 
 
-def test_a_cell_that_is_held_elsewhere_and_one_that_changed(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
-    (tmp_path / cell.folder).mkdir(parents=True)
-    with FileLock(tmp_path / cell.folder / LOCK):
-        assert run_trial(cell, tmp_path) == "elsewhere"
-    run_trial(cell, tmp_path)
-    other = plan_of(trained, options={"rounds": 2, "top_n": 4, "beam": 1}).cells[0]
+def test_a_trial_that_runs_elsewhere_and_a_changed_trial(trained: Any, tmp_path: Path) -> None:
+    trial = plan_of(trained).trials[0]
+    (tmp_path / trial.folder).mkdir(parents=True)
+    with FileLock(tmp_path / trial.folder / LOCK):
+        assert run_trial(trial, tmp_path) == "elsewhere"
+    run_trial(trial, tmp_path)
+    other = plan_of(trained, options={"rounds": 2, "top_n": 4, "beam": 1}).trials[0]
     with pytest.raises(ConfigError, match=r"another trial \(rounds .* there, 2 here"):
         is_recorded(other, tmp_path)
 
 
-def test_labels_that_the_model_does_not_know(trained: Any, tmp_path: Path) -> None:
-    cell = plan_of(trained).cells[0]
+def test_labels_of_other_data_are_refused(trained: Any, tmp_path: Path) -> None:
+    trial = plan_of(trained).trials[0]
     data = load_data(trained["task"])
     other = type(data)(data.name, data.splits, ("x", "y"), data.kind, data.pair, data.metrics)
     with pytest.raises(DataError, match="has the labels .*, but .* has 'x', 'y': give data"):
-        load_victim(cell.victim, other)
+        trial.load_victim(other)
 
 
 def test_transfer_matrices(trained: Any, tmp_path: Path) -> None:
     recipes = {"random-word": None, "waffle-universal": {"trigger": "film"}}
     plan = plan_of(trained, recipes=recipes, tasks={trained["task"]: 0}, transfer=True)
-    carried = [cell for cell in plan.cells if isinstance(cell, TransferTrial)]
-    assert len(carried) == 2 * 2  # models × recipes
+    transfers = [trial for trial in plan.trials if isinstance(trial, TransferTrial)]
+    assert len(transfers) == 2 * 2  # models × recipes
     assert run_grid(plan, tmp_path) == {}
     data = load_data(trained["task"])
-    for cell in carried:
-        rows = pq.read_table(tmp_path / cell.folder / "transfer.parquet").to_pylist()
+    for trial in transfers:
+        rows = pq.read_table(tmp_path / trial.folder / "transfer.parquet").to_pylist()
         assert len(rows) == 4 * 2  # attacks of (two models × two criteria), under two criteria
-        model = load_victim(cell.victim, data)
+        model = trial.load_victim(data)
         for row in rows:
-            place = (row["source_method"], row["source_criterion"])
-            source = next(a for a in cell.attacks if (a.method, a.criterion) == place)
-            policy = tuned(cell.victim, model, data, row["criterion"], cell.setting, tmp_path)
+            key = (row["source_method"], row["source_criterion"])
+            source = next(a for a in trial.attacks if (a.method, a.criterion) == key)
+            policy = trial.tuned(model, data, row["criterion"], tmp_path)
             moved = transfer(AttackResult.load(tmp_path / source.folder), model, policy)
             assert row["examples"] == len(moved)
             for side in ("clean", "adversarial"):
                 assert row[f"{side}_depth"] == pytest.approx(np.mean(moved.column(f"{side}_layer")))
                 cost = moved.column(f"{side}_cost").sum() / moved.column(f"{side}_full_cost").sum()
                 assert row[f"{side}_cost"] == pytest.approx(cost)
-            if source.victim == cell.victim and source.criterion == row["criterion"]:
+            if source.victim == trial.victim and source.criterion == row["criterion"]:
                 own = AttackResult.load(tmp_path / source.folder)
                 assert row["adversarial_depth"] == pytest.approx(np.mean(own.column("adversarial_layer")))
     with pytest.raises(DataError, match="has not been attacked yet"):
-        carried[0].run(tmp_path / "elsewhere", load_data)
+        transfers[0].run(tmp_path / "elsewhere", load_data)
 
 
 def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,8 +284,8 @@ def test_the_commands(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     config.write_text(yaml.safe_dump(keys))
     arguments = ["sweep", str(config), "--output", str(output), "--json"]
     assert run([*arguments, "--dry-run"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["cells"], told["waiting"]) == (6, 6)
+    statuses = json.loads(capsys.readouterr().out)
+    assert (statuses["trials"], statuses["waiting"]) == (6, 6)
     assert not output.exists()
     assert run(arguments) == 0
     captured = capsys.readouterr()

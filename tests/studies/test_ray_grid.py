@@ -14,7 +14,7 @@ import pytest
 
 from offramp._core import cluster
 from offramp._core.errors import ConfigError, MissingExtraError
-from offramp.studies import ray_grid as grid_ray
+from offramp.studies import grid
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import make_sweep
 
@@ -31,7 +31,7 @@ def holder_of(path: Path) -> int | None:
 
 
 def kill_first_worker(locks: list[Path], killed: list[Path]) -> None:
-    """Wait until a worker is well inside a cell, then kill it."""
+    """Wait until a worker is well inside a trial, then kill it."""
     for _ in range(600):
         time.sleep(0.1)
         for lock in locks:
@@ -45,7 +45,7 @@ def kill_first_worker(locks: list[Path], killed: list[Path]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # ray's own
-def test_a_killed_cell_is_run_again_and_no_other_twice(
+def test_a_killed_trial_is_run_again_and_no_other_twice(
     tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
@@ -63,39 +63,39 @@ def test_a_killed_cell_is_run_again_and_no_other_twice(
     )
     output, log = tmp_path / "results", tmp_path / "log"
 
-    def logged(cell: Any, folder: Path, **options: Any) -> Any:
+    def logged(trial: Any, folder: Path, **options: Any) -> Any:
         with log.open("a") as file:
-            file.write(f"start {cell}\n")
-        status = run_trial(cell, folder, **options)
+            file.write(f"start {trial}\n")
+        status = run_trial(trial, folder, **options)
         with log.open("a") as file:
-            file.write(f"{status} {cell}\n")
+            file.write(f"{status} {trial}\n")
         return status
 
-    monkeypatch.setattr(grid_ray, "run_cell", logged)
+    monkeypatch.setattr(grid, "run_trial", logged)
     killed: list[Path] = []
-    locks = [output.resolve() / cell.folder / LOCK for cell in sweep.cells]
+    locks = [output.resolve() / trial.folder / LOCK for trial in sweep.trials]
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     try:
         killer = threading.Thread(target=kill_first_worker, args=(locks, killed))
         killer.start()
-        told: dict[str, list[str]] = {}
+        statuses: dict[str, list[str]] = {}
         failed = run_grid(
             sweep,
             output,
             engine="ray",
-            watch=lambda cell, status, _: told.setdefault(str(cell), []).append(status),
+            on_status=lambda trial, status, _: statuses.setdefault(str(trial), []).append(status),
         )
         killer.join()
     finally:
         ray.shutdown()
     assert failed == {}
     assert len(killed) == 1
-    assert all(is_recorded(cell, output) for cell in sweep.cells)
-    assert all(statuses == ["waiting", "running", "done"] for statuses in told.values())
+    assert all(is_recorded(trial, output) for trial in sweep.trials)
+    assert all(reported == ["waiting", "running", "done"] for reported in statuses.values())
     lines = log.read_text().splitlines()
-    for cell in sweep.cells:
-        assert lines.count(f"done {cell}") == 1
-        assert lines.count(f"start {cell}") == (2 if output.resolve() / cell.folder == killed[0] else 1)
+    for trial in sweep.trials:
+        assert lines.count(f"done {trial}") == 1
+        assert lines.count(f"start {trial}") == (2 if output.resolve() / trial.folder == killed[0] else 1)
     # On a cluster or not, what is recorded is not run again.
     assert run_grid(sweep, output) == {}
     assert log.read_text().splitlines() == lines

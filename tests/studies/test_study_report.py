@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offramp.reports import ALL_FIGURES
+from offramp.studies.grid import check_trials
 from offramp.studies.training.report import study_report
 from offramp.studies.training.results import load_results
 from offramp.studies.training.study import study
 from offramp.studies.training.tables import in_points, name_of, study_tables
+from offramp.training.strategies import STRATEGIES, Joint
 from tests.studies.made_up_trials import SKILLS, SWEEP, record_all
 
 
@@ -22,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Path) -> None:
-    files = study_report(folder, tmp_path / "a", resamples=30)
+    files = study_report(folder, tmp_path / "a", figures=ALL_FIGURES, resamples=30)
     assert {name for name in files if name.endswith(".svg")} == {
         f"figures/{name}-minilm-l6.svg"
         for name in ("curves", "exits", "differences", "sizes", *(f"reliability-{m}" for m in SKILLS))
@@ -34,7 +38,7 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
             "calibration",
         )
     }
-    again = study_report(folder, tmp_path / "b", resamples=30)
+    again = study_report(folder, tmp_path / "b", figures=ALL_FIGURES, resamples=30)
     assert all(path.read_bytes() == again[name].read_bytes() for name, path in files.items())
     report = files["report.md"].read_text()
     assert report.startswith(f"# {folder.name}\n\n12 models, 4 comparisons.")
@@ -42,13 +46,13 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
 
 
 def test_differences_stand_beside_the_papers(folder: Path) -> None:
-    found = study(load_results(folder), resamples=30)
-    table = study_tables(found)["differences"]
+    methods = study(load_results(folder), resamples=30)
+    table = study_tables(methods)["differences"]
     assert table.header[-2:] == ("Multi-Model − Early-Exit", "SWEET − Early-Exit")
     assert table.rows[-1][-2:] == ("+2.3", "+1.1")
-    row = next(r for r in found.differences.to_pylist() if r["measure"] == "exits" and r["method"] == "sweet")
-    line = next(r for r in table.rows if r[1:3] == (row["where"], f"{row['train_size']:,}"))
-    assert line[-1] == in_points(row["difference"], row["low"], row["high"])
+    row = next(methods.differences.query("measure == 'exits' and method == 'sweet'").itertuples())
+    line = next(r for r in table.rows if r[1:3] == (row.where, f"{row.train_size:,}"))
+    assert line[-1] == in_points(row.difference, row.low, row.high)
     assert [r[1] for r in table.rows].count("mean of 2 tasks") == 2
 
 
@@ -74,3 +78,31 @@ def test_names_in_print() -> None:
     assert name_of("multi_model") == "Multi-Model"
     assert name_of("two_stage") == "two stage"
     assert in_points(0.0114, -0.002, 0.0301) == "+1.1 [−0.2, +3.0]"
+
+
+def test_a_new_strategy_needs_a_class_and_an_entry_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(Joint):
+        label, is_baseline, trains_alone = "My Way", False, True
+
+    monkeypatch.setitem(STRATEGIES, "mine", Mine)
+    content = {**SWEEP, "tasks": ["rte"], "seeds": [0], "strategies": ["mine", "joint"], "conflict": [0, 1]}
+    sweep = record_all(tmp_path, content)
+    check_trials(sweep.trials)
+    assert [trial.conflict for trial in sweep.trials] == [(), (0.0, 1.0)]
+    methods = study(load_results(tmp_path), resamples=30)
+    assert methods.methods == ["joint", "mine"]
+    assert study_tables(methods)["individual"].header[-2:] == ("Early-Exit", "My Way")
+
+
+def test_no_common_seed_is_a_report_without_tables(tmp_path: Path) -> None:
+    sweep = record_all(
+        tmp_path, {**SWEEP, "tasks": ["rte"], "strategies": ["joint", "sweet"], "seeds": [0, 1]}
+    )
+    for trial in sweep.trials:
+        if (trial.method.name == "joint") == (trial.seed == 0):
+            shutil.rmtree(tmp_path / trial.folder)
+    files = study_report(tmp_path, tmp_path / "report", figures=ALL_FIGURES, resamples=30)
+    assert set(files) == {"report.md"}
+    assert "no seed that all methods have" in files["report.md"].read_text()

@@ -1,4 +1,4 @@
-"""A sweep run for real on a tiny encoder: recorded cell by cell, resumed, never repeated."""
+"""A sweep run for real on a tiny encoder: recorded trial by trial, resumed, never repeated."""
 
 from __future__ import annotations
 
@@ -68,18 +68,20 @@ def count_steps(monkeypatch: pytest.MonkeyPatch, stop_at: int = -1) -> list[int]
 def test_a_sweep_stopped_and_run_again(
     tiny_sweep: TrainingSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[str, str]] = []
-    steps = count_steps(monkeypatch, stop_at=STEPS + 2)  # inside the second cell
+    statuses: list[tuple[str, str]] = []
+    steps = count_steps(monkeypatch, stop_at=STEPS + 2)  # inside the second trial
     with pytest.raises(KeyboardInterrupt, match="run the same again"):
-        run_grid(tiny_sweep, tmp_path, watch=lambda cell, status, _: told.append((str(cell), status)))
-    names = [str(cell) for cell in tiny_sweep.cells]
-    assert told == [(name, "waiting") for name in names] + [
+        run_grid(
+            tiny_sweep, tmp_path, on_status=lambda trial, status, _: statuses.append((str(trial), status))
+        )
+    names = [str(trial) for trial in tiny_sweep.trials]
+    assert statuses == [(name, "waiting") for name in names] + [
         (names[0], "running"),
         (names[0], "done"),
         (names[1], "running"),
     ]
-    assert [is_recorded(cell, tmp_path) for cell in tiny_sweep.cells] == [True, False, False, False]
-    first = tmp_path / tiny_sweep.cells[0].folder / "record.json"
+    assert [is_recorded(trial, tmp_path) for trial in tiny_sweep.trials] == [True, False, False, False]
+    first = tmp_path / tiny_sweep.trials[0].folder / "record.json"
     stamp = first.stat().st_mtime_ns
     assert run_grid(tiny_sweep, tmp_path) == {}
     assert steps == [4 * STEPS]  # no step was taken twice
@@ -91,13 +93,13 @@ def test_a_sweep_stopped_and_run_again(
     assert files == sorted(["record.json", "trace.npz"] * 4 + ["planned.txt"])
 
 
-def test_what_a_cell_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
-    cell = tiny_sweep.cells[1]
-    assert run_trial(cell, tmp_path, keep_model=True) == "done"
-    folder = tmp_path / cell.folder
+def test_what_a_trial_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+    trial = tiny_sweep.trials[1]
+    assert run_trial(trial, tmp_path, keep_model=True) == "done"
+    folder = tmp_path / trial.folder
     assert (folder / "run" / "model" / "model.safetensors").exists()
     record, trace = read_record(folder / "record.json"), Trace.load(folder / "trace.npz")
-    assert record["config"]["cell"] == cell.to_dict()
+    assert record["config"]["cell"] == trial.to_dict()
     metrics = record["metrics"]
     assert metrics["exit_layers"] == [1, 2]
     assert metrics["train_examples"] == 48
@@ -113,7 +115,7 @@ def test_what_a_cell_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) ->
     assert (folder / "trace.npz").stat().st_size < 10_000
     (result,) = load_results(tmp_path)
     assert (result.method, result.strategy, result.seed) == ("lte", "joint", 0)
-    assert result.trace.logits.dtype == np.float32
+    assert result.logits_trace.logits.dtype == np.float32
     # The rule is what calibration data made it: the report's areas are the record's.
     assert isinstance(result.rule, Learned)
     assert len(result.rule.low) == len(result.rule.high) == 2
@@ -140,53 +142,55 @@ def test_seeds_choose_the_training_examples(
     assert seen[0] != seen[2]
 
 
-def test_a_cell_that_fails_stops_no_other(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
-    deep = replace(tiny_sweep.cells[0], exits=(1, 9), learning_rate=1e-2)
-    sweep = replace(tiny_sweep, cells=(deep, tiny_sweep.cells[0]))
-    told = {}
+def test_a_trial_that_fails_stops_no_other(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+    deep = replace(tiny_sweep.trials[0], exits=(1, 9), learning_rate=1e-2)
+    sweep = replace(tiny_sweep, trials=(deep, tiny_sweep.trials[0]))
+    statuses = {}
     failed = run_grid(
-        sweep, tmp_path, watch=lambda cell, status, reason: told.update({str(cell): (status, reason)})
+        sweep,
+        tmp_path,
+        on_status=lambda trial, status, reason: statuses.update({str(trial): (status, reason)}),
     )
     assert list(failed) == [str(deep)]
     assert "exit layers must lie in 1..4" in failed[str(deep)]
-    assert told[str(deep)] == ("failed", failed[str(deep)])
-    assert told[str(sweep.cells[1])] == ("done", "")
+    assert statuses[str(deep)] == ("failed", failed[str(deep)])
+    assert statuses[str(sweep.trials[1])] == ("done", "")
 
 
-def test_a_cell_that_another_process_holds_is_left_to_it(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
-    cell = tiny_sweep.cells[0]
-    (tmp_path / cell.folder).mkdir(parents=True)
-    with FileLock(tmp_path / cell.folder / LOCK):
-        assert run_trial(cell, tmp_path) == "elsewhere"
-    assert not is_recorded(cell, tmp_path)
+def test_a_trial_that_another_process_holds_is_left_to_it(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+    trial = tiny_sweep.trials[0]
+    (tmp_path / trial.folder).mkdir(parents=True)
+    with FileLock(tmp_path / trial.folder / LOCK):
+        assert run_trial(trial, tmp_path) == "elsewhere"
+    assert not is_recorded(trial, tmp_path)
 
 
 def test_what_cannot_work_is_told_before_anything_runs(
     tiny_sweep: TrainingSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = count_steps(monkeypatch)
-    wrong = replace(tiny_sweep.cells[-1], method=replace(tiny_sweep.cells[-1].method, strategy="jiont"))
+    wrong = replace(tiny_sweep.trials[-1], method=replace(tiny_sweep.trials[-1].method, strategy="jiont"))
     with pytest.raises(ConfigError, match="Did you mean 'joint'"):
-        run_grid(replace(tiny_sweep, cells=(*tiny_sweep.cells[:-1], wrong)), tmp_path)
+        run_grid(replace(tiny_sweep, trials=(*tiny_sweep.trials[:-1], wrong)), tmp_path)
     with pytest.raises(ConfigError, match="unknown engine 'cloud'"):
         run_grid(tiny_sweep, tmp_path, engine="cloud")
     assert steps == [0]
-    run_trial(tiny_sweep.cells[0], tmp_path)
-    other = replace(tiny_sweep.cells[0], training={"max_steps": 5})
+    run_trial(tiny_sweep.trials[0], tmp_path)
+    other = replace(tiny_sweep.trials[0], training={"max_steps": 5})
     with pytest.raises(ConfigError, match=r"another trial \(.* there, .* here\): give another folder"):
-        run_grid(replace(tiny_sweep, cells=(other,)), tmp_path)
+        run_grid(replace(tiny_sweep, trials=(other,)), tmp_path)
 
 
 def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
-    cell = replace(tiny_sweep.cells[0], conflict=(0.0, 0.5, 1.0))
-    assert run_trial(cell, tmp_path) == "done"
-    products = read_products(tmp_path / cell.folder / FILE)
+    trial = replace(tiny_sweep.trials[0], conflict=(0.0, 0.5, 1.0))
+    assert run_trial(trial, tmp_path) == "done"
+    products = read_products(tmp_path / trial.folder / FILE)
     assert sorted(products) == [0, STEPS // 2, STEPS]
-    assert all(one.shape[1:] == (2, 2, 2) for one in products.values())
+    assert all(moment.shape[1:] == (2, 2, 2) for moment in products.values())
     # The weights know nothing of it: same scores as without.
-    plain = replace(cell, conflict=())
+    plain = replace(trial, conflict=())
     run_trial(plain, tmp_path / "plain")
-    one, other = (
-        read_record(tmp_path / at / cell.folder / FILE_NAME)["metrics"]["scores"] for at in (".", "plain")
+    measured, other = (
+        read_record(tmp_path / at / trial.folder / FILE_NAME)["metrics"]["scores"] for at in (".", "plain")
     )
-    assert one == other
+    assert measured == other

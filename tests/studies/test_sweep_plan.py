@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from offramp._core.errors import ConfigError
-from offramp.studies.training.plan import make_sweep, read_sweep
+from offramp.studies.grid import check_trials
+from offramp.studies.plan_models import read_keys
+from offramp.studies.training.plan import make_sweep
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("sweet-*.yaml"))
 SMALL: dict[str, Any] = {"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]}
@@ -30,11 +32,11 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
         conflict: [0, 1]
         """
     )
-    sweep = read_sweep(path)
+    sweep = make_sweep(read_keys(path))
     assert sweep.name == "spanned"
-    assert len(sweep.cells) == 2 * (2 + 1) * 2 * 2 * 2
-    assert [cell.seed for cell in sweep.cells] == [0] * 24 + [1] * 24  # seed by seed
-    first, last = sweep.cells[0], sweep.cells[-1]
+    assert len(sweep.trials) == 2 * (2 + 1) * 2 * 2 * 2
+    assert [trial.seed for trial in sweep.trials] == [0] * 24 + [1] * 24  # seed by seed
+    first, last = sweep.trials[0], sweep.trials[-1]
     assert first.exits == (1, 2, 4, 6)
     assert (last.exits, last.train_size, last.learning_rate) == (None, None, 1e-4)
     assert (last.method.strategy, last.method.options) == ("joint", {"weights": "linear"})
@@ -50,23 +52,23 @@ def test_a_sweep_is_the_product_of_its_keys(tmp_path: Path) -> None:
 
 def test_members_of_a_cascade_share_no_layer_to_conflict_in() -> None:
     sweep = make_sweep({**SMALL, "strategies": ["joint", "multi_model"], "conflict": 1})
-    assert [cell.conflict for cell in sweep.cells] == [(1.0,), ()]
-    assert "conflict" not in make_sweep(SMALL).cells[0].to_dict()  # as in older records
+    assert [trial.conflict for trial in sweep.trials] == [(1.0,), ()]
+    assert "conflict" not in make_sweep(SMALL).trials[0].to_dict()  # as in older records
 
 
 def test_learning_rates_by_method() -> None:
     sweep = make_sweep(
         {**SMALL, "strategies": ["joint", "sweet"], "learning_rate": {"joint": 5e-5, "sweet": 1e-4}}
     )
-    assert [(c.method.name, c.learning_rate) for c in sweep.cells] == [("joint", 5e-5), ("sweet", 1e-4)]
-    assert make_sweep(SMALL).cells[0].learning_rate is None
+    assert [(c.method.name, c.learning_rate) for c in sweep.trials] == [("joint", 5e-5), ("sweet", 1e-4)]
+    assert make_sweep(SMALL).trials[0].learning_rate is None
 
 
 def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
-    (cell,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).cells
-    assert cell.folder.parts[0] == "enc"
-    assert cell.to_dict()["backbone"] == "enc"
-    assert cell.backbone == str(tmp_path / "enc")
+    (trial,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).trials
+    assert trial.folder.parts[0] == "enc"
+    assert trial.to_dict()["backbone"] == "enc"
+    assert trial.backbone == str(tmp_path / "enc")
 
 
 @pytest.mark.parametrize(
@@ -74,31 +76,34 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
     [
         ({"strateges": ["joint"]}, "Did you mean 'strategies'"),
         ({"tasks": []}, "needs tasks"),
-        ({"seeds": ["a"]}, "whole numbers from 0 on in seeds, got 'a'"),
-        ({"train_sizes": [0]}, "whole numbers from 1 on in train_sizes, got 0"),
-        ({"backbones": {"minilm-l6": [0]}}, "from 1 on in exits, got 0"),
-        ({"conflict": [50]}, "between 0 and 1 in conflict, got 50"),
+        ({"seeds": ["a"]}, "expected a whole number in seeds, got 'a'"),
+        ({"train_sizes": [0]}, "expected a number of at least 1 in train_sizes, got 0"),
+        ({"backbones": {"minilm-l6": [0]}}, "expected a number of at least 1 in backbones.minilm-l6, got 0"),
+        ({"conflict": [50]}, "expected a number of at most 1.0 in conflict, got 50"),
         ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
-        ({"learning_rate": [5]}, "learning_rate between 0 and 1, got 5"),
+        ({"learning_rate": [5]}, "expected a number below 1.0 in learning_rate, got 5"),
         ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'jiont'"),
         ({"learning_rate": 1e-4, "tuned_on": "results/lr"}, "not both"),
         ({"training": {"epoch": 2}}, "Did you mean 'epochs'"),
         ({"training": {"learning_rate": 1e-4}}, "unknown option in training 'learning_rate'"),
         ({"training": {"batch_size": 0}}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"training": ["epochs"]}, r"options by name in training, got \['epochs'\]"),
+        ({"training": ["epochs"]}, r"expected values by name in training, got \['epochs'\]"),
         ({"training": {"epochs": "two"}}, "epochs must be a positive number, got 'two'"),
         ({"training": {"batch_size": 2.5}}, "batch_size must be a whole number of at least 1, got 2.5"),
-        ({"strategies": {"joint": "linear"}}, "options by name for strategy 'joint', got 'linear'"),
-        ({"strategies": {"joint": {"gates": "no"}}}, "true or false as gates of 'joint', got 'no'"),
-        ({"strategies": {"joint": {"criterion": 5}}}, "a name as criterion, got 5"),
-        ({"criterion": ["energy"]}, r"a name as criterion, got \['energy'\]"),
-        ({"pooling": 5}, "a name as pooling, got 5"),
-        ({"max_length": "64"}, "whole numbers from 0 on in max_length, got '64'"),
-        ({"tuned_on": 5}, "a name as tuned_on, got 5"),
+        ({"strategies": {"joint": "linear"}}, "expected options by name in strategies.joint, got 'linear'"),
+        (
+            {"strategies": {"joint": {"gates": "no"}}},
+            "expected true or false in strategies.joint.gates, got 'no'",
+        ),
+        ({"strategies": {"joint": {"criterion": 5}}}, "expected a name in strategies.joint.criterion, got 5"),
+        ({"criterion": ["energy"]}, r"expected a name in criterion, got \['energy'\]"),
+        ({"pooling": 5}, "expected a name in pooling, got 5"),
+        ({"max_length": "64"}, "expected a whole number in max_length, got '64'"),
+        ({"tuned_on": 5}, "expected a name in tuned_on, got 5"),
         ({"seeds": []}, "needs seeds"),
-        ({"seeds": 10**12}, "up to 2147483647 in seeds"),
+        ({"seeds": 10**12}, "expected a number of at most 2147483647 in seeds"),
         ({"strategies": ["joint"], "learning_rate": {"joint": 1e-4, "jiont": 1e-4}}, "Did you mean 'joint'"),
-        ({"seeds": [0, 0]}, "two cells of the sweep are one"),
+        ({"seeds": [0, 0]}, "two trials of the sweep are the same"),
     ],
 )
 def test_what_cannot_work(change: dict[str, Any], message: str) -> None:
@@ -107,23 +112,21 @@ def test_what_cannot_work(change: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("- a", "must hold a sweep's keys"), ("a: [", "cannot be read as YAML")]
+    ("content", "message"), [("- a", "must hold keys of a plan"), ("a: [", "cannot be read as YAML")]
 )
 def test_files_that_are_no_sweep(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        read_sweep(tmp_path / "x.yaml")
+        make_sweep(read_keys(tmp_path / "x.yaml"))
     with pytest.raises(ConfigError, match="no sweep at"):
-        read_sweep(tmp_path / "y.yaml")
+        make_sweep(read_keys(tmp_path / "y.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configs_of_the_repository(path: Path) -> None:
-    from offramp.studies.grid import check_trials
-
-    sweep = read_sweep(path)
-    check_trials(sweep.cells)
-    assert {cell.method.name for cell in sweep.cells}
+    sweep = make_sweep(read_keys(path))
+    check_trials(sweep.trials)
+    assert {trial.method.name for trial in sweep.trials}
     assert path.stem.startswith(sweep.name)  # some add to the results of another one
 
 

@@ -1,4 +1,4 @@
-"""Check numbers from a command line, a file or a caller, with one message."""
+"""Numbers: options are checked in one way and refused in one line, and log-softmax has one implementation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 
@@ -30,3 +33,16 @@ def check_number(
     """
     if not is_number(value, whole=whole) or not fits(value):
         raise ConfigError(f"{name} must be {expected}, got {value!r}")
+
+
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log-softmax over the last axis in float64, finite for every finite logit; any shape."""
+    # scipy's own takes 30 µs for one row, a tenth of a layer of a small model.
+    wide: NDArray[np.float64] = np.asarray(logits, dtype=np.float64)
+    shifted = wide - wide.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Softmax over the last axis in float64, for any finite logits of any shape."""
+    return np.exp(log_softmax(logits))

@@ -134,7 +134,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise DataError(
             f"{path} is JSON, but no run record of offramp: give a file that an offramp command wrote"
         )
-    return _checked(content, Path(path))
+    return check_record(content, Path(path))
 
 
 def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, An
         try:
             content = _read_json(path)
             if _is_record(content):
-                records.append({**_checked(content, path), "path": path.relative_to(root).as_posix()})
+                records.append({**check_record(content, path), "path": path.relative_to(root).as_posix()})
         except DataError as error:
             broken.append(str(error))
     if broken:
@@ -186,7 +186,8 @@ def _is_record(content: Any) -> bool:
     return isinstance(content, dict) and content.get("record") == RECORD
 
 
-def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def check_record(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a record file; `DataError` where this version cannot read it."""
     if content.get("schema") != SCHEMA:
         raise DataError(
             f"{path} has record schema {content.get('schema')!r}, this offramp reads {SCHEMA}: "

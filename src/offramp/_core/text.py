@@ -1,8 +1,10 @@
-"""Text that any tokenizer and any file format can carry."""
+"""Texts as callers give them, in every form that is read, and cleaned for any tokenizer and file format."""
 
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from offramp._core.errors import DataError
 
 # A lone surrogate is no character and cannot be encoded; NUL ends strings in C code and has no token.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+_HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional), private, surrogates
 
 
 def clean_text(text: str) -> str:
@@ -23,39 +26,81 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def text_lists(
-    texts: Iterable[str], pairs: Iterable[str] | None = None
-) -> tuple[list[str], list[str] | None]:
-    """Texts, and second texts where given, as lists; any iterable works, a generator too.
+def visible(text: str) -> str:
+    """The text with invisible characters written out, as ⟨U+200B⟩; line breaks and tabs stay."""
+    return "".join(
+        f"⟨U+{ord(c):04X}⟩" if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c for c in text
+    )
+
+
+def read_rows(source: Any) -> Iterable[Any]:
+    """The rows of a source, read as they are needed: its items, or the rows of a pandas data frame as dicts.
 
     Raises:
-        DataError: one string or no iterable in place of texts, values that are no strings, or another number of
-            second texts.
+        DataError: one string, one dict, or no iterable at all.
     """
-    first, second = _listed(texts), None if pairs is None else _listed(pairs)
-    for text in (*first, *(second or ())):
+    pandas = sys.modules.get("pandas")  # a caller who has a data frame has imported it
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        rows: list[dict[str, Any]] = source.to_dict("records")
+        return rows
+    if isinstance(source, str):
+        raise DataError("expected a list of texts, got one string: put it in a list")
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise DataError(f"expected a list of texts, got {type(source).__name__}: {source!r:.80}")
+    return source
+
+
+def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | None]:
+    """Texts, and the second texts of pairs, in any form that is understood.
+
+    Args:
+        source: strings, pairs of strings, or rows with the columns `text` and, for pairs, `text_pair`: dicts, a
+            `datasets.Dataset`, or a pandas data frame.
+        pairs: second texts, where `source` holds the first ones alone.
+
+    Returns:
+        The first texts, and the second ones or None.
+
+    Raises:
+        DataError: one string, texts of another type, mixed forms, missing columns, or another number of second texts.
+    """
+    rows = list(read_rows(source))
+    if pairs is not None:
+        second = list(read_rows(pairs))
+        if len(rows) != len(second):
+            raise DataError(
+                f"expected one second sentence a text, got {len(rows)} texts and {len(second)} pairs"
+            )
+        return _strings(rows), _strings(second)
+    if any(isinstance(row, Mapping) for row in rows):
+        return _columns(rows)
+    if any(isinstance(row, tuple | list) for row in rows):
+        for row in rows:
+            if not isinstance(row, tuple | list) or len(row) != 2:
+                raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
+        return _strings([first for first, _ in rows]), _strings([second for _, second in rows])
+    return _strings(rows), None
+
+
+def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
+    """The columns `text` and `text_pair` of rows."""
+    paired = isinstance(rows[0], Mapping) and "text_pair" in rows[0]
+    names = ("text", "text_pair") if paired else ("text",)
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise DataError(f"expected rows with a column 'text' alone, got {row!r:.80} among them")
+        for name in names:
+            if name not in row:
+                raise DataError(
+                    f"expected the columns 'text' and, for pairs, 'text_pair', got {', '.join(map(repr, row))}: rename "
+                    "them, or load the data with offramp.load_data"
+                )
+    columns = [_strings([row[name] for row in rows]) for name in names]
+    return columns[0], columns[1] if paired else None
+
+
+def _strings(texts: list[Any]) -> list[str]:
+    for text in texts:
         if not isinstance(text, str):
             raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
-    if second is not None and len(first) != len(second):
-        raise DataError(
-            f"expected one second sentence for each text, got {len(first)} texts and {len(second)} pairs"
-        )
-    return first, second
-
-
-def text_columns(window: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """A stretch of a stream of texts or of pairs, as `text_lists` gives it; `DataError` where it is neither."""
-    if not any(isinstance(row, tuple | list) for row in window):
-        return text_lists(window)
-    for row in window:
-        if not isinstance(row, tuple | list) or len(row) != 2:
-            raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
-    return text_lists([a for a, _ in window], [b for _, b in window])
-
-
-def _listed(texts: Any) -> list[Any]:
-    if isinstance(texts, str):
-        raise DataError("expected a list of texts, got one string: put it in a list")
-    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
-        raise DataError(f"expected a list of texts, got {type(texts).__name__}: {texts!r:.80}")
-    return list(texts)
+    return texts

@@ -141,10 +141,10 @@ class Trace:
             raise DataError("this needs labelled data, but the trace has no labels: trace a labelled split")
         return self.labels
 
-    def save(self, path: str | Path) -> None:
-        """Write the trace as one compressed `.npz` file."""
-        fields = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        arrays: dict[str, Any] = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
+    def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A header of plain values, and the arrays under their names in files; `from_parts` is the inverse."""
+        fields = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        arrays = {STORED_NAMES.get(name, name): array for name, array in fields.items()}
         header = {
             "exit_layers": self.exit_layers,
             "kind": self.kind,
@@ -152,8 +152,20 @@ class Trace:
             "truncated": self.truncated,
             "metadata": self.metadata,
         }
+        return header, arrays
+
+    @classmethod
+    def from_parts(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Trace:
+        """The trace of a header and arrays as `parts` returns them."""
+        names = {stored: name for name, stored in STORED_NAMES.items()}
+        fields = {names.get(stored, stored): array for stored, array in arrays.items()}
+        return cls(**fields, **{**header, "exit_layers": tuple(header["exit_layers"])})
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace as one compressed `.npz` file."""
+        header, arrays = self.parts()
         with open(path, "wb") as file:  # given a name, numpy would add ".npz" to it
-            np.savez_compressed(file, **arrays, header=np.array(json.dumps(header)))
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -161,10 +173,7 @@ class Trace:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            header = json.loads(str(arrays.pop("header")))
-            header["exit_layers"] = tuple(header["exit_layers"])
-            names = {stored: name for name, stored in STORED_NAMES.items()}
-            return cls(**{names.get(name, name): array for name, array in arrays.items()}, **header)
+            return cls.from_parts(json.loads(str(arrays.pop("header"))), arrays)
         except FileNotFoundError as error:
             raise DataError(f"no trace at {path}: trace the model first") from error
         except Exception as error:  # zip, zlib, numpy and our own checks each raise their own

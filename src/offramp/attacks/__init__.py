@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offramp.attacks.options import Options
     from offramp.attacks.recipes import RECIPES
+    from offramp.attacks.recipes.base import Recipe
     from offramp.attacks.result import AttackResult
     from offramp.attacks.run import attack
     from offramp.attacks.search.universal import Trigger, find_trigger
@@ -25,6 +26,7 @@ __all__ = [
     "FunctionVictim",
     "GreyBox",
     "Options",
+    "Recipe",
     "Trigger",
     "WhiteBoxVictim",
     "attack",
@@ -42,6 +44,7 @@ _HOME = {
     "FunctionVictim": "victims.black_box",
     "GreyBox": "victims.black_box",
     "Options": "options",
+    "Recipe": "recipes.base",
     "Trigger": "search.universal",
     "WhiteBoxVictim": "victims.white_box",
     "attack": "run",

@@ -1,16 +1,19 @@
-"""The examples of a data set, as an attack reads them."""
+"""The examples of a data set, for an attack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from offramp._core.errors import DataError
 from offramp._core.numbers import is_number
 from offramp._core.seeding import generator
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SLICE = 256  # rows read at once
 
@@ -25,22 +28,23 @@ class Example:
 
 
 class Examples:
-    """The examples of a data set, made as they are needed: only ids are held.
+    """The examples of a data set, read on demand: only ids stay in memory.
 
     Args:
-        dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
-        kind: of the task, whose labels are class indices or numbers; None takes either.
+        dataset: columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
+        kind: of the task, whose labels are class indices or numbers; None accepts either.
 
     Attributes:
-        ids: of all examples, in order; row numbers where the data have none.
+        names: of the columns.
+        ids: of all examples, in order; row numbers if the data have no ids.
 
     Raises:
         DataError: no examples, no column `text`, a text that is no string, ids that repeat or are no whole numbers,
-            or labels that are none of the task.
+            or labels that do not fit the task.
     """
 
-    def __init__(self, dataset: Any, kind: Kind | None = None) -> None:
-        self.names = dataset.column_names
+    def __init__(self, dataset: Dataset, kind: Kind | None = None) -> None:
+        self.names: list[str] = dataset.column_names
         if "text" not in self.names:
             raise DataError(
                 f"expected a column 'text', found {self.names}: load the data with offramp.load_data"
@@ -48,7 +52,7 @@ class Examples:
         if not len(dataset):
             raise DataError("the data set is empty: there is nothing to attack")
         self.dataset = dataset
-        self.ids = list(dataset["id"]) if "id" in self.names else list(range(len(dataset)))
+        self.ids: list[int] = list(dataset["id"]) if "id" in self.names else list(range(len(dataset)))
         for id in self.ids:
             if not is_number(id, whole=True):
                 raise DataError(f"expected whole numbers as ids, got {id!r:.80}: number the rows")
@@ -75,39 +79,39 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def segments(self, places: Sequence[int]) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Ids and texts of the rows in these places, a few at a time."""
-        for start in range(0, len(places), SLICE):
-            some = places[start : start + SLICE]
-            rows = self.dataset.select(some)
+    def segments(self, positions: Sequence[int]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Ids and texts of the rows at these positions, read a slice at a time."""
+        for start in range(0, len(positions), SLICE):
+            chunk = positions[start : start + SLICE]
+            rows = self.dataset.select(chunk)
             columns = [rows[name] for name in ("text", "text_pair") if name in self.names]
-            yield from zip((self.ids[i] for i in some), zip(*columns, strict=True), strict=True)
+            yield from zip((self.ids[i] for i in chunk), zip(*columns, strict=True), strict=True)
 
-    def labels(self, places: Sequence[int]) -> list[int | float | None]:
-        """The labels of the rows in these places; None where there are none."""
+    def labels(self, positions: Sequence[int]) -> list[int | float | None]:
+        """The labels of the rows at these positions; None if there are none."""
         if "label" not in self.names:
-            return [None] * len(places)
-        return list(self.dataset.select(places)["label"])
+            return [None] * len(positions)
+        return list(self.dataset.select(positions)["label"])
 
-    def take(self, places: Sequence[int]) -> list[Example]:
-        """The examples in these places."""
+    def take(self, positions: Sequence[int]) -> list[Example]:
+        """The examples at these positions."""
         return [
             Example(id, AttackedText.of(*segments), label)
-            for (id, segments), label in zip(self.segments(places), self.labels(places), strict=True)
+            for (id, segments), label in zip(self.segments(positions), self.labels(positions), strict=True)
         ]
 
 
-def read_examples(dataset: Any) -> list[Example]:
+def read_examples(dataset: Dataset) -> list[Example]:
     """All examples of a small data set; errors as of `Examples`."""
     examples = Examples(dataset)
     return examples.take(range(len(examples)))
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """The places of `count` examples in two halves drawn at random, each in order; the second is the larger one.
+    """Draw the positions of `count` examples into two halves, each in order; the second is at least as large.
 
     Raises:
-        DataError: less than two examples.
+        DataError: fewer than two examples.
     """
     if count < 2:
         raise DataError(f"expected at least 2 examples, one to search on and one to try, got {count}")

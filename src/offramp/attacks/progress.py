@@ -1,4 +1,4 @@
-"""How far an attack is: a bar on a terminal, else a plain line every few seconds."""
+"""Progress of an attack: a bar on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EVERY = 10.0  # seconds between plain lines
 
 @contextmanager
 def reporting(progress: Report | bool) -> Iterator[Report]:
-    """A function to call with (done, total) after each group.
+    """Yield a function to call with (done, total) after each group.
 
     Args:
-        progress: a function of one's own, True for a bar or lines on stderr, False for silence.
+        progress: a function to call instead, True for a bar or lines on stderr, False for silence.
     """
     if callable(progress):
         yield progress

@@ -1,78 +1,74 @@
-"""One attack on a ray cluster: workers get a group of examples at a time; what a dead one had goes to another."""
+"""One attack on a ray cluster: workers get a group of examples at a time; a dead worker's group goes to another."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import OfframpError
 from offramp.attacks.examples import Example, Examples
+from offramp.attacks.prepared import AttackSpec, Rows
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.model.loading import named_device
-
-if TYPE_CHECKING:
-    from offramp.attacks.run import AttackSpec
-
-Rows = list[dict[str, Any]]
 
 
 class Worker:
     """One process of the cluster, with the attack ready to run."""
 
-    def __init__(self, job: AttackSpec) -> None:
-        if isinstance(job.victim, WhiteBoxVictim):
-            model: nn.Module = job.victim.model  # the library types its own `to` for dtypes alone
+    def __init__(self, spec: AttackSpec) -> None:
+        if isinstance(spec.victim, WhiteBoxVictim):
+            model: nn.Module = spec.victim.model  # the library types its own `to` for dtypes alone
             model.to(named_device("auto"))
-        self.opened = job.open()
+        self.prepared = spec.prepare()
 
-    def group(self, examples: list[Example]) -> Rows:
-        """The rows of a group, attacked side by side as in one process."""
-        return self.opened.group(examples)
+    def attack_group(self, examples: list[Example]) -> Rows:
+        """Attack a group side by side, as in one process."""
+        return self.prepared.attack_group(examples)
 
 
 def on_ray(
-    job: AttackSpec, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
+    spec: AttackSpec, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
 ) -> Iterator[Rows]:
-    """The rows of all groups, in the order in which they are finished.
+    """Yield the rows of all groups, in the order in which they are finished.
 
-    A group is attacked as in one process, side by side, by a worker that has the whole job: so its rows are the
-    same, but for the clock. Where a worker dies its group is given to a new one.
+    A worker attacks a group side by side, as one process does, so its rows are the same, except for the clock. If a
+    worker dies, a new one gets its group.
 
     Args:
-        job: what to do; it is sent to every worker once.
-        examples: those that the groups name.
-        groups: places of examples.
+        spec: the attack; it is sent to every worker once.
+        examples: the data.
+        groups: positions of examples.
         workers: how many, or "all" for as many as the cluster has processors (or GPUs) for.
 
     Raises:
         MissingExtraError: ray is not installed.
-        OfframpError: what a worker raises; or the workers of one group died again and again.
+        OfframpError: a worker raised it, or the workers of one group died repeatedly.
     """
     if not groups:
         return
     ray = connect()
     count, takes = worker_slots(ray, None if workers == "all" else workers)
-    remote, sent = ray.remote(**takes)(Worker), ray.put(job)
+    remote, sent = ray.remote(**takes)(Worker), ray.put(spec)
     waiting, died = deque(range(len(groups))), [0] * len(groups)
     idle = deque(remote.remote(sent) for _ in range(min(count, len(groups))))
     running: dict[Any, tuple[Any, int]] = {}
     try:
         while waiting or running:
             while waiting and idle:
-                worker, place = idle.popleft(), waiting.popleft()
-                running[worker.group.remote(examples.take(groups[place]))] = worker, place
-            over, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
-            for task in over:
-                worker, place = running.pop(task)
+                worker, number = idle.popleft(), waiting.popleft()
+                running[worker.attack_group.remote(examples.take(groups[number]))] = worker, number
+            finished, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
+            for task in finished:
+                worker, number = running.pop(task)
                 rows = _collect(ray, task)
                 if rows is None:
-                    died[place] += 1
-                    _give_up(died[place], groups[place])
-                    waiting.appendleft(place)
+                    died[number] += 1
+                    _give_up(died[number], groups[number])
+                    waiting.appendleft(number)
                     worker = remote.remote(sent)
                 idle.append(worker)
                 if rows is not None:
@@ -83,7 +79,7 @@ def on_ray(
 
 
 def _collect(ray: Any, task: Any) -> Rows | None:
-    """The rows of a group; None where its worker died."""
+    """The rows of a group; None if its worker died."""
     try:
         rows: Rows = ray.get(task)
     except ray.exceptions.RayActorError:
@@ -97,5 +93,5 @@ def _give_up(times: int, group: Sequence[int]) -> None:
     if times > RETRIES:
         raise OfframpError(
             f"the workers of the group that starts with example {group[0]} died {times} times: attack it in one "
-            "process to see why; what is finished is kept"
+            "process to see why; finished groups are kept"
         )

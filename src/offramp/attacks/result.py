@@ -1,4 +1,4 @@
-"""The result of an attack: one row an example, as an Arrow table that carries its own description."""
+"""The result of an attack: one row per example, as an Arrow table that carries its own description."""
 
 from __future__ import annotations
 
@@ -6,64 +6,67 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
 from offramp._core.trace import Kind
 from offramp.attacks.search.runner import Outcome
 from offramp.attacks.text.attacked_text import AttackedText
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _METADATA = b"offramp.attack"
-_MEANS = {
-    "clean_depth": "clean_layer",
-    "adversarial_depth": "adversarial_layer",
-    "success": "success",
-    "reached_last": "reached_last",
-    "words_changed": "words_changed",
-    "similarity": "similarity",
-    "forward_queries": "forward_queries",
-    "gradient_queries": "gradient_queries",
-    "seconds": "seconds",
-}
+_DEPTHS = {"clean_depth": "clean_layer", "adversarial_depth": "adversarial_layer"}
+_MEANS = (
+    "success",
+    "reached_last",
+    "words_changed",
+    "similarity",
+    "forward_queries",
+    "gradient_queries",
+    "seconds",
+)
 
 
 def schema(kind: Kind) -> pa.Schema:
     """Columns of a result.
 
-    Exits count from 0, layers from 1; costs are FLOPs; `seconds` are an example's share of the time.
-    `words` are those of the whole text, also beyond the model's maximum length. `success` means a later
-    exit than before. `words_changed` are words replaced and words in front. `…_tokens_lost` are cut away by
-    the model's maximum length; missing where that is not known.
+    Exits count from 0, layers from 1. The columns `…_cost` hold FLOPs (of a function, layers or seconds). `seconds` is
+    an example's share of the time. `words` counts the whole text, also beyond the model's maximum length. `success`
+    means a later exit than before. `words_changed` counts words replaced and words in front. `…_tokens_lost` counts
+    tokens that the model's maximum length cuts away, and is null if that is unknown.
     """
     answer = pa.float64() if kind == "regression" else pa.int64()
     text, number, real = pa.string(), pa.int64(), pa.float64()
-    pairs: list[tuple[str, pa.DataType]] = [("id", number), ("label", answer)]
-    pairs += [(name, text) for name in ("text", "text_pair", "adversarial_text", "adversarial_text_pair")]
-    for column, dtype in (("exit", number), ("layer", number), ("cost", real), ("full_cost", real)):
-        pairs += [(f"{side}_{column}", dtype) for side in ("clean", "adversarial")]
-    pairs += [(f"{side}_prediction", answer) for side in ("clean", "adversarial")]
-    pairs += [("words", number), ("words_changed", number), ("similarity", real)]
-    pairs += [("forward_queries", number), ("gradient_queries", number), ("seconds", real)]
-    pairs += [(f"{what}_gradients", number) for what in ("zero", "broken")]
-    pairs += [(f"{side}_tokens_lost", number) for side in ("clean", "adversarial")]
-    pairs += [("success", pa.bool_()), ("reached_last", pa.bool_()), ("recipe", text), ("seed", number)]
-    return pa.schema(pairs)
+    columns: list[tuple[str, pa.DataType]] = [("id", number), ("label", answer)]
+    columns += [(name, text) for name in ("text", "text_pair", "adversarial_text", "adversarial_text_pair")]
+    for name, dtype in (("exit", number), ("layer", number), ("cost", real), ("full_cost", real)):
+        columns += [(f"{side}_{name}", dtype) for side in ("clean", "adversarial")]
+    columns += [(f"{side}_prediction", answer) for side in ("clean", "adversarial")]
+    columns += [("words", number), ("words_changed", number), ("similarity", real)]
+    columns += [("forward_queries", number), ("gradient_queries", number), ("seconds", real)]
+    columns += [(f"{what}_gradients", number) for what in ("zero", "broken")]
+    columns += [(f"{side}_tokens_lost", number) for side in ("clean", "adversarial")]
+    columns += [("success", pa.bool_()), ("reached_last", pa.bool_()), ("recipe", text), ("seed", number)]
+    return pa.schema(columns)
 
 
 def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
-    """One example's row, but for `similarity`, tokens lost, `recipe` and `seed`."""
+    """One example's row, without `similarity`, tokens lost, `recipe` and `seed`."""
     sides = {"clean": outcome.clean, "adversarial": outcome.adversarial}
     row: dict[str, Any] = {"id": id, "label": label}
-    for side, found in sides.items():
+    for side, candidate in sides.items():
         prefix = "" if side == "clean" else "adversarial_"
-        row |= {f"{prefix}text": found.text.text, f"{prefix}text_pair": found.text.text_pair}
-        for name in ("exit", "layer", "cost", "full_cost", "prediction"):
-            row[f"{side}_{name}"] = getattr(found.answer, name)
+        row |= {f"{prefix}text": candidate.text.text, f"{prefix}text_pair": candidate.text.text_pair}
+        answer = candidate.answer
+        row |= {f"{side}_{name}": getattr(answer, name) for name in ("exit", "layer", "prediction")}
+        row |= {f"{side}_cost": answer.spent, f"{side}_full_cost": answer.full_spent}
     text: AttackedText = outcome.adversarial.text
     return row | {
         "words": text.num_words,
@@ -80,10 +83,10 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack did to each example.
+    """The effect of an attack on each example.
 
     Attributes:
-        table: one row an example, in the order of the data; see `schema`.
+        table: one row per example, in the order of the data; see `schema`.
         metadata: recipe, seed, options, policy, exit layers, fingerprints, and the judge of similarity.
     """
 
@@ -112,12 +115,19 @@ class AttackResult:
         """Number of examples, and plain means over them.
 
         Returns:
-            `examples`; mean exit layers `clean_depth` and `adversarial_depth`; shares `success` and
-            `reached_last`; mean `words_changed`, `similarity` (where measured), `forward_queries`,
-            `gradient_queries`, `seconds`.
+            `examples`; mean exit layers `clean_depth` and `adversarial_depth`; shares `success` and `reached_last`;
+            mean `words_changed`, `similarity` (NaN if not measured), `forward_queries`, `gradient_queries`, `seconds`.
         """
-        means = {name: float(self.column(column).astype(float).mean()) for name, column in _MEANS.items()}
+        columns = _DEPTHS | {name: name for name in _MEANS}
+        means = {name: float(self.column(column).astype(float).mean()) for name, column in columns.items()}
         return {"examples": float(len(self)), **means}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a pandas data frame; see `schema` for the columns."""
+        try:
+            return self.table.to_pandas()
+        except ImportError as error:
+            raise MissingExtraError("pandas", "torch") from error
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file, whole or not at all, with the metadata inside."""
@@ -126,10 +136,10 @@ class AttackResult:
 
     @classmethod
     def load(cls, path: str | Path) -> AttackResult:
-        """Read what `save` wrote; a folder stands for the `attack.parquet` inside.
+        """Read what `save` wrote; a folder means the `attack.parquet` inside.
 
         Raises:
-            DataError: no such file, or no result of an attack.
+            DataError: no such file, or a file that is no result of an attack.
         """
         path = Path(path)
         path = path / "attack.parquet" if path.is_dir() else path
@@ -146,7 +156,7 @@ class AttackResult:
 def write_result(
     tables: Iterable[pa.Table], columns: pa.Schema, metadata: Mapping[str, Any], path: Path
 ) -> None:
-    """Write rows that come some at a time as one Parquet file, whole or not at all, with metadata inside."""
+    """Write tables as one Parquet file, whole or not at all, with metadata inside."""
     described = columns.with_metadata({_METADATA: json.dumps(metadata)})
     with atomic_write(path) as draft, pq.ParquetWriter(draft, described) as writer:
         for table in tables:

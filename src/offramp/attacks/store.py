@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
 from offramp._core.to_json import to_json
-from offramp.attacks.options import Options
+from offramp.attacks.options import Options, from_record
 from offramp.attacks.result import AttackResult, schema, write_parquet, write_result
 
 MANIFEST, GROUPS, RESULT = "manifest.json", "parts", "attack.parquet"
 CHUNK = 1024  # rows put in order at once
 LATER = ("labels", "limits", "max_length", "surrogate_length")  # absent in manifests of earlier versions
 LATER_OPTIONS = ("masked_lm",)  # likewise, among the options of the recipe
-RENAMED_OPTIONS = {"keep": "preserve", "words": "max_changed_words", "lam": "disagreement_weight"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,16 @@ class AttackFolder(RunFolder):
     lock_file: str = ".attack.lock"  # a trial that attacks holds the folder's other lock
 
     def stored_settings(self) -> dict[str, Any] | None:
-        """The manifest, with the options of earlier versions under their present names."""
+        """The manifest, with the options that earlier versions did not have."""
         stored = super().stored_settings()
         if stored is None or "options" not in stored:
             return stored
-        names = {field.name for field in fields(Options)}
-        renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new in names}
-        options = {renamed.get(name, name): value for name, value in stored["options"].items()}
-        defaults = asdict(Options())
-        return {**stored, "options": {**{name: defaults[name] for name in LATER_OPTIONS}, **options}}
+        later = {name: getattr(Options(), name) for name in LATER_OPTIONS}
+        return {**stored, "options": {**later, **stored["options"]}}
+
+    def refuse_other(self, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """See `RunFolder`; the message has the options' own names, not those of records."""
+        super().refuse_other(_with_option_names(stored), _with_option_names(settings))
 
 
 class Store:
@@ -133,6 +133,10 @@ class Store:
                     "examples are attacked again"
                 ) from error
             self.done |= dict.fromkeys(ids, path)
+
+
+def _with_option_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings, "options": from_record(settings.get("options") or {})}
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from offramp._core.records import write_text
 from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
-from offramp.export.run import Texts, export_model, write_int8
+from offramp.exporting.folder import write_int8
+from offramp.exporting.run import Texts, export_model
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
@@ -31,8 +32,8 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         texts: on which int8 scales are taken, and exports compared.
     """
     from offramp.data import fitting_labels
-    from offramp.export.joining import write_cut
-    from offramp.export.quantise import quantise_graph
+    from offramp.exporting.joining import write_cut
+    from offramp.exporting.quantise import quantise_graph
     from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
@@ -76,7 +77,7 @@ def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
 
 def quantise_dynamically(source: Path, target: Path) -> None:
     """What the library offers at once, and most people run: weights in int8, activations by the batch at hand."""
-    from offramp.export.graphs import silent
+    from offramp.exporting.graphs import silent
 
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -91,7 +92,7 @@ def quantise_with_nncf(source: Path, target: Path, manifest: Manifest, feeds: Se
     import nncf
     import openvino
 
-    from offramp.export.graphs import silent
+    from offramp.exporting.graphs import silent
 
     given = [{name: feed[name] for name in manifest.inputs} for feed in feeds]
     with silent():

@@ -1,4 +1,4 @@
-"""What an attack costs, ours against the released work pattern, in one run on the same examples."""
+"""The cost of an attack, ours against the released work pattern, in one run on the same examples."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import ConfigError
-from offramp._core.seeding import generator
 from offramp.attacks.examples import Example, read_examples
 from offramp.attacks.options import Options
+from offramp.attacks.prepared import search_examples
 from offramp.attacks.progress import Report, reporting
-from offramp.attacks.recipes import make_recipe
-from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.recipes import compose_recipe
+from offramp.attacks.recipes.base import Composition
 from offramp.attacks.search.base import PreparationCost
-from offramp.attacks.search.runner import run_searches
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.bench.released_same import ReferenceAttack
 from offramp.engine.policy import Policy
@@ -59,15 +58,15 @@ def bench_attack(
     dataset: Any,
     recipes: tuple[str, ...] = ("same-plus", "same-word"),
     *,
-    parts: int = 2,
+    turns: int = 2,
     batch_size: int = 64,
     seed: int = 0,
     progress: Report | bool = False,
     **options: Any,
 ) -> list[Measured]:
-    """Attack the same examples with some recipes and with the released work pattern, and say what each costs.
+    """Attack the same examples with some recipes and with the released work pattern, and measure what each costs.
 
-    The examples are cut into parts; in each part all ways take turns, the first one moving on by one, so that a
+    The examples are split over the turns. In each turn all ways run, each time starting with the next way, so that a
     machine that slows down slows all of them.
 
     Args:
@@ -75,33 +74,33 @@ def bench_attack(
         policy: when it leaves.
         dataset: as for `attack`; few examples, since the released pattern is slow.
         recipes: keys of `RECIPES`.
-        parts: how often the ways take turns.
-        batch_size: texts that ours run at once; a part's examples are attacked side by side.
+        turns: how often the ways take turns.
+        batch_size: texts that ours run at once; the examples of a turn are attacked side by side.
         seed: for whatever the recipes draw.
         progress: as for `attack`; every way's examples count.
         options: see `Options`.
 
     Returns:
-        One a way, in the order of the recipes, the released pattern last.
+        One per way, in the order of the recipes, the released pattern last.
 
     Raises:
-        ConfigError: `parts` is below 1 or above the number of examples, or as for `attack`.
+        ConfigError: `turns` is below 1 or above the number of examples, or as for `attack`.
     """
     examples = read_examples(dataset)
-    if not 1 <= parts <= len(examples):
-        raise ConfigError(f"parts must be 1 to {len(examples)} (the number of examples), got {parts}")
+    if not 1 <= turns <= len(examples):
+        raise ConfigError(f"turns must be 1 to {len(examples)} (the number of examples), got {turns}")
     settings = Options.of(**options)
     victim = WhiteBoxVictim(model, policy, batch_size=batch_size, max_forward=settings.queries)
-    made = {name: make_recipe(name, victim, settings) for name in recipes}
+    made = {name: compose_recipe(name, victim, settings) for name in recipes}
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, settings)
     tallies = {name: [0.0] * 6 for name in ways}
     with reporting(progress) as report:
         done = _Done(report, len(examples) * len(ways))
-        for part in range(parts):
-            names = [*ways][part % len(ways) :] + [*ways][: part % len(ways)]
+        for turn in range(turns):
+            names = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
             for name in names:
-                spent = ways[name](examples[part::parts], done)
+                spent = ways[name](examples[turn::turns], done)
                 tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
     prepared = {name: recipe.search.prepared for name, recipe in made.items()}
     return [
@@ -125,13 +124,10 @@ class _Done:
 Way = Callable[[list[Example], Callable[[int], None]], list[float]]
 
 
-def _ours(recipe: Recipe, victim: WhiteBoxVictim, seed: int) -> Way:
+def _ours(composition: Composition, victim: WhiteBoxVictim, seed: int) -> Way:
     def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
         started = time.perf_counter()
-        searches = [
-            recipe.search.steps(e.text, recipe, generator(seed, "attack", e.id), e.label) for e in examples
-        ]
-        outcomes = run_searches(victim, recipe, searches)
+        outcomes = search_examples(victim, composition, examples, seed)
         wall = time.perf_counter() - started
         done(len(examples))
         accounts = [o.budget for o in outcomes]

@@ -1,4 +1,4 @@
-"""What a speed-up is measured against: full depth in every runtime, smaller models, earlier designs; and ours."""
+"""The baselines of a speed-up: full depth in every runtime, smaller models, earlier designs; and our engines."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answe
 
 @dataclass(frozen=True)
 class BenchArtifacts:
-    """All that the peers are built from: paths, so that each can be built in a process of its own.
+    """The files that baselines are built from: paths, so that each baseline can be built in its own process.
 
     Attributes:
         model: folder of the trained model.
-        work: folder of its exports, as `offramp.bench.artifacts.prepare` leaves it.
-        threads: CPU threads of every peer.
-        layers: after which the model's exits sit, counted from 1.
+        work: folder of its exports, written by `offramp.bench.artifacts.prepare`.
+        threads: CPU threads of every baseline.
+        layers: exit layers of the model, counted from 1.
     """
 
     model: Path
@@ -52,22 +52,26 @@ class Baseline:
         build: makes it.
         kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
             `ours`.
+        precision: of the weights that decide where texts leave.
+        cut: exit (0-based) behind which a smaller model ends; None for the others.
     """
 
     build: Callable[[BenchArtifacts], Answers]
     kind: str
+    precision: str = "fp32"
+    cut: int | None = None
 
 
-def eager(contest: BenchArtifacts, compiled: bool = False) -> Answers:
+def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
     """The library's own forward to full depth, and the last head; as it is, or through torch.compile."""
     import torch
 
-    from offramp.export.graphs import silent
+    from offramp.exporting.graphs import silent
 
-    model, pad_values = _torch_model(contest)
+    model, pad_values = _torch_model(artifacts)
     last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model
     backbone, head = last.backbone, last.heads[-1]
-    known = ("input_ids", "attention_mask", "token_type_ids")[: 3 if last.driver.spec.token_types else 2]
+    names = ("input_ids", "attention_mask", "token_type_ids")[: 3 if last.driver.spec.token_types else 2]
 
     def forward(batch: dict[str, Any]) -> Any:
         hidden = backbone(**batch).last_hidden_state
@@ -82,17 +86,17 @@ def eager(contest: BenchArtifacts, compiled: bool = False) -> Answers:
         run: Any = torch.compile(forward, dynamic=True) if compiled else forward
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
-        batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in known}
+        batch = {name: torch.as_tensor(v) for name, v in pad(encodings, pad_values).items() if name in names}
         with torch.no_grad():
             return _answers(run(batch).numpy())
 
     return answer
 
 
-def graph(contest: BenchArtifacts, file: str, lean: bool = False) -> Answers:
-    """One graph in ONNX Runtime: as it comes, or lean, without the fusions that make it slower; threads spin."""
-    manifest = Manifest.load(contest.work / "fp32")
-    session = open_session(contest.work / "full" / file, contest.threads, spinning=True, lean=lean)
+def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
+    """One graph in ONNX Runtime, by default or without the fusions that make it slower; threads spin."""
+    manifest = Manifest.load(artifacts.work / "fp32")
+    session = open_session(artifacts.work / "full" / file, artifacts.threads, spinning=True, lean=lean)
     inputs = [value.name for value in session.get_inputs()]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -102,10 +106,10 @@ def graph(contest: BenchArtifacts, file: str, lean: bool = False) -> Answers:
     return answer
 
 
-def openvino_graph(contest: BenchArtifacts, file: str) -> Answers:
-    """One graph in OpenVINO as it comes: float32 graphs run in bfloat16 where the processor has it."""
-    manifest = Manifest.load(contest.work / "fp32")
-    request = compile_graph(contest.work / "full" / file, contest.threads).create_infer_request()
+def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
+    """One graph in OpenVINO by default: float32 graphs run in bfloat16 where the processor has it."""
+    manifest = Manifest.load(artifacts.work / "fp32")
+    request = compile_graph(artifacts.work / "full" / file, artifacts.threads).create_infer_request()
     inputs = [value.get_any_name() for value in request.model_inputs]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -115,36 +119,36 @@ def openvino_graph(contest: BenchArtifacts, file: str) -> Answers:
     return answer
 
 
-def eager_compaction(contest: BenchArtifacts) -> Answers:
+def eager_compaction(artifacts: BenchArtifacts) -> Answers:
     """Rows that leave are taken out of an eager batch (FastBERT): our engine on torch."""
-    engine = _torch_engine(contest)
+    engine = _torch_engine(artifacts)
     return lambda encodings: engine.run(encodings).prediction
 
 
-def eager_one_by_one(contest: BenchArtifacts) -> Answers:
+def eager_one_by_one(artifacts: BenchArtifacts) -> Answers:
     """One text after another, eager, until it may leave (DeeBERT, PABEE)."""
-    engine = _torch_engine(contest)
+    engine = _torch_engine(artifacts)
     return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
 
 
-def exported_folder(contest: BenchArtifacts, precision: str) -> Answers:
-    """Our engine on an exported folder, under the policy."""
-    engine = make_engine(contest, precision)
+def exported_folder(artifacts: BenchArtifacts, precision: str) -> Answers:
+    """Our engine on an exported folder, under its policy."""
+    engine = make_engine(artifacts, precision)
     return lambda encodings: engine.run(encodings).prediction
 
 
-def make_engine(contest: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
-    """The engine of `exported_folder`; batches are as large as what it is asked."""
-    segments = OnnxSegments(contest.work / precision, threads=1, verify=False)
+def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
+    """The engine of `exported_folder`; a batch is as large as the request."""
+    segments = OnnxSegments(artifacts.work / precision, threads=1, verify=False)
     pad_values = segments.manifest.pad_values
     return onnx_engine(
-        segments, segments.policy(), threads=contest.threads, pad_values=pad_values, batch_size=1024
+        segments, segments.policy(), threads=artifacts.threads, pad_values=pad_values, batch_size=1024
     )
 
 
-def find_baselines(contest: BenchArtifacts) -> dict[str, Baseline]:
-    """All peers that this machine has the libraries for, by name; the first is what speed-ups are counted from."""
-    peers = {
+def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
+    """All baselines that this machine has the libraries for, by name; speed-ups are relative to the first."""
+    baselines = {
         "eager-full": Baseline(eager, "full"),
         "compiled-full": Baseline(partial(eager, compiled=True), "full"),
         "ort-fp32-full": Baseline(partial(graph, file="fp32.onnx"), "full"),
@@ -152,35 +156,36 @@ def find_baselines(contest: BenchArtifacts) -> dict[str, Baseline]:
         "ort-static-int8-full": Baseline(partial(graph, file="static.onnx", lean=True), "full"),
     }
     if importlib.util.find_spec("openvino") is not None:
-        peers["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
+        baselines["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
         if importlib.util.find_spec("nncf") is not None:
-            peers["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
-    for layer in contest.layers[:-1]:
-        peers[f"cut-{layer}"] = Baseline(partial(graph, file=f"cut-{layer}.onnx", lean=True), "cut")
-    peers["eager-exits"] = Baseline(eager_one_by_one, "earlier")
-    peers["eager-compaction"] = Baseline(eager_compaction, "earlier")
-    peers["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
-    peers["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours")
-    return peers
+            baselines["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
+    for exit, layer in enumerate(artifacts.layers[:-1]):
+        build = partial(graph, file=f"cut-{layer}.onnx", lean=True)
+        baselines[f"cut-{layer}"] = Baseline(build, "cut", cut=exit)
+    baselines["eager-exits"] = Baseline(eager_one_by_one, "earlier")
+    baselines["eager-compaction"] = Baseline(eager_compaction, "earlier")
+    baselines["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
+    baselines["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours", "int8")
+    return baselines
 
 
-def _torch_engine(contest: BenchArtifacts) -> CompactingEngine[Any]:
+def _torch_engine(artifacts: BenchArtifacts) -> CompactingEngine[Any]:
     from offramp.inference.segments import TorchSegments
 
-    model, pad_values = _torch_model(contest)
-    policy = Policy.load(contest.work / "fp32" / Manifest.load(contest.work / "fp32").policy)
+    model, pad_values = _torch_model(artifacts)
+    policy = Policy.load(artifacts.work / "fp32" / Manifest.load(artifacts.work / "fp32").policy)
     return CompactingEngine(TorchSegments(model), policy, pad_values=pad_values, batch_size=1024)
 
 
-def _torch_model(contest: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
-    """The model on the threads of the contest, and what its inputs are padded with."""
+def _torch_model(artifacts: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
+    """The model and the padding values of its inputs."""
     import torch
 
     from offramp.model import read_model
     from offramp.model.encoding import TextEncoder
 
-    torch.set_num_threads(contest.threads)
-    model: SegmentedModel = read_model(contest.model)
+    torch.set_num_threads(artifacts.threads)
+    model: SegmentedModel = read_model(artifacts.model)
     return model.eval(), TextEncoder.of(model).pad_values
 
 

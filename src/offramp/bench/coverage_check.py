@@ -21,7 +21,7 @@ Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 
 
 @dataclass(frozen=True)
-class Promise:
+class GuaranteeSpec:
     """What is stated of new examples.
 
     Attributes:
@@ -47,15 +47,15 @@ class Promise:
         return tune_with_guarantee(trace, criterion, risk=self.guarantee, **options)
 
 
-def check_promises(
+def check_coverage(
     trace: Trace,
     criteria: Sequence[str],
-    promises: Sequence[Promise],
+    promises: Sequence[GuaranteeSpec],
     *,
     calibration: int,
     splits: int = 200,
     seed: int = 0,
-    progress: Callable[[str], object] = lambda told: None,
+    progress: Callable[[str], object] = lambda message: None,
 ) -> list[dict[str, Any]]:
     """Measure on random splits how often promises are kept.
 
@@ -114,7 +114,7 @@ def check_promises(
     return rows
 
 
-def _kept(risks: NDArray[np.float64], promise: Promise) -> bool:
+def _kept(risks: NDArray[np.float64], promise: GuaranteeSpec) -> bool:
     """Whether the measured risks (splits,) do not speak against the promise."""
     from scipy.stats import binomtest, ttest_1samp
 
@@ -127,7 +127,7 @@ def _kept(risks: NDArray[np.float64], promise: Promise) -> bool:
 
 
 def _measure(
-    trace: Trace, criterion: str, promise: Promise, calibration: int, key: tuple[int, int]
+    trace: Trace, criterion: str, promise: GuaranteeSpec, calibration: int, key: tuple[int, int]
 ) -> tuple[float, float]:
     """Risk and cost, on the other rows, of the policy that one random choice of calibration rows leads to."""
     order = generator(key[0], "promises", key[1]).permutation(len(trace))

@@ -19,9 +19,9 @@ class EnergyMeter:
 
     def __init__(self, root: Path = POWERCAP) -> None:
         # One colon: a package. Its parts (cores, memory) have two, and are in it already.
-        found = [path for path in sorted(root.glob("intel-rapl:*")) if path.name.count(":") == 1]
-        self.zones = [zone for zone in found if _read(zone / "energy_uj") is not None]
-        self.known = bool(self.zones)
+        packages = [path for path in sorted(root.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        self.zones = [zone for zone in packages if _read(zone / "energy_uj") is not None]
+        self.available = bool(self.zones)
 
     def read(self) -> list[int]:
         """The counters in microjoules, for `joules`."""
@@ -29,7 +29,7 @@ class EnergyMeter:
 
     def joules(self, before: list[int], after: list[int]) -> float | None:
         """Energy between two readings; None where nothing can be read. Counters start again at their maximum."""
-        if not self.known:
+        if not self.available:
             return None
         total = 0
         for zone, first, second in zip(self.zones, before, after, strict=True):

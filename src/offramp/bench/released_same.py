@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import Same
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.options import Options
 from offramp.attacks.search.base import Candidate, score_candidates
 from offramp.attacks.text.attacked_text import AttackedText
@@ -30,7 +30,7 @@ class ReferenceAttack:
 
     Args:
         victim: the model under attack.
-        options: λ, candidates, beam, rounds and words.
+        options: λ, candidates, beam, rounds and changed words.
 
     Attributes:
         forward: texts run.
@@ -45,11 +45,10 @@ class ReferenceAttack:
     model_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self.objective = Same(self.options.lam, self.options.weighting)
-        self.constraints = Constraints(self.options.words)
+        self.objective = Same(self.options.disagreement_weight, self.options.weighting)
+        self.constraints = Constraints(self.options.max_changed_words)
         self.tables = self.victim.model.embedding_tables()
-        rows = min(table.num_embeddings for table in self.tables)
-        self.vocabulary = Vocabulary.of(self.victim.model.tokenizer, rows)
+        self.vocabulary = Vocabulary.of_model(self.victim.model)
 
     def attack(self, text: AttackedText) -> tuple[Candidate, Candidate]:
         """The clean text and the strongest one, by as many rounds as the budget of words allows."""
@@ -68,24 +67,24 @@ class ReferenceAttack:
     def candidates(self, text: AttackedText) -> list[AttackedText]:
         """The `top_n` texts one word away with the lowest first-order estimates, by sorting all of them."""
         started = time.perf_counter()
-        (look,) = self.victim.differentiate([text], self.objective.loss)
+        (tokenized,) = self.victim.differentiate([text], self.objective.loss)
         self.model_seconds += time.perf_counter() - started
         self.gradient += 1
         ranked = []
-        for word in self.constraints.allowed(look):
-            estimates = self._estimates(look, word)
+        for word in self.constraints.allowed(tokenized):
+            estimates = self._estimates(tokenized, word)
             same = set(self.vocabulary.same_word(text.words[word]))
-            order = [place for place in np.argsort(estimates, kind="stable").tolist() if place not in same]
-            ranked += [(estimates[place], word, place) for place in order[: self.options.top_n]]
+            order = [entry for entry in np.argsort(estimates, kind="stable").tolist() if entry not in same]
+            ranked += [(estimates[entry], word, entry) for entry in order[: self.options.top_n]]
         chosen = sorted(ranked)[: self.options.top_n]
-        return [text.replace(word, self.vocabulary.words[place]) for _, word, place in chosen]
+        return [text.replace(word, self.vocabulary.words[entry]) for _, word, entry in chosen]
 
-    def _estimates(self, look: TokenizedText, word: int) -> NDArray[np.float64]:
+    def _estimates(self, tokenized: TokenizedText, word: int) -> NDArray[np.float64]:
         """For each word of the vocabulary `(E_v − E_w)·g` at the first token of a word."""
-        token, total = look.tokens[word][0], np.zeros(len(self.vocabulary.words))
-        for table, gradient in zip(self.tables, look.gradients, strict=True):
+        token, total = tokenized.tokens[word][0], np.zeros(len(self.vocabulary.words))
+        for table, gradient in zip(self.tables, tokenized.gradients, strict=True):
             matrix, g = table.weight.detach().cpu().float().numpy(), gradient[token].cpu().float().numpy()
-            total += matrix[self.vocabulary.ids] @ g - matrix[look.ids[token]] @ g
+            total += matrix[self.vocabulary.ids] @ g - matrix[tokenized.ids[token]] @ g
         return total
 
     def _run(self, text: AttackedText) -> Candidate:

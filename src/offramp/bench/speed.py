@@ -1,17 +1,10 @@
-"""A fair race: every peer answers the same batch in every round, and what it answers is scored too."""
+"""A fair comparison of speed: every baseline answers the same batch in every round, and its answers are scored."""
 
 from __future__ import annotations
 
-import multiprocessing
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,33 +13,34 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
-from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines, make_engine
-from offramp.bench.energy import EnergyMeter
-from offramp.engine.batching import Encoding, token_counts
+from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines
+from offramp.bench.measures import FlopShares, joules, peak_memory
+from offramp.engine.batching import Encoding
 from offramp.engine.timing import Timing, time_interleaved
 from offramp.metrics import score
 
-MIB = 2**20
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST = 0.004  # seconds before each call: threads of torch and OpenVINO go on spinning for one to three milliseconds
-LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches, not its neighbour's
-ENERGY_SECONDS = 2.0  # counters are read over at least so long
+REST = (
+    0.004  # seconds before each call: threads of torch and OpenVINO spin for one to three milliseconds more
+)
+LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What is raced over.
+    """The settings of a benchmark.
 
     Attributes:
         batch_sizes: texts a request.
-        length: tokens of every text; 0 leaves them as they are in the data.
+        length: tokens of every text; 0 leaves the texts as they are in the data.
         repeats: how often every request is timed.
         seed: of the order of the texts.
         metric: key of `METRICS`.
-        peers: names of those that take part; all where empty.
-        memory: measure peak memory too, in a process for each peer.
+        peers: names of the baselines that take part; all if empty.
+        memory: measure peak memory too, in a process for each baseline.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -59,162 +53,173 @@ class BenchConfig:
 
 
 def run_benchmark(
-    contest: BenchArtifacts,
+    artifacts: BenchArtifacts,
     encodings: Sequence[Encoding],
     labels: ArrayLike | None,
-    course: BenchConfig = BenchConfig(),
+    config: BenchConfig = BenchConfig(),
     tokenise: Tokenise | None = None,
-    progress: Callable[[str], object] = lambda told: None,
+    progress: Progress = lambda message: None,
 ) -> list[dict[str, Any]]:
-    """Time all peers against each other.
+    """Time all baselines against each other.
 
-    Texts come in random order, as traffic does, and a timed call is one batch: percentiles are those of a request.
+    Texts come in random order, as in traffic, and a timed call is one batch: percentiles are those of a request.
 
     Args:
-        contest: what the peers are built from.
+        artifacts: the files that the baselines are built from.
         encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
-        course: batch sizes, lengths and rounds.
-        tokenise: makes the encodings of a request anew from its texts, in the time of every peer; without it, and
-            where texts are brought to one length, token ids lie ready.
-        progress: is told what is being measured.
+        config: batch sizes, lengths and rounds.
+        tokenise: makes the encodings of a request anew from its texts, within the time of every baseline. Without it,
+            and where texts are brought to one length, token ids are ready.
+        progress: receives a line for each step.
 
     Returns:
-        A row for each peer and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and `high`,
-        `p95`, `p99`, `mean`), `throughput` in texts a second, `speedup` over the first peer (median over the rounds,
-        which pair the two), `faster` than the fastest full-depth peer (ratio of the means), `cost` in FLOPs as a share
-        of the full model's on the same requests, `share` = faster · cost of what that cost promises, the `score` on
-        all texts, `peak_mib` of a process that runs this peer alone, and `joules` a text where the machine tells.
+        A row for each baseline (`peer`) and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and
+        `high`, `p95`, `p99`, `mean`), `throughput` in texts a second, `speedup` over the first baseline (median over
+        the rounds, which pair the two), `faster` than the fastest full-depth baseline (ratio of the means), `cost` in
+        FLOPs as a share of the full model's on the same requests, `share` = faster · cost, the `score` on all texts,
+        `peak_mib` of a process that runs this baseline alone, and `joules` a text where the system reports them.
 
     Raises:
-        ConfigError: as `entered` says.
+        ConfigError: as `check_baselines`.
     """
-    peers = entered(contest, course, len(encodings))
-    if course.length:
-        encodings, tokenise = [at_length(one, course.length) for one in encodings], None
-    given = tokenise or (lambda rows: [encodings[row] for row in rows])
+    baselines = check_baselines(artifacts, config, len(encodings))
+    if config.length:
+        encodings, tokenise = [at_length(encoding, config.length) for encoding in encodings], None
     entrants = {
-        name: _enter(contest, name, peer, encodings, labels, course, progress) for name, peer in peers.items()
+        name: _prepare(artifacts, name, baseline, encodings, labels, config, progress)
+        for name, baseline in baselines.items()
     }
-    costs = Costs(contest, encodings)
+    shares = FlopShares(artifacts, encodings)
     rows = []
-    for size in course.batch_sizes:
-        batches = request_batches(encodings, size, course.seed)
-        progress(f"batch {size}: warming up")
-        for entrant in entrants.values():  # compilers and shape caches, before anything is timed
-            for batch in batches:
-                entrant.run([encodings[i] for i in batch])
-        lead = LEAD if size == 1 else 0
-        calls = {name: requests(one.run, given, batches, lead) for name, one in entrants.items()}
-        rounds = course.repeats * len(batches)
-        watch = partial(_tell, progress, f"batch {size}", rounds)
-        timings = time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead, watch=watch)
-        timed = np.concatenate(batches)
+    for size in config.batch_sizes:
+        batches = request_batches(encodings, size, config.seed)
+        calls, timings = _time(entrants, encodings, batches, config.repeats, tokenise, progress)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
-        best = min(means[name] for name, peer in peers.items() if peer.kind == "full")
-        for name, timing in timings.items():
-            known = {"peer": name, "kind": peers[name].kind, "batch_size": size, "length": course.length}
-            ideal = compared(means[name], best, costs.of(name, peers[name].kind, timed))
-            told = {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
-            first = next(iter(timings.values()))
-            times = {**summary(timing, first, size, means[name]), **ideal}
-            rows.append({**known, **times, **told, "joules": joules(calls[name], size)})
+        best = min(means[name] for name, baseline in baselines.items() if baseline.kind == "full")
+        first, texts = next(iter(timings.values())), np.concatenate(batches)
+        for name, baseline in baselines.items():
+            cost = 1.0 if baseline.kind == "full" else shares.of(baseline.precision, baseline.cut, texts)
+            rows.append(
+                {"peer": name, "kind": baseline.kind, "batch_size": size, "length": config.length}
+                | summary(timings[name], first, size, means[name])
+                | compared(means[name], best, cost)
+                | {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
+                | {"joules": joules(calls[name], size)}
+            )
     return rows
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A peer that is ready: its score on all texts, and the peak memory of a process of its own."""
+    """A baseline that is ready: its score on all texts, and the peak memory of its own process."""
 
     run: Answers
     score: float | None
     peak_mib: float | None
 
 
-def _enter(
-    contest: BenchArtifacts,
+def _prepare(
+    artifacts: BenchArtifacts,
     name: str,
-    peer: Baseline,
+    baseline: Baseline,
     encodings: Sequence[Encoding],
     labels: ArrayLike | None,
-    course: BenchConfig,
-    progress: Callable[[str], object],
+    config: BenchConfig,
+    progress: Progress,
 ) -> Entrant:
-    progress(f"{name}: {'memory and score' if course.memory else 'score'}")
-    most = encodings[: max(course.batch_sizes)]
-    peak = peak_memory(contest, name, most) if course.memory else None
-    run = peer.build(contest)
-    return Entrant(run, None if labels is None else scored(run, encodings, labels, course.metric), peak)
+    progress(f"{name}: {'memory and score' if config.memory else 'score'}")
+    peak = peak_memory(artifacts, name, encodings[: max(config.batch_sizes)]) if config.memory else None
+    run = baseline.build(artifacts)
+    if labels is None:
+        return Entrant(run, None, peak)
+    answers: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
+    return Entrant(run, score(config.metric, np.asarray(labels), np.concatenate(answers)), peak)
 
 
-def _tell(progress: Callable[[str], object], what: str, rounds: int, done: int) -> None:
-    """Every tenth of the rounds."""
-    if done and done % max(rounds // 10, 1) == 0:
-        progress(f"{what}: {done} of {rounds} rounds")
+def _time(
+    entrants: dict[str, Entrant],
+    encodings: Sequence[Encoding],
+    batches: Sequence[NDArray[np.intp]],
+    repeats: int,
+    tokenise: Tokenise | None,
+    progress: Progress,
+) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
+    """The timed call of every baseline, and its times, for requests of one size."""
+    size = len(batches[0])
+    progress(f"batch {size}: warming up")
+    for entrant in entrants.values():  # compilers and shape caches, before anything is timed
+        for batch in batches:
+            entrant.run([encodings[i] for i in batch])
+    lead = LEAD if size == 1 else 0
+    encode = tokenise or (lambda rows: [encodings[row] for row in rows])
+    calls = {name: requests(entrant.run, encode, batches, lead) for name, entrant in entrants.items()}
+    rounds = repeats * len(batches)
+
+    def watch(done: int) -> None:
+        if done and done % max(rounds // 10, 1) == 0:
+            progress(f"batch {size}: {done} of {rounds} rounds")
+
+    return calls, time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead, watch=watch)
 
 
-def entered(contest: BenchArtifacts, course: BenchConfig, texts: int) -> dict[str, Baseline]:
-    """The peers of a course, which can be asked for before anything is exported.
+def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) -> dict[str, Baseline]:
+    """The baselines of a benchmark by name, before anything is exported.
+
+    Without names, torch.compile is left out where there is no C++ compiler for it.
 
     Raises:
-        ConfigError: fewer texts than a batch holds, batch sizes below 1, unknown peers, or none to full depth.
+        ConfigError: fewer texts than a batch holds, batch sizes below 1, an unknown name, or no baseline to full
+            depth, with which the others are compared.
     """
-    sizes = course.batch_sizes
+    sizes, names = config.batch_sizes, config.peers
     if not sizes or min(sizes) < 1 or max(sizes) > texts:
         raise ConfigError(f"batch sizes must lie in 1..{texts}, the number of texts, got {list(sizes)}")
-    return chosen_baselines(find_baselines(contest), course.peers)
-
-
-def chosen_baselines(peers: dict[str, Baseline], names: Sequence[str]) -> dict[str, Baseline]:
-    """Those asked for; of all of them not torch.compile where there is no C++ compiler for it.
-
-    Raises:
-        ConfigError: an unknown name, or no peer to full depth among them, which the others are compared with.
-    """
+    baselines = find_baselines(artifacts)
     for name in names:
-        if name not in peers:
-            raise ConfigError(unknown_name("peer", name, peers))
+        if name not in baselines:
+            raise ConfigError(unknown_name("peer", name, baselines))
     if not names:
-        return {name: peer for name, peer in peers.items() if can_compile() or name != "compiled-full"}
-    if not any(peers[name].kind == "full" for name in names):
+        return {name: b for name, b in baselines.items() if can_compile() or name != "compiled-full"}
+    if not any(baselines[name].kind == "full" for name in names):
         raise ConfigError(
             f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"
         )
-    return {name: peer for name, peer in peers.items() if name in names}
+    return {name: baseline for name, baseline in baselines.items() if name in names}
 
 
 def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:
-    """The text repeated or cut to so many tokens, its first and last token kept where they are."""
-    found = {}
+    """The text repeated or cut to so many tokens; its first and last token keep their positions."""
+    stretched = {}
     for name, values in encoding.items():
         inner = list(values[1:-1]) or list(values[:1])
-        found[name] = [values[0], *np.resize(inner, max(length - 2, 0)).tolist(), values[-1]][:length]
-    return found
+        stretched[name] = [values[0], *np.resize(inner, max(length - 2, 0)).tolist(), values[-1]][:length]
+    return stretched
 
 
 def request_batches(encodings: Sequence[Encoding], size: int, seed: int) -> list[NDArray[np.intp]]:
-    """The texts of each request, as indices; full batches alone, some dozens of them."""
+    """The texts of each request, as indices: some dozens of full batches."""
     order = generator(seed, "bench", size).permutation(len(encodings))
-    found = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    return found[: min(max(TEXTS // size, FEWEST), MOST)]
+    batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    return batches[: min(max(TEXTS // size, FEWEST), MOST)]
 
 
 def requests(
     run: Answers, tokenise: Tokenise, batches: Sequence[NDArray[np.intp]], lead: int = 0
 ) -> Callable[[], object]:
-    """A call that answers the next batch, or each `lead` times more; all peers meet the same batches in one order."""
+    """A call that answers the next batch, or each batch `lead` times more; the order is the same for everyone."""
     following = cycle([batch for batch in batches for _ in range(lead + 1)])
     return lambda: run(tokenise(next(following)))
 
 
 def typical(timing: Timing, requests: int) -> float:
-    """Mean seconds of a request, the median of each one's times taken first: what disturbed one round counts little."""
+    """Mean over the requests of each one's median seconds, on which a disturbed round has little effect."""
     which = (WARMUP + np.arange(len(timing.seconds))) % requests
-    return float(np.mean([np.median(timing.seconds[which == one]) for one in np.unique(which)]))
+    return float(np.mean([np.median(timing.seconds[which == request]) for request in np.unique(which)]))
 
 
 def summary(timing: Timing, first: Timing, size: int, mean: float) -> dict[str, float]:
-    """One peer's times in milliseconds a request."""
+    """Times of one baseline, in milliseconds a request."""
     names = {"p50": 0.5, "low": 0.25, "high": 0.75, "p95": 0.95, "p99": 0.99}
     return {
         **{name: 1e3 * float(np.quantile(timing.seconds, q)) for name, q in names.items()},
@@ -225,85 +230,6 @@ def summary(timing: Timing, first: Timing, size: int, mean: float) -> dict[str, 
 
 
 def compared(mean: float, best: float, cost: float) -> dict[str, float]:
-    """Against the fastest full-depth peer, whose mean request takes `best` seconds."""
+    """Against the fastest full-depth baseline, whose mean request takes `best` seconds."""
     faster = best / mean
     return {"faster": faster, "cost": cost, "share": faster * cost}
-
-
-class Costs:
-    """FLOPs of every peer as a share of the full model's, on any of the texts."""
-
-    def __init__(self, contest: BenchArtifacts, encodings: Sequence[Encoding]) -> None:
-        engines = {precision: make_engine(contest, precision) for precision in ("fp32", "int8")}
-        self.spent = {precision: engine.run(encodings).cost for precision, engine in engines.items()}
-        segments = engines["fp32"].segments
-        self.exits, self.full = segments.costs(token_counts(encodings))
-        self.layers = segments.exit_layers
-
-    def of(self, name: str, kind: str, texts: NDArray[np.intp]) -> float:
-        """The share on these texts, which may repeat."""
-        if kind == "full":
-            return 1.0
-        if kind == "cut":
-            spent = self.exits[:, self.layers.index(int(name.removeprefix("cut-")))]
-        else:
-            spent = self.spent["int8" if "int8" in name else "fp32"]
-        return float(spent[texts].sum() / self.full[texts].sum())
-
-
-def joules(call: Callable[[], object], size: int) -> float | None:
-    """Energy of the whole processor for a text, over a few seconds of requests; None where it cannot be read."""
-    energy = EnergyMeter()
-    if not energy.known:
-        return None
-    before, started, count = energy.read(), time.perf_counter(), 0
-    while time.perf_counter() - started < ENERGY_SECONDS:
-        call()
-        count += size
-    spent = energy.joules(before, energy.read())
-    return None if spent is None else spent / count
-
-
-def scored(run: Answers, encodings: Sequence[Encoding], labels: ArrayLike, metric: str) -> float:
-    """The metric over all texts, answered 32 at a time."""
-    found: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
-    return score(metric, np.asarray(labels), np.concatenate(found))
-
-
-def peak_memory(contest: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
-    """Peak resident memory in MiB of a fresh process that builds one peer and answers one batch."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, contest, name, list(encodings)).result()
-
-
-def _peak(contest: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
-    find_baselines(contest)[name].build(contest)(encodings)
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux lets a child inherit its parent's ru_maxrss; VmHWM is its own
-        return (
-            float(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1]) / 1024
-        )
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB  # bytes on macOS
-
-
-FIRST_ANSWER = """
-import sys
-from offramp import Engine
-Engine(sys.argv[1], threads=int(sys.argv[2])).predict(["a gripping, funny film"])
-"""
-
-
-def cold_start(folder: Path, threads: int, repeats: int = 5) -> Timing:
-    """From the start of a fresh Python to the first answer of an exported folder; the first run is not counted."""
-    package = str(Path(__file__).resolve().parents[2])  # whichever copy of it is running
-    code = f"import sys; sys.path.insert(0, {package!r}){FIRST_ANSWER}"
-    command = [sys.executable, "-c", code, str(folder), str(threads)]
-    seconds = []
-    for _ in range(repeats + 1):
-        before = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - before)
-    return Timing(np.array(seconds[1:]))

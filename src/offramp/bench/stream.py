@@ -35,7 +35,7 @@ def stream_series(
     count: int,
     every: float = 5.0,
     seed: int = 0,
-    look: Callable[[list[dict[str, float]]], object] = lambda rows: None,
+    on_sample: Callable[[list[dict[str, float]]], object] = lambda rows: None,
 ) -> list[dict[str, float]]:
     """Stream texts through an engine and look at it now and then.
 
@@ -73,7 +73,7 @@ def stream_series(
                     "resident_mib": resident_mib(),
                 }
             )
-            look(rows)
+            on_sample(rows)
             last, seen = now, done
     return rows
 

@@ -73,7 +73,7 @@ def bench_training(
     steps: int = 50,
     rounds: int = 3,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda told: None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> list[StepCost]:
     """Time training steps of some strategies and of plain fine-tuning, in turns, on the same batches.
 
@@ -131,7 +131,7 @@ def _in_turns(ways: dict[str, Round], rounds: int, progress: Callable[[str], Non
 def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) -> StepCost:
     mine = times[name]
     seconds = statistics.median(mine)
-    ratios = [one / plain for one, plain in zip(mine, times[PLAIN], strict=True)]
+    ratios = [own / plain for own, plain in zip(mine, times[PLAIN], strict=True)]
     return StepCost(
         name,
         seconds,
@@ -179,8 +179,8 @@ def _strategy(
         return _timed(trainer_of(stage, rows, strategy, options, seed, folder, model))
 
     if strategy.trains_alone:
-        return lambda: sum(seconds(part) for part in stages)
-    return lambda: max(seconds(part) for part in stages)
+        return lambda: sum(seconds(stage) for stage in stages)
+    return lambda: max(seconds(stage) for stage in stages)
 
 
 class _PlainTrainer(Trainer):
@@ -230,7 +230,8 @@ def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: Tr
     inputs, labels = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
     with _autocast(model, options):
         return max(
-            peak_activation_bytes(part.model, strategy, inputs, labels) for part in stages_of(model, strategy)
+            peak_activation_bytes(stage.model, strategy, inputs, labels)
+            for stage in stages_of(model, strategy)
         )
 
 

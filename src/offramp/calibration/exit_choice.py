@@ -1,4 +1,4 @@
-"""Which exits to keep: one whose visit costs more than its departures save is dropped."""
+"""Which exits to keep: an exit is dropped where its visits cost more than its early exits save."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
-from offramp.calibration.thresholds import tune
+from offramp.calibration.thresholds import tune_threshold
 from offramp.criteria import Criterion
 from offramp.engine.policy import Policy
 
@@ -17,13 +17,15 @@ class ExitChoice:
 
     Attributes:
         layers: their layers; the last exit is always among them.
-        policy: for a model with these exits alone; the `cost` in its target counts visits.
-        steps: what was found on the way: `dropped`, the layer of the exit dropped (0 for none yet), and the mean
-            `cost` as a share of the full model's, visits counted, after it.
+        policy: for a model with these exits only; the `cost` in its target includes visits.
+        visit: the cost of one visit, as a share of the full model's time.
+        steps: one per exit dropped, after a first one for none: `dropped`, the layer of the exit (0 for none), and
+            `cost`, the mean cost after it, as a share of the full model's with visits included.
     """
 
     layers: tuple[int, ...]
     policy: Policy
+    visit: float
     steps: tuple[dict[str, float], ...]
 
 
@@ -37,18 +39,18 @@ def choose_exits(
 ) -> ExitChoice:
     """Drop exits one by one, as long as the cheapest policy for the target gets cheaper.
 
-    FLOPs see next to nothing of an exit; time does: head, decision, and the way to Python and back. A visit is
-    therefore charged what was measured.
+    An exit has few FLOPs, but takes time: head, decision, and the way to Python and back. A visit is therefore
+    charged its measured time.
 
     Args:
         trace: labelled run over the calibration split, with all exits.
         criterion: the exit rule, tuned anew for every choice of exits.
-        visit: what a text pays at every exit it comes to, as a share of the full model's time.
+        visit: cost of every exit that a text reaches, as a share of the full model's time; see `exit_overhead`.
         max_accuracy_drop: target of the tuning.
         metric: key of `METRICS`.
 
     Returns:
-        The choice; with a `visit` of 0 it differs from all exits only where one is in the way of better ones.
+        The choice. With a `visit` of 0 an exit is dropped only where it takes texts from better exits.
 
     Raises:
         CalibrationError: for a negative `visit`, and as `tune`.
@@ -57,7 +59,7 @@ def choose_exits(
         raise CalibrationError(f"expected visit as a share of the full model's time, 0 to 1, got {visit}")
 
     def tuned(exits: tuple[int, ...]) -> Policy:
-        return tune(
+        return tune_threshold(
             with_visits(keep(trace, exits), visit),
             criterion,
             max_accuracy_drop=max_accuracy_drop,
@@ -74,7 +76,7 @@ def choose_exits(
             break
         exits, best = tuple(e for e in exits if e != drop), tries[drop]
         steps.append({"dropped": float(trace.exit_layers[drop]), "cost": float(best.target["cost"])})
-    return ExitChoice(best.exit_layers, best, tuple(steps))
+    return ExitChoice(best.exit_layers, best, visit, tuple(steps))
 
 
 def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:

@@ -18,7 +18,7 @@ from offramp._core.errors import CalibrationError, unknown_name
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.calibration.p_values import betting_p_value, binomial_p_value
-from offramp.calibration.thresholds import prepare
+from offramp.calibration.thresholds import measure, prepare
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 
@@ -81,12 +81,12 @@ def tune_with_guarantee(
     for threshold in grid[-2::-1]:
         rule = with_threshold(policy.criterion, threshold)
         losses = loss(test, first_exit(rule, table))
-        found = p_value(losses, alpha)
-        if found > delta:
+        value = p_value(losses, alpha)
+        if value > delta:
             break
-        chosen, reached, p = rule, float(losses.mean()), found
+        chosen, reached, p = rule, float(losses.mean()), value
     asked = {"guarantee": "learn_then_test", "risk": risk, "alpha": alpha, "delta": delta}
-    target = {**asked, "risk_reached": reached, "p_value": p, **summary(test, chosen, table)}
+    target = {**asked, "risk_reached": reached, "p_value": p, **measure(test, first_exit(chosen, table))}
     return replace(policy, criterion=chosen, target=target)
 
 
@@ -129,7 +129,7 @@ def tune_conformal(
     chosen = with_threshold(rule, threshold)
     reached = float(disagreement(test, first_exit(chosen, table)).mean())
     asked = {"guarantee": "conformal", "risk": "disagreement", "alpha": alpha}
-    target = {**asked, "risk_reached": reached, **summary(test, chosen, table)}
+    target = {**asked, "risk_reached": reached, **measure(test, first_exit(chosen, table))}
     return replace(policy, criterion=chosen, target=target)
 
 
@@ -220,23 +220,3 @@ LOSSES: dict[str, tuple[Callable[[Trace, NDArray[np.intp]], NDArray[np.float64]]
     "accuracy_drop": (accuracy_drop, betting_p_value),
     "disagreement": (disagreement, binomial_p_value),
 }
-
-
-def summary(test: Trace, rule: Criterion, table: NDArray[np.float64]) -> dict[str, Any]:
-    """What a rule does on the examples that tested it."""
-    exit = first_exit(rule, table)
-    rows = np.arange(len(test))
-    reached: dict[str, Any] = {}
-    if test.labels is not None:
-        right = test.predictions() == test.labels[:, None]
-        reached = {
-            "metric": "accuracy",
-            "full": float(right[:, -1].mean()),
-            "reached": float(right[rows, exit].mean()),
-        }
-    return {
-        **reached,
-        "cost": float(test.flops[rows, exit].sum() / test.full_flops.sum()),
-        "depth": float(np.asarray(test.exit_layers)[exit].mean()),
-        "examples": len(test),
-    }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
-from offramp.calibration.thresholds import MAX_POINTS, SLACK, check_request, prepare
+from offramp.calibration.thresholds import MAX_POINTS, SLACK, check_request, measure, prepare
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
@@ -77,11 +77,6 @@ def tune_latency(
         "p95_ms": float(p95[best]),
         "mean_ms": float(mean[best]),
         "full_p95_ms": float(np.quantile(times.leaving(lengths)[:, -1], PERCENTILE)),
-        "metric": metric,
-        "full": score(metric, labels, predictions[:, -1]),
-        "reached": score(metric, labels, predictions[rows, exits[best]]),
-        "cost": float(trace.flops[rows, exits[best]].sum() / trace.full_flops.sum()),
-        "depth": float(np.asarray(trace.exit_layers)[exits[best]].mean()),
-        "examples": len(trace),
+        **measure(trace, exits[best], metric),
     }
     return replace(policy, criterion=with_threshold(rule, grid[best]), target=target)

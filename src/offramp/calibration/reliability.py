@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import CalibrationError
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.calibration.temperatures import class_labels
 
@@ -52,14 +53,14 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         )
     sure, right = table.max(axis=1), table.argmax(axis=1) == truth
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
+    bin_index = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
     share = np.where(count, count, np.nan)
     return Reliability(
         edges,
         count,
-        np.bincount(place, sure, bins) / share,
-        np.bincount(place, right.astype(np.float64), bins) / share,
+        np.bincount(bin_index, sure, bins) / share,
+        np.bincount(bin_index, right.astype(np.float64), bins) / share,
     )
 
 
@@ -100,8 +101,6 @@ def exit_ece(
     Raises:
         CalibrationError: for regression, without labels, or with the wrong number of temperatures.
     """
-    from scipy.special import softmax
-
     if trace.kind == "regression":
         raise CalibrationError("calibration error needs class probabilities, but the task is regression")
     divisors = (1.0,) * trace.exits if temperatures is None else temperatures
@@ -109,4 +108,4 @@ def exit_ece(
         raise CalibrationError(f"expected {trace.exits} temperatures, one per exit, got {len(divisors)}")
     labels = class_labels(trace.labels, trace.logits.shape[2])
     scaled = trace.logits.astype(np.float64) / np.asarray(divisors)[None, :, None]
-    return tuple(ece(softmax(scaled[:, exit], axis=1), labels, bins) for exit in range(trace.exits))
+    return tuple(ece(softmax(scaled[:, exit]), labels, bins) for exit in range(trace.exits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,11 @@ from offramp.criteria import (
     Criterion,
     best_so_far,
     first_exit,
-    fit_gate_ranges,
     make_criterion,
     scores,
     threshold_grid,
     with_threshold,
 )
-from offramp.criteria.learned import Learned
-from offramp.criteria.probability import Energy
 from offramp.engine.policy import Policy
 from offramp.metrics import find_metric, score
 
@@ -47,7 +45,7 @@ class CalibrationSweep:
     full: float
 
 
-def tune(
+def tune_threshold(
     trace: Trace,
     criterion: str | Criterion,
     *,
@@ -91,16 +89,25 @@ def tune(
     best = cheapest(swept, max_accuracy_drop) if max_cost is None else most_accurate(swept, max_cost)
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
-    reached = {
-        "metric": metric,
-        "full": swept.full,
-        "reached": float(swept.values[best]),
-        "cost": float(swept.costs[best]),
-        "depth": float(np.asarray(trace.exit_layers)[first_exit(chosen, table)].mean()),
+    target = {name: value for name, value in asked.items() if value is not None}
+    return replace(
+        policy, criterion=chosen, target=target | measure(trace, first_exit(chosen, table), metric)
+    )
+
+
+def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
+    """The result of leaving at some exits `(examples,)`: the metric if there are labels, cost, depth and examples."""
+    rows = np.arange(len(trace))
+    scored: dict[str, Any] = {}
+    if trace.labels is not None:
+        answers = trace.predictions()
+        full, reached = (score(metric, trace.labels, answers[rows, k]) for k in (trace.exits - 1, exit))
+        scored = {"metric": metric, "full": full, "reached": reached}
+    return scored | {
+        "cost": float(trace.flops[rows, exit].sum() / trace.full_flops.sum()),
+        "depth": float(np.asarray(trace.exit_layers)[exit].mean()),
         "examples": len(trace),
     }
-    target = {name: value for name, value in asked.items() if value is not None} | reached
-    return replace(policy, criterion=chosen, target=target)
 
 
 def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:
@@ -143,12 +150,9 @@ def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
 def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     """A policy with all that is fitted but the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
-    if isinstance(criterion, Learned):
-        low, high = fit_gate_ranges(trace)
-        criterion = replace(criterion, low=low, high=high)
-    if isinstance(criterion, Energy):
-        criterion = replace(criterion, temperatures=fitted or ())
-    return Policy(criterion, trace.exit_layers, fitted, trace.fingerprint)
+    return Policy(
+        criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
+    )
 
 
 def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> CalibrationSweep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show, write_tables
+from offramp.attacks.options import DEFAULT_JUDGE
+from offramp.attacks.recipes import RECIPES
+from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show
 from offramp.cli.policies import RuleOptions
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
@@ -35,16 +36,29 @@ REPORTED = (
 )
 
 
+def recipe_help() -> str:
+    """The recipes by what they want."""
+    baselines = [name for name, recipe in RECIPES.items() if recipe.is_baseline]
+    goals = {
+        goal: [name for name, recipe in RECIPES.items() if recipe.goal == goal and not recipe.is_baseline]
+        for goal in ("slowdown", "misclassification")
+    }
+    return (
+        f"slowdown: {', '.join(goals['slowdown'])}; accuracy attacks: {', '.join(goals['misclassification'])}; "
+        f"random edits, which an attack must beat: {', '.join(baselines)}."
+    )
+
+
 def attack(
     model: Path,
     data: str,
     *,
-    recipe: str = "same-word",
+    recipe: Annotated[str, Parameter(help=recipe_help())] = "same-word",
     rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
     chosen: Annotated[ExampleOptions, Parameter(name="*")] = ExampleOptions(),
     batch_size: int = 64,
     group: int = 16,
-    similarity: str = "use",
+    similarity: str = DEFAULT_JUDGE,
     search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     restart: bool = False,
     engine: Literal["local", "ray"] = "local",
@@ -56,24 +70,19 @@ def attack(
 ) -> None:
     """Attack a model's savings: edit a few words of each text so that it leaves as late as possible.
 
-    For example `offramp attack runs/sweet movies --recipe same-word --examples 100`. A run that was stopped goes on
-    when the same command is given again.
+    For example `offramp attack runs/sweet movies --recipe same-word --examples 100`. The same
+    command resumes a run that was stopped.
 
     Args:
         model: folder that `offramp train` wrote.
         data: what is attacked.
-        recipe: same-word, same-char or same-mixed (SAME, white box); same-plus (ours, fewer queries);
-            waffle-textfooler, waffle-a2t or waffle-universal; deepsloth; slowbert or slowbert-time (black box);
-            textfooler-, a2t-, textbugger- or bertattack-, followed by last or exit (accuracy attacks, as
-            baselines; bertattack asks --masked-lm for words);
-            random-word, random-char or random, the floor under the same budget.
         rule: when the model leaves.
         chosen: which examples are attacked.
-        batch_size: texts the model runs at once.
+        batch_size: texts that the model runs at once.
         group: examples attacked side by side, and saved together.
-        similarity: judge of how close a text stays to its original: use, none, or an encoder by name.
+        similarity: judge of the similarity to the original: universal_sentence_encoder, none, or an encoder by name.
         search: how the recipe searches.
-        restart: throw away what a run with other options left in the folder.
+        restart: delete the results of a run with other options in the folder.
         engine: local, in this process; or ray, on the cluster that RAY_ADDRESS names or on this machine, a group
             of examples at a time.
         workers: for ray, processes at once; by default as many as fit.
@@ -87,21 +96,20 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
-    from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
     started = datetime.now(UTC)
-    place = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
-    target = choose_attack_target(model, data, reading, rule, chosen, place)
+    device = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
+    target = choose_attack_target(model, data, reading, rule, chosen, device)
     folder = output or model / f"attack-{recipe}"
     if restart:
         AttackFolder(folder).discard()
     result = run(
         target.model,
-        target.policy,
         target.rows,
-        recipe,
+        recipe=recipe,
+        policy=target.policy,
         seed=chosen.seed,
-        output=folder,
+        output_dir=folder,
         resume=folder.exists(),
         batch_size=batch_size,
         group=group,
@@ -109,41 +117,34 @@ def attack(
         workers=(workers or "all") if engine == "ray" else None,
         **vars(search),
     )
-    probe = target.rows.select(range(min(PROBED, len(target.rows))))
-    probed = victim_doubts(target.model, target.policy, probe)
     config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
-    metrics = record_attack(result, target, folder, config, probed, started)
+    metrics = record(result, target, folder, config, started)
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
 
 
-def record_attack(
-    result: AttackResult,
-    target: AttackTarget,
-    folder: Path,
-    config: dict[str, Any],
-    probed: Sequence[str],
-    started: datetime,
+def record(
+    result: AttackResult, target: AttackTarget, folder: Path, config: dict[str, Any], started: datetime
 ) -> dict[str, Any]:
-    """Robustness numbers of an attack and all doubts about it, written beside its rows."""
-    from offramp._core.records import write_record
-    from offramp.evaluation import attack_doubts, robustness
+    """Probe the victim, compare the attack with those beside it, and record it; the record's metrics."""
+    from offramp.evaluation.attack_record import record_attack
     from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside
+    from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
-    metric, seed = target.data.metrics[0], result.metadata["seed"]
-    found = robustness(result.table, target.model.exit_layers, metric=metric, seed=seed)
-    metrics = {
-        **found.metrics,
-        "metric": metric,
-        "exit_layers": target.model.exit_layers,
-        "doubts": [*attack_doubts(result.table, result.metadata), *probed, *random_baseline_beside(folder)],
-    }
-    tables = write_tables(folder, {"robustness": found.table}) | {"attack": "attack.parquet"}
-    write_record(
-        folder, command="attack", config=config, metrics=metrics, seed=seed, tables=tables, started=started
+    probe = target.rows.select(range(min(PROBED, len(target.rows))))
+    probed = victim_doubts(target.model, target.policy, probe)
+    return record_attack(
+        result,
+        folder,
+        command="attack",
+        config=config,
+        exit_layers=target.model.exit_layers,
+        metric=target.data.metrics[0],
+        doubts=[*probed, *random_baseline_beside(folder)],
+        keep_table=True,
+        started=started,
     )
-    return metrics
 
 
 def show_attack(result: AttackResult, metrics: dict[str, Any], metric: str, title: str) -> None:

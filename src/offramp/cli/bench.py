@@ -1,4 +1,4 @@
-"""`offramp bench`: is early exit faster than what one would run without it?"""
+"""`offramp bench`: is early exit faster than the alternatives?"""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class BenchOptions:
         split: the split they come from.
         repeats: how often every request is timed.
         seed: chooses the texts and their order.
-        peers: names of those that take part; by default all that there are libraries for.
-        memory: measure peak memory, in a process for each peer.
+        peers: names of the baselines that take part; by default all that there are libraries for.
+        memory: measure peak memory, in a process for each baseline.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -53,8 +53,8 @@ class BenchOptions:
     peers: tuple[str, ...] = ()
     memory: bool = True
 
-    def course(self, metric: str) -> BenchConfig:
-        """The same as the race takes it."""
+    def config(self, metric: str) -> BenchConfig:
+        """These options as the benchmark takes them."""
         from offramp.bench.speed import BenchConfig
 
         return BenchConfig(
@@ -67,7 +67,7 @@ def bench(
     data: str,
     *,
     rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
-    race: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
+    options: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
     output: Path | None = None,
     reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     threads: int | None = None,
@@ -75,18 +75,18 @@ def bench(
 ) -> None:
     """Time a model with early exits against full depth in every runtime, smaller models, and earlier designs.
 
-    For example `offramp bench runs/sweet movies`. All take part in every round, on the same texts, and every row tells
-    the score beside the time. `offramp report` draws the two against each other.
+    For example `offramp bench runs/sweet movies`. All baselines take part in every round, on the same texts, and every
+    row gives the score beside the time. `offramp report` draws the two against each other.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: what the model was trained on; its calibration split gives the scales of int8.
+        data: the data that the model was trained on; its calibration split gives the scales of int8.
         rule: when the model leaves.
-        race: what is timed.
+        options: what is timed.
         output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
-            model, policy and texts that lie there are used again.
+            model, policy and texts in it are used again.
         reading: how to read the data.
-        threads: CPU threads of every peer; by default as many as the process may use.
+        threads: CPU threads of every baseline; by default as many as the process may use.
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
@@ -94,57 +94,59 @@ def bench(
     from offramp.bench.artifacts import prepare
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.cpu_load import OtherCpuLoad
-    from offramp.bench.speed import cold_start, entered
-    from offramp.bench.speed import run_benchmark as run
+    from offramp.bench.measures import cold_start
+    from offramp.bench.speed import check_baselines, run_benchmark
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
     from offramp.engine.tokenization import FileEncoder
-    from offramp.export.run import Texts
+    from offramp.exporting.run import Texts
     from offramp.model.encoding import TextEncoder
 
-    refuse_calibration(race.split)
+    refuse_calibration(options.split)
     started = datetime.now(UTC)
-    found = reading.load(data)
-    loaded = load_for(model, found, "calibration", race.split)
-    chosen = rule.of(model, loaded, found)
-    rows = pick_split(found, race.split, race.examples, race.seed)
+    texts = reading.load(data)
+    loaded = load_for(model, texts, "calibration", options.split)
+    policy = rule.of(model, loaded, texts)
+    rows = pick_split(texts, options.split, options.examples, options.seed)
     folder, count = output or model / "bench", threads or usable_cores()
+    artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
+    config = options.config(texts.metrics[0])
+    check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
+    note(f"exports for every baseline: {folder}")
     few = rows.select(range(min(COMPARED, len(rows))))
-    contest, course = BenchArtifacts(model, folder, count, chosen.exit_layers), race.course(found.metrics[0])
-    entered(contest, course, len(rows))  # before the exports, which take minutes
-    note(f"exports for every peer: {folder}")
-    prepare(model, folder, chosen, Texts(pick_split(found, "calibration", SCALED), few))
-    labels = rows["label"] if "label" in rows.column_names else None
+    prepare(model, folder, policy, Texts(pick_split(texts, "calibration", SCALED), few))
     encodings = TextEncoder.of(loaded).dataset(rows)[0]
-    encoder, columns = FileEncoder(folder / "int8", Manifest.load(folder / "int8")), text_columns(rows)
+    encoder = FileEncoder(folder / "int8", Manifest.load(folder / "int8"))
+    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
     load = OtherCpuLoad()
-    table = run(
-        contest,
+    table = run_benchmark(
+        artifacts,
         encodings,
-        labels,
-        course,
+        rows["label"] if "label" in rows.column_names else None,
+        config,
         lambda chosen: encoder(*([column[row] for row in chosen] for column in columns)),
         note,
     )
-    cold, busy = cold_start(folder / "int8", count).p50, load.cores()
-    lengths = token_counts(encodings)
-    config = {"data": data, "threads": count, "metric": found.metrics[0], **vars(race)}
-    left = {"criterion": chosen.criterion.name, "threshold": chosen.criterion.threshold}
-    settings = {**config, **left, "exit_layers": chosen.exit_layers}
-    told = {"cold_start_seconds": cold, "other_cores_busy": busy, "mean_tokens": float(lengths.mean())}
-    path = record_bench(folder, "bench", {"bench": table}, settings, started, seed=race.seed, metrics=told)
+    metrics = {
+        "cold_start_seconds": cold_start(folder / "int8", count).p50,
+        "other_cores_busy": load.cores(),
+        "mean_tokens": float(token_counts(encodings).mean()),
+    }
+    settings = {"data": data, "threads": count, "metric": texts.metrics[0], **vars(options)} | {
+        "criterion": policy.criterion.name,
+        "threshold": policy.criterion.threshold,
+        "exit_layers": policy.exit_layers,
+    }
+    tables = {"bench": table}
+    path = record_bench(folder, "bench", tables, settings, started, seed=options.seed, metrics=metrics)
     show_benchmark(table)
+    cold = metrics["cold_start_seconds"]
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
     emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
 
-def text_columns(rows: Any) -> list[list[str]]:
-    """The texts of a data set, and the second ones where it has pairs."""
-    return [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
-
-
 def show_benchmark(table: list[dict[str, Any]]) -> None:
-    """The rows of a race for people, a table for each batch size."""
+    """The rows of a benchmark for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
     narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
     columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))

@@ -1,4 +1,4 @@
-"""`offramp bench attack`: what an attack costs, ours against the released work pattern."""
+"""`offramp bench attack`: the cost of an attack, ours against the released work pattern."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bench_attack(
     recipes: tuple[str, ...] = ("same-plus", "same-word"),
     rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
     chosen: Annotated[FewExamples, Parameter(name="*")] = FewExamples(),
-    parts: int = 2,
+    turns: int = 2,
     batch_size: int = 64,
     search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
     output: Path | None = None,
@@ -40,7 +40,7 @@ def bench_attack(
         recipes: those of `offramp attack`.
         rule: when the model leaves.
         chosen: which examples are attacked.
-        parts: how often the attacks take turns.
+        turns: how often the attacks take turns.
         batch_size: texts that ours run at once.
         search: how the recipes search.
         output: folder of the record; by default `bench-attack` inside the model's folder.
@@ -60,7 +60,7 @@ def bench_attack(
         target.policy,
         target.rows,
         recipes,
-        parts=parts,
+        turns=turns,
         batch_size=batch_size,
         seed=chosen.seed,
         progress=True,
@@ -68,7 +68,7 @@ def bench_attack(
     )
     slow = next(way for way in measured if way.name == REFERENCE)
     table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
-    run_with = {"parts": parts, "batch_size": batch_size, "threads": threads or usable_cores()}
+    run_with = {"parts": turns, "batch_size": batch_size, "threads": threads or usable_cores()}
     config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
     folder = output or model / "bench-attack"
     path = record_bench(folder, "bench attack", {"bench_attack": table}, config, started, seed=chosen.seed)

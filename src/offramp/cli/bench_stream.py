@@ -55,9 +55,9 @@ def bench_stream(
     started = datetime.now(UTC)
     count = threads or usable_cores()
     rows = reading.load(data)[split]
-    found = list(rows["text"])
+    sources = list(rows["text"])
     if "text_pair" in rows.column_names:
-        found = list(zip(found, rows["text_pair"], strict=True))
+        sources = list(zip(sources, rows["text_pair"], strict=True))
     config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
     keep = partial(
         write_record,
@@ -72,18 +72,18 @@ def bench_stream(
     metrics: dict[str, float] = {}
     for mode in modes:
 
-        def look(series: list[dict[str, float]], mode: str = mode) -> Path:
-            told = {f"{mode}_{name}": value for name, value in flatness(series).items()}
+        def save(series: list[dict[str, float]], mode: str = mode) -> Path:
+            drift = {f"{mode}_{name}": value for name, value in flatness(series).items()}
             return keep(
-                metrics=metrics | told, tables={"stream": table + [{"mode": mode, **row} for row in series]}
+                metrics=metrics | drift, tables={"stream": table + [{"mode": mode, **row} for row in series]}
             )
 
         engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-        series = stream_series(engine, found, count=texts, every=every, seed=seed, look=look)
+        series = stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=save)
         table.extend({"mode": mode, **row} for row in series)
-        told = flatness(series)
-        metrics.update({f"{mode}_{name}": value for name, value in told.items()})
-        lines.append({"mode": mode, "texts": texts, "seconds": series[-1]["seconds"], **told})
+        drift = flatness(series)
+        metrics.update({f"{mode}_{name}": value for name, value in drift.items()})
+        lines.append({"mode": mode, "texts": texts, "seconds": series[-1]["seconds"], **drift})
     path = keep(metrics=metrics, tables={"stream": table})
     note(f"record: {path}")
     show("streamed", lines)

@@ -55,17 +55,17 @@ def bench_train(
     from offramp.training.run import untrained_model
 
     started = datetime.now(UTC)
-    found = reading.load(data)
+    texts = reading.load(data)
     models = {
-        name: untrained_model(name, backbone, exits, found, max_length=max_length, seed=seed)
+        name: untrained_model(name, backbone, exits, texts, max_length=max_length, seed=seed)
         for name in strategies
     }
     costs = bench_training(
-        models, found["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
+        models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
     )
     table = [asdict(cost) for cost in costs]
     config = {
-        "data": found.name,
+        "data": texts.name,
         "backbone": backbone,
         "exit_layers": next(iter(models.values())).exit_layers,
         "steps": steps,

@@ -1,4 +1,4 @@
-"""`offramp conflict`: where in a model the exits' gradients pull in opposite directions."""
+"""`offramp conflict`: where in a model the gradients of the exits conflict."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def conflict(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Measure gradient conflict: the cosine of every two exits' gradients, layer by layer.
+    """Measure gradient conflict: the cosine between the gradients of every two exits, layer by layer.
 
-    For example `offramp conflict runs/joint --data movies --batches 8 --batch-size 16`. To watch it during training,
-    give `offramp train` the steps: `--conflict-steps 0 60 120`.
+    For example `offramp conflict runs/joint --data movies --batches 8 --batch-size 16`. To measure it during
+    training, give `offramp train` the steps: `--conflict-steps 0 60 120`.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: labelled texts whose losses are taken.
-        split: the split that they come from.
+        data: labelled texts for the losses.
+        split: the split to use.
         batches: batches to average over, chosen by `seed`.
-        batch_size: examples a batch.
-        graph: own, cut behind every exit where the model was trained with sweet, whose exits then cannot conflict;
-            or joint, as if all exits updated all layers below them.
+        batch_size: examples per batch.
+        graph: own, as in the model's training (with sweet, exits share no layers and cannot conflict); or joint, as if
+            all exits updated all layers below them.
         seed: chooses the examples.
         output: folder of the results; by default `conflict` inside the model's folder.
         reading: how to read the data.
@@ -55,10 +55,10 @@ def conflict(
     from offramp.training.gradient_conflict.measure import measure_products
 
     started = datetime.now(UTC)
-    found = reading.load(data)
-    net = load_for(model, found, device="auto")
+    content = reading.load(data)
+    net = load_for(model, content, device="auto")
     cut = None if graph == "own" else False
-    rows = found[split]
+    rows = content[split]
     products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
     folder = output or model / "conflict"
     config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
@@ -75,17 +75,17 @@ def record_conflict(
     seed: int,
     started: datetime,
 ) -> dict[str, Any]:
-    """Numbers, tables and heat map of what was measured, by training step, recorded in `folder`."""
+    """Record the conflict at each training step in `folder`: numbers, tables and heat map."""
     from offramp._core.records import write_record
     from offramp.evaluation.conflict import conflict as compute
     from offramp.evaluation.conflict import conflict_metrics, conflict_table, following_table
     from offramp.reports.conflict import conflict_figure
     from offramp.reports.style import save_figure
 
-    found = {step: compute(one, exit_layers) for step, one in products.items()}
-    last = found[max(found)]
-    metrics = {"exit_layers": exit_layers, "steps": sorted(found), **conflict_metrics(last)}
-    tables = {"conflict": conflict_table(found), "next_exit": following_table(found)}
+    conflicts = {step: compute(values, exit_layers) for step, values in products.items()}
+    last = conflicts[max(conflicts)]
+    metrics = {"exit_layers": exit_layers, "steps": sorted(conflicts), **conflict_metrics(last)}
+    tables = {"conflict": conflict_table(conflicts), "next_exit": following_table(conflicts)}
     write_record(
         folder,
         command="conflict",
@@ -97,7 +97,7 @@ def record_conflict(
     )
     if len(exit_layers) > 1:
         title = f"Gradient conflict, {config['strategy']}"
-        save_figure(conflict_figure(found, title), folder / "conflict")
+        save_figure(conflict_figure(conflicts, title), folder / "conflict")
     show_conflict(last)
     note(f"conflict: {folder}")
     return metrics
@@ -105,7 +105,7 @@ def record_conflict(
 
 @dataclass(frozen=True)
 class ConflictWatch:
-    """What `offramp train --conflict-steps` adds to a run; nothing where no steps are asked for."""
+    """The callbacks of `offramp train --conflict-steps`, and the recording after training."""
 
     callbacks: tuple[Any, ...]
     record: Callable[[], object]
@@ -114,7 +114,7 @@ class ConflictWatch:
 def conflict_watch(
     model: SegmentedModel, data: Any, steps: list[int] | None, run: Path, seed: int
 ) -> ConflictWatch:
-    """Measure conflict on the training split at some steps of a run, and record it when the run is over."""
+    """Measure conflict on the training split at some steps of a run, and record it at the end."""
     if not steps:
         return ConflictWatch((), lambda: None)
     from offramp.training.gradient_conflict.callback import ConflictCallback
@@ -136,14 +136,14 @@ def conflict_watch(
     return ConflictWatch((callback,), record)
 
 
-def show_conflict(found: Conflict) -> None:
-    """The next exit against all later ones, and every pair, layer by layer."""
-    at, rows = found.exit_layers, []
+def show_conflict(measured: Conflict) -> None:
+    """Show the next exit against all later ones, and every pair, layer by layer."""
+    at, rows = measured.exit_layers, []
     for layer in range(at[-1]):
         pairs = {
-            f"{at[i]} | {at[j]}": float(found.pairs.cosine[layer, i, j])
+            f"{at[i]} | {at[j]}": float(measured.pairs.cosine[layer, i, j])
             for i in range(len(at))
             for j in range(i + 1, len(at))
         }
-        rows.append({"layer": layer + 1, **pairs, "next | later": float(found.following.cosine[layer])})
+        rows.append({"layer": layer + 1, **pairs, "next | later": float(measured.following.cosine[layer])})
     show("mean cosine between the gradients of two exits, by layer", rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -25,11 +25,10 @@ from offramp.cli.common import (
 from offramp.cli.policies import policy_for
 
 if TYPE_CHECKING:
-    from offramp._core.trace import Trace
-    from offramp.engine.policy import Policy
-    from offramp.model.base import SegmentedModel
+    import pyarrow as pa
 
-TIMED_THRESHOLDS = 5
+    from offramp.data.text_data import TextData
+    from offramp.evaluation import ModelEvaluation
 
 
 def evaluate(
@@ -54,33 +53,34 @@ def evaluate(
 
     Args:
         models: folders that `offramp train` wrote; the first is the baseline.
-        data: what they are measured on; its calibration split is used for temperatures and thresholds alone.
+        data: the data to measure on. Its calibration split serves for temperatures and thresholds alone.
         criterion: the exit rule. A model without a policy for it is tuned first.
         split: the split to report on; never the calibration split.
         max_accuracy_drop: target of the tuning, where a model has no policy yet.
         timed: examples on which time is measured, at five thresholds; 0 measures none.
         batch_size: for the timing.
         seed: of the bootstrap.
-        output: folder for the comparison of several models; by default `comparison` beside the first one. What
-            speaks of one model goes to `evaluation` inside its folder.
+        output: folder for the comparison of several models; by default `comparison` beside the first one. The results
+            of a single model go to `evaluation` inside its folder.
         reading: how to read the data.
         threads: CPU threads.
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
     refuse_calibration(split)
-    found = reading.load(data)
-    settings = Measurement(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
+    content = reading.load(data)
+    settings = Settings(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
     folders = dict(zip(model_names(models), models, strict=True))
-    measured = {name: measure(name, folder, found, settings) for name, folder in folders.items()}
-    if len(measured) > 1:
-        compare_models(measured, found, settings, output or models[0].parent / "comparison")
-    emit(json, {"metric": found.metrics[0], "models": {name: m.numbers for name, m in measured.items()}})
+    evaluated = {name: measure(name, folder, content, settings) for name, folder in folders.items()}
+    if len(evaluated) > 1:
+        compare(evaluated, content.metrics[0], settings, output or models[0].parent / "comparison")
+    numbers = {name: _estimates(model, criterion) for name, model in evaluated.items()}
+    emit(json, {"metric": content.metrics[0], "models": numbers})
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """How models are measured; see `evaluate`."""
+class Settings:
+    """How models are evaluated, as records keep it; see `evaluate`."""
 
     criterion: str
     split: str
@@ -91,103 +91,99 @@ class Measurement:
     data: str
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One model's trace (logits scaled by temperature), policy and numbers."""
-
-    trace: Trace
-    policy: Policy
-    numbers: dict[str, Any]
-
-
 def model_names(models: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its last part, or as much of the path as tells them apart."""
-    for parts in range(1, 5):
-        names = ["/".join(path.resolve().parts[-parts:]) for path in models]
+    """A short name for each folder: its last part, or as many parts of the path as make the names differ."""
+    for count in range(1, 5):
+        names = ["/".join(path.resolve().parts[-count:]) for path in models]
         if len(set(names)) == len(names):
             return names
     raise ConfigError(f"expected different models, got {[str(m) for m in models]}")
 
 
-def measure(name: str, folder: Path, data: Any, settings: Measurement) -> Measured:
-    """Trace and time one model; the record and its tables go to `evaluation` inside its folder."""
-    from offramp._core.records import write_record
-    from offramp.evaluation import policy_scores, trace_doubts
-    from offramp.inference.tracing import trace
+def measure(name: str, folder: Path, data: TextData, settings: Settings) -> ModelEvaluation:
+    """Evaluate one model. The record and its tables go to `evaluation` inside its folder."""
+    from offramp.evaluation import evaluate as run
 
     started = datetime.now(UTC)
-    metric = data.metrics[0]
+    criterion = settings.criterion
     model = load_for(folder, data, "calibration", settings.split)
-    policy = policy_for(folder, model, data, settings.criterion, settings.max_accuracy_drop)
-    run = trace(model, data[settings.split], progress=True)
-    doubts = trace_doubts(run, policy)
-    at_policy = policy_scores(run, policy, metric=metric, seed=settings.seed)
-    times = None
-    if settings.timed:
-        times = measure_time(model, policy, data[settings.split], settings.timed, settings.batch_size)
-    tables = model_tables(name, run, policy, at_policy, times, data.metrics, settings.seed)
-    numbers = {key: interval.estimate for key, interval in at_policy.items()}
+    policy = policy_for(folder, model, data, criterion, settings.max_accuracy_drop)
+    evaluation = run(
+        {name: model},
+        data,
+        policies={name: [policy]},
+        criteria=[criterion],
+        split=settings.split,
+        timed=settings.timed,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        progress=True,
+    )
+    evaluated = evaluation.models[name]
+    record_model(name, evaluated, evaluation.metric, settings, folder / "evaluation", started)
+    rows = [row for row in evaluated.per_exit.to_pylist() if row["metric"] == evaluation.metric]
+    columns = ("layer", "cost", "score", "low", "high")
+    show(
+        f"{name}: {evaluation.metric} by exit", [{column: row[column] for column in columns} for row in rows]
+    )
+    show(f"{name}: with its policy", [_estimates(evaluated, criterion)])
+    for doubt in evaluated.doubts:
+        note(f"{name}: {doubt}")
+    return evaluated
+
+
+def record_model(
+    name: str, evaluated: ModelEvaluation, metric: str, settings: Settings, folder: Path, started: datetime
+) -> None:
+    """Write the record of one model, with its tables."""
+    from offramp._core.records import write_record
+
+    criterion = settings.criterion
     write_record(
-        folder / "evaluation",
+        folder,
         command="evaluate",
-        config={**asdict(settings), "examples": len(run)},
+        config={**asdict(settings), "examples": len(evaluated.trace)},
         metrics={
-            **numbers,
+            **_estimates(evaluated, criterion),
             "metric": metric,
-            "exit_layers": run.exit_layers,
-            "criterion": settings.criterion,
-            "threshold": policy.criterion.threshold,
-            "doubts": doubts,
+            "exit_layers": evaluated.trace.exit_layers,
+            "criterion": criterion,
+            "threshold": evaluated.rules[criterion].policy.criterion.threshold,
+            "doubts": evaluated.doubts,
         },
         seed=settings.seed,
-        tables=write_tables(folder / "evaluation", tables),
+        tables=write_tables(folder, record_tables(name, evaluated, criterion)),
         started=started,
     )
-    _show(name, tables, numbers, metric, doubts)
-    return Measured(run.scaled(policy.temperatures), policy, numbers)
 
 
-def model_tables(
-    name: str, run: Trace, policy: Policy, at_policy: Any, times: Any, metrics: Sequence[str], seed: int
-) -> dict[str, Any]:
+def _estimates(evaluated: ModelEvaluation, criterion: str) -> dict[str, float]:
+    return {name: interval.estimate for name, interval in evaluated.rules[criterion].scores.items()}
+
+
+def record_tables(name: str, evaluated: ModelEvaluation, criterion: str) -> dict[str, pa.Table]:
     """The tables of one model's record, as `offramp.reports.records` names them."""
-    from offramp.evaluation import (
-        exit_histogram,
-        interval_table,
-        per_exit,
-        reliability_table,
-        speed_accuracy,
-        stack_curves,
-    )
+    from offramp.evaluation import interval_table, stack_curves
 
-    curve = speed_accuracy(
-        run, policy.criterion, metric=metrics[0], temperatures=policy.temperatures, resamples=500, seed=seed
-    )
+    rule = evaluated.rules[criterion]
     tables = {
-        "per_exit": per_exit(run, metrics=metrics, seed=seed),
-        "histogram": exit_histogram(run, policy),
-        "policy": interval_table(at_policy.values()),
+        "per_exit": evaluated.per_exit,
+        "histogram": rule.histogram,
+        "policy": interval_table(rule.scores.values()),
+        "reliability": evaluated.reliability,
+        "timing": rule.timing,
+        "curves": stack_curves({name: rule.curve}),
     }
-    if run.kind == "classification":
-        tables["reliability"] = reliability_table(run, policy.temperatures)
-    if times is not None:
-        tables["timing"] = times
-        curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in times.to_pylist()})
-    return tables | {"curves": stack_curves({name: curve})}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
-def compare_models(measured: Mapping[str, Measured], data: Any, settings: Measurement, output: Path) -> None:
-    """Differences to the first model with paired intervals, and who is best where; recorded in `output`."""
+def compare(evaluated: Mapping[str, ModelEvaluation], metric: str, settings: Settings, output: Path) -> None:
+    """Compare the models with the first one, and record the comparison in `output`."""
     from offramp._core.records import write_record
-    from offramp.evaluation import compare, stack_curves
+    from offramp.evaluation import compare_models, stack_curves
 
     started = datetime.now(UTC)
-    comparison = compare(
-        {name: m.trace for name, m in measured.items()},
-        {name: m.policy.criterion for name, m in measured.items()},
-        metric=data.metrics[0],
-        seed=settings.seed,
-    )
+    comparison = compare_models(evaluated, settings.criterion, metric, seed=settings.seed)
     tables = {
         "curves": stack_curves(comparison.curves),
         "scores": comparison.scores,
@@ -196,7 +192,7 @@ def compare_models(measured: Mapping[str, Measured], data: Any, settings: Measur
     write_record(
         output,
         command="compare",
-        config={**asdict(settings), "models": list(measured), "baseline": comparison.baseline},
+        config={**asdict(settings), "models": list(evaluated), "baseline": comparison.baseline},
         metrics={"metric": comparison.metric, "name": "comparison"},
         seed=settings.seed,
         tables=write_tables(output, tables),
@@ -205,49 +201,3 @@ def compare_models(measured: Mapping[str, Measured], data: Any, settings: Measur
     show(f"{comparison.metric}, and difference to {comparison.baseline}", comparison.scores.to_pylist())
     show("who is best where", comparison.winners.to_pylist())
     note(f"comparison: {output}")
-
-
-def measure_time(model: SegmentedModel, policy: Policy, rows: Any, examples: int, batch_size: int) -> Any:
-    """Measured speed-ups of the policy's own threshold and a few around it, against full depth."""
-    import numpy as np
-
-    from offramp.criteria import scores, threshold_grid
-    from offramp.evaluation import time_speedups
-    from offramp.inference.segments import TorchSegments
-    from offramp.inference.tracing import trace
-    from offramp.model import MultiModelForSequenceClassification
-    from offramp.model.encoding import TextEncoder
-
-    some = rows.select(range(min(examples, len(rows))))
-    grid = threshold_grid(
-        policy.criterion, scores(policy.criterion, trace(model, some).scaled(policy.temperatures))
-    )
-    spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
-    # At full depth a cascade is its last member: nobody would run the others first.
-    full = (
-        TorchSegments(model.member(len(model.members) - 1))
-        if isinstance(model, MultiModelForSequenceClassification)
-        else None
-    )
-    return time_speedups(
-        TorchSegments(model),
-        policy,
-        TextEncoder.of(model).dataset(some)[0],
-        thresholds=sorted({*spread.tolist(), float(policy.criterion.threshold)}),
-        full=full,
-        batch_size=batch_size,
-        repeats=3,
-    )
-
-
-def _show(
-    name: str, tables: Mapping[str, Any], numbers: Mapping[str, Any], metric: str, doubts: Sequence[str]
-) -> None:
-    rows = [row for row in tables["per_exit"].to_pylist() if row["metric"] == metric]
-    show(
-        f"{name}: {metric} by exit",
-        [{k: row[k] for k in ("layer", "cost", "score", "low", "high")} for row in rows],
-    )
-    show(f"{name}: with its policy", [numbers])
-    for doubt in doubts:
-        note(f"{name}: {doubt}")

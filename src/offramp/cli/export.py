@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
 from offramp.cli.common import DataOptions, emit, limit_threads, note, show
+from offramp.cli.policies import policy_path
 
 MOST_LOST = 0.005  # accuracy: half a point
 
@@ -30,15 +31,15 @@ def export(
 
     For example `offramp export runs/sweet --output served --precision int8 --data movies`. The folder holds graphs,
     tokenizer, policy and a manifest with checksums, and runs with onnxruntime, tokenizers and numpy alone:
-    `Engine("served").predict([...])`.
+    `Engine("served").predict("a gripping film")`.
 
     Args:
         model: folder that `offramp train` wrote.
         output: the folder to write: new, empty, or an earlier export, which is replaced.
-        precision: fp32, or int8 with scales fixed on real texts, for which `data` is needed.
-        policy: a policy file; by default `policy-confidence.json` beside the model, where there is one.
-        data: what the model was trained on: its calibration split gives the scales of int8, its validation split the
-            texts on which the export is compared.
+        precision: fp32, or int8 with scales fixed on real texts, which needs `data`.
+        policy: a policy file; by default the one beside the model, where there is one.
+        data: the data that the model was trained on. Its calibration split gives the scales of int8, its validation
+            split the texts on which the export is compared.
         examples: texts taken from the calibration split.
         compared: texts taken from the validation split.
         reading: how to read the data.
@@ -46,26 +47,26 @@ def export(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    from offramp.cli.common import pick_split
-    from offramp.export.run import Texts, export_model
+    from offramp.exporting.run import export as run
 
     if precision == "int8" and data is None:
         raise ConfigError("int8 takes its scales from real texts: give --data, what the model was trained on")
-    usual = model / "policy-confidence.json"
-    chosen = policy or (usual if usual.is_file() else None)
-    if chosen is None:
+    usual = policy_path(model, "confidence")
+    manifest = run(
+        model,
+        output,
+        precision=precision,
+        policy=policy or (usual if usual.is_file() else None),
+        data=None if data is None else reading.load(data),
+        calibration_examples=examples,
+        compared_examples=compared,
+    )
+    if not manifest.policy:
         note("no policy beside the model: pass one to the engine, or tune one first and export again")
-    texts = Texts()
-    if data is not None:
-        found = reading.load(data)
-        texts = Texts(pick_split(found, "calibration", examples), pick_split(found, "validation", compared))
-    manifest = export_model(model, output, precision=precision, policy=chosen, texts=texts)
     show(f"{precision} against the model", [manifest.checks])
     lost = manifest.checks.get("model_accuracy", 0.0) - manifest.checks.get("accuracy", 0.0)
     if lost > MOST_LOST:
         note(f"{precision} loses {100 * lost:.1f} points of accuracy here: try more --examples, or fp32")
     note(f"export: {output}")
-    emit(
-        json,
-        {"output": str(output), "precision": precision, "policy": manifest.policy, "checks": manifest.checks},
-    )
+    result = {"precision": precision, "policy": manifest.policy, "checks": manifest.checks}
+    emit(json, {"output": str(output), **result})

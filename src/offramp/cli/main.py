@@ -34,6 +34,7 @@ COMMANDS = {
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "bench": ("offramp.cli.bench:bench", "time models against full-depth peers"),
     "report": ("offramp.cli.report:report", "tables, figures and a page from records"),
+    "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
 # Of a command with others below it: `offramp bench MODEL DATA`, but also `offramp bench attack MODEL DATA`.
 SUBCOMMANDS = {
@@ -41,7 +42,7 @@ SUBCOMMANDS = {
         "attack": "offramp.cli.bench_attack:bench_attack",
         "train": "offramp.cli.bench_train:bench_train",
         "stream": "offramp.cli.bench_stream:bench_stream",
-        "promises": "offramp.cli.bench_promises:bench_promises",
+        "coverage": "offramp.cli.bench_coverage:bench_coverage",
     },
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.

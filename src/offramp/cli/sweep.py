@@ -1,8 +1,9 @@
-"""`offramp sweep`: a grid of models or of attacks, cell by cell."""
+"""`offramp sweep`: a grid of models or of attacks, trial by trial."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from offramp.cli.common import console, emit, limit_threads, note
 if TYPE_CHECKING:
     from offramp.studies.grid import Plan, Status, Trial
 
-WIDE = 4  # methods that fit side by side in any case
+WIDE = 4  # methods that always fit side by side
 
 
 def sweep(
@@ -36,20 +37,20 @@ def sweep(
 ) -> None:
     """Run a sweep: every model is trained, calibrated, traced on validation and recorded; or attacked.
 
-    For example `offramp sweep configs/sweet-minilm.yaml`. What is recorded is not run again, so a sweep that was
-    stopped goes on when the same command is given again. `offramp report results/sweet-minilm` makes tables and
-    figures of what there is. A file with `models` and `recipes`, such as `configs/same-minilm.yaml`, attacks the
-    models that a sweep with `--keep-models` left.
+    For example `offramp sweep configs/sweet-minilm.yaml`. Recorded trials do not run again, so the same command
+    resumes a sweep that was stopped. `offramp report results/sweet-minilm` then makes its tables and figures. A file
+    with `models` and `recipes`, such as `configs/same-minilm.yaml`, attacks the models that a sweep with
+    `--keep-models` left.
 
     Args:
-        config: YAML file; those in `configs` are examples.
-        output: folder of the records; by default `results/NAME`, NAME being the file's.
-        engine: local, one cell after another; or ray, on the cluster that RAY_ADDRESS names or on this machine.
-        workers: for ray, cells at once.
-        keep_models: keep the models, which are deleted otherwise once they are traced; attacks need them.
-        drop_texts: once all cells are recorded, leave the texts out of the rows of attacks, so that records of data
+        config: YAML file; the folder `configs` has examples.
+        output: folder of the records; by default `results/NAME`, with the name of the file.
+        engine: local, one trial after another; or ray, on the cluster that RAY_ADDRESS names or on this machine.
+        workers: for ray, trials at once.
+        keep_models: keep the trained models, which attacks need; by default they are deleted once they are traced.
+        drop_texts: leave the texts out of the rows of attacks once all trials are recorded, so that records of data
             that is not yours can be published; reports then show no examples.
-        dry_run: only tell what would be run.
+        dry_run: only report what would run.
         threads: CPU threads.
         json: print one JSON object on stdout.
     """
@@ -59,39 +60,44 @@ def sweep(
 
     plan = read_plan(config)
     folder = output or Path("results") / plan.name
-    board = ProgressTable(plan)
+    progress = ProgressTable(plan)
     if dry_run:
-        check_trials(plan.cells)
-        for cell in plan.cells:
-            board.note(cell, "done" if is_recorded(cell, folder) else "waiting", "")
-        console.print(board.view())
-        emit(json, board.counts())
+        check_trials(plan.trials)
+        for trial in plan.trials:
+            progress.note(trial, "done" if is_recorded(trial, folder) else "waiting", "")
+        console.print(progress.view())
+        emit(json, progress.counts())
         return
-    with board:
+    with progress:
         failed = run_grid(
-            plan, folder, engine=engine, workers=workers, keep_models=keep_models, watch=board.note
+            plan, folder, engine=engine, workers=workers, keep_models=keep_models, on_status=progress.note
         )
     note(f"sweep: {folder}")
-    if drop_texts and board.counts()["done"] < len(plan.cells):
-        note("texts are kept: not all cells are recorded yet")
+    if drop_texts and progress.counts()["done"] < len(plan.trials):
+        note("texts are kept: not all trials are recorded yet")
     elif drop_texts:
-        for cell in plan.cells:
-            cell.drop_texts(folder)
-    emit(json, {**board.counts(), "folder": str(folder), "reasons": failed})
-    if failed:
-        first = next(iter(failed.items()))
-        raise OfframpError(
-            f"{len(failed)} of {len(plan.cells)} cells failed, {first[0]} among them: {first[1]}"
-        )
+        for trial in plan.trials:
+            trial.drop_texts(folder)
+    emit(json, {**progress.counts(), "folder": str(folder), "reasons": failed})
+    for name, reason in failed.items():
+        raise OfframpError(f"{len(failed)} of {len(plan.trials)} trials failed, such as {name}: {reason}")
 
 
 @dataclass
 class ProgressTable:
-    """What is done and what remains, as a table that keeps itself up to date; on a pipe, a line a cell."""
+    """Progress of a grid as a table that updates itself; on a pipe, a line per trial.
+
+    Attributes:
+        plan: what runs.
+        status: by name of the trial.
+        seconds: of finished trials, by column.
+        started: time at which a trial began, by its name.
+        live: the table on a terminal, while the grid runs.
+    """
 
     plan: Plan
     status: dict[str, Status] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)  # of finished cells, by method
+    seconds: dict[str, list[float]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
     live: Live | None = None
 
@@ -107,63 +113,63 @@ class ProgressTable:
         if self.live:
             self.live.stop()
 
-    def note(self, cell: Trial, status: Status, reason: str) -> None:
-        """What `run_grid` tells about a cell."""
-        name, before = str(cell), self.status.get(str(cell))
+    def note(self, trial: Trial, status: Status, reason: str) -> None:
+        """Takes the status reports of `run_grid`."""
+        name, before = str(trial), self.status.get(str(trial))
         self.status[name] = status
         if status == "running":
             self.started[name] = time.monotonic()
         elif before == "running" and status == "done":
-            self.seconds.setdefault(cell.column, []).append(time.monotonic() - self.started[name])
+            self.seconds.setdefault(trial.column, []).append(time.monotonic() - self.started[name])
         if before in ("waiting", "running") and not self.live:
             spent = f", {time.monotonic() - self.started[name]:.0f} s" if before == "running" else ""
             why = f": {reason}" if reason else ""
-            note(f"[{self.counts()['done']}/{len(self.plan.cells)}] {name}: {status}{spent}{why}")
+            note(f"[{self.counts()['done']}/{len(self.plan.trials)}] {name}: {status}{spent}{why}")
 
     def counts(self) -> dict[str, int]:
-        """Cells by what became of them."""
-        found = dict.fromkeys(("done", "failed", "elsewhere", "running", "waiting"), 0)
-        for status in self.status.values():
-            found[status] += 1
-        return {"cells": len(self.plan.cells), **found}
+        """Number of trials, and of those with each status."""
+        counts = Counter(self.status.values())
+        statuses: tuple[Status, ...] = ("done", "failed", "elsewhere", "running", "waiting")
+        return {"trials": len(self.plan.trials), **{status: counts[status] for status in statuses}}
 
     def remaining(self) -> float | None:
-        """Seconds that the rest may take in this process; None before every method left has been timed."""
-        left = [
-            cell.column for cell in self.plan.cells if self.status.get(str(cell)) in ("waiting", "running")
-        ]
-        if not left or not all(name in self.seconds for name in left):
+        """Seconds that the rest may take in this process; None until each column that is left has been timed."""
+        unfinished = ("waiting", "running")
+        left = [trial.column for trial in self.plan.trials if self.status.get(str(trial)) in unfinished]
+        if not left or not all(column in self.seconds for column in left):
             return None
-        return sum(sum(self.seconds[name]) / len(self.seconds[name]) for name in left)
+        return sum(sum(self.seconds[column]) / len(self.seconds[column]) for column in left)
 
     def view(self) -> Group:
-        """Cells done of those planned, by row and column, and what is running."""
+        """Finished and planned trials by row and column, and the running ones."""
         counts, rest = self.counts(), self.remaining()
-        title = f"{self.plan.name}: {counts['done']} of {counts['cells']} cells"
+        title = f"{self.plan.name}: {counts['done']} of {counts['trials']} trials"
         title += "" if rest is None else f", about {rest / 60:.0f} min to go"
         running = [name for name, status in self.status.items() if status == "running"]
         words = [f"{name}, {time.monotonic() - self.started[name]:.0f} s" for name in running]
         return Group(Text(title, style="bold"), self._grid(), *map(Text, words))
 
     def _grid(self) -> Table:
+        """The longer of the two sides goes downwards, unless all columns fit."""
+        trials: dict[tuple[str, str], list[Trial]] = {}
+        for trial in self.plan.trials:
+            trials.setdefault((trial.row, trial.column), []).append(trial)
+        rows, columns = (list(dict.fromkeys(key[axis] for key in trials)) for axis in (0, 1))
+        if len(columns) > max(len(rows), WIDE):
+            trials = {(column, row): group for (row, column), group in trials.items()}
+            rows, columns = columns, rows
         table = Table()
-        cells: dict[tuple[str, str], list[Trial]] = {}
-        for cell in self.plan.cells:
-            cells.setdefault((cell.row, cell.column), []).append(cell)
-        places, methods = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
-        upright = len(methods) <= max(len(places), WIDE)  # many methods go downwards
         table.add_column("")
-        for name in methods if upright else places:
+        for name in columns:
             table.add_column(name, justify="right")
-        for row in places if upright else methods:
-            keys = [(row, name) for name in methods] if upright else [(name, row) for name in places]
-            table.add_row(row, *(self._told(cells.get(key, [])) for key in keys))
+        for row in rows:
+            table.add_row(row, *(self._counted(trials.get((row, column), [])) for column in columns))
         return table
 
-    def _told(self, cells: list[Trial]) -> str:
-        """Such as 3/5, with a mark for what is running or has failed."""
-        if not cells:
+    def _counted(self, trials: list[Trial]) -> str:
+        """Such as 3/5, with a mark for running and for failed trials."""
+        if not trials:
             return ""
-        found = [self.status.get(str(cell)) for cell in cells]
-        marks = ("…" if "running" in found else "") + ("!" if "failed" in found else "")
-        return f"{found.count('done')}/{len(cells)}{marks}"
+        statuses = [self.status.get(str(trial)) for trial in trials]
+        marks = ("…" if "running" in statuses else "") + ("!" if "failed" in statuses else "")
+        return f"{statuses.count('done')}/{len(trials)}{marks}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 
 # The command line looks inherited annotations up in this module.
-from offramp.attacks.options import Keep, Options, Weighting  # noqa: F401
+from offramp.attacks.options import Options, Preserve, Weighting  # noqa: F401
 from offramp.cli.common import DataOptions, Seed, load_for, pick_split, refuse_calibration
 from offramp.cli.policies import RuleOptions
 
@@ -32,7 +32,7 @@ def share_or_number(hint: Any, tokens: Sequence[Token]) -> float | int:
 class SearchOptions(Options):
     __doc__ = Options.__doc__
 
-    words: Annotated[float | int, Parameter(converter=share_or_number)] = 0.1
+    max_changed_words: Annotated[float | int, Parameter(converter=share_or_number)] = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class AttackTarget:
     def described(self, search: Options) -> dict[str, Any]:
         """What a record says of it, and of the search."""
         rule = self.policy.criterion
-        told = {"examples": len(self.rows), "criterion": rule.name, "threshold": rule.threshold}
-        return {**told, **vars(search)}
+        described = {"examples": len(self.rows), "criterion": rule.name, "threshold": rule.threshold}
+        return {**described, **search.to_record()}
 
 
 @dataclass(frozen=True)

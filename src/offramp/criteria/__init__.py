@@ -1,7 +1,6 @@
 """Exit criteria: when may an example leave?"""
 
 from offramp.criteria.base import Criterion, Memory, first_exit, scores
-from offramp.criteria.learned import fit_gate_ranges
 from offramp.criteria.registry import CRITERIA, make_criterion, with_threshold
 from offramp.criteria.threshold_grid import best_so_far, threshold_grid
 
@@ -11,7 +10,6 @@ __all__ = [
     "Memory",
     "best_so_far",
     "first_exit",
-    "fit_gate_ranges",
     "make_criterion",
     "scores",
     "threshold_grid",

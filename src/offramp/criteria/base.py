@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ class Criterion(ABC):
 
     threshold: float
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # its key in `CRITERIA`
+    label: ClassVar[str]  # its name in tables and figures
     leaves_below: ClassVar[bool] = False  # True: leave at score < threshold; False: at score >= threshold
     regression: ClassVar[bool] = False  # whether the rule means anything for a regression head
     min_exits: ClassVar[int] = 1
@@ -52,6 +54,17 @@ class Criterion(ABC):
     def leaves(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Where a score passes the threshold; same shape as `scores`."""
         return scores < self.threshold if self.leaves_below else scores >= self.threshold
+
+    def fit(self, trace: Trace) -> Self:
+        """The rule with everything but the threshold fitted on a calibration trace; most rules fit nothing."""
+        return self
+
+    def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
+        """The rule for logits that a policy divides by one temperature per exit; None: by nothing.
+
+        Most rules read probabilities, which need no correction.
+        """
+        return self
 
     @property
     def leaves_at_once(self) -> bool:

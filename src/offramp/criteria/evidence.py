@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
+from offramp._core.numbers import log_softmax
 from offramp._core.trace import Evidence
 
 
@@ -48,9 +49,7 @@ def log_probabilities(evidence: Evidence) -> NDArray[np.float64]:
             f"expected logits of at least two classes, got {logits.shape[1]} at exit {evidence.exit + 1}: "
             "a regression head has no probabilities, use 'patience'"
         )
-    # scipy's own log_softmax takes 30 µs on one row, a tenth of a small model's layer.
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_softmax(logits)
 
 
 def confidence(evidence: Evidence) -> NDArray[np.float64]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind, Trace
 from offramp.criteria.base import Criterion, Memory, require
 from offramp.criteria.evidence import finite, finite_logits
+
+NO_GATES = "'learned' needs learned gates: train the model with gates=True (--gates)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Learned(Criterion):
     high: tuple[float, ...] = ()
 
     name: ClassVar[str] = "learned"
+    label: ClassVar[str] = "Learned gates"
     needs_gate: ClassVar[bool] = True
     default_threshold: ClassVar[float] = 0.9
     threshold_range: ClassVar[tuple[float, float]] = (0.0, 2.0)
@@ -48,10 +51,26 @@ class Learned(Criterion):
                 f"'learned' expected one low ≤ high per exit, got {self.low} and {self.high}: tune it again"
             )
 
+    def fit(self, trace: Trace) -> Self:
+        """The rule with the smallest and largest gate of every exit on a calibration trace.
+
+        Raises:
+            CriterionError: the trace has no gates, no examples, or a gate that is not finite.
+        """
+        if trace.gates is None:
+            raise CriterionError(NO_GATES)
+        if not len(trace):
+            raise CriterionError(
+                "expected calibration examples to fit the gate ranges on, got an empty trace"
+            )
+        columns = [finite(trace.gates[:, exit], "gates", exit) for exit in range(trace.exits)]
+        low, high = (tuple(float(end(column)) for column in columns) for end in (np.min, np.max))
+        return replace(self, low=low, high=high)
+
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         """The scaled gate, in [0, 1]."""
         if evidence.gate is None:
-            raise CriterionError("'learned' needs learned gates: train the model with gates=True (--gates)")
+            raise CriterionError(NO_GATES)
         finite_logits(evidence)  # the gate may look fine where the answer is broken
         gate = finite(evidence.gate, "gates", evidence.exit)
         if not self.low:
@@ -68,23 +87,3 @@ class Learned(Criterion):
             raise CriterionError(
                 f"'learned' was fitted on {len(self.low)} exits, the model has {exits}: tune it again"
             )
-
-
-def fit_gate_ranges(trace: Trace) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Smallest and largest gate of every exit on a calibration trace: `low` and `high` of `Learned`.
-
-    Args:
-        trace: run of the model over the calibration split, with gates `(examples, exits)`.
-
-    Returns:
-        Two tuples of one float per exit.
-
-    Raises:
-        CriterionError: where the trace has no gates, no examples, or a gate that is not finite.
-    """
-    if trace.gates is None:
-        raise CriterionError("'learned' needs learned gates: train the model with gates=True (--gates)")
-    if not len(trace):
-        raise CriterionError("expected calibration examples to fit the gate ranges on, got an empty trace")
-    columns = [finite(trace.gates[:, exit], "gates", exit) for exit in range(trace.exits)]
-    return tuple(float(c.min()) for c in columns), tuple(float(c.max()) for c in columns)

@@ -31,6 +31,7 @@ class Patience(Criterion):
     tolerance: float = 0.1
 
     name: ClassVar[str] = "patience"
+    label: ClassVar[str] = "Patience"
     regression: ClassVar[bool] = True
     min_exits: ClassVar[int] = 2
     whole: ClassVar[bool] = True
@@ -67,6 +68,7 @@ class PatienceConfidence(Criterion):
     confidence: float = 0.9
 
     name: ClassVar[str] = "patience_confidence"
+    label: ClassVar[str] = "Patience with confidence"
     whole: ClassVar[bool] = True
     default_threshold: ClassVar[float] = 2
     threshold_range: ClassVar[tuple[float, float]] = (1, FARTHEST)
@@ -93,6 +95,7 @@ class Vote(Criterion):
     """
 
     name = "vote"
+    label = "Vote"
     default_threshold = 1.5
     threshold_range = (0.0, 1000.0)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ class Confidence(Criterion):
     """
 
     name = "confidence"
+    label = "Confidence"
     default_threshold = 0.9
     threshold_range = (0.0, 2.0)
 
@@ -46,6 +48,7 @@ class Entropy(Criterion):
     """
 
     name = "entropy"
+    label = "Entropy"
     leaves_below = True
     default_threshold = 0.2
     threshold_range = (0.0, 1000.0)
@@ -64,6 +67,7 @@ class NormalizedEntropy(Criterion):
     """
 
     name = "normalized_entropy"
+    label = "Normalized entropy"
     leaves_below = True
     default_threshold = 0.5
     threshold_range = (0.0, 2.0)
@@ -83,6 +87,7 @@ class Margin(Criterion):
     """
 
     name = "margin"
+    label = "Margin"
     default_threshold = 0.8
     threshold_range = (0.0, 2.0)
 
@@ -109,6 +114,7 @@ class Energy(Criterion):
     temperatures: tuple[float, ...] = ()
 
     name: ClassVar[str] = "energy"
+    label: ClassVar[str] = "Energy"
     leaves_below: ClassVar[bool] = True
     default_threshold: ClassVar[float] = -3.0
 
@@ -116,6 +122,10 @@ class Energy(Criterion):
         super().__post_init__()
         for value in self.temperatures:
             require(self.name, "temperatures", value, np.finfo(np.float64).tiny, FARTHEST)
+
+    def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
+        """The rule that undoes these temperatures; None: there is nothing to undo."""
+        return replace(self, temperatures=tuple(temperatures or ()))
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         """Free energy, in units of the logits before any temperature."""

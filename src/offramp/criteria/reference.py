@@ -18,6 +18,7 @@ class Fixed(Criterion):
     """
 
     name = "fixed"
+    label = "Fixed exit"
     regression = True
     tunable = False
     whole = True
@@ -45,6 +46,7 @@ class Oracle(Criterion):
     """
 
     name = "oracle"
+    label = "Oracle"
     tunable = False
     default_threshold = 1.0
     threshold_range = (1.0, 1.0)

@@ -19,8 +19,8 @@ CRITERIA: dict[str, type[Criterion]] = {
     "margin": Margin,
     "patience": Patience,
     "patience_confidence": PatienceConfidence,
-    "vote": Vote,
     "learned": Learned,
+    "vote": Vote,
     "energy": Energy,
     "fixed": Fixed,
     "oracle": Oracle,
@@ -44,10 +44,10 @@ def make_criterion(name: str, threshold: float | None = None, **options: object)
     if name not in CRITERIA:
         raise CriterionError(unknown_name("criterion", name, CRITERIA))
     rule = CRITERIA[name]
-    known = [f.name for f in fields(rule) if f.name != "threshold"]
+    options_known = [f.name for f in fields(rule) if f.name != "threshold"]
     for option in options:
-        if option not in known:
-            raise CriterionError(unknown_name(f"option of {name!r}", option, known))
+        if option not in options_known:
+            raise CriterionError(unknown_name(f"option of {name!r}", option, options_known))
     kept = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return rule(plain(rule, rule.default_threshold if threshold is None else threshold), **kept)
 

@@ -9,6 +9,7 @@ from offramp.engine.reference import run_reference
 from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Batch, Encoder, Segments
 from offramp.engine.timing import Timing, time_interleaved
+from offramp.engine.tracing import trace_segments
 
 __all__ = [
     "Agreement",
@@ -29,4 +30,5 @@ __all__ = [
     "pad",
     "run_reference",
     "time_interleaved",
+    "trace_segments",
 ]

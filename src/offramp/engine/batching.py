@@ -39,14 +39,14 @@ def token_counts(encodings: Sequence[Encoding]) -> NDArray[np.int64]:
                 f"encoding {row} has the inputs {sorted(encoding)}, encoding 0 has {sorted(encodings[0])}: "
                 "encode all texts with one tokenizer and the same options"
             )
-        found = {len(values) for values in encoding.values()}
-        if len(found) != 1 or 0 in found:
+        sizes_seen = {len(values) for values in encoding.values()}
+        if len(sizes_seen) != 1 or 0 in sizes_seen:
             sizes = {name: len(values) for name, values in encoding.items()}
             raise DataError(
                 f"encoding {row} needs one positive length for all its inputs, got {sizes or 'no inputs'}: "
                 "encode it without padding and with special tokens"
             )
-        counts[row] = found.pop()
+        counts[row] = sizes_seen.pop()
     return counts
 
 

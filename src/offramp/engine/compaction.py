@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
-from offramp.criteria import Memory
+from offramp.engine.active_rows import ActiveRows, DecisionBuffer, run_segment
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import (
     Encoding,
@@ -24,26 +23,15 @@ from offramp.engine.batching import (
     windows,
 )
 from offramp.engine.planning import plan_batches
-from offramp.engine.policy import Decisions, Policy, softmax
+from offramp.engine.policy import Decisions, Policy
+from offramp.engine.segment_times import SegmentTimes
 from offramp.engine.segments import Segments, State
 from offramp.engine.workers import Workers
 
-if TYPE_CHECKING:
-    from offramp.engine.segment_times import SegmentTimes
-
-WINDOW = 16  # batches that a stream sorts by length together
-
-
-class Single(Protocol):
-    """Runs a text that comes alone through all segments at once; see `engine.single`."""
-
-    def __call__(self, encoding: Encoding) -> SingleAnswer:
-        """Where the text leaves, and with what."""
-
 
 @dataclass(frozen=True)
-class SingleAnswer:
-    """What a text left with: exit (0-based), logits `(1, classes)`, calibrated probability, and score."""
+class FusedAnswer:
+    """One text's answer: exit (0-based), logits `(1, classes)`, calibrated probability, and score."""
 
     exit: int
     logits: NDArray[np.floating]
@@ -74,27 +62,27 @@ class Stats:
 class CompactingEngine(Generic[State]):
     """Runs segments under a policy; rows that leave are taken out, so later segments run on the rest alone.
 
+    Several threads may share one engine; `stats` then describes whichever run ended last.
+
     Args:
         segments: the model, cut at its exits.
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
-        pad_values: what to pad each input with, by name; 0 where not given.
-        single: runs a text that comes alone, or one by one where the batch size is 1.
-        times: of the segments in one thread: batches are then cut so that they take the least time, and rows of a
-            request that differ much in length do not share one.
-        workers: threads that run batches side by side; the segments should then keep to the thread that calls them.
+        pad_values: the padding value of each input, by name; 0 by default.
+        fused: answers a text that comes alone, or every text where the batch size is 1; see `engine.fused_graph`.
+        times: of the segments in one thread. Batches are then cut so that they take the least time: texts of very
+            different lengths do not share one.
+        workers: threads that run batches side by side. Each call of a segment should then stay in its own thread.
 
     Attributes:
         stats: what the last `run`, or the last `stream` so far, did.
-
-    Several threads may share one engine; `stats` then tells of whichever run ended last.
 
     Raises:
         CriterionError: the policy was made for another model or task.
         ConfigError: `batch_size` is below 1.
     """
 
-    window = WINDOW
+    window = 16  # batches that a stream sorts by length together
 
     def __init__(
         self,
@@ -103,7 +91,7 @@ class CompactingEngine(Generic[State]):
         *,
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
-        single: Single | None = None,
+        fused: Callable[[Encoding], FusedAnswer] | None = None,
         times: SegmentTimes | None = None,
         workers: int = 1,
     ) -> None:
@@ -112,21 +100,21 @@ class CompactingEngine(Generic[State]):
         self.policy = policy
         self.batch_size = check_batch_size(batch_size)
         self.pad_values = dict(pad_values or {})
-        self.single = single
+        self.fused = fused
         self.workers = Workers(workers)
         self.plan: Plan | None = None
         if times is not None:
             self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
-        self._costs_at = lru_cache(maxsize=None)(lambda length: segments.costs(np.array([length]))[0][0])
-        self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
         self.stats = self._no_stats()
+        self._flops_at = lru_cache(maxsize=None)(lambda length: segments.flops(np.array([length]))[0][0])
+        self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
 
     def run(self, encodings: Sequence[Encoding], labels: ArrayLike | None = None) -> Decisions:
         """Decide on texts.
 
         Args:
-            encodings: token ids without padding, one dict a text.
-            labels: true labels `(examples,)`; for the `oracle` criterion, which looks at them.
+            encodings: token ids without padding, one dict per text.
+            labels: true labels `(examples,)`, which only the `oracle` criterion reads.
 
         Returns:
             `Decisions` in the order of `encodings`.
@@ -141,7 +129,7 @@ class CompactingEngine(Generic[State]):
         """Decide on any number of texts in bounded memory.
 
         Args:
-            encodings: read as needed, `window * batch_size` at a time, and sorted by length within such a window.
+            encodings: read when needed, `window * batch_size` at a time, and sorted by length within such a window.
 
         Yields:
             `Decisions` of consecutive stretches, in the order of `encodings`.
@@ -156,40 +144,39 @@ class CompactingEngine(Generic[State]):
         return Stats((0,) * len(self.segments.exit_layers))
 
     def _decide(self, encodings: Sequence[Encoding], labels: ArrayLike | None) -> tuple[Decisions, Stats]:
-        known = None if labels is None else np.asarray(labels)
-        if known is not None and known.shape != (len(encodings),):
+        truth = None if labels is None else np.asarray(labels)
+        if truth is not None and truth.shape != (len(encodings),):
             raise DataError(
-                f"expected one label for each of the {len(encodings)} texts, got shape {known.shape}: "
+                f"expected one label for each of the {len(encodings)} texts, got shape {truth.shape}: "
                 "leave labels out unless the criterion is 'oracle'"
             )
         lengths = token_counts(encodings)
-        if self.single is not None and known is None and 1 in (len(encodings), self.batch_size):
-            return self._one_by_one([self.single(encoding) for encoding in encodings], lengths)
-        log = DecisionBuffer.empty(len(encodings))
-        count = self._run_all(encodings, lengths, known, log)
-        stats = Stats(self._left(log.exit), count, int(log.near.sum()))
-        return log.decisions(self.segments, self.policy, lengths), stats
+        if self.fused is not None and truth is None and 1 in (len(encodings), self.batch_size):
+            return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
+        buffer = DecisionBuffer.empty(len(encodings))
+        count = self._run_all(encodings, lengths, truth, buffer)
+        stats = Stats(self._exit_counts(buffer.exit), count, int(buffer.near.sum()))
+        return buffer.decisions(self.segments, self.policy, lengths), stats
 
-    def _one_by_one(
-        self, answers: Sequence[SingleAnswer], lengths: NDArray[np.int64]
+    def _run_fused(
+        self, answers: Sequence[FusedAnswer], lengths: NDArray[np.int64]
     ) -> tuple[Decisions, Stats]:
-        """What the single graph decided; of scores near the threshold it tells the last one of a text alone."""
+        """Decisions of the fused graph, which gives the score of the last exit only."""
         exit = np.array([answer.exit for answer in answers], dtype=np.intp)
         score = np.array([answer.score for answer in answers], dtype=np.float64)
+        flops = [self._flops_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
         decisions = Decisions(
             exit=exit,
             layer=self._layers[exit],
             prediction=np.array([answer.logits.argmax() for answer in answers], dtype=np.int64),
             probability=np.array([answer.probability for answer in answers], dtype=np.float64),
             score=score,
-            cost=np.array(
-                [self._costs_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
-            ),
+            flops=np.array(flops),
         )
         near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
-        return decisions, Stats(self._left(exit), len(answers), int(near.sum()))
+        return decisions, Stats(self._exit_counts(exit), len(answers), int(near.sum()))
 
-    def _left(self, exit: NDArray[np.intp]) -> tuple[int, ...]:
+    def _exit_counts(self, exit: NDArray[np.intp]) -> tuple[int, ...]:
         """How many rows left at each exit."""
         return tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
 
@@ -198,122 +185,32 @@ class CompactingEngine(Generic[State]):
         encodings: Sequence[Encoding],
         lengths: NDArray[np.int64],
         labels: NDArray[Any] | None,
-        log: DecisionBuffer,
+        buffer: DecisionBuffer,
     ) -> int:
         """Decide on all texts, batch by batch; returns the number of batches."""
         count = 0
 
-        def jobs() -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
+        def counted() -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
             nonlocal count
             alike = self.segments.reads_padding
-            for job in batches(
+            for batch in batches(
                 encodings, self.batch_size, self.pad_values, lengths, plan=self.plan, alike=alike
             ):
                 count += 1
-                yield job
+                yield batch
 
-        self.workers.each(lambda job: self._run_batch(*job, labels, log), jobs())
+        def run(numbered: tuple[NDArray[np.intp], PaddedBatch]) -> None:
+            active: ActiveRows[State] | None = self._start(*numbered, labels)
+            for k in range(len(self.segments.exit_layers)):
+                assert active is not None, "the last exit takes all"
+                if (active := run_segment(self.segments, self.policy, k, active, buffer)) is None:
+                    break
+
+        self.workers.each(run, counted())
         return count
 
-    def _run_batch(
-        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None, log: DecisionBuffer
-    ) -> None:
-        """One batch through the segments, until nobody is left."""
-        known = None if labels is None else labels[rows]
-        flight: ActiveRows[State] | None = ActiveRows(rows, self.segments.start(batch), {}, known)
-        for k in range(len(self.segments.exit_layers)):
-            assert flight is not None, "the last exit takes all"
-            if (flight := self.step(k, flight, log)) is None:
-                break
-
-    def step(self, k: int, flight: ActiveRows[State], log: DecisionBuffer) -> ActiveRows[State] | None:
-        """Run segment `k` and write down who leaves; returns the rest, None where nobody is left."""
-        state, evidence = self.segments.run(k, flight.state)
-        assert len(evidence.logits) == len(flight.rows), "a segment must keep the rows of its state"
-        if flight.labels is not None:
-            evidence = replace(evidence, label=flight.labels)
-        rule = self.policy.criterion
-        scores, memory = rule.score(evidence.scaled(self.policy.temperatures), flight.memory)
-        if k == len(self.segments.exit_layers) - 1:
-            log.record(flight.rows, k, evidence.logits, scores)
-            return None
-        log.near[flight.rows] |= near_threshold(rule, scores)
-        leave = rule.leaves(scores)
-        if not leave.any():
-            return ActiveRows(flight.rows, state, memory, flight.labels)
-        if leave.all():
-            log.record(flight.rows, k, evidence.logits, scores)
-            return None
-        log.record(flight.rows[leave], k, evidence.logits[leave], scores[leave])
-        stay = np.flatnonzero(~leave)
-        return ActiveRows(flight.rows, self.segments.take(state, stay), memory, flight.labels).only(stay)
-
-
-@dataclass(frozen=True)
-class ActiveRows(Generic[State]):
-    """Rows on their way from exit to exit.
-
-    Attributes:
-        rows: their places among all examples `(batch,)`.
-        state: the segments' state, of these rows.
-        memory: the criterion's, `(batch, …)` each.
-        labels: true labels `(batch,)`, where they are known.
-    """
-
-    rows: NDArray[np.intp]
-    state: State
-    memory: Memory
-    labels: NDArray[Any] | None
-
-    def only(self, stay: NDArray[np.intp]) -> ActiveRows[State]:
-        """Some of the rows, for a state that has been cut to them already."""
-        memory = {name: values[stay] for name, values in self.memory.items()}
-        return ActiveRows(
-            self.rows[stay], self.state, memory, None if self.labels is None else self.labels[stay]
-        )
-
-
-@dataclass
-class DecisionBuffer:
-    """Decisions as they fall, from any thread, in place; arrays `(examples,)`, logits `(examples, classes)`."""
-
-    exit: NDArray[np.intp]
-    score: NDArray[np.float64]
-    near: NDArray[np.bool_]
-    logits: NDArray[np.floating] | None = None  # made with the first rows, which tell the number of classes
-    lock: Lock = field(default_factory=Lock)
-
-    @classmethod
-    def empty(cls, examples: int) -> DecisionBuffer:
-        return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
-
-    def record(
-        self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
-    ) -> None:
-        """Note rows that leave."""
-        with self.lock:
-            if self.logits is None:
-                self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
-        self.exit[rows] = exit
-        self.score[rows] = scores
-        self.logits[rows] = logits
-
-    def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
-        """Answers as the model gave them, calibrated probabilities, layers, and costs by unpadded length."""
-        regression = segments.kind == "regression"
-        logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
-        probability = np.full(len(logits), np.nan)
-        if not regression and len(logits):
-            divisor = 1.0 if policy.temperatures is None else np.asarray(policy.temperatures)[self.exit, None]
-            probability = softmax(logits.astype(np.float64) / divisor).max(axis=-1)
-        costs = (
-            segments.costs(lengths)[0][np.arange(len(lengths)), self.exit] if len(lengths) else np.zeros(0)
-        )
-        return Decisions(
-            exit=self.exit,
-            layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
-            prediction=logits[:, 0].astype(np.float32) if regression else logits.argmax(axis=-1),
-            probability=probability,
-            score=self.score,
-            cost=costs,
-        )
+    def _start(
+        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None
+    ) -> ActiveRows[State]:
+        """A batch before the first segment."""
+        return ActiveRows(rows, self.segments.start(batch), {}, None if labels is None else labels[rows])

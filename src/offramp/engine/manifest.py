@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: files, checksums, and all that the engine needs besides weights."""
+"""The manifest of an exported folder: files, checksums, and all that the engine needs besides weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
 LISTS = ("labels", "exit_layers", "inputs", "shared")
 OBJECTS = ("pad_values", "costs", "versions", "checks", "times", "files")
+KEYS = {
+    "fused_graph": "single",
+    "fused_rule": "single_rule",
+}  # keys of the file that differ from the attributes
+# What earlier exports lack.
+DEFAULTS: dict[str, Any] = {"times": {}, "fused_graph": "", "fused_rule": "", "reads_padding": False}
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Manifest:
         exit_layers: layers after which the exits sit, counted from 1.
         gates: whether the exits give gate probabilities.
         max_length: longest input in tokens.
-        inputs: what the encoder gives for a text, in the order of the model's input names.
-        pad_values: what each input is padded with.
+        inputs: the encoder's outputs for a text, in the order of the model's input names.
+        pad_values: the padding value of each input.
         costs: coefficients of the FLOPs by length, see `offramp.costs`.
         segments: the graphs in order.
         shared: tensors between segments that have no batch dimension.
@@ -54,8 +60,8 @@ class Manifest:
         versions: of the libraries at export.
         checks: how the export compares with the model it came from.
         times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
-        single: the graph with all segments and the decision in it, for one text at a time; "" where there is none.
-        single_rule: name of the exit rule that it decides by.
+        fused_graph: file of the graph with all segments and the decision in it, for one text at a time; "" for none.
+        fused_rule: name of the exit rule that it decides by.
         reads_padding: whether texts that share a batch must be of one length.
         files: sha256 by file name.
     """
@@ -78,14 +84,15 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
     times: dict[str, Any] = field(default_factory=dict)
-    single: str = ""
-    single_rule: str = ""
+    fused_graph: str = ""
+    fused_rule: str = ""
     reads_padding: bool = False
     files: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `manifest.json`, the last file of an export: without it a folder is none."""
-        content = {"format": FORMAT, "schema": SCHEMA, **asdict(self)}
+        """Write `manifest.json`, the last file of an export: a folder without it is not read."""
+        values = {KEYS.get(name, name): value for name, value in asdict(self).items()}
+        content = {"format": FORMAT, "schema": SCHEMA, **values}
         write_text(folder / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
@@ -104,30 +111,27 @@ class Manifest:
             ) from error
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read ({error}): {AGAIN}") from error
-        found = (content.get("format"), content.get("schema")) if isinstance(content, dict) else (None, None)
-        if found != (FORMAT, SCHEMA):
+        if not isinstance(content, dict):
+            content = {}
+        form, schema = content.get("format"), content.get("schema")
+        if (form, schema) != (FORMAT, SCHEMA):
             raise ModelError(
-                f"{path} has format {found[0]!r}, schema {found[1]!r}; this offramp reads {FORMAT!r}, {SCHEMA}: {AGAIN}"
+                f"{path} has format {form!r}, schema {schema!r}; this offramp reads {FORMAT!r}, {SCHEMA}: {AGAIN}"
             )
         return cls._of(content, path)
 
     @classmethod
     def _of(cls, content: dict[str, Any], path: Path) -> Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
-        content = {
-            "times": {},
-            "single": "",
-            "single_rule": "",
-            "reads_padding": False,
-            **content,
-        }  # earlier exports have none
+        attributes = {key: name for name, key in KEYS.items()}
+        content = DEFAULTS | {attributes.get(key, key): value for key, value in content.items()}
         missing = sorted({f.name for f in fields(cls)} - set(content))
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
         try:
             segments = tuple(
-                SegmentFile(part["file"], tuple(part["inputs"]), tuple(part["outputs"]))
-                for part in content["segments"]
+                SegmentFile(segment["file"], tuple(segment["inputs"]), tuple(segment["outputs"]))
+                for segment in content["segments"]
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
@@ -151,20 +155,25 @@ class Manifest:
         """Compare every file with its checksum.
 
         Raises:
-            ModelError: a file is missing or is not the one that was exported.
+            ModelError: a file is missing, or differs from the exported one.
         """
         for name in self.files:
             if Path(name).name != name or not (folder / name).is_file():
                 raise ModelError(f"{folder} lacks {name}: copy the whole folder, or {AGAIN}")
         with ThreadPoolExecutor(usable_cores()) as pool:  # most of a cold start, in one thread
-            found = list(pool.map(lambda name: sha256(folder / name), self.files))
-        for (name, expected), checksum in zip(self.files.items(), found, strict=True):
+            checksums = list(pool.map(lambda name: sha256(folder / name), self.files))
+        for (name, expected), checksum in zip(self.files.items(), checksums, strict=True):
             path = folder / name
             if checksum != expected:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )
-        needed = {self.tokenizer, *(part.file for part in self.segments), self.policy, self.single} - {""}
+        needed = {
+            self.tokenizer,
+            *(segment.file for segment in self.segments),
+            self.policy,
+            self.fused_graph,
+        } - {""}
         if unlisted := sorted(needed - set(self.files)):
             raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
 

@@ -22,27 +22,26 @@ from offramp.engine.segments import Batch
 from offramp.engine.tokenization import FileEncoder
 
 OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all but the shared ones have the batch in front
-ANSWERS = ("logits", "gate")
 
 
 class OnnxSegments:
     """Drives the graphs of an exported folder segment by segment.
 
-    Every segment is a session with a thread pool of its own, of which one works at a time. A pool that waits must
-    sleep: pools that spin take the cores from the one that works, and halve its speed. Several threads may share one
-    object; with `threads=1` a call runs in the thread that makes it, and so every thread can use a core of its own.
+    Every segment is a session with its own thread pool, and one pool works at a time. Waiting pools must sleep: pools
+    that spin take the cores from the one that works, and halve its speed. Several threads may share one object. With
+    `threads=1` a call runs in the thread that makes it, so every thread can use a core of its own.
 
     Args:
         folder: what `offramp export` wrote.
         threads: CPU threads; by default as many as the process may use.
         verify: compare every file with its checksum first.
         device: `cpu`, or `cuda` where onnxruntime has that provider.
-        single: open the single graph too, if there is one, with so many threads.
+        fused_threads: CPU threads of the fused graph, if there is one; None does not open it.
 
     Attributes:
-        manifest: what the folder says of itself.
+        manifest: the folder's manifest.
         labels: class names; empty for regression.
-        single: the session of the single graph, None where it was not opened.
+        fused_session: the session of the fused graph; None where it was not opened.
 
     Raises:
         ModelError: no exported folder, files missing or altered, or graphs that this ONNX Runtime cannot run.
@@ -57,7 +56,7 @@ class OnnxSegments:
         threads: int | None = None,
         verify: bool = True,
         device: str = "cpu",
-        single: int | None = None,
+        fused_threads: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.load(self.folder)
@@ -67,7 +66,7 @@ class OnnxSegments:
         self.reads_padding = self.manifest.reads_padding
         self.labels = self.manifest.labels
         try:
-            self._costs = CostModel.from_dict(self.manifest.costs)
+            self._flops = CostModel.from_dict(self.manifest.costs)
         except ModelError as error:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
@@ -75,35 +74,37 @@ class OnnxSegments:
         with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading: side by side
             checked = pool.submit(self.manifest.verify, self.folder) if verify else None
             try:
-                self._open(threads, device, single)
-            finally:  # that a file is damaged says more than what the library makes of it
+                self._open(threads, device, fused_threads)
+            finally:  # "the file is damaged" says more than the library's own error
                 if checked is not None:
                     checked.result()
         self._shared = frozenset(self.manifest.shared)
         # What segment k and those behind it read: the rest of the state is dropped as soon as it can be.
         self._needed = [
-            frozenset(name for part in self.manifest.segments[k:] for name in part.inputs)
+            frozenset(name for segment in self.manifest.segments[k:] for name in segment.inputs)
             for k in range(len(self.manifest.segments) + 1)
         ]
 
-    def _open(self, threads: int | None, device: str, single: int | None) -> None:
+    def _open(self, threads: int | None, device: str, fused_threads: int | None) -> None:
         """Load the graphs, side by side, the largest first."""
         load = partial(open_session, manifest=self.manifest, lean=True)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            alone = None
-            if single is not None and self.manifest.single:
-                alone = pool.submit(load, self.folder / self.manifest.single, single, spinning=True)
-            parts = [
-                pool.submit(load, self.folder / part.file, threads, device=device)
-                for part in self.manifest.segments
+            fused = None
+            if fused_threads is not None and self.manifest.fused_graph:
+                fused = pool.submit(
+                    load, self.folder / self.manifest.fused_graph, fused_threads, spinning=True
+                )
+            sessions = [
+                pool.submit(load, self.folder / segment.file, threads, device=device)
+                for segment in self.manifest.segments
             ]
-            self.sessions = [part.result() for part in parts]
-            self.single = None if alone is None else alone.result()
+            self.sessions = [session.result() for session in sessions]
+            self.fused_session = None if fused is None else fused.result()
 
     def _compute(self, k: int, tensors: OnnxState) -> Sequence[NDArray[Any]]:
         """The outputs of graph `k`, in the order of the manifest."""
-        found: Sequence[NDArray[Any]] = self.sessions[k].run(self.manifest.segments[k].outputs, tensors)
-        return found
+        outputs: Sequence[NDArray[Any]] = self.sessions[k].run(self.manifest.segments[k].outputs, tensors)
+        return outputs
 
     def start(self, batch: Batch) -> OnnxState:
         """The batch itself: embeddings belong to the first segment."""
@@ -118,12 +119,11 @@ class OnnxSegments:
 
     def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
         """Run segment and head `k`."""
-        part = self.manifest.segments[k]
-        values = self._compute(k, {name: state[name] for name in part.inputs})
-        found = dict(zip(part.outputs, values, strict=True))
-        evidence = Evidence(k, len(self.exit_layers), found["logits"], found.get("gate"))
-        found = {name: value for name, value in found.items() if name not in ANSWERS}
-        return {name: v for name, v in {**state, **found}.items() if name in self._needed[k + 1]}, evidence
+        segment = self.manifest.segments[k]
+        values = self._compute(k, {name: state[name] for name in segment.inputs})
+        outputs = dict(zip(segment.outputs, values, strict=True))
+        evidence = Evidence(k, len(self.exit_layers), outputs.pop("logits"), outputs.pop("gate", None))
+        return {name: v for name, v in {**state, **outputs}.items() if name in self._needed[k + 1]}, evidence
 
     def take(self, state: OnnxState, rows: NDArray[np.intp]) -> OnnxState:
         """Some rows of a state."""
@@ -136,9 +136,9 @@ class OnnxSegments:
             for name, v in states[0].items()
         }
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `offramp.costs`."""
-        return self._costs(lengths)
+        return self._flops(lengths)
 
     def encoder(self) -> FileEncoder:
         """The tokenizer of the folder."""
@@ -173,7 +173,7 @@ def open_session(
     Args:
         path: the graph.
         threads: of the CPU; by default as many as the process may use.
-        manifest: tells in an error which version wrote the graph.
+        manifest: names in an error the version that wrote the graph.
         spinning: threads spin while a call runs, and stop with it: an answer comes sooner, where cores are free.
         device: `cpu` or `cuda`.
         lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import SingleGraph, fits
+from offramp.engine.fused_graph import FusedGraph, fits
 from offramp.engine.onnx import OnnxSegments, OnnxState, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
@@ -21,24 +21,24 @@ def onnx_engine(
     pad_values: Mapping[str, int] | None = None,
     pools: bool = False,
 ) -> CompactingEngine[OnnxState]:
-    """Batches run side by side, each in a thread of its own; a text that comes alone has all threads to itself.
+    """Batches run side by side, each in its own thread; a text that comes alone has all threads to itself.
 
-    Several threads that share a batch wait for each other at every operator; batches of their own let them work on.
+    Threads that share a batch wait for each other at every operator. Threads with batches of their own do not.
 
     Args:
         segments: opened with one thread.
         policy: when to leave.
         threads: CPU threads; by default as many as the process may use.
         batch_size: rows of a batch at most.
-        pad_values: what to pad each input with, by name; 0 where not given.
+        pad_values: the padding value of each input, by name; 0 by default.
         pools: let rows of several batches wait for each other; see `PoolingEngine`.
 
     Raises:
         CriterionError: the policy was made for another model.
-        ModelError: a single graph that this ONNX Runtime cannot run.
+        ModelError: a fused graph that this ONNX Runtime cannot run.
     """
     workers = thread_count(threads)
-    times = known_times(segments)
+    times = stored_times(segments)
     if pools:
         if times is None:
             example = segments.encoder()(["word " * 9])[0]
@@ -47,23 +47,23 @@ def onnx_engine(
             segments, policy, times, batch_size=batch_size, pad_values=pad_values, workers=workers
         )
     policy.check(segments.exit_layers, segments.kind, segments.gates)
-    single = None
+    fused = None
     if fits(segments.manifest, policy):
-        single = SingleGraph(segments.folder, segments.manifest, policy, threads, segments.single)
+        fused = FusedGraph(segments.folder, segments.manifest, policy, threads, segments.fused_session)
     return CompactingEngine(
         segments,
         policy,
         batch_size=batch_size,
         pad_values=pad_values,
-        single=single,
+        fused=fused,
         times=times or guess_times(segments),
         workers=workers,
     )
 
 
-def known_times(segments: OnnxSegments) -> SegmentTimes | None:
-    """What the export says of its segments' times in one thread, where it was made on a processor like this one."""
+def stored_times(segments: OnnxSegments) -> SegmentTimes | None:
+    """The single-thread times that the export measured, if it ran on a processor like this one."""
     if not segments.manifest.times:
         return None
-    found = SegmentTimes.from_dict(segments.manifest.times)
-    return found if found.fits(len(segments.exit_layers), threads=1) else None
+    times = SegmentTimes.from_dict(segments.manifest.times)
+    return times if times.fits(len(segments.exit_layers), threads=1) else None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from offramp.engine.segment_times import SegmentTimes
+from offramp.engine.segment_times import SegmentTimes
 
 PIECES = 2  # batches a thread at least, where cutting is cheap: exits make some finish early
 
@@ -47,9 +44,9 @@ def _cheapest(
         first = np.arange(max(0, end - batch_size), end)
         ms = fixed + (end - first) * row[first]
         ms[:-1][ms[:-1] > limit] = np.inf
-        found = best[first] + ms
-        choice = int(found.argmin())
-        best[end], came_from[end] = found[choice], first[choice]
+        totals = best[first] + ms
+        choice = int(totals.argmin())
+        best[end], came_from[end] = totals[choice], first[choice]
     starts, end = [], len(lengths)
     while end:
         end = int(came_from[end])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
+from offramp._core.numbers import softmax
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
 from offramp._core.trace import Kind, Trace
@@ -28,7 +29,7 @@ class Decisions:
         prediction: class index, or value for regression.
         probability: calibrated probability of the prediction; NaN for regression.
         score: the criterion's score at the exit taken.
-        cost: FLOPs spent.
+        flops: FLOPs spent.
     """
 
     exit: NDArray[np.intp]
@@ -36,7 +37,7 @@ class Decisions:
     prediction: NDArray[np.generic]
     probability: NDArray[np.float64]
     score: NDArray[np.float64]
-    cost: NDArray[np.float64]
+    flops: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.exit)
@@ -44,15 +45,7 @@ class Decisions:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several stretches, at least one, as one: say what a stream gave."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Softmax over the last dimension in float64, safe for any finite logit."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=-1, keepdims=True)
-    exp = np.exp(shifted)
-    return exp / exp.sum(axis=-1, keepdims=True)
+        return cls(*(np.concatenate([getattr(stretch, f.name) for stretch in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class Policy:
             prediction=trace.predictions()[rows, exit],
             probability=np.full(len(trace), np.nan) if regression else probabilities,
             score=table[rows, exit],
-            cost=trace.flops[rows, exit],
+            flops=trace.flops[rows, exit],
         )
 
     def save(self, path: str | Path) -> None:

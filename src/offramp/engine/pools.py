@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
-from offramp.criteria import Memory
+from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
 from offramp.engine.batching import Encoding, PaddedBatch, batches
-from offramp.engine.compaction import ActiveRows, CompactingEngine, DecisionBuffer
+from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
 from offramp.engine.segments import Segments, State
@@ -71,83 +71,68 @@ class PoolingEngine(CompactingEngine[State]):
         encodings: Sequence[Encoding],
         lengths: NDArray[np.int64],
         labels: NDArray[Any] | None,
-        log: DecisionBuffer,
+        buffer: DecisionBuffer,
     ) -> int:
         count = 0
 
-        def run(same: list[tuple[NDArray[np.intp], PaddedBatch]]) -> None:
-            pools = _Pools(self, log, _padded(same[0]))
-            for rows, batch in same:
-                known = None if labels is None else labels[rows]
-                pools.advance(0, ActiveRows(rows, self.segments.start(batch), {}, known))
+        def run(alike: list[tuple[NDArray[np.intp], PaddedBatch]]) -> None:
+            pools = _Pools(self, buffer, _padded_length(alike[0]))
+            for rows, batch in alike:
+                pools.advance(0, self._start(rows, batch, labels))
             pools.drain()
 
         def by_length() -> Iterator[list[tuple[NDArray[np.intp], PaddedBatch]]]:
             nonlocal count
-            alike = self.segments.reads_padding
-            jobs = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple, alike=alike)
-            for _, same in groupby(jobs, key=_padded):
-                yield (found := list(same))
-                count += len(found)
+            exact = self.segments.reads_padding
+            source = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple, alike=exact)
+            for _, group in groupby(source, key=_padded_length):
+                yield (alike := list(group))
+                count += len(alike)
 
         self.workers.each(run, by_length())
         return count
 
 
-def _padded(job: tuple[NDArray[np.intp], PaddedBatch]) -> int:
-    """The length that a batch is padded to."""
-    return job[1]["input_ids"].shape[1]
+def _padded_length(numbered: tuple[NDArray[np.intp], PaddedBatch]) -> int:
+    return numbered[1]["input_ids"].shape[1]
 
 
 class _Pools:
-    """Flights of one padded length that wait, by the segment they wait for."""
+    """Rows of one padded length that wait, by the segment they wait for."""
 
-    def __init__(self, engine: PoolingEngine[Any], log: DecisionBuffer, length: int) -> None:
+    def __init__(self, engine: PoolingEngine[Any], buffer: DecisionBuffer, length: int) -> None:
         self.engine = engine
-        self.log = log
+        self.buffer = buffer
         self.length = length
         self.waiting: list[list[ActiveRows[Any]]] = [[] for _ in engine.segments.exit_layers]
 
-    def advance(self, k: int, flight: ActiveRows[Any] | None) -> None:
-        """Run a flight from segment `k` on, until nobody is left or the rest had better wait."""
-        while flight is not None:
-            if (flight := self.engine.step(k, flight, self.log)) is not None:
+    def advance(self, k: int, active: ActiveRows[Any] | None) -> None:
+        """Run rows from segment `k` on, until none are left or the rest had better wait."""
+        while active is not None:
+            if (active := self._step(k, active)) is not None:
                 k += 1
-                flight = self._wait(k, flight)
+                active = self._wait(k, active)
 
-    def _wait(self, k: int, flight: ActiveRows[Any]) -> ActiveRows[Any] | None:
-        """The flight itself where waiting does not pay, a full batch where it completes one, else None."""
+    def drain(self) -> None:
+        """Run all rows that wait, the shallowest first, so that they meet those that wait deeper."""
+        for k in range(len(self.waiting)):
+            if self.waiting[k] and (rest := self._step(k, self._gather(k))) is not None:
+                self.waiting[k + 1].append(rest)
+
+    def _step(self, k: int, active: ActiveRows[Any]) -> ActiveRows[Any] | None:
+        return run_segment(self.engine.segments, self.engine.policy, k, active, self.buffer)
+
+    def _wait(self, k: int, active: ActiveRows[Any]) -> ActiveRows[Any] | None:
+        """The rows themselves where waiting does not pay, a full batch where they complete one, else None."""
         full = self.engine.batch_size
-        if not self.engine.times.waiting_pays(k, len(flight.rows), self.length, full):
-            return flight
-        self.waiting[k].append(flight)
-        if sum(len(one.rows) for one in self.waiting[k]) < full:
+        if not self.engine.times.waiting_pays(k, len(active.rows), self.length, full):
+            return active
+        self.waiting[k].append(active)
+        if sum(len(group.rows) for group in self.waiting[k]) < full:
             return None
         return self._gather(k)
 
-    def drain(self) -> None:
-        """Run all that wait, the shallowest first, so that they meet those who wait deeper."""
-        for k in range(len(self.waiting)):
-            if self.waiting[k]:
-                rest = self.engine.step(k, self._gather(k), self.log)
-                if rest is not None:
-                    self.waiting[k + 1].append(rest)
-
     def _gather(self, k: int) -> ActiveRows[Any]:
-        """All that wait for a segment, as one flight."""
-        flights, self.waiting[k] = self.waiting[k], []
-        return flights[0] if len(flights) == 1 else join(flights, self.engine.segments)
-
-
-def join(flights: Sequence[ActiveRows[State]], segments: Segments[State]) -> ActiveRows[State]:
-    """Several flights of one padded length that wait for the same segment, as one."""
-    known = [flight.labels for flight in flights if flight.labels is not None]
-    memory: Memory = {
-        name: np.concatenate([flight.memory[name] for flight in flights]) for name in flights[0].memory
-    }
-    return ActiveRows(
-        np.concatenate([flight.rows for flight in flights]),
-        segments.join([flight.state for flight in flights]),
-        memory,
-        np.concatenate(known) if known else None,
-    )
+        """All rows that wait for a segment."""
+        groups, self.waiting[k] = self.waiting[k], []
+        return groups[0] if len(groups) == 1 else join_rows(groups, self.engine.segments)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from offramp._core.numbers import softmax
 from offramp.criteria import Memory
 from offramp.engine.batching import MASK, Encoding
-from offramp.engine.policy import Decisions, Policy, softmax
+from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segments import Segments
 
 
@@ -31,16 +32,16 @@ def run_reference(
     """
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)
-    found = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
+    decided = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
     regression = segments.kind == "regression"
-    exit = np.array([row[0] for row in found], dtype=np.intp)
+    exit = np.array([row[0] for row in decided], dtype=np.intp)
     return Decisions(
         exit=exit,
         layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit],
-        prediction=np.array([row[1] for row in found], dtype=np.float32 if regression else np.int64),
-        probability=np.array([row[2] for row in found], dtype=np.float64),
-        score=np.array([row[3] for row in found], dtype=np.float64),
-        cost=np.array([row[4] for row in found], dtype=np.float64),
+        prediction=np.array([row[1] for row in decided], dtype=np.float32 if regression else np.int64),
+        probability=np.array([row[2] for row in decided], dtype=np.float64),
+        score=np.array([row[3] for row in decided], dtype=np.float64),
+        flops=np.array([row[4] for row in decided], dtype=np.float64),
     )
 
 
@@ -60,7 +61,7 @@ def decide_one(
         leave, memory = policy.criterion.step(scaled, memory)
         if leave[0]:
             break
-    cost = segments.costs(np.array([length]))[0][0, k]
+    flops = segments.flops(np.array([length]))[0][0, k]
     if segments.kind == "regression":
-        return k, evidence.logits[0, 0], np.nan, score, cost
-    return k, int(evidence.logits[0].argmax()), softmax(scaled.logits[0]).max(), score, cost
+        return k, evidence.logits[0, 0], np.nan, score, flops
+    return k, int(evidence.logits[0].argmax()), softmax(scaled.logits[0]).max(), score, flops

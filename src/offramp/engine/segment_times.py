@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from offramp._core.environment import cpu_model
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion
+from offramp.engine.active_rows import ActiveRows, DecisionBuffer, run_segment
 from offramp.engine.batching import MASK, Encoding, PaddedBatch
-from offramp.engine.compaction import ActiveRows, CompactingEngine, DecisionBuffer
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
 
@@ -89,7 +89,7 @@ def guess_times(segments: Segments[Any]) -> SegmentTimes:
     """
     probes = np.array([16, 64])
     rates = np.diff(
-        segments.costs(probes)[0] / probes[:, None], axis=1, prepend=0
+        segments.flops(probes)[0] / probes[:, None], axis=1, prepend=0
     )  # FLOPs a token, by segment
     per_pair = np.maximum(rates[1] - rates[0], 0) / (probes[1] - probes[0])
     per_token = np.maximum(rates[0] - per_pair * probes[0], 0)
@@ -119,7 +119,7 @@ def measure_segments(
     """
     lengths = sorted({min(length, longest) for length in LENGTHS})
     sizes = [(rows, length) for rows in ROWS for length in lengths]
-    measured = np.array([one_size(segments, example, size, clock) for size in sizes])
+    measured = np.array([time_batch(segments, example, size, clock) for size in sizes])
     powers = np.array([(1, rows * length, rows * length**2) for rows, length in sizes], dtype=np.float64)
     fits = [positive_fit(powers, measured[:, k]) for k in range(len(segments.exit_layers))]
     fixed, per_token, per_pair = (
@@ -133,27 +133,26 @@ def positive_fit(powers: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArra
     """Coefficients of at least 0 that fit times with small relative errors."""
     from scipy.optimize import nnls
 
-    found: NDArray[np.float64] = nnls(powers / ms[:, None], np.ones(len(ms)))[0]
-    return found
+    coefficients: NDArray[np.float64] = nnls(powers / ms[:, None], np.ones(len(ms)))[0]
+    return coefficients
 
 
-def one_size(
+def time_batch(
     segments: Segments[Any], example: Encoding, size: tuple[int, int], clock: Callable[[], float]
 ) -> list[float]:
-    """Median milliseconds of every segment on a batch of this size, and of joining it with itself, by half."""
+    """Median milliseconds of every segment on a batch (rows, length), and half those of joining it with itself."""
     exits = len(segments.exit_layers)
-    engine = CompactingEngine(segments, Policy(make_criterion("fixed", exits), segments.exit_layers))
+    policy = Policy(make_criterion("fixed", exits), segments.exit_layers)
     batch, rows = stretched(example, *size), np.arange(size[0])
     rounds = []
     for _ in range(REPEATS + 1):
-        times = []
-        log = DecisionBuffer.empty(size[0])
+        times, joined = [], 0.0
+        buffer = DecisionBuffer.empty(size[0])
         before = clock()
-        flight: ActiveRows[Any] | None = ActiveRows(rows, segments.start(batch), {}, None)
-        joined = 0.0
+        active: ActiveRows[Any] | None = ActiveRows(rows, segments.start(batch), {}, None)
         for k in range(exits):
-            assert flight is not None, "nobody leaves before the last exit"
-            state, flight = flight.state, engine.step(k, flight, log)
+            assert active is not None, "no row leaves before the last exit"
+            state, active = active.state, run_segment(segments, policy, k, active, buffer)
             times.append(1e3 * (clock() - before))
             if k == 1:
                 started = clock()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +34,22 @@ class Segments(Protocol[State]):
     def join(self, states: Sequence[State]) -> State:
         """The rows of several states, at least one, behind each other; all of one padded length."""
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length: of leaving at each exit `(examples, exits)`, of the full model `(examples,)`."""
 
 
 class Encoder(Protocol):
     """Turns texts into token ids without padding, cut to the maximum length."""
 
-    def __call__(self, texts: list[str], pairs: list[str] | None) -> list[dict[str, Any]]:
-        """One dict a text: lists of ints under the model's input names."""
+    @property
+    def pad_values(self) -> Mapping[str, int]:
+        """The padding value of each input."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+
+    def __call__(
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+    ) -> list[dict[str, list[int]]]:
+        """One dict per text: lists of ints under the model's input names."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from offramp._core.errors import MissingExtraError, ModelError
-from offramp._core.text import clean_text, text_lists
+from offramp._core.text import clean_text, read_texts
 from offramp.engine.manifest import AGAIN, Manifest
 
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -50,13 +50,13 @@ class FileEncoder:
         Raises:
             DataError: one string instead of a list, other things than strings, or another number of pairs.
         """
-        first, second = text_lists(texts, pairs)
+        first, second = read_texts(texts, pairs)
         cleaned = [clean_text(text) for text in first]
         other = None if second is None else [clean_text(text) for text in second]
         if len(cleaned) == 1:  # a text alone needs no threads
-            found = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
+            encoded = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
         else:
-            found = self.tokenizer.encode_batch(
+            encoded = self.tokenizer.encode_batch(
                 cleaned if other is None else list(zip(cleaned, other, strict=True))
             )
-        return [{name: getattr(one, FIELDS[name]) for name in self.inputs} for one in found]
+        return [{name: getattr(encoding, FIELDS[name]) for name in self.inputs} for encoding in encoded]

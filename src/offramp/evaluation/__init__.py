@@ -1,13 +1,13 @@
-"""How good, how fast, how robust: curves, tables, intervals and comparisons from traces and attack rows."""
+"""Scores, speed and robustness: curves, tables, intervals and comparisons from traces and attack rows."""
 
 from offramp.evaluation.areas import RANGES, area, area_statistic
 from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
+from offramp.evaluation.evaluate import Evaluation, ModelEvaluation, RuleEvaluation, compare_models, evaluate
 from offramp.evaluation.operating_points import exit_statistic, policy_statistic
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores
-from offramp.evaluation.reliability import reliability_table
+from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
 from offramp.evaluation.robustness import (
     Robustness,
     efficacy,
@@ -15,7 +15,6 @@ from offramp.evaluation.robustness import (
     gain_drop,
     robustness,
     robustness_by,
-    robustness_table,
 )
 from offramp.evaluation.sanity_checks.checks import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts
@@ -26,16 +25,21 @@ __all__ = [
     "RANGES",
     "Comparison",
     "Curve",
+    "Evaluation",
     "Interval",
+    "ModelEvaluation",
     "Robustness",
+    "RuleEvaluation",
     "Statistic",
     "area",
     "area_statistic",
     "attack_doubts",
     "compare",
+    "compare_models",
     "differences",
     "efficacy",
     "efficiency_drop",
+    "evaluate",
     "exit_histogram",
     "exit_statistic",
     "from_paper",
@@ -50,7 +54,6 @@ __all__ = [
     "reliability_table",
     "robustness",
     "robustness_by",
-    "robustness_table",
     "speed_accuracy",
     "stack_curves",
     "time_speedups",

@@ -31,14 +31,11 @@ RANGES: dict[str, CostRange] = {"fast": FAST, "slow": SLOW, "whole": WHOLE}
 def area(curve: Curve, cost_range: CostRange = WHOLE) -> float:
     """Mean score of a curve over a range of costs: the area under it, divided by the range's width.
 
-    The curve is the raw threshold sweep (not its Pareto hull: no threshold is forgiven after the fact),
-    joined by straight lines in order of cost. Between two points lies what mixing their thresholds gives. The
-    free answer counts as a point too, at cost 0 with the curve's `floor`, the score of always giving the
-    commonest
-    answer: so a method that cannot get cheap enough for part of the range is charged the line from its
-    cheapest point down to that, and stays comparable with one that can. Beyond the dearest point reached the
-    curve goes on flat. A cascade that recomputes reaches costs above 1; a range that ends at 1 leaves those
-    out.
+    The curve is the raw threshold sweep, not its Pareto hull, joined by straight lines in order of cost. A point
+    between two thresholds is what mixing them gives. The free answer is a point too: cost 0 with the curve's
+    `floor`, the score of the commonest answer. A method without cheap points is therefore charged the line from
+    its cheapest point down to the floor, and stays comparable with the others. Beyond its most expensive point
+    the curve is flat. A cascade that recomputes reaches costs above 1; a range that ends at 1 excludes them.
 
     Args:
         curve: of `speed_accuracy`.
@@ -66,8 +63,8 @@ def area_statistic(
 ) -> Statistic:
     """Areas of the curve that `speed_accuracy` makes, as a statistic: one column per cost range.
 
-    The thresholds and the commonest answer are those of the data as they are; costs, scores and the floor are
-    taken anew in every resample.
+    The thresholds and the commonest answer come from the original data. Costs, scores and the floor are computed
+    in every resample.
     """
     find_metric(metric, trace.kind)
     exits = sweep_thresholds(trace, criterion, temperatures, points).exits
@@ -97,7 +94,7 @@ def mean_heights(
         raise ConfigError(f"expected a cost range with 0 <= lowest < highest, got {low} to {high}")
     order = np.argsort(costs, axis=1, kind="stable")
     x, y = np.take_along_axis(costs, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    x = np.concatenate([x, np.maximum(x[:, -1:], high)], axis=1)  # flat beyond the dearest point
+    x = np.concatenate([x, np.maximum(x[:, -1:], high)], axis=1)  # flat beyond the most expensive point
     y = np.concatenate([y, y[:, -1:]], axis=1)
     width = np.diff(x)
     slope = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)

@@ -1,4 +1,4 @@
-"""Tables by column: the few Arrow calls that evaluation and reports need. Arrow is imported on use."""
+"""The few Arrow calls that evaluation and reports need. Arrow is imported on use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -31,7 +32,7 @@ def as_table(rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """An Arrow table of rows that name no columns; without rows, of empty columns."""
+    """An Arrow table of rows of values; without rows, of empty columns."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return table(dict(zip(names, columns, strict=True)))
 
@@ -69,8 +70,8 @@ def in_front(table: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     """The table with constant columns in front of its own."""
     import pyarrow as pa
 
-    for place, (name, value) in enumerate(constants.items()):
-        table = table.add_column(place, name, pa.array([value] * table.num_rows))
+    for position, (name, value) in enumerate(constants.items()):
+        table = table.add_column(position, name, pa.array([value] * table.num_rows))
     return table
 
 
@@ -79,3 +80,11 @@ def with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
     import pyarrow as pa
 
     return table.append_column(name, pa.array(values))
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """The table as a data frame; `MissingExtraError` without pandas."""
+    try:
+        return table.to_pandas()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pandas", "torch") from error

@@ -1,4 +1,4 @@
-"""The rows of an attack as arrays, checked once: what robustness is computed from."""
+"""The rows of an attack as checked arrays, the input of all robustness numbers."""
 
 from __future__ import annotations
 
@@ -45,34 +45,28 @@ class AttackTable:
         return len(self.columns["label"])
 
 
-def read_attack(
-    rows: pa.Table, exit_layers: Sequence[int], exit_costs: Sequence[float] | None = None
-) -> AttackTable:
-    """Check the rows of an attack and take them apart.
+def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
+    """Check the rows of an attack and split them into arrays.
 
     Args:
         rows: one row per attacked example, at least one, with `COLUMNS`.
         exit_layers: the attacked model's exits.
-        exit_costs: cost of leaving at each exit, as a share of the full model's; None takes it from the rows.
 
     Raises:
-        DataError: where columns are missing, or the rows come from a model with other exits.
+        DataError: columns are missing, or the rows come from a model with other exits.
     """
     require_columns(rows, COLUMNS, "an attack table")
     columns = {name: floats(rows, name) for name in COLUMNS}
     layers = tuple(int(layer) for layer in exit_layers)
     exits = {side: _exits(columns, side, layers) for side in SIDES}
-    costs = _exit_costs(columns, exits, layers) if exit_costs is None else np.asarray(exit_costs, dtype=float)
-    if len(costs) != len(layers):
-        raise DataError(f"expected one cost for each of the exits {list(layers)}, got {len(costs)}")
-    return AttackTable(columns, exits, layers, costs)
+    return AttackTable(columns, exits, layers, _exit_costs(columns, exits, layers))
 
 
 def _exits(columns: dict[str, Floats], side: Side, layers: tuple[int, ...]) -> NDArray[np.intp]:
-    """Exit indices of one side, which must lie at the layers that the rows name."""
+    """Exit indices of one side; they must be at the layers that the rows name."""
     exits, named = columns[f"{side}_exit"], columns[f"{side}_layer"]
-    known = np.isin(exits, np.arange(len(layers)))
-    if not known.all() or not (np.asarray(layers)[exits.astype(np.intp)] == named).all():
+    valid = np.isin(exits, np.arange(len(layers)))
+    if not valid.all() or not (np.asarray(layers)[exits.astype(np.intp)] == named).all():
         raise DataError(
             f"the attack table's column {side}_layer does not fit the exits {list(layers)}: "
             "pass the exit layers of the model that was attacked"
@@ -83,14 +77,14 @@ def _exits(columns: dict[str, Floats], side: Side, layers: tuple[int, ...]) -> N
 def _exit_costs(
     columns: dict[str, Floats], exits: dict[Side, NDArray[np.intp]], layers: tuple[int, ...]
 ) -> Floats:
-    """Cost of leaving at each exit, from those who did; exits that nobody took lie on the line between."""
+    """Cost of leaving at each exit, from the examples that left there; unused exits are interpolated."""
     taken = np.concatenate([exits[side] for side in SIDES])
     spent = np.concatenate([columns[f"{side}_cost"] for side in SIDES])
     full = np.concatenate([columns[f"{side}_full_cost"] for side in SIDES])
-    known = np.unique(taken)
-    costs = [spent[taken == exit].sum() / full[taken == exit].sum() for exit in known]
-    at = [0.0, *np.asarray(layers, dtype=np.float64)[known]]
+    taken_exits = np.unique(taken)
+    costs = [spent[taken == exit].sum() / full[taken == exit].sum() for exit in taken_exits]
+    at = [0.0, *np.asarray(layers, dtype=np.float64)[taken_exits]]
     heights = [0.0, *costs]
-    if known[-1] < len(layers) - 1:
+    if taken_exits[-1] < len(layers) - 1:
         at, heights = [*at, float(layers[-1])], [*heights, max(1.0, costs[-1])]
     return np.interp(layers, at, heights)

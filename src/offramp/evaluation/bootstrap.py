@@ -1,8 +1,7 @@
 """Paired bootstrap: intervals on scores, areas and their differences over the same examples.
 
-A resample is a row of weights: how often each example was drawn. Means are then matrix products, so a
-thousand resamples of a whole threshold sweep take a fraction of a second, and two methods are paired by being
-given the same weights.
+A resample is a row of weights: how often each example was drawn. Means are then matrix products, and a thousand
+resamples of a whole threshold sweep take a fraction of a second. Two methods are paired by the same weights.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 Weights = NDArray[np.float64]  # (resamples, examples)
 Models = Literal["averaged", "nested"]
 
+LEVEL = 0.95  # nominal coverage of all intervals
 CHUNK = 2**22  # weights held at once: 32 MiB
 
 
@@ -32,9 +32,9 @@ class Statistic:
     """Numbers that depend on a weighting of the examples.
 
     Attributes:
-        names: what the numbers are, one per column.
+        names: of the numbers, one per column.
         examples: how many examples are weighted.
-        fingerprint: of the data, so that unlike things are not paired.
+        fingerprint: of the data; only statistics of the same data are paired.
         values: weights `(resamples, examples)` to numbers `(resamples, columns)`.
     """
 
@@ -44,26 +44,24 @@ class Statistic:
     values: Callable[[Weights], NDArray[np.float64]]
 
     def exact(self) -> NDArray[np.float64]:
-        """The numbers `(columns,)` on the data as they are."""
+        """The numbers `(columns,)` on the original data."""
         return self.values(np.ones((1, self.examples)))[0]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its percentile-bootstrap interval.
+    """An estimate and its 95 % percentile-bootstrap interval.
 
     Attributes:
-        name: what was estimated.
-        estimate: the value on the data as they are.
+        name: of the quantity.
+        estimate: the value on the original data.
         low, high: the ends of the interval; NaN where it was undefined in every resample.
-        level: the interval's nominal coverage.
     """
 
     name: str
     estimate: float
     low: float
     high: float
-    level: float = 0.95
 
     @property
     def decided(self) -> bool:
@@ -74,9 +72,9 @@ class Interval:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def interval_table(found: Iterable[Interval]) -> pa.Table:
+def interval_table(intervals: Iterable[Interval]) -> pa.Table:
     """Intervals as rows `name`, `estimate`, `low`, `high`, for a run record."""
-    rows = [(i.name, i.estimate, i.low, i.high) for i in found]
+    rows = [(i.name, i.estimate, i.low, i.high) for i in intervals]
     return from_rows(("name", "estimate", "low", "high"), rows)
 
 
@@ -104,11 +102,10 @@ def replicates(
     Args:
         models: the same statistic of each model, over the same examples.
         resamples: how many resamples to draw.
-        seed: decides the draws; the same seed and number of examples give the same draws, which pairs
-            methods.
-        over: "averaged": only examples are drawn, the interval speaks of these very models; "nested": models
-            are drawn with replacement too, the interval speaks of models trained in the same way. The same
-            draws serve every method with as many models, so model i is paired with model i.
+        seed: the same seed and number of examples give the same draws, which pairs methods.
+        over: "averaged" draws examples only: the interval is about these models. "nested" draws models too, with
+            replacement: the interval is about models trained in the same way. Methods with equally many models
+            share these draws, so model i is paired with model i.
 
     Returns:
         `(resamples, columns)`.
@@ -130,26 +127,24 @@ def intervals(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     over: Models = "averaged",
 ) -> tuple[Interval, ...]:
-    """Percentile-bootstrap intervals of a statistic, one per column.
+    """95 % percentile-bootstrap intervals of a statistic, one per column.
 
     Args:
-        models: a statistic, or one per model (seed) of a method: their mean is estimated.
+        models: a statistic, or one per model (seed) of a method; their mean is estimated.
         resamples, seed, over: as in `replicates`.
-        level: nominal coverage.
 
     Returns:
         One `Interval` per column. Resamples in which a number is undefined (NaN) are left out of it.
 
     Raises:
-        DataError: where the models were not measured on the same examples.
+        DataError: the models were not measured on the same examples.
     """
     group = _group(models)
     estimate = np.mean([model.exact() for model in group], axis=0)
     drawn = replicates(group, resamples=resamples, seed=seed, over=over)
-    return _percentiles(group[0].names, estimate, drawn, level)
+    return _percentiles(group[0].names, estimate, drawn)
 
 
 def differences(
@@ -158,20 +153,19 @@ def differences(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     over: Models = "averaged",
 ) -> tuple[Interval, ...]:
-    """Paired-bootstrap intervals of `a - b` over the same examples, one per column.
+    """95 % paired-bootstrap intervals of `a - b` over the same examples, one per column.
 
     Args:
         a, b: as `models` in `intervals`; the two may have different numbers of models.
-        resamples, seed, level, over: as in `intervals`.
+        resamples, seed, over: as in `intervals`.
 
     Returns:
         One `Interval` per column; `decided` where it excludes zero.
 
     Raises:
-        DataError: where a and b were not measured on the same examples, or do not have the same columns.
+        DataError: a and b were not measured on the same examples, or have different columns.
     """
     first, second = _group(a), _group(b)
     _check_paired([*first, *second])
@@ -179,16 +173,12 @@ def differences(
     drawn = replicates(first, resamples=resamples, seed=seed, over=over) - replicates(
         second, resamples=resamples, seed=seed, over=over
     )
-    return _percentiles(first[0].names, estimate, drawn, level)
+    return _percentiles(first[0].names, estimate, drawn)
 
 
-def percentile_band(
-    drawn: NDArray[np.float64], level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends `(columns,)` of the central `level` of replicates `(resamples, columns)`, NaN ones left out."""
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level}: 0.95 is usual")
-    tail = (1 - level) / 2
+def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends `(columns,)` of the central 95 % of replicates `(resamples, columns)`, without those that are NaN."""
+    tail = (1 - LEVEL) / 2
     ends = np.full((2, drawn.shape[1]), np.nan)
     some = np.isfinite(drawn).any(axis=0)
     finite = np.where(np.isfinite(drawn), drawn, np.nan)[:, some]
@@ -197,11 +187,11 @@ def percentile_band(
 
 
 def _percentiles(
-    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64], level: float
+    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64]
 ) -> tuple[Interval, ...]:
-    low, high = percentile_band(drawn, level)
+    low, high = percentile_band(drawn)
     columns = zip(names, estimate, low, high, strict=True)
-    return tuple(Interval(name, float(e), float(lo), float(hi), level) for name, e, lo, hi in columns)
+    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
 
 
 def _model_weights(models: int, resamples: int, seed: int, over: Models) -> NDArray[np.float64]:
@@ -223,7 +213,7 @@ def _group(models: Statistic | Sequence[Statistic]) -> Sequence[Statistic]:
 
 
 def _check_paired(models: Sequence[Statistic]) -> None:
-    """Raise where statistics were not measured on the same examples or do not say the same things."""
+    """Raise unless all statistics have the same examples and columns."""
     first = models[0]
     for other in models[1:]:
         if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):

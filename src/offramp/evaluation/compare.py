@@ -1,4 +1,4 @@
-"""Several methods on the same data: who is better where, and whether that is more than luck."""
+"""Several methods on the same data: which is better, and whether the difference is more than chance."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Comparison:
     Attributes:
         baseline: the method that differences are taken against.
         metric: what the scores are.
-        scores: one row per method and place, a place being an exit (`layer 4`), the mean over all exits
-            (`mean of layers 1, 4`) or a cost range of the curve (`fast`, `slow`, `whole`): `method`, `place`,
-            `score`, `low`, `high`, and the paired difference to the baseline `difference`, `difference_low`,
-            `difference_high`, NaN for the baseline and where it lacks the exit.
-        winners: one row per place that two methods share: `place`, `best`, `second`, `lead`, `lead_low`,
-            `lead_high`, and `decided`: whether the interval of the lead excludes zero. The pair is picked
+        scores: one row per method and measure. A measure is an exit (`layer 4`), the mean over all exits
+            (`mean of layers 1, 4`) or a cost range of the curve (`fast`, `slow`, `whole`). Columns: `method`,
+            `place` (the measure), `score`, `low`, `high`, and the paired difference to the baseline `difference`,
+            `difference_low`, `difference_high`; NaN for the baseline, and where it lacks the exit.
+        winners: one row per measure that two methods share: `place`, `best`, `second`, `lead`, `lead_low`,
+            `lead_high`, and `decided`: whether the interval of the lead excludes zero. The pair is chosen
             after seeing the scores, so among many methods the lead is flattering.
         curves: one per model, by method.
     """
@@ -65,22 +65,21 @@ def compare(
     Args:
         traces: by method, the trace of its model, or one per model (seed), all over the same examples in the
             same order; scaled by temperature (`Trace.scaled`) where temperatures were fitted.
-        criterion: the exit rule, for all or by method; there one for all models, or one a model, since what is fitted
-            on calibration data differs between them.
+        criterion: the exit rule, for all methods or by method. A method may have one rule for all of its models, or one
+            for each, with its own fitted parameters.
         baseline: method to take differences against; None takes the first.
         metric: a key of `offramp.metrics.METRICS`.
         points: the most thresholds tried.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        over: whether intervals speak of these models or of models trained likewise: see
-            `bootstrap.replicates`.
+        over: whether intervals are about these models or about models trained likewise; see `replicates`.
 
     Returns:
         The `Comparison`; all intervals are 95 % percentile intervals of the paired bootstrap.
 
     Raises:
-        DataError: where the traces are of different data, or carry no labels.
-        ConfigError: for a baseline that is not among the methods.
+        DataError: the traces are of different data, or have no labels.
+        ConfigError: the baseline is not among the methods.
 
     Source: SWEET (Rotem et al. 2023), tables 1 and 2 and the speed-accuracy figures.
     """
@@ -94,7 +93,7 @@ def compare(
         exact = np.mean([model.exact() for model in models], axis=0)
         drawn = replicates(models, resamples=resamples, seed=seed, over=over)
         measured[name] = _Measured(models[0].names, exact, drawn)
-        # One model has its own band; of several, the range over the models is what a figure shows.
+        # A single model has a bootstrap band; for several, figures show the range over the models.
         band = resamples if len(group) == 1 else 0
         curves[name] = [
             speed_accuracy(trace, rule, metric=metric, points=points, resamples=band, seed=seed)
@@ -121,15 +120,15 @@ def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One method's numbers, and replicates `(resamples, places)` of them drawn alike for all methods."""
+    """One method's numbers, and replicates `(resamples, measures)` with the same draws for all methods."""
 
-    places: tuple[str, ...]
+    measures: tuple[str, ...]
     exact: NDArray[np.float64]
     drawn: NDArray[np.float64]
 
-    def at(self, place: str) -> tuple[float, NDArray[np.float64]]:
-        """Estimate and replicates `(resamples,)` at one place."""
-        column = self.places.index(place)
+    def at(self, measure: str) -> tuple[float, NDArray[np.float64]]:
+        """Estimate and replicates `(resamples,)` of one measure."""
+        column = self.measures.index(measure)
         return float(self.exact[column]), self.drawn[:, column]
 
 
@@ -142,14 +141,14 @@ def _everything(trace: Trace, criterion: str | Criterion, metric: str, points: i
         scores = exits.values(weights)
         return np.concatenate([scores, scores.mean(axis=1, keepdims=True), areas.values(weights)], axis=1)
 
-    # Named after the layers, so that means over other exits are never set side by side.
+    # The name holds the layers, so that means over different exits are never compared.
     mean = f"mean of layers {', '.join(map(str, trace.exit_layers))}"
     return Statistic((*exits.names, mean, *areas.names), len(trace), trace.fingerprint, values)
 
 
-def _lead(one: _Measured, other: _Measured, place: str) -> tuple[float, float, float]:
-    """How far one method is ahead of the other at a place, with the ends of the interval."""
-    (a, drawn_a), (b, drawn_b) = one.at(place), other.at(place)
+def _lead(leader: _Measured, follower: _Measured, measure: str) -> tuple[float, float, float]:
+    """The lead of one method over another, with the ends of its interval."""
+    (a, drawn_a), (b, drawn_b) = leader.at(measure), follower.at(measure)
     low, high = percentile_band((drawn_a - drawn_b)[:, None])
     return a - b, float(low[0]), float(high[0])
 
@@ -159,23 +158,23 @@ def _scores(measured: Mapping[str, _Measured], baseline: str) -> pa.Table:
     base = measured[baseline]
     for name, method in measured.items():
         low, high = percentile_band(method.drawn)
-        for place, score, lowest, highest in zip(method.places, method.exact, low, high, strict=True):
-            comparable = name != baseline and place in base.places
-            difference = _lead(method, base, place) if comparable else (np.nan, np.nan, np.nan)
-            rows.append((name, place, score, lowest, highest, *difference))
+        for measure, score, lowest, highest in zip(method.measures, method.exact, low, high, strict=True):
+            comparable = name != baseline and measure in base.measures
+            difference = _lead(method, base, measure) if comparable else (np.nan, np.nan, np.nan)
+            rows.append((name, measure, score, lowest, highest, *difference))
     names = ("method", "place", "score", "low", "high", "difference", "difference_low", "difference_high")
     return from_rows(names, rows)
 
 
 def _winners(measured: Mapping[str, _Measured]) -> pa.Table:
     rows = []
-    for place in dict.fromkeys(place for method in measured.values() for place in method.places):
+    for measure in dict.fromkeys(measure for method in measured.values() for measure in method.measures):
         ranked = sorted(
-            (name for name, method in measured.items() if place in method.places),
-            key=lambda name: measured[name].at(place)[0],
+            (name for name, method in measured.items() if measure in method.measures),
+            key=lambda name: measured[name].at(measure)[0],
             reverse=True,
         )
         if len(ranked) > 1:
-            lead, low, high = _lead(measured[ranked[0]], measured[ranked[1]], place)
-            rows.append((place, *ranked[:2], lead, low, high, low > 0))
+            lead, low, high = _lead(measured[ranked[0]], measured[ranked[1]], measure)
+            rows.append((measure, *ranked[:2], lead, low, high, low > 0))
     return from_rows(("place", "best", "second", "lead", "lead_low", "lead_high", "decided"), rows)

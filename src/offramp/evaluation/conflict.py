@@ -37,12 +37,12 @@ class GradientAgreement:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Where in a model the exits pull in opposite directions.
+    """Where in a model the gradients of the exits conflict.
 
     Attributes:
         exit_layers: of the model, from 1.
-        batches: how many the numbers are averaged over.
-        pairs: arrays `(layers, exits, exits)`: entry `[l - 1, i, j]` sets exit i against exit j at layer l,
+        batches: number of batches averaged over.
+        pairs: arrays `(layers, exits, exits)`: entry `[l - 1, i, j]` compares exits i and j at layer l,
             for i < j where both sit above the layer; NaN elsewhere.
         following: arrays `(layers,)`: the next exit above a layer against the sum of all later ones; NaN
             above the second-last exit.
@@ -55,14 +55,14 @@ class Conflict:
 
 
 def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
-    """Conflict from the inner products of `training.conflict.measure_products`.
+    """Conflict from the inner products of `training.gradient_conflict.measure.measure_products`.
 
     Args:
         products: `(batches, layers, exits, exits)`.
         exit_layers: of the model, from 1.
 
     Raises:
-        DataError: products of a model with other exits.
+        DataError: the products are of a model with other exits.
 
     Source: SWEET (Rotem 2023), its analysis of conflicting gradients; PCGrad (Yu 2020).
     """
@@ -104,7 +104,7 @@ def _agreement(
 
 
 def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
-    """How each exit agrees with the others: cosine of its gradient with the sum of theirs.
+    """Agreement of each exit with the others: cosine of its gradient with the sum of theirs.
 
     Args:
         products: `(batches, layers, exits, exits)`.
@@ -114,7 +114,7 @@ def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
         `(exits,)`: mean over batches and over the layers that the exit shares with others; NaN where it shares none.
     """
     above = np.asarray(exit_layers) >= np.arange(1, products.shape[1] + 1)[:, None]  # (layers, exits)
-    found = np.full(len(exit_layers), np.nan)
+    means = np.full(len(exit_layers), np.nan)
     for exit in range(len(exit_layers)):
         others = above & (np.arange(len(exit_layers)) != exit)
         shared = above[:, exit] & others.any(axis=1)
@@ -123,47 +123,53 @@ def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
         lengths = np.sqrt(products[:, :, exit, exit] * np.maximum(of_sum, 0.0))
         cosines = np.divide(with_sum, lengths, out=np.zeros_like(with_sum), where=lengths > 0)
         if shared.any():
-            found[exit] = np.clip(cosines, -1, 1)[:, shared].mean()
-    return found
+            means[exit] = np.clip(cosines, -1, 1)[:, shared].mean()
+    return means
 
 
-def conflict_table(found: dict[int, Conflict]) -> pa.Table:
+def conflict_table(conflicts: dict[int, Conflict]) -> pa.Table:
     """Pairs of exits as rows.
 
     Args:
-        found: by training step.
+        conflicts: by training step.
 
     Returns:
         One row for each step, layer and pair of exits above it, with the columns `PAIRS`.
     """
     rows = []
-    for step, one in found.items():
-        at = one.exit_layers
-        for layer, i, j in np.argwhere(np.isfinite(one.pairs.cosine)).tolist():
-            rows.append((step, layer + 1, at[i], at[j], *_numbers(one.pairs, (layer, i, j))))
+    for step, measured in conflicts.items():
+        at = measured.exit_layers
+        for layer, i, j in np.argwhere(np.isfinite(measured.pairs.cosine)).tolist():
+            rows.append((step, layer + 1, at[i], at[j], *_numbers(measured.pairs, (layer, i, j))))
     return from_rows(PAIRS, rows)
 
 
-def following_table(found: dict[int, Conflict]) -> pa.Table:
+def following_table(conflicts: dict[int, Conflict]) -> pa.Table:
     """The next exit against the sum of all later ones: a row for each step and layer, columns `NEXT`."""
     rows = []
-    for step, one in found.items():
-        for (layer,) in np.argwhere(np.isfinite(one.following.cosine)).tolist():
-            following = next(exit for exit in one.exit_layers if exit > layer)
-            rows.append((step, layer + 1, following, *_numbers(one.following, (layer,))))
+    for step, measured in conflicts.items():
+        for (layer,) in np.argwhere(np.isfinite(measured.following.cosine)).tolist():
+            following = next(exit for exit in measured.exit_layers if exit > layer)
+            rows.append((step, layer + 1, following, *_numbers(measured.following, (layer,))))
     return from_rows(NEXT, rows)
 
 
-def _numbers(found: GradientAgreement, place: tuple[int, ...]) -> tuple[float, float, float]:
-    return float(found.cosine[place]), float(found.norm_ratio[place]), float(found.negative[place])
+def _numbers(agreement: GradientAgreement, index: tuple[int, ...]) -> tuple[float, float, float]:
+    return (
+        float(agreement.cosine[index]),
+        float(agreement.norm_ratio[index]),
+        float(agreement.negative[index]),
+    )
 
 
-def conflict_metrics(found: Conflict) -> dict[str, float]:
-    """The numbers that sum a model up, averaged over layers and pairs: NaN where it has one exit."""
-    told = {
-        "cosine": found.pairs.cosine,
-        "negative_share": found.pairs.negative,
-        "next_against_later_cosine": found.following.cosine,
-        "next_against_later_negative_share": found.following.negative,
+def conflict_metrics(measured: Conflict) -> dict[str, float]:
+    """Summary of a model, averaged over layers and pairs; NaN for a model with one exit."""
+    arrays = {
+        "cosine": measured.pairs.cosine,
+        "negative_share": measured.pairs.negative,
+        "next_against_later_cosine": measured.following.cosine,
+        "next_against_later_negative_share": measured.following.negative,
     }
-    return {name: float(np.nanmean(a)) if np.isfinite(a).any() else float("nan") for name, a in told.items()}
+    return {
+        name: float(np.nanmean(a)) if np.isfinite(a).any() else float("nan") for name, a in arrays.items()
+    }

@@ -1,4 +1,4 @@
-"""One convention for all numbers, and the way to each paper's own."""
+"""Conversions between our convention and those of papers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Conversion = Callable[[float, int], float]  # value, number of layers L
 
 @dataclass(frozen=True)
 class Convention:
-    """How a paper states what we state otherwise.
+    """How a paper reports a quantity that we report differently.
 
     Attributes:
-        theirs: what the paper calls it.
+        theirs: its name in the paper.
         ours: the name of our quantity: `cost` or `depth`.
         lower_is_faster: the direction of the paper's number.
-        from_ours: our value and the number of layers to theirs.
-        to_ours: the way back.
+        from_ours: converts our value and the number of layers.
+        to_ours: the inverse.
     """
 
     theirs: str

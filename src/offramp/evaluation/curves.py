@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.errors import MissingExtraError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
-from offramp.evaluation.arrow_tables import floats, in_front, require_columns, rows_where, stack, table
+from offramp.evaluation.arrow_tables import (
+    floats,
+    in_front,
+    require_columns,
+    rows_where,
+    stack,
+    table,
+    to_pandas,
+)
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.operating_points import (
     Exits,
@@ -24,6 +33,7 @@ from offramp.evaluation.operating_points import (
 from offramp.metrics import score
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from matplotlib.axes import Axes
 
@@ -39,23 +49,23 @@ COLUMNS = (
     "shares",
     "time_speedup",
 )
-FRONT = ("method", "model", "criterion", "metric", "floor")  # the first four tell stacked curves apart
+FRONT = ("method", "model", "criterion", "metric", "floor")  # the first four identify a curve
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What an exit rule makes of a model, over its thresholds.
+    """Speed and accuracy of a model under an exit rule, over the rule's thresholds.
 
     Attributes:
         table: one row per operating point, with the columns
-            `point` ("sweep": a threshold; "static": one exit, taken always), `threshold` (NaN for static
+            `point` ("sweep": a threshold; "static": always the same exit), `threshold` (NaN for static
             points), `cost` (mean FLOPs spent / mean FLOPs of the full model), `depth` (mean exit layer),
-            `layer_speedup` (L / depth), `score`, `low` and `high` (bootstrap interval of the score, NaN where
-            none was asked for), `shares` (list: share of examples that leave at each exit) and `time_speedup`
-            (NaN where not measured). Sweep rows come first, from the laxest threshold to the strictest.
+            `layer_speedup` (L / depth), `score`, `low` and `high` (bootstrap interval of the score, NaN without
+            resamples), `shares` (list: share of examples that leave at each exit) and `time_speedup`
+            (NaN where not measured). Sweep rows come first, from the most permissive threshold to the strictest.
         criterion: the rule's name.
         metric: what `score` is.
-        floor: the score of always giving the commonest answer, which costs nothing; areas start there.
+        floor: the score of always giving the commonest answer, at no cost; areas start there.
     """
 
     table: pa.Table
@@ -70,31 +80,52 @@ class Curve:
 
     @property
     def static(self) -> pa.Table:
-        """The rows of the single exits, taken always."""
+        """The rows of the single exits."""
         return rows_where(self.table, "point", "static")
 
     def with_times(self, speedups: Mapping[float, float]) -> Curve:
-        """The curve with measured `time_speedup` by threshold, each noted at the nearest threshold swept."""
+        """The curve with measured `time_speedup` by threshold, each at the nearest threshold of the sweep."""
         import pyarrow as pa
 
         thresholds = floats(self.table, "threshold")
         noted = np.full(len(thresholds), np.nan)
         for threshold, speedup in speedups.items():
-            # In halves: the ends of a rule without bounds lie as far apart as floats can.
+            # In halves: the thresholds of an unbounded rule may differ by more than the largest float.
             noted[np.nanargmin(np.abs(thresholds / 2 - threshold / 2))] = speedup
-        place = self.table.column_names.index("time_speedup")
-        return replace(self, table=self.table.set_column(place, "time_speedup", pa.array(noted)))
+        column = self.table.column_names.index("time_speedup")
+        return replace(self, table=self.table.set_column(column, "time_speedup", pa.array(noted)))
 
     def plot(self, ax: Axes | None = None, label: str | None = None) -> Axes:
-        """Draw the sweep as a line, the interval as a band and the single exits as points; needs matplotlib.
+        """Draw the sweep as a line, the intervals as a band and the single exits as points; needs matplotlib.
 
         Args:
             ax: where to draw; None makes a new figure.
             label: name of the line; None takes the criterion's.
         """
-        from offramp.evaluation.drawing import draw_curve
+        axes = _new_axes() if ax is None else ax
+        sweep, static = self.sweep, self.static
+        costs = floats(sweep, "cost")
+        (line,) = axes.plot(costs, floats(sweep, "score"), label=label or self.criterion)
+        color = line.get_color()
+        axes.fill_between(costs, floats(sweep, "low"), floats(sweep, "high"), color=color, alpha=0.15, lw=0)
+        axes.plot(floats(static, "cost"), floats(static, "score"), "o", color=color, mfc="white")
+        axes.set_xlabel("cost (share of the full model's FLOPs)")
+        axes.set_ylabel(self.metric)
+        axes.legend()
+        return axes
 
-        return draw_curve(self, ax, label or self.criterion)
+    def to_pandas(self) -> pd.DataFrame:
+        """The operating points as a data frame; needs pandas."""
+        return to_pandas(self.table)
+
+
+def _new_axes() -> Axes:
+    """Axes of a new figure, which notebooks show."""
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "torch") from error
+    return pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
 
 
 def speed_accuracy(
@@ -111,21 +142,20 @@ def speed_accuracy(
 
     Args:
         trace: run of the model over labelled evaluation data.
-        criterion: name of the rule, or a rule whose options are kept and whose threshold is swept.
+        criterion: name of the rule, or a rule with options; its threshold is swept.
         metric: a key of `offramp.metrics.METRICS`.
         temperatures: one per exit, fitted on calibration data; None means 1.
-        points: the most thresholds tried; fewer where fewer give distinct outcomes.
-        resamples: bootstrap resamples for `low` and `high` (95 %, each threshold for itself); 0 leaves them
-            NaN.
+        points: largest number of thresholds; fewer where fewer give distinct outcomes.
+        resamples: bootstrap resamples for `low` and `high` (95 % at each threshold); 0 leaves them NaN.
         seed: of the bootstrap.
 
     Returns:
         The `Curve`.
 
     Raises:
-        DataError: where the trace carries no labels or no examples.
-        ConfigError: for a metric that does not fit the task.
-        CriterionError: for a rule that is unknown, does not fit, or has no threshold.
+        DataError: the trace has no labels or no examples.
+        ConfigError: the metric does not fit the task.
+        CriterionError: the rule is unknown, does not fit, or has no threshold.
 
     Source: SWEET (Rotem et al. 2023) and Right Tool (Schwartz et al. 2020), their speed-accuracy figures.
     """
@@ -163,10 +193,10 @@ def stack_curves(curves: Mapping[str, Curve | Sequence[Curve]]) -> pa.Table:
 
 
 def unstack_curves(stacked: pa.Table) -> dict[str, list[Curve]]:
-    """The curves of every method, one per model, out of what `stack_curves` made.
+    """The inverse of `stack_curves`: the curves of every method, one per model.
 
     Raises:
-        DataError: where columns are missing.
+        DataError: columns are missing.
     """
     require_columns(stacked, (*FRONT, *COLUMNS), "a table of curves")
     curves: dict[str, list[Curve]] = {}

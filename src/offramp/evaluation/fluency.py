@@ -1,7 +1,7 @@
-"""How much less likely a text became: a bigram model of the task's own training texts. No download, no hub.
+"""Loss of fluency under a bigram model of the task's own training texts, without any download.
 
-Interpolated Kneser–Ney over lower-case words and punctuation, with a uniform share for words never seen. It says what a
-change costs against the original; it is no judge of grammar, and no measure across data sets.
+Interpolated Kneser–Ney over lower-case words and punctuation, with a uniform share for unseen words. It compares a
+text with its original. It does not judge grammar, and its values are not comparable across data sets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Bigram:
     """A bigram model of some texts.
 
     Args:
-        texts: what is usual.
+        texts: the training texts.
 
     Source: Kneser and Ney 1995, interpolated as in Chen and Goodman 1999, with their discount of 0.75.
     """
@@ -41,7 +41,7 @@ class Bigram:
             self.contexts[word] += 1
 
     def probability(self, before: str, word: str) -> float:
-        """Of a word after another one; positive for every word."""
+        """Probability of a word after another word; positive for every word."""
         alone = self._alone(word)
         seen = self.first[before]
         if not seen:
@@ -50,15 +50,15 @@ class Bigram:
         return max(self.pairs[before, word] - DISCOUNT, 0.0) / seen + rest * alone
 
     def _alone(self, word: str) -> float:
-        """In how many contexts a word stands, with a uniform share for all words and one more, the unknown."""
-        types, known = len(self.pairs), len(self.contexts)
+        """Share of the contexts that a word follows, with a uniform share for all words and the unknown word."""
+        types, words = len(self.pairs), len(self.contexts)
         if not types:
             return 1.0
-        rest = DISCOUNT * known / types
-        return max(self.contexts[word] - DISCOUNT, 0.0) / types + rest / (known + 1)
+        rest = DISCOUNT * words / types
+        return max(self.contexts[word] - DISCOUNT, 0.0) / types + rest / (words + 1)
 
     def score(self, text: str) -> float:
-        """Mean log-probability a token, the end included, in nats."""
+        """Mean log-probability per token in nats, the end token included."""
         words = tokens(text)
         pairs = list(zip([START, *words], [*words, END], strict=True))
         return sum(math.log(self.probability(*pair)) for pair in pairs) / len(pairs)
@@ -66,13 +66,13 @@ class Bigram:
 
 def tokens(text: str) -> list[str]:
     """Words and punctuation marks in lower case."""
-    return [found.lower() for found in TOKEN.findall(text)]
+    return [match.lower() for match in TOKEN.findall(text)]
 
 
 def fluency_change(
     model: Bigram, before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]
 ) -> NDArray[np.float64]:
-    """How much less likely each example became `(examples,)`: nats a token, negative for less.
+    """Change of log-probability of each example `(examples,)`, in nats per token; negative is less likely.
 
     Args:
         model: of the task's training texts.

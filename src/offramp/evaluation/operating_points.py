@@ -1,9 +1,9 @@
-"""Operating points as arrays: where every example leaves, and what that gives under any weighting."""
+"""Operating points as arrays: the exit of every example, and its scores and costs under any weighting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
-from offramp.criteria.probability import Energy
 from offramp.engine.policy import Policy
 from offramp.evaluation.bootstrap import Statistic, Weights
 from offramp.evaluation.weighted import weighted_score
 from offramp.metrics import find_metric
 
-Exits = NDArray[np.intp]  # (examples, points): exit index, 0-based, of every example at every operating point
+Exits = NDArray[np.intp]  # (examples, points): exit index of every example at every operating point
 
 
 @dataclass(frozen=True)
 class ThresholdSweep:
-    """Every outcome of a rule on a trace, from the laxest threshold to the strictest.
+    """All outcomes of a rule on a trace, from the most permissive threshold to the strictest.
 
     Attributes:
         criterion: the rule's name.
@@ -39,12 +38,12 @@ class ThresholdSweep:
 def sweep_thresholds(
     trace: Trace, criterion: str | Criterion, temperatures: Sequence[float] | None = None, points: int = 200
 ) -> ThresholdSweep:
-    """Where examples leave at every threshold worth trying; arguments as in `speed_accuracy`."""
+    """Exits at every threshold that gives a distinct outcome; arguments as in `speed_accuracy`."""
     if len(trace) == 0:
         raise DataError("expected examples to sweep thresholds over, got an empty trace")
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
-    if temperatures is not None and isinstance(rule, Energy) and not rule.temperatures:
-        rule = replace(rule, temperatures=tuple(temperatures))
+    if temperatures is not None:
+        rule = rule.with_temperatures(temperatures)
     table = scores(rule, trace.scaled(temperatures))
     thresholds = threshold_grid(rule, table, points)
     exits = [first_exit(with_threshold(rule, threshold), table) for threshold in thresholds]
@@ -52,17 +51,17 @@ def sweep_thresholds(
 
 
 def static_exits(trace: Trace) -> Exits:
-    """Everybody at exit 1, everybody at exit 2, …: `(examples, exits)`."""
+    """All examples at exit 0, all at exit 1, …: `(examples, exits)`."""
     return np.broadcast_to(np.arange(trace.exits), (len(trace), trace.exits))
 
 
 def predictions_at(trace: Trace, exits: Exits) -> NDArray[Any]:
-    """`(examples, points)`: what each example is answered at the exit it leaves at."""
+    """The prediction for each example at its exit: `(examples, points)`."""
     return np.take_along_axis(trace.predictions(), exits, axis=1)
 
 
 def commonest_answer(trace: Trace) -> Any:
-    """What one would answer without a model: the commonest class, or the mean target."""
+    """The best constant answer: the commonest class, or the mean target."""
     labels = trace.require_labels()
     if trace.kind == "regression":
         return labels.mean()
@@ -92,14 +91,14 @@ def cost_statistic(trace: Trace, exits: Exits, names: Sequence[str]) -> Statisti
 
 
 def exit_statistic(trace: Trace, metric: str = "accuracy") -> Statistic:
-    """The score of every exit, taken always: columns `layer l`."""
+    """The score of every single exit: columns `layer l`."""
     return score_statistic(
         trace, static_exits(trace), metric, [f"layer {layer}" for layer in trace.exit_layers]
     )
 
 
 def policy_statistic(trace: Trace, policy: Policy, metric: str = "accuracy") -> Statistic:
-    """What a policy makes of a model.
+    """Scores, costs and depths of a model under a policy.
 
     Returns:
         A statistic with the columns `score`, `full` (score of the last exit), `drop` (full - score), `cost`

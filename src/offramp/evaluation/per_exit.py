@@ -1,4 +1,4 @@
-"""What each exit is worth by itself, and how many examples leave there under a policy."""
+"""Each exit by itself: its score, its reliability, and the examples that leave there under a policy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
-from offramp.calibration import refuse_if_calibrated
+from offramp.calibration import refuse_if_calibrated, reliability
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import from_rows, table
 from offramp.evaluation.bootstrap import Interval, intervals
@@ -17,11 +18,15 @@ from offramp.evaluation.operating_points import cost_statistic, exit_statistic, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+RELIABILITY = ("layer", "side", "low", "high", "count", "confidence", "accuracy")
+SIDES = ("before", "after")
+BINS = 15
+
 
 def per_exit(
     trace: Trace, *, metrics: Sequence[str] = ("accuracy",), resamples: int = 1000, seed: int = 0
 ) -> pa.Table:
-    """Scores of every exit, taken always, with 95 % bootstrap intervals.
+    """Scores of every single exit, with 95 % bootstrap intervals.
 
     Args:
         trace: run of the model over labelled evaluation data.
@@ -34,14 +39,16 @@ def per_exit(
         FLOPs), `metric`, `score`, `low`, `high`.
 
     Raises:
-        DataError: where the trace carries no labels.
-        ConfigError: for a metric that is unknown or does not fit the task.
+        DataError: the trace has no labels.
+        ConfigError: the metric is unknown or does not fit the task.
     """
     cost = cost_statistic(trace, static_exits(trace), [""] * trace.exits).exact()
     rows = [
-        (exit, trace.exit_layers[exit], cost[exit], metric, found.estimate, found.low, found.high)
+        (exit, trace.exit_layers[exit], cost[exit], metric, interval.estimate, interval.low, interval.high)
         for metric in metrics
-        for exit, found in enumerate(intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed))
+        for exit, interval in enumerate(
+            intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
+        )
     ]
     names = ("exit", "layer", "cost", "metric", "score", "low", "high")
     return from_rows(names, rows)
@@ -50,11 +57,11 @@ def per_exit(
 def policy_scores(
     trace: Trace, policy: Policy, *, metric: str = "accuracy", resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """What a policy makes of a model, with 95 % bootstrap intervals.
+    """Scores, costs and depths of a model under a policy, with 95 % bootstrap intervals.
 
     Args:
         trace: run of the model over labelled evaluation data.
-        policy: when to leave.
+        policy: of the model.
         metric: a key of `offramp.metrics.METRICS`.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -64,12 +71,12 @@ def policy_scores(
         (share of the full model's FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
 
     Raises:
-        CalibrationError: where the policy was calibrated on this very data.
-        DataError: where the trace carries no labels.
+        CalibrationError: the policy was calibrated on the same data.
+        DataError: the trace has no labels.
     """
     refuse_if_calibrated(policy, trace)
-    found = intervals(policy_statistic(trace, policy, metric), resamples=resamples, seed=seed)
-    return {interval.name: interval for interval in found}
+    measured = intervals(policy_statistic(trace, policy, metric), resamples=resamples, seed=seed)
+    return {interval.name: interval for interval in measured}
 
 
 def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
@@ -79,7 +86,7 @@ def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
         One row per exit: `exit` (0-based), `layer`, `count`, `share`.
 
     Raises:
-        CriterionError: where the policy was made for another model.
+        CriterionError: the policy was made for another model.
     """
     counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
     layers = list(trace.exit_layers)
@@ -91,3 +98,28 @@ def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
             "share": counts / max(len(trace), 1),
         }
     )
+
+
+def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: int = BINS) -> pa.Table:
+    """Reliability diagrams of every exit, with the logits as they are and divided by the exit's temperature.
+
+    Args:
+        run: labelled trace of a classifier, logits unscaled; not the one that the temperatures were fitted on.
+        temperatures: one per exit; None leaves the side `after` out.
+        bins: of equal width.
+
+    Returns:
+        A row for each exit, side and bin that holds examples, with the columns `RELIABILITY`.
+
+    Source: Guo et al. 2017, figure 4.
+    """
+    sides = {SIDES[0]: run} if temperatures is None else {SIDES[0]: run, SIDES[1]: run.scaled(temperatures)}
+    labels, rows = run.require_labels(), []
+    for k, layer in enumerate(run.exit_layers):
+        for side, trace in sides.items():
+            diagram = reliability(softmax(trace.logits[:, k]), labels, bins)
+            for i in np.flatnonzero(diagram.count).tolist():
+                edges = (float(diagram.edges[i]), float(diagram.edges[i + 1]))
+                means = (float(diagram.confidence[i]), float(diagram.accuracy[i]))
+                rows.append((layer, side, *edges, int(diagram.count[i]), *means))
+    return from_rows(RELIABILITY, rows)

@@ -1,4 +1,4 @@
-"""What a slowdown attack takes away: every robustness number from the rows of an attack table."""
+"""All robustness numbers of an attack, from the rows of its table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from numpy.typing import ArrayLike
 
 from offramp.evaluation.arrow_tables import (
     as_table,
-    in_front,
     require_columns,
     rows_where,
-    stack,
     with_column,
 )
 from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
@@ -50,12 +48,12 @@ class Robustness:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All estimates by name, and `examples`: what a run record holds."""
+        """All estimates by name, and `examples`, for a run record."""
         return {"examples": self.examples} | {name: i.estimate for name, i in self.intervals.items()}
 
     @property
     def table(self) -> pa.Table:
-        """One row a number: `name`, `estimate`, `low`, `high`, `reason` ("" where it is defined)."""
+        """One row per number: `name`, `estimate`, `low`, `high`, `reason` ("" where it is defined)."""
         reasons = [self.reasons.get(name, "") for name in self.intervals]
         return with_column(interval_table(self.intervals.values()), "reason", reasons)
 
@@ -64,7 +62,6 @@ def robustness(
     rows: pa.Table | Sequence[Mapping[str, Any]],
     exit_layers: Sequence[int],
     *,
-    exit_costs: Sequence[float] | None = None,
     metric: str = "accuracy",
     resamples: int = 1000,
     seed: int = 0,
@@ -74,8 +71,6 @@ def robustness(
     Args:
         rows: the attack table, one row per example.
         exit_layers: the attacked model's exits, from 1.
-        exit_costs: cost of leaving at each exit as a share of the full model's, for `efficacy`; None takes it
-            from the rows, and from the layers where nobody left.
         metric: a key of `offramp.metrics.METRICS`.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -84,16 +79,16 @@ def robustness(
         The numbers with their intervals; all undefined for an empty table.
 
     Raises:
-        DataError: where columns are missing or the rows come from a model with other exits.
+        DataError: columns are missing, or the rows come from a model with other exits.
     """
     content = as_table(rows)
     names = metric_names(metric)
     if content.num_rows == 0:
         nothing = {name: Interval(name, np.nan, np.nan, np.nan) for name in names}
         return Robustness(0, nothing, dict.fromkeys(names, "no example was attacked"))
-    attack = read_attack(content, exit_layers, exit_costs)
-    found = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
-    by_name = {interval.name: interval for interval in found}
+    attack = read_attack(content, exit_layers)
+    estimates = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
+    by_name = {interval.name: interval for interval in estimates}
     return Robustness(len(attack), by_name, _reasons(by_name, metric))
 
 
@@ -118,16 +113,11 @@ def robustness_by(
     }
 
 
-def robustness_table(results: Mapping[str, Robustness]) -> pa.Table:
-    """The numbers of several attacks on top of each other, with the column `attack` in front."""
-    return stack([in_front(found.table, {"attack": name}) for name, found in results.items()])
-
-
 def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Floats:
     """Share of the saved compute that an attack takes away: `1 − (1 − cost_adv) / (1 − cost_clean)`.
 
-    0: nothing is lost; 1: all of it; above 1: the attacked model costs more than the full one; below 0: the
-    attack made it faster. NaN where the clean cost is 1 or more, so that there was nothing to lose.
+    0: nothing is lost. 1: everything is. Above 1: the attacked model costs more than the full one. Below 0: the
+    attack made it faster. NaN where the clean cost is 1 or more: there was nothing to lose.
     """
     saved, kept = 1 - np.asarray(clean_cost, dtype=float), 1 - np.asarray(adversarial_cost, dtype=float)
     return 1 - _share(kept, saved)
@@ -136,7 +126,7 @@ def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Float
 def gain_drop(clean_speedup: ArrayLike, adversarial_speedup: ArrayLike) -> Floats:
     """Share of the speed-up's gain that is lost: `1 − (speedup_adv − 1) / (speedup_clean − 1)`.
 
-    NaN where the clean speed-up is 1, so that there was nothing to lose.
+    NaN where the clean speed-up is 1: there was nothing to lose.
     """
     gained, kept = (
         np.asarray(clean_speedup, dtype=float) - 1,
@@ -146,8 +136,8 @@ def gain_drop(clean_speedup: ArrayLike, adversarial_speedup: ArrayLike) -> Float
 
 
 def efficacy(shares: ArrayLike, exit_costs: ArrayLike) -> Floats:
-    """Area under (cumulative cost, cumulative share exited), from (0, 0) to (1, 1): near 1 is early and
-    cheap.
+    """Area under (cumulative cost, cumulative share exited), from (0, 0) to (1, 1); early, cheap exits
+    give values near 1.
 
     Args:
         shares: `(..., exits)` share of the examples that leave at each exit.
@@ -178,7 +168,7 @@ def attack_statistic(attack: AttackTable, metric: str = "accuracy") -> Statistic
 
 
 def metric_names(metric: str = "accuracy") -> tuple[str, ...]:
-    """Names of all robustness numbers, in the order in which they are told."""
+    """Names of all robustness numbers, in the order of reports."""
     paired = [f"{side}_{what}" for what in ("depth", "cost", "layer_speedup") for side in SIDES]
     later = [f"{side}_{what}" for what in ("efficacy", metric) for side in SIDES]
     effort = ["words", "words_changed", "words_changed_share", *PER_EXAMPLE[2:]]
@@ -210,28 +200,28 @@ def _drops(numbers: Mapping[str, Floats]) -> dict[str, Floats]:
     }
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    """`part / whole`, NaN where the whole is not positive."""
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+def _share(share: Floats, whole: Floats) -> Floats:
+    """`share / whole`, NaN where the whole is not positive."""
+    return np.divide(share, whole, out=np.full(np.broadcast(share, whole).shape, np.nan), where=whole > 0)
 
 
 def _mean(values: Floats, weights: Weights) -> Floats:
-    """Weighted means `(resamples,)` over the values that are there."""
+    """Weighted means `(resamples,)` over the values that are not NaN."""
     there = np.isfinite(values)
     return _share(weights @ np.where(there, values, 0.0), weights @ there.astype(np.float64))
 
 
-def _reasons(found: Mapping[str, Interval], metric: str) -> dict[str, str]:
+def _reasons(estimates: Mapping[str, Interval], metric: str) -> dict[str, str]:
     """Why numbers are undefined."""
-    cost = found["clean_cost"].estimate
-    known = {
+    cost = estimates["clean_cost"].estimate
+    explained = {
         "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
         "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
         "words_changed_share": "no words were counted",
         **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
     }
     return {
-        name: known.get(name, f"the attack reported no {name.replace('_', ' ')}")
-        for name, interval in found.items()
+        name: explained.get(name, f"the attack reported no {name.replace('_', ' ')}")
+        for name, interval in estimates.items()
         if np.isnan(interval.estimate)
     }

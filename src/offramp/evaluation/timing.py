@@ -1,4 +1,4 @@
-"""Measured speed: adaptive time against full-depth time, same batch size, same backend, in turns."""
+"""Measured speed: adaptive time against full-depth time, with the same batch size and backend, interleaved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp._core.errors import ConfigError
-from offramp.criteria import make_criterion, with_threshold
+from offramp.criteria import make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
@@ -19,6 +19,51 @@ from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+    from offramp.model.base import SegmentedModel
+
+TIMED_THRESHOLDS = 5
+TIMED_ROUNDS = 3
+
+
+def time_policy(
+    model: SegmentedModel, policy: Policy, rows: Dataset, examples: int, *, batch_size: int = 32
+) -> pa.Table:
+    """Measured speed-ups against full depth at the policy's threshold and a few others.
+
+    Args:
+        model: with its tokenizer.
+        policy: criterion, threshold and temperatures.
+        rows: texts to run.
+        examples: how many of them.
+        batch_size: for both.
+
+    Returns:
+        The table of `time_speedups`.
+    """
+    from offramp.inference.segments import TorchSegments
+    from offramp.inference.tracing import trace
+    from offramp.model import MultiModelForSequenceClassification
+    from offramp.model.encoding import TextEncoder
+
+    first = rows.select(range(min(examples, len(rows))))
+    table = scores(policy.criterion, trace(model, first).scaled(policy.temperatures))
+    grid = threshold_grid(policy.criterion, table)
+    spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
+    full = None
+    if isinstance(model, MultiModelForSequenceClassification):
+        # At full depth a cascade is its last member: running the others first would gain nothing.
+        full = TorchSegments(model.member(len(model.members) - 1))
+    return time_speedups(
+        TorchSegments(model),
+        policy,
+        TextEncoder.of(model).dataset(first)[0],
+        thresholds=sorted({*spread.tolist(), float(policy.criterion.threshold)}),
+        full=full,
+        batch_size=batch_size,
+        repeats=TIMED_ROUNDS,
+    )
 
 
 def time_speedups(
@@ -34,21 +79,19 @@ def time_speedups(
 ) -> pa.Table:
     """Time a model under a policy at several thresholds, against the same model run to full depth.
 
-    All of them run in every round, in turns, so that a machine which slows down half-way slows down
-    everything.
+    All of them run in turn in every round, so that a machine that slows down affects all alike.
 
     Args:
         segments: the model, cut at its exits.
         policy: criterion and temperatures.
         encodings: the texts, token ids without padding.
-        thresholds: a handful to try; None takes the policy's own.
-        full: what full depth means. None: `segments` with everybody at the last exit, whose heads in between
-            are still computed, a few per mille of the work. For a cascade pass its last member alone: run as
-            a whole it would pay for all the others. A model cut at its last exit only skips the other heads
-            too.
+        thresholds: to measure at; None takes the policy's own.
+        full: the model at full depth. None runs `segments` to the last exit; the heads in between are still
+            computed, a few per mille of the work. For a cascade pass its last member alone: as a whole it would
+            run all the others first.
         batch_size: for both.
-        repeats: timed rounds, after one that is not.
-        clock: seconds from any start.
+        repeats: timed rounds, after one warm-up round.
+        clock: returns seconds.
 
     Returns:
         One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all
@@ -56,7 +99,7 @@ def time_speedups(
         (its smallest and largest value).
 
     Raises:
-        ConfigError: where there are no texts or no thresholds to time.
+        ConfigError: there are no texts or no thresholds.
     """
     tried = [policy.criterion.threshold] if thresholds is None else list(thresholds)
     if not tried or not encodings:
@@ -72,7 +115,7 @@ def time_speedups(
 
 
 def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any]:
-    """An engine in which everybody runs to the last exit."""
+    """An engine that runs every example to the last exit."""
     last = make_criterion("fixed", len(segments.exit_layers))
     return CompactingEngine(segments, Policy(last, segments.exit_layers), batch_size=batch_size)
 
@@ -82,7 +125,7 @@ def _run(engine: CompactingEngine[Any], encodings: Sequence[Encoding]) -> Callab
 
 
 def _compared(thresholds: Sequence[float], timings: Mapping[str, Timing]) -> pa.Table:
-    """A row a threshold; ratios are taken round by round, where both halves saw the same machine."""
+    """One row per threshold; ratios are taken within rounds, under the same load."""
     whole = timings["full"].seconds
     rows = []
     for threshold in thresholds:

@@ -1,6 +1,6 @@
-"""Scores of many predictions under many weightings at once: what curves and the bootstrap are made of.
+"""Scores of many predictions under many weightings at once, for curves and the bootstrap.
 
-`offramp.metrics.score` is the slow and obvious twin: an example that weighs k counts as k rows.
+`offramp.metrics.score` is the slow and obvious twin: an example of weight k counts as k rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def weighted_score(metric: str, labels: NDArray[Any], predictions: NDArray[Any],
     """Scores of several columns of predictions under several weightings of the examples.
 
     Args:
-        metric: a name known to `offramp.metrics.score`.
+        metric: a key of `WEIGHTED`.
         labels: `(examples,)`.
         predictions: `(examples, columns)`.
         weights: `(resamples, examples)`, whole numbers: how often each example counts.
@@ -31,24 +31,19 @@ def weighted_score(metric: str, labels: NDArray[Any], predictions: NDArray[Any],
         `(resamples, columns)`.
 
     Raises:
-        ConfigError: for an unknown metric.
-        DataError: where labels or predictions are missing or not finite.
+        ConfigError: the metric is unknown.
+        DataError: labels or predictions are missing or not finite.
     """
-    score(metric, labels, predictions[:, 0])  # its checks are ours
+    score(metric, labels, predictions[:, 0])  # for its checks
     if not np.isfinite(predictions).all():
         raise DataError(
             f"expected finite predictions for {metric!r}, got NaN or infinity: check the model's weights"
         )
-    fast = WEIGHTED.get(metric)
-    return (
-        _row_by_row(metric, labels, predictions, weights)
-        if fast is None
-        else fast(labels, predictions, weights)
-    )
+    return WEIGHTED[metric](labels, predictions, weights)
 
 
 def ratio(above: Table, below: Table) -> Table:
-    """`above / below`, and 0 where below is 0: what a metric without a value is worth."""
+    """`above / below`, and 0 where below is 0, the value of an undefined metric."""
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
 
 
@@ -116,7 +111,7 @@ def _spearman(labels: NDArray[Any], predictions: NDArray[Any], weights: Table) -
 
 
 def _rank_correlation(labels: NDArray[Any], column: NDArray[Any], weights: Table) -> Table:
-    """Pearson correlation `(resamples,)` of the ranks of one column, ranks taken anew in every resample."""
+    """Pearson correlation `(resamples,)` of the ranks of one column, ranked in every resample."""
     size = weights.sum(axis=1)
     x, y = weighted_ranks(labels, weights), weighted_ranks(column, weights)
     x -= (size[:, None] + 1) / 2  # the mean rank
@@ -133,11 +128,6 @@ def weighted_ranks(values: NDArray[Any], weights: Table) -> Table:
     size = np.add.reduceat(weights[:, order], starts, axis=1)  # weight of each group of ties
     last = np.cumsum(size, axis=1)
     return (last - (size - 1) / 2)[:, group]
-
-
-def _row_by_row(metric: str, labels: NDArray[Any], predictions: NDArray[Any], weights: Table) -> Table:
-    rows = [np.repeat(np.arange(len(labels)), counts) for counts in weights.astype(np.int64)]
-    return np.array([[score(metric, labels[r], column[r]) for column in predictions.T] for r in rows])
 
 
 WEIGHTED: dict[str, Scores] = {

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, overload
 
 from offramp._core.environment import usable_cores
-from offramp._core.errors import ConfigError, DataError, ModelError, unknown_name
-from offramp._core.text import text_columns
-from offramp.engine.batching import Encoding, windows
+from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp._core.text import read_rows, read_texts
+from offramp.engine.batching import token_counts, windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
+from offramp.engine.onnx import OnnxSegments, thread_count
+from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.pools import PoolingEngine
-from offramp.engine.segment_times import SegmentTimes, measure_segments
-from offramp.engine.segments import Segments
+from offramp.engine.segment_times import measure_segments
+from offramp.engine.segments import Encoder, Segments
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
@@ -49,21 +49,33 @@ class Engine:
 
     Args:
         model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
-        policy: when to leave; a `Policy` or a file that `tune` wrote. None takes the one in an exported folder.
-        backend: `torch`, or `onnx` for an exported folder; by default what the model is made for. `torch-compiled` lets
+        policy: when to leave: a `Policy`, or a file that `offramp tune` wrote. By default the policy that is saved
+            with the model.
+        backend: `torch`, or `onnx` for an exported folder; by default whichever the model needs. `torch-compiled` lets
             torch compile the model's layers at the first batch, which takes half a minute and a C++ compiler.
         batch_size: rows run at once; exits and labels do not depend on it.
-        threads: CPU threads of an exported folder; by default as many as the process may use. Each runs batches of its
-            own; a text that comes alone has them all.
-        device: of the `onnx` backend, `cpu` or `cuda`; a torch model runs where it lies.
+        threads: CPU threads of an exported folder; by default as many as the process may use. Each thread runs its own
+            batches; a text that comes alone has all threads.
+        device: of the `onnx` backend, `cpu` or `cuda`; a torch model stays on its device.
         pools: let rows of several batches wait for each other at every depth of a stream, where the times measured on
             this machine say that it pays.
+
+    Attributes:
+        segments: the model, cut at its exits.
+        encoder: turns texts into token ids.
+        labels: class names; empty for regression.
+        compacting: the engine below, which works on token ids.
 
     Raises:
         ModelError: no such model, or a folder that is damaged or made for another backend.
         CriterionError: the policy was made for another model.
         ConfigError: an unknown backend or device, or no policy.
     """
+
+    segments: Segments[Any]
+    encoder: Encoder
+    labels: tuple[str, ...]
+    compacting: CompactingEngine[Any]
 
     def __init__(
         self,
@@ -76,88 +88,135 @@ class Engine:
         device: str = "cpu",
         pools: bool = False,
     ) -> None:
-        backend = _backend(model, backend)
-        on_cpu = backend == "onnx" and device == "cpu"
-        self.segments: Any
-        self.encoder: Any
-        if backend != "onnx":
-            compiled = backend == "torch-compiled"
-            self.segments, self.encoder, self.labels = _torch_parts(model, compiled)
+        backend = _choose_backend(model, backend)
+        if backend == "onnx":
+            if not isinstance(model, str | Path):
+                raise ConfigError(
+                    "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
+                )
+            self._open_exported(model, policy, batch_size, threads, device, pools)
         else:
-            options = {"threads": 1 if on_cpu else threads, "device": device}
-            # A policy of one's own may be for another rule than the single graph's.
-            alone = on_cpu and policy is None and not pools
-            self.segments, self.encoder, self.labels, exported = _onnx_parts(
-                model, options, policy is None, threads if alone else 0
+            loaded = _open_torch(model, with_policy=policy is None)
+            from offramp.inference.segments import TorchSegments
+            from offramp.model.encoding import TextEncoder
+
+            self.segments = TorchSegments(loaded, compiled=backend == "torch-compiled")
+            self.encoder, self.labels = TextEncoder.of(loaded), loaded.labels
+            chosen = _read_policy(policy) or loaded.policy
+            if chosen is None:
+                raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
+            self._compact(chosen, batch_size, pools)
+
+    def _open_exported(
+        self,
+        folder: str | Path,
+        policy: Policy | str | Path | None,
+        batch_size: int,
+        threads: int | None,
+        device: str,
+        pools: bool,
+    ) -> None:
+        """Open an exported folder; imports no torch."""
+        on_cpu = device == "cpu"
+        # The fused graph decides by the rule of the exported policy; another policy may have another rule.
+        fused = on_cpu and policy is None and not pools
+        segments = OnnxSegments(
+            folder,
+            threads=1 if on_cpu else threads,
+            device=device,
+            fused_threads=thread_count(threads) if fused else None,
+        )
+        chosen = _read_policy(policy) or segments.policy()
+        self.segments, self.encoder, self.labels = segments, segments.encoder(), segments.labels
+        if not on_cpu:
+            self._compact(chosen, batch_size, pools)
+            return
+        pad_values = self.encoder.pad_values
+        self.compacting = onnx_engine(
+            segments, chosen, threads=threads, batch_size=batch_size, pad_values=pad_values, pools=pools
+        )
+
+    def _compact(self, policy: Policy, batch_size: int, pools: bool) -> None:
+        """Run the segments in this thread; whatever runs them chooses its own threads."""
+        pad_values = self.encoder.pad_values
+        if not pools:
+            self.compacting = CompactingEngine(
+                self.segments, policy, batch_size=batch_size, pad_values=pad_values
             )
-            policy = exported if policy is None else policy
-        if policy is None:
-            raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
-        if not isinstance(policy, Policy):
-            policy = Policy.load(policy)
-        parts: dict[str, Any] = {"batch_size": batch_size, "pad_values": self.encoder.pad_values}
-        self.compacting: CompactingEngine[Any]
-        if on_cpu:
-            from offramp.engine.onnx_engine import onnx_engine
+            return
+        example, longest = self.encoder(["word " * 9])[0], self.encoder.max_length
+        times = measure_segments(self.segments, example, threads=usable_cores(), longest=longest)
+        self.compacting = PoolingEngine(
+            self.segments, policy, times, batch_size=batch_size, pad_values=pad_values
+        )
 
-            self.compacting = onnx_engine(self.segments, policy, threads=threads, pools=pools, **parts)
-        elif pools:
-            times = _times(self.segments, self.encoder)
-            self.compacting = PoolingEngine(self.segments, policy, times, **parts)
-        else:
-            self.compacting = CompactingEngine(self.segments, policy, **parts)
+    def decide(self, texts: Any, pairs: Iterable[str] | None = None) -> Decisions:
+        """Decisions in arrays, in the order of the texts; arguments as in `predict`."""
+        return self.compacting.run(self.encoder(*read_texts(texts, pairs)))
 
-    def decide(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> Decisions:
-        """Decisions in arrays, in the order of the texts."""
-        return self.compacting.run(self.encoder(texts, pairs))
+    @overload
+    def predict(self, texts: str, pairs: str | None = None) -> Prediction: ...
 
-    def predict(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Prediction]:
-        """One `Prediction` for each text, in order."""
-        encodings = self.encoder(texts, pairs)
-        return self._predictions(encodings, self.compacting.run(encodings))
+    @overload
+    def predict(self, texts: Any, pairs: Iterable[str] | None = None) -> list[Prediction]: ...
 
-    def stream(self, texts: Iterable[str] | Iterable[tuple[str, str]]) -> Iterator[Prediction]:
-        """Answer any number of texts, or of pairs of texts, in bounded memory.
+    def predict(self, texts: Any, pairs: Any = None) -> Prediction | list[Prediction]:
+        """Answer one text or many.
 
         Args:
-            texts: read as needed, some batches at a time, and sorted by length within such a window.
+            texts: one string; or many texts: strings, pairs of strings, or rows with the columns `text` and, for
+                pairs, `text_pair`: dicts, a `datasets.Dataset`, or a pandas data frame.
+            pairs: second texts, where `texts` holds the first ones alone; one string for one string.
+
+        Returns:
+            One `Prediction` for one string; else a list, in order.
+
+        Raises:
+            DataError: rows without these columns, mixed forms, or another number of second texts.
+        """
+        if isinstance(texts, str):
+            return self._answer(*read_texts([texts], None if pairs is None else [pairs]))[0]
+        return self._answer(*read_texts(texts, pairs))
+
+    def stream(self, texts: Any) -> Iterator[Prediction]:
+        """Answer any number of texts in bounded memory.
+
+        Args:
+            texts: as in `predict`, but many. They are read when needed, some batches at a time, and sorted by length
+                within such a window.
 
         Yields:
             One `Prediction` for each, in order.
 
         Raises:
-            DataError: what is read is neither texts nor pairs of texts; answers before it have been given.
+            DataError: rows that `predict` refuses too; the answers before them have been given.
         """
-        if isinstance(texts, str) or not isinstance(texts, Iterable):
-            raise DataError(f"expected texts, or pairs of texts, got {texts!r:.80}: put them in a list")
-        for window in windows(texts, self.compacting.window * self.compacting.batch_size):
-            encodings = self.encoder(*text_columns(window))
-            yield from self._predictions(encodings, self.compacting.run(encodings))
+        for window in windows(read_rows(texts), self.compacting.window * self.compacting.batch_size):
+            yield from self._answer(*read_texts(window))
 
-    def _predictions(self, encodings: Sequence[Encoding], decisions: Decisions) -> list[Prediction]:
-        """Decisions as a caller reads them."""
-        lengths = np.array([len(e["input_ids"]) for e in encodings], dtype=np.int64)
-        full = self.segments.costs(lengths)[1]
+    def _answer(self, texts: list[str], pairs: list[str] | None) -> list[Prediction]:
+        encodings = self.encoder(texts, pairs)
+        decisions = self.compacting.run(encodings)
+        full = self.segments.flops(token_counts(encodings))[1]
         return [
             Prediction(
                 label=self.labels[int(answer)] if self.labels else float(answer),
                 probability=float(probability) if self.labels else None,
                 exit_layer=int(layer),
-                cost=float(cost / whole),
+                cost=float(cost),
             )
-            for answer, probability, layer, cost, whole in zip(
+            for answer, probability, layer, cost in zip(
                 decisions.prediction,
                 decisions.probability,
                 decisions.layer,
-                decisions.cost,
-                full,
+                decisions.flops / full,
                 strict=True,
             )
         ]
 
 
-def _backend(model: SegmentedModel | str | Path, name: str | None) -> str:
-    """The backend asked for, by default what the model is made for."""
+def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
+    """The backend asked for, by default the one that the model is made for."""
     if name is None:
         exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
@@ -166,42 +225,20 @@ def _backend(model: SegmentedModel | str | Path, name: str | None) -> str:
     return name
 
 
-def _times(segments: Segments[Any], encoder: Any) -> SegmentTimes:
-    """Times of segments that choose their threads themselves."""
-    example = encoder(["word " * 9], None)[0]
-    return measure_segments(segments, example, threads=usable_cores(), longest=encoder.max_length)
-
-
-def _torch_parts(
-    model: SegmentedModel | str | Path, compiled: bool
-) -> tuple[Segments[Any], Any, tuple[str, ...]]:
-    """Segments, encoder and labels of a torch model."""
+def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> SegmentedModel:
+    """A torch model; read from a folder, it brings its policy where it is asked for one."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "
             "that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
-    from offramp.inference.segments import TorchSegments
-    from offramp.model import read_model
-    from offramp.model.encoding import TextEncoder
-
-    loaded = read_model(model) if isinstance(model, str | Path) else model
-    return TorchSegments(loaded, compiled=compiled), TextEncoder.of(loaded), loaded.labels
-
-
-def _onnx_parts(
-    model: SegmentedModel | str | Path, options: dict[str, Any], with_policy: bool, alone: int | None
-) -> tuple[Segments[Any], Any, tuple[str, ...], Policy | None]:
-    """Segments, encoder, labels and, where asked for, the policy of an exported folder; imports no torch.
-
-    `alone` are the threads of the single graph, by default as many as the process may use; 0 leaves it closed.
-    """
-    from offramp.engine.onnx import OnnxSegments, thread_count
-
     if not isinstance(model, str | Path):
-        raise ConfigError(
-            "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
-        )
-    segments = OnnxSegments(model, **options, single=None if alone == 0 else thread_count(alone))
-    policy = segments.policy() if with_policy else None
-    return segments, segments.encoder(), segments.labels, policy
+        return model
+    from offramp.inference.loading import load_model
+    from offramp.model import read_model
+
+    return load_model(model) if with_policy else read_model(model)
+
+
+def _read_policy(policy: Policy | str | Path | None) -> Policy | None:
+    return Policy.load(policy) if isinstance(policy, str | Path) else policy

@@ -64,7 +64,7 @@ class TorchSegments:
         """The rows of several states behind each other."""
         return states[0].join(states[1:])
 
-    def costs(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length; see `SegmentedModel.costs`."""
         return self.model.flops(lengths)
 
@@ -75,7 +75,7 @@ def compile_layers(model: SegmentedModel) -> None:
         raise ConfigError(
             "torch compiles for a CPU with a C++ compiler, and there is none: install g++, or use backend='torch'"
         )
-    for part in model.modules():
-        if isinstance(part, MultiExitForSequenceClassification):
-            for layer in part.driver.layers:
+    for module in model.modules():
+        if isinstance(module, MultiExitForSequenceClassification):
+            for layer in module.driver.layers:
                 layer.compile(dynamic=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import DataError, ModelError
-from offramp._core.text import clean_text, text_lists
+from offramp._core.text import clean_text, read_texts
 from offramp.model.base import INPUTS, SegmentedModel
 
 Encoding = dict[str, list[int]]
@@ -38,7 +38,7 @@ class TextEncoder:
 
     def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> tuple[list[Encoding], int]:
         """The encodings, and the number of texts that were cut."""
-        first, second = text_lists(texts, pairs)
+        first, second = read_texts(texts, pairs)
         if not first:
             return [], 0
         batch = self.tokenizer(

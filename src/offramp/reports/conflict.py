@@ -1,4 +1,4 @@
-"""Gradient conflict as a heat map: layers upwards, pairs of exits sideways, one panel a training step."""
+"""Gradient conflict as a heat map: layers upwards, pairs of exits sideways, one panel per training step."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ EXPLAINED = (
 
 
 def conflict_figure(
-    found: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
+    conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
 ) -> Figure:
     """Cosines between the exits' gradients, by layer.
 
     Args:
-        found: by training step, or under names of their own; one panel each.
-        title: set above the panels.
+        conflicts: by training step or by name; one panel each.
+        title: above the panels.
 
     Raises:
-        DataError: nothing was measured, or the model has one exit.
+        DataError: there is no conflict to draw, or the model has one exit.
     """
-    if not found or any(len(one.exit_layers) < 2 for one in found.values()):
+    if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
         raise DataError("expected conflict between at least two exits to draw, got none")
     with styled():
         from matplotlib.figure import Figure
 
-        columns = min(PANELS, len(found))
-        rows = -(-len(found) // columns)
-        layers = max(one.exit_layers[-2] for one in found.values())  # above, no two exits meet
+        columns = min(PANELS, len(conflicts))
+        rows = -(-len(conflicts) // columns)
+        layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())  # above, no two exits meet
         figure = Figure(figsize=(WIDTH, rows * (1.4 + 0.3 * layers) + 0.6), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for place, (panel, (step, one)) in enumerate(zip(panels, found.items(), strict=False)):
-            name = step if isinstance(step, str) else "" if len(found) == 1 else f"step {step}"
-            image = _draw(panel, one, name, first=place % columns == 0, alone=columns == 1)
-        for panel in panels[len(found) :]:
+        for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
+            name = step if isinstance(step, str) else "" if len(conflicts) == 1 else f"step {step}"
+            image = _draw(panel, conflict, name, first=position % columns == 0, alone=columns == 1)
+        for panel in panels[len(conflicts) :]:
             panel.set_visible(False)
         figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
@@ -56,18 +56,18 @@ def conflict_figure(
     return figure
 
 
-def _draw(panel: Axes, one: Conflict, name: str, *, first: bool, alone: bool) -> Any:
+def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: bool) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("conflict", [ATTACKED, "white", CLEAN]).with_extremes(bad=GRID)
-    columns, cosines, negative = _columns(one)
+    columns, cosines, negative = _columns(conflict)
     image = panel.imshow(cosines, cmap=shades, vmin=-1, vmax=1, aspect="auto", origin="lower")
     for row, column in np.argwhere(np.isfinite(cosines)).tolist():
         value = cosines[row, column]
         mark = "·" if negative[row, column] >= 0.5 else ""
         ink = "white" if abs(value) > 0.75 else INK
-        told = _short(value) + mark
-        panel.text(column, row, told, ha="center", va="center", fontsize=8, color=ink)
+        label = _short(value) + mark
+        panel.text(column, row, label, ha="center", va="center", fontsize=8, color=ink)
     panel.set_xticks(range(len(columns)), columns, rotation=0 if alone else 90, fontsize=9)
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
     panel.axvline(len(columns) - 1.5, color=INK, lw=1)
@@ -79,18 +79,18 @@ def _draw(panel: Axes, one: Conflict, name: str, *, first: bool, alone: bool) ->
 
 
 def _short(value: float) -> str:
-    """Two decimals without the zero in front: three panels leave no room for it."""
-    told = f"{abs(value):.2f}".removeprefix("0")
-    return f"−{told}" if value < 0 and told != ".00" else told
+    """Two decimals without the leading zero, for which three panels have no room."""
+    digits = f"{abs(value):.2f}".removeprefix("0")
+    return f"−{digits}" if value < 0 and digits != ".00" else digits
 
 
-def _columns(one: Conflict) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+def _columns(conflict: Conflict) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Names, cosines and shares of negative cosines `(layers, columns)`: all pairs, then next against later."""
-    at = one.exit_layers
+    at = conflict.exit_layers
     pairs = [(i, j) for i in range(len(at)) for j in range(i + 1, len(at))]
     names = [*(f"{at[i]} | {at[j]}" for i, j in pairs), "next | later"]
     first, second = [i for i, _ in pairs], [j for _, j in pairs]
-    cosines = np.column_stack([one.pairs.cosine[:, first, second], one.following.cosine])
-    negative = np.column_stack([one.pairs.negative[:, first, second], one.following.negative])
+    cosines = np.column_stack([conflict.pairs.cosine[:, first, second], conflict.following.cosine])
+    negative = np.column_stack([conflict.pairs.negative[:, first, second], conflict.following.negative])
     shared = slice(at[-2])  # layers that two exits share
     return names, cosines[shared], negative[shared]

@@ -1,40 +1,42 @@
-"""What the records of a folder say together: curves, exits and attacks by the names they are shown under."""
+"""The contents of a report: curves, exits and attacks from the records of a folder, with their labels."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
-from offramp.evaluation.arrow_tables import floats, rows_where
+from offramp.evaluation.arrow_tables import floats, in_front, rows_where, stack, to_pandas
 from offramp.evaluation.curves import Curve, unstack_curves
 from offramp.evaluation.robustness import Robustness, robustness_by
 from offramp.evaluation.sanity_checks.checks import attack_doubts
 from offramp.reports.records import Run, load_runs
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One attack on one model, as it is shown.
+    """One attack on one model.
 
     Attributes:
-        label: the model's name, the recipe, or both, whatever tells it apart.
+        label: the model's name, the recipe, or both, whichever identifies the attack.
         rows: the attacked examples.
-        found: the robustness numbers.
+        robustness: its numbers.
         exit_layers: of the model.
         metric: of its task.
-        doubts: what the rows themselves give cause to doubt.
+        doubts: what the rows themselves give reason to doubt.
     """
 
     label: str
     rows: pa.Table
-    found: Robustness
+    robustness: Robustness
     exit_layers: tuple[int, ...]
     metric: str
     doubts: tuple[str, ...]
@@ -42,15 +44,15 @@ class AttackRun:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """All that was measured on the same data, and so may stand in one figure.
+    """All measurements on the same data, which may therefore share a figure.
 
     Attributes:
-        data: name of the data; "" where the runs do not tell.
+        data: name of the data; "" where the runs do not name it.
         runs: the runs on it.
         curves: by metric and method, one curve per model.
-        covered: paths of the records whose curves a comparison holds too: figures draw those once.
+        covered: paths of the records whose curves a comparison contains too. Figures draw those only once.
         attacks: every attack.
-        prefix: in front of file names, "" where there is one part only.
+        prefix: in front of file names; "" where there is only one section.
     """
 
     data: str
@@ -61,85 +63,96 @@ class ReportSection:
     prefix: str = ""
 
     def labelled(self, table: str) -> list[tuple[str, Run]]:
-        """The runs that have a table, each with its own label: its name, and its seed where names repeat."""
+        """The runs that have a table, each with its own label: its name, with the seed where names repeat."""
         runs = [run for run in self.runs if table in run.tables]
-        names = [run.name for run in runs]
-        pairs = zip(names, runs, strict=True)
-        seeded = [name if names.count(name) == 1 else f"{name}, seed {run.seed}" for name, run in pairs]
-        return list(zip(_distinct(seeded), runs, strict=True))
+        repeats = Counter(run.name for run in runs)
+        labels = [run.name if repeats[run.name] == 1 else f"{run.name}, seed {run.seed}" for run in runs]
+        return list(zip(_distinct(labels), runs, strict=True))
+
+    def rows(self, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All rows of a table with the labels of their runs."""
+        for label, run in self.labelled(table):
+            for row in run.tables[table].to_pylist():
+                yield label, row
+
+    def frame(self, table: str) -> pd.DataFrame | None:
+        """All rows of a table, with the column `label` in front; None where no run has rows."""
+        tables = [in_front(run.tables[table], {"label": label}) for label, run in self.labelled(table)]
+        filled = [content for content in tables if content.num_rows]
+        return to_pandas(stack(filled)) if filled else None
 
 
 @dataclass(frozen=True)
 class ReportContents:
-    """All runs below a folder, and what they show.
+    """All runs below a folder.
 
     Attributes:
         title: the folder's name.
         runs: the records with their tables.
         left_out: sentences about records that could not be read.
-        parts: what the runs show, data set by data set.
+        sections: one for each data set.
     """
 
     title: str
     runs: list[Run]
     left_out: list[str]
-    parts: list[ReportSection]
+    sections: list[ReportSection]
 
     @property
     def doubts(self) -> list[str]:
         """Every doubt that a run or an attack raises about itself, with its name in front."""
-        told = [
+        recorded = [
             f"{run.name}, {run.command}: {doubt}" for run in self.runs for doubt in run.get("doubts") or ()
         ]
         idle = [f"{run.name}, {run.command}: no example was attacked" for run in self.runs if _is_idle(run)]
-        attacks = [attack for part in self.parts for attack in part.attacks]
-        found = [f"{attack.label}: {doubt}" for attack in attacks for doubt in attack.doubts]
-        return list(dict.fromkeys([*self.left_out, *told, *idle, *found]))
+        attacks = [attack for section in self.sections for attack in section.attacks]
+        about_rows = [f"{attack.label}: {doubt}" for attack in attacks for doubt in attack.doubts]
+        return list(dict.fromkeys([*self.left_out, *recorded, *idle, *about_rows]))
 
 
 def load_contents(folder: str | Path) -> ReportContents:
     """Read a folder of runs for a report; errors as in `load_runs`."""
     runs, left_out = load_runs(folder)
     names = {run.data for run in runs if run.tables and run.data}
-    only = names.pop() if len(names) == 1 else ""  # where there is one data set, runs need not name it
+    only = names.pop() if len(names) == 1 else ""  # with one data set, runs need not name it
     by_data: dict[str, list[Run]] = {}
     for run in runs:
         if run.tables:
             by_data.setdefault(run.data or only, []).append(run)
-    parts = [make_section(data, group) for data, group in by_data.items()]
-    if len(parts) > 1:
-        prefixes = _distinct([re.sub(r"[^a-z0-9]+", "-", part.data.lower()).strip("-") for part in parts])
-        parts = [
-            replace(part, prefix=f"{prefix or 'other'}-")
-            for part, prefix in zip(parts, prefixes, strict=True)
+    sections = [make_section(data, group) for data, group in by_data.items()]
+    if len(sections) > 1:
+        names_in_files = [re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") for data in by_data]
+        sections = [
+            replace(section, prefix=f"{prefix or 'other'}-")
+            for section, prefix in zip(sections, _distinct(names_in_files), strict=True)
         ]
-    return ReportContents(Path(folder).resolve().name, runs, left_out, parts)
+    return ReportContents(Path(folder).resolve().name, runs, left_out, sections)
 
 
 def make_section(data: str, runs: list[Run]) -> ReportSection:
-    """What the runs on one data set show together."""
+    """The section for the runs on one data set."""
     curves = {run.record["path"]: _curves(run) for run in runs}
     compared = {run.record["path"] for run in runs if "scores" in run.tables}
-    known = {_content(curve) for path in compared for _, curve in curves[path]}
+    in_comparisons = {_content(curve) for path in compared for _, curve in curves[path]}
     covered = frozenset(
         path
         for path, pairs in curves.items()
-        if pairs and path not in compared and known.issuperset(_content(curve) for _, curve in pairs)
+        if pairs and path not in compared and in_comparisons.issuperset(_content(curve) for _, curve in pairs)
     )
     drawn = [pair for path, pairs in curves.items() if path not in covered for pair in pairs]
     return ReportSection(data, runs, _by_metric(drawn), covered, gather_attacks(runs))
 
 
 def _by_metric(curves: Sequence[tuple[str, Curve]]) -> dict[str, dict[str, list[Curve]]]:
-    """Curves by metric and method; methods drawn with several rules are told apart by the rule."""
+    """Curves by metric and method; a method drawn with several rules gets the rule in its label."""
     rules: dict[str, set[str]] = {}
     for method, curve in curves:
         rules.setdefault(method, set()).add(curve.criterion)
-    found: dict[str, dict[str, list[Curve]]] = {}
+    grouped: dict[str, dict[str, list[Curve]]] = {}
     for method, curve in curves:
         label = method if len(rules[method]) == 1 else f"{method}, {curve.criterion}"
-        found.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
-    return found
+        grouped.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
+    return grouped
 
 
 def _curves(run: Run) -> list[tuple[str, Curve]]:
@@ -148,7 +161,7 @@ def _curves(run: Run) -> list[tuple[str, Curve]]:
 
 
 def _content(curve: Curve) -> tuple[str, bytes, bytes]:
-    """What makes two curves the same, whoever drew them and with whatever band."""
+    """What makes two curves the same, whatever record holds them and whatever their band."""
     return curve.metric, floats(curve.table, "cost").tobytes(), floats(curve.table, "score").tobytes()
 
 
@@ -156,37 +169,37 @@ def gather_attacks(runs: Iterable[Run]) -> list[AttackRun]:
     """Every attack of every run, recipe by recipe, with its robustness numbers."""
     attacked = [run for run in runs if "attack" in run.tables and not _is_idle(run)]
     several = len({run.name for run in attacked}) > 1
-    found = [attack for run in attacked for attack in _attacks(run, several)]
-    labels = _distinct([attack.label for attack in found])
-    return [replace(attack, label=label) for attack, label in zip(found, labels, strict=True)]
+    attacks = [attack for run in attacked for attack in _attacks(run, several)]
+    labels = _distinct([attack.label for attack in attacks])
+    return [replace(attack, label=label) for attack, label in zip(attacks, labels, strict=True)]
 
 
 def _attacks(run: Run, named: bool) -> list[AttackRun]:
-    """A run's attacks, one per recipe; `named`: with the model's name."""
+    """A run's attacks, one per recipe; `named` puts the model's name into the label."""
     table, metric, layers = run.tables["attack"], run.get("metric", "accuracy"), run.exit_layers
     if not layers:
         raise DataError(
             f"the attack of {run.record['path']} does not say the model's exit_layers: add them to the "
             "record's metrics, or run 'offramp attack' again"
         )
-    found = []
+    attacks = []
     for recipe, numbers in robustness_by(table, layers, metric=metric, seed=run.seed).items():
         rows = rows_where(table, "recipe", recipe)
         label = f"{run.name}, {recipe}" if named else recipe
-        found.append(AttackRun(label, rows, numbers, layers, metric, attack_doubts(rows)))
-    return found
+        attacks.append(AttackRun(label, rows, numbers, layers, metric, attack_doubts(rows)))
+    return attacks
 
 
 def _is_idle(run: Run) -> bool:
-    """Whether the run is an attack on nobody."""
+    """Whether the run is an attack without examples."""
     return "attack" in run.tables and run.tables["attack"].num_rows == 0
 
 
-def _distinct(labels: list[str]) -> list[str]:
-    """The labels, those that repeat numbered."""
-    seen: dict[str, int] = {}
-    told = []
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The labels, with numbers where they repeat."""
+    seen = Counter[str]()
+    distinct = []
     for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        told.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
-    return told
+        seen[label] += 1
+        distinct.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return distinct

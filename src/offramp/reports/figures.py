@@ -30,20 +30,20 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
     Args:
         curves: by method, one per model (seed). One model: its threshold sweep, with the bootstrap band where
             the curve has one. Several: their mean over costs, with the band from the lowest to the highest.
-        title: set above the axes.
+        title: above the axes.
 
     Returns:
-        The figure; hollow marks are single exits, taken always.
+        The figure; hollow marks are single exits.
 
     Raises:
-        DataError: where there is no curve.
+        DataError: there is no curve.
     """
     if not any(curves.values()):
         raise DataError("expected at least one curve to draw, got none")
     with styled():
         figure, axes = new_figure(4.6, title)
-        for place, (label, group) in enumerate(curves.items()):
-            _draw_curve(axes, label, group, place)
+        for position, (label, group) in enumerate(curves.items()):
+            _draw_curve(axes, label, group, position)
         axes.set_xlim(0, FAR)
         axes.set_xlabel("Cost, as a share of the full model's FLOPs")
         axes.set_ylabel(next(iter(curves.values()))[0].metric.replace("_", " ").capitalize())
@@ -52,18 +52,18 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
     return figure
 
 
-def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], place: int) -> None:
+def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], position: int) -> None:
     costs, middle, low, high = mean_curve(group)
-    axes.plot(costs, middle, color=colour(place))
-    axes.fill_between(costs, low, high, color=colour(place), alpha=0.13, lw=0)
+    axes.plot(costs, middle, color=colour(position))
+    axes.fill_between(costs, low, high, color=colour(position), alpha=0.13, lw=0)
     hollow: dict[str, Any] = {
-        "color": colour(place),
-        "marker": marker(place),
+        "color": colour(position),
+        "marker": marker(position),
         "mfc": "white",
         "mew": 1.6,
         "ms": 7,
     }
-    axes.plot([], [], label=shown(label), **hollow)  # line and mark in one legend entry
+    axes.plot([], [], label=shown(label), **hollow)  # one legend entry for line and mark
     static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
     if len({points.shape for points in static}) == 1:
         cost, score = np.mean(static, axis=0)
@@ -98,7 +98,7 @@ def _band_notes(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
 
 
 def _beyond(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
-    """Where the curves end that leave the picture: a cascade's cost goes beyond the full model's."""
+    """The ends of curves that leave the picture: a cascade may cost more than the full model."""
     ends = {label: mean_curve(group)[:2] for label, group in curves.items()}
     return [
         f"{shown(label)} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}."
@@ -110,23 +110,23 @@ def _beyond(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
 def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Every exit by itself") -> Figure:
     """The score of every exit with its interval, methods side by side.
 
-    Marks and whiskers rather than bars: a bar starts at zero, where differences of a point cannot be seen.
+    Marks and whiskers, not bars: bars start at zero, and differences of a point would be invisible.
 
     Args:
         scores: by method, rows with `layer`, `score`, `low`, `high`.
-        metric: what the scores are.
-        title: set above the axes.
+        metric: of the scores.
+        title: above the axes.
     """
     layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
     with styled():
         figure, axes = new_figure(4.2, title)
         step = min(0.16, 0.7 / max(len(scores), 1))
-        for place, (label, rows) in enumerate(scores.items()):
-            shift = (place - (len(scores) - 1) / 2) * step
+        for position, (label, rows) in enumerate(scores.items()):
+            shift = (position - (len(scores) - 1) / 2) * step
             at = [layers.index(layer) + shift for layer in rows["layer"].to_pylist()]
             score, low, high = (floats(rows, name) for name in ("score", "low", "high"))
-            axes.vlines(at, low, high, color=colour(place), lw=2.2)
-            axes.plot(at, score, marker(place), color=colour(place), ms=8, label=shown(label))
+            axes.vlines(at, low, high, color=colour(position), lw=2.2)
+            axes.plot(at, score, marker(position), color=colour(position), ms=8, label=shown(label))
         axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
         axes.set_xlim(-0.5, len(layers) - 0.5)
         axes.grid(visible=False, axis="x")
@@ -146,17 +146,17 @@ def histogram_figure(
     Args:
         shares: by label, `(exits,)`.
         exit_layers: of the model.
-        title: set above the axes.
+        title: above the axes.
     """
     width = 0.8 / max(len(shares), 1)
     with styled():
         figure, axes = new_figure(3.6, title)
-        for place, (label, values) in enumerate(shares.items()):
-            at = np.arange(len(exit_layers)) + (place - (len(shares) - 1) / 2) * width
+        for position, (label, values) in enumerate(shares.items()):
+            at = np.arange(len(exit_layers)) + (position - (len(shares) - 1) / 2) * width
             bars = axes.bar(
-                at, np.asarray(values) * 100, width - 0.02, color=colour(place), label=shown(label)
+                at, np.asarray(values) * 100, width - 0.02, color=colour(position), label=shown(label)
             )
-            axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=10, color=colour(place))
+            axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=10, color=colour(position))
         axes.set_xticks(range(len(exit_layers)), [f"layer {layer}" for layer in exit_layers])
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
@@ -173,13 +173,13 @@ def depth_figure(
 
     Args:
         results: by attack.
-        layers: L, the deepest there is.
-        title: set above the axes.
+        layers: L, the deepest layer.
+        title: above the axes.
     """
     with styled():
         figure, axes = new_figure(1.9 + 0.5 * len(results), title)
-        for row, found in enumerate(results.values()):
-            _draw_depths(axes, row, found)
+        for row, robustness in enumerate(results.values()):
+            _draw_depths(axes, row, robustness)
         axes.set_yticks(range(len(results)), [shown(label) for label in results])
         axes.set_ylim(len(results) - 0.4, -0.6)
         axes.set_xlim(0, layers * 1.02)
@@ -191,8 +191,8 @@ def depth_figure(
     return figure
 
 
-def _draw_depths(axes: Axes, row: int, found: Robustness) -> None:
-    clean, attacked = found.intervals["clean_depth"], found.intervals["adversarial_depth"]
+def _draw_depths(axes: Axes, row: int, robustness: Robustness) -> None:
+    clean, attacked = robustness.intervals["clean_depth"], robustness.intervals["adversarial_depth"]
     axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
     # Labels lean away from each other, so that equal depths stay readable.
     lean = 1 if clean.estimate <= attacked.estimate else -1

@@ -1,31 +1,31 @@
-"""The shape of the run records that reports are made from, and how they are read.
+"""The run records that reports are made from: their shape, and how they are read.
 
-A record (`offramp._core.records`) is drawn by the names of its `tables`, whatever command wrote it. A table
-is a list of rows, a dict of columns, or the name of a Parquet file relative to the record. Reports look for:
+A report shows a record (`offramp._core.records`) by the names of its `tables`, whatever command wrote it. A table
+is a list of rows, a dict of columns, or the name of a Parquet file relative to the record. Reports show:
 
 =============  ========================================================================================
-`policy`       `interval_table` of `evaluation.policy_scores`: what the chosen threshold gives
+`policy`       `interval_table` of `evaluation.policy_scores`
 `per_exit`     `evaluation.per_exit`
 `histogram`    `evaluation.exit_histogram`
 `curves`       `evaluation.stack_curves`
 `scores`       `evaluation.compare(…).scores`
 `winners`      `evaluation.compare(…).winners`
-`attack`       the rows of an attack; its robustness numbers are computed from them again
+`attack`       the rows of an attack; its robustness numbers are computed from them
 `timing`       `evaluation.time_speedups`
 `reliability`  `evaluation.reliability_table`
-`bench`        rows of `export.bench.race`: every peer at every batch size
-`bench_train`  rows of `training.bench.bench_training`
-`bench_attack` rows of `attacks.bench.bench_attack`, with how much faster than the released pattern
-`stream`       rows of `export.stream.stream_series`, with the mode
-`promises`     rows of `calibration.promises.check_promises`
+`bench`        rows of `bench.speed`: every peer at every batch size
+`bench_train`  rows of `bench.training_steps`
+`bench_attack` rows of `bench.attacks`, with the speed-up over the released pattern
+`stream`       rows of `bench.stream`, with the mode
+`promises`     rows of `bench.coverage_check`
 =============  ========================================================================================
 
 and in `metrics` or `config`, all optional:
 
 =============  ========================================================================================
-`name`         what the model is called in the report; by default the folder that holds its training record,
-               else the record's own
-`data`         name of the data; with `split`, where that is not `validation`, it decides what stands together
+`name`         the model's name in the report; by default the folder that holds its training record, else the
+               record's own
+`data`         name of the data, which groups runs; with `split`, where that is not `validation`
 `metric`       what `score` is; `accuracy` by default
 `exit_layers`  of the model; an `attack` table needs them, here or in its Parquet metadata
 `criterion`    name of the exit rule, and its `threshold`
@@ -48,7 +48,7 @@ from offramp.evaluation.arrow_tables import as_table, require_columns, table
 from offramp.evaluation.attack_table import COLUMNS as ATTACK
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
-from offramp.evaluation.reliability import COLUMNS as RELIABILITY
+from offramp.evaluation.per_exit import RELIABILITY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
     "promises": ("criterion", "guarantee", "alpha", "delta", "splits", *KEPT),
 }
-ATTACK_METADATA = b"offramp.attack"  # under which an attack's Parquet file describes itself
+ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Run:
     """One record with its tables.
 
     Attributes:
-        name: what the model is called.
+        name: of the model.
         command: the command's first word, say `evaluate`.
         record: the record as it was read.
-        tables: by name, those of `TABLES` that the record has.
+        tables: by name, those of `TABLES` in the record.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def data(self) -> str:
-        """What the run was on, "" where it does not tell; splits other than validation are named."""
+        """Name of the data, "" where the run has none; splits other than validation are named."""
         name, split = str(self.get("data", "")), self.get("split", "validation")
         return name if split == "validation" else f"{name}, {split}".strip(", ")
 
@@ -140,16 +140,16 @@ class Run:
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
-        """Exits of the model, from 1; empty where neither the record nor its attack table tells."""
-        known = self.get("exit_layers")
-        if known is None and "attack" in self.tables:
+        """Exits of the model, from 1; empty where neither the record nor its attack table has them."""
+        layers = self.get("exit_layers")
+        if layers is None and "attack" in self.tables:
             metadata = (self.tables["attack"].schema.metadata or {}).get(ATTACK_METADATA, b"{}")
-            known = _described_exits(metadata)
-        return tuple(int(layer) for layer in known or ())
+            layers = _described_exits(metadata)
+        return tuple(int(layer) for layer in layers or ())
 
 
 def _described_exits(metadata: bytes) -> Any:
-    """Exit layers in an attack table's own description; None where it has none."""
+    """Exit layers in the metadata of an attack table, or None."""
     try:
         return json.loads(metadata)["policy"]["exit_layers"]
     except (ValueError, KeyError, TypeError):
@@ -163,11 +163,10 @@ def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
         folder: a run's folder, or one that holds several.
 
     Returns:
-        The runs in order of their paths, and what had to be left out: a sentence for each unreadable record.
+        The runs in order of their paths, and a sentence for each record that cannot be read.
 
     Raises:
-        DataError: where there is no folder or no record, or a record's table is missing, broken or
-            incomplete.
+        DataError: there is no folder or no record, or a record's table is missing, broken or incomplete.
     """
     root = Path(folder)
     with warnings.catch_warnings(record=True) as caught:
@@ -214,26 +213,26 @@ def read_table(content: Any, folder: Path, what: str, columns: tuple[str, ...]) 
     Args:
         content: rows, columns, or the name of a Parquet file.
         folder: the record's folder; files outside it are not opened.
-        what: which table it is, for messages.
-        columns: what it must have.
+        what: name of the table in messages.
+        columns: required ones.
 
     Raises:
-        DataError: where the table cannot be read or lacks columns.
+        DataError: the table cannot be read or lacks columns.
     """
     import pyarrow as pa
 
     try:
         if isinstance(content, str):
-            found = _read_parquet(content, folder, what)
+            loaded = _read_parquet(content, folder, what)
         else:
-            found = table(content) if isinstance(content, Mapping) else as_table(content)
+            loaded = table(content) if isinstance(content, Mapping) else as_table(content)
     except (pa.ArrowException, TypeError, ValueError, OSError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{what} cannot be read ({error}): run its command again") from error
-    if found.num_rows or found.num_columns:
-        require_columns(found, columns, what)
-    return found
+    if loaded.num_rows or loaded.num_columns:
+        require_columns(loaded, columns, what)
+    return loaded
 
 
 def _read_parquet(name: str, folder: Path, what: str) -> pa.Table:

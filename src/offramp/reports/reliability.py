@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from offramp.evaluation.arrow_tables import floats, rows_where
-from offramp.evaluation.reliability import SIDES, calibration_errors
+from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
+from offramp.evaluation.per_exit import RELIABILITY, SIDES
 from offramp.reports.style import ATTACKED, CLEAN, GREY, WIDTH, caption, shown, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 
@@ -15,24 +15,45 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 4  # panels side by side
+PANELS = 4  # side by side
 SHADES = dict(zip(SIDES, (ATTACKED, CLEAN), strict=True))
 EXPLAINED = "Accuracy against mean confidence in 15 bins; larger marks hold more examples. Dashed: perfect."
 
 
+def pool_reliability(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table for several models or tasks with the same bins: counts are added, means weighted by them."""
+    import pyarrow as pa
+
+    rows = to_pandas(stack(tables))
+    for name in ("confidence", "accuracy"):
+        rows[name] *= rows["count"]
+    pooled = rows.groupby(["layer", "side", "low", "high"], as_index=False).sum()
+    for name in ("confidence", "accuracy"):
+        pooled[name] /= pooled["count"]
+    return pa.Table.from_pandas(pooled[list(RELIABILITY)], preserve_index=False)
+
+
+def calibration_errors(table: pa.Table) -> dict[tuple[int, str], float]:
+    """Expected calibration error by exit layer and side, from the rows of `evaluation.reliability_table`."""
+    rows = to_pandas(table)
+    rows["gap"] = (rows["confidence"] - rows["accuracy"]).abs() * rows["count"]
+    sums = rows.groupby(["layer", "side"], sort=False)[["gap", "count"]].sum()
+    return {(int(layer), str(side)): gap / count for (layer, side), gap, count in sums.itertuples(name=None)}
+
+
 def reliability_figure(table: pa.Table, title: str = "Reliability of every exit") -> Figure:
-    """A reliability diagram an exit, before and after its temperature.
+    """A reliability diagram for each exit, before and after its temperature.
 
     Args:
-        table: rows of `evaluation.calibrated.reliability_table`.
-        title: set above the panels.
+        table: rows of `evaluation.reliability_table`.
+        title: above the panels.
     """
     from matplotlib.figure import Figure
 
     errors = calibration_errors(table)
     layers = sorted({layer for layer, _ in errors})
     with styled():
-        columns = min(COLUMNS, len(layers))
+        columns = min(PANELS, len(layers))
         rows = -(-len(layers) // columns)
         figure = Figure(figsize=(WIDTH, 2.4 * rows + 1.0), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
@@ -63,12 +84,7 @@ def _draw(panel: Axes, table: pa.Table, layer: int, errors: Mapping[tuple[int, s
         lines.append((f"{side} {errors[layer, side]:.3f}", shade))
     for i, (words, shade) in enumerate(reversed(lines)):
         panel.annotate(
-            words,
-            (0.97, 0.03 + 0.1 * i),
-            xycoords="axes fraction",
-            ha="right",
-            fontsize=9,
-            color=shade,
+            words, (0.97, 0.03 + 0.1 * i), xycoords="axes fraction", ha="right", fontsize=9, color=shade
         )
     panel.set_title(f"layer {layer}, ECE", fontsize=11, fontweight="normal")
     panel.set_xlim(0, 1)
@@ -79,17 +95,17 @@ def calibration_table(tables: Mapping[tuple[str, ...], pa.Table], header: tuple[
     """Expected calibration error of every exit, before → after its temperature.
 
     Args:
-        tables: rows of `evaluation.calibrated.reliability_table`, under the words that begin the line.
-        header: what those words are.
+        tables: rows of `evaluation.reliability_table`, by the cells that begin the row.
+        header: names of those cells.
     """
-    found = {key: calibration_errors(table) for key, table in tables.items()}
-    layers = sorted({layer for errors in found.values() for layer, _ in errors})
-    rows = tuple((*key, *(_change(errors, layer) for layer in layers)) for key, errors in found.items())
+    by_key = {key: calibration_errors(table) for key, table in tables.items()}
+    layers = sorted({layer for errors in by_key.values() for layer, _ in errors})
+    rows = tuple((*key, *(_change(errors, layer) for layer in layers)) for key, errors in by_key.items())
     note = "Expected calibration error, 15 bins, before → after the exit's temperature, which was fitted on other data."
     columns = (*header, *(f"layer {layer}" for layer in layers))
     return TextTable("Calibration of the exits", columns, rows, note, words=len(header))
 
 
 def _change(errors: Mapping[tuple[int, str], float], layer: int) -> str:
-    told = [number(errors[layer, side]) for side in SIDES if (layer, side) in errors]
-    return " → ".join(told) or NOTHING
+    cells = [number(errors[layer, side]) for side in SIDES if (layer, side) in errors]
+    return " → ".join(cells) or NOTHING

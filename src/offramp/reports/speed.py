@@ -1,11 +1,9 @@
-"""Measured speed: accuracy against latency with every peer, what an exit could reach, and a stream over time."""
+"""Figures of measured speed: accuracy against latency with every peer, and a stream over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from offramp._core.errors import DataError
 from offramp.reports.style import GREY, PALETTE, WIDTH, caption, colour, new_figure, shown, styled
@@ -21,52 +19,18 @@ KINDS = {
 }
 
 
-def limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """What the static models of a bench tell of a model with early exits: times lie on a line over their layers.
-
-    Its constant (tokenisation, embeddings, one head, the call) is in every request, wherever it leaves. An exit that
-    costs nothing itself would take `least`, so that `reachable` is the largest share of the ideal for this model.
-
-    Args:
-        rows: of a `bench` table, of one batch size and length.
-
-    Returns:
-        Milliseconds a request: `constant`, `layers` for all layers, `best` of the full-depth peers, `least` at the
-        `cost` of our int8 engine (a share of the full model's), and `taken` by it; the shares `reachable` and
-        `reached`. None where a bench lacks our int8 engine or the static int8 models in the same runtime.
-    """
-    named = {row["peer"]: row for row in rows}
-    static = [row for row in rows if row["kind"] == "cut" or row["peer"] == "ort-static-int8-full"]
-    if "ours-int8" not in named or "ort-static-int8-full" not in named or len(static) < 3:
-        return None
-    ours = named["ours-int8"]
-    layers, constant = np.polyfit([row["cost"] for row in static], [row["mean"] for row in static], 1)
-    best = min(row["mean"] for row in rows if row["kind"] == "full")
-    least = constant + layers * ours["cost"]
-    return {
-        "constant": float(constant),
-        "layers": float(layers),
-        "best": best,
-        "cost": ours["cost"],
-        "least": float(least),
-        "taken": ours["mean"],
-        "reachable": float(best / least * ours["cost"]),
-        "reached": ours["share"],
-    }
-
-
 def latency_figure(
     rows: Sequence[Mapping[str, Any]], metric: str, title: str = "Score against latency"
 ) -> Figure:
-    """Every peer of a bench at one batch size: what it scores, and the milliseconds that a request takes.
+    """Every peer of a benchmark at one batch size: its score against its milliseconds a request.
 
     Args:
         rows: of a `bench` table, of one batch size.
-        metric: what the scores are.
-        title: set above the axes.
+        metric: of the scores.
+        title: above the axes.
 
     Raises:
-        DataError: where no peer was scored.
+        DataError: no peer was scored.
     """
     scored = [row for row in rows if row["score"] is not None]
     if not scored:
@@ -91,7 +55,7 @@ def latency_figure(
 
 
 def _plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10, 20 … as numbers: labels as powers of ten need a markup that is off here."""
+    """Ticks 1, 2, 5, 10, 20 … as numbers: powers of ten would need markup, which is off here."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -100,10 +64,10 @@ def _plain_ticks(axis: Any) -> None:
 
 
 def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Names beside the marks, above and below in turns, so that neighbours stay apart."""
+    """Names beside the marks, alternately above and below, to keep neighbours apart."""
     ordered = sorted(rows, key=lambda row: (row["score"], row["mean"]))
-    for place, row in enumerate(ordered):
-        height = (7, -13, 17, -23)[place % 4]
+    for position, row in enumerate(ordered):
+        height = (7, -13, 17, -23)[position % 4]
         spot = (row["mean"], row["score"])
         axes.annotate(
             shown(row["peer"]),
@@ -117,14 +81,14 @@ def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over time") -> Figure:
-    """Throughput and resident memory of a stream, one line a mode.
+    """Throughput and resident memory of a stream, one line per mode.
 
     Args:
         rows: of a `stream` table.
-        title: set above the axes.
+        title: above the axes.
 
     Raises:
-        DataError: where nothing was streamed.
+        DataError: nothing was streamed.
     """
     if not rows:
         raise DataError("expected a stream to draw, got no rows")
@@ -133,11 +97,13 @@ def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over
 
         figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
-        for place, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
+        for position, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
             chosen = [row for row in rows if row["mode"] == mode]
             minutes = [row["seconds"] / 60 for row in chosen]
-            above.plot(minutes, [row["throughput"] for row in chosen], color=colour(place), label=shown(mode))
-            below.plot(minutes, [row["resident_mib"] for row in chosen], color=colour(place))
+            above.plot(
+                minutes, [row["throughput"] for row in chosen], color=colour(position), label=shown(mode)
+            )
+            below.plot(minutes, [row["resident_mib"] for row in chosen], color=colour(position))
         above.set_title(shown(title))
         above.set_ylabel("Texts a second")
         below.set_ylabel("Resident MiB")

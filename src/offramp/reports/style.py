@@ -1,30 +1,32 @@
-"""How figures look and how they are written: same content, same bytes. Imports matplotlib on use."""
+"""The style of figures, and their files: the same content gives the same bytes. Imports matplotlib on use."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from offramp._core.errors import MissingExtraError, OfframpError
-from offramp.reports.markup import visible
+from offramp._core.errors import MissingExtraError
+from offramp._core.files import atomic_write
+from offramp._core.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; the faint yellow is left out.
+# Okabe and Ito's colours, distinct for every kind of colour vision; without the faint yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 LONGEST = 60  # characters of a label
-CAPTION = 115  # characters of a line below the axes: what fits
+CAPTION = 115  # characters in a line below the axes
 WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
 
-RC: Any = {  # matplotlib types its keys one by one, other ones in every version
+RC: Any = {  # matplotlib types each key, differently in every version
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
     "font.size": 11,
     "axes.titlesize": 13,
@@ -44,25 +46,25 @@ RC: Any = {  # matplotlib types its keys one by one, other ones in every version
     "legend.frameon": False,
     "lines.linewidth": 2.2,
     "savefig.facecolor": "white",
-    "text.parse_math": False,  # names come from outside: a $ in one is a dollar
+    "text.parse_math": False,  # names come from outside: a $ is a dollar
     "svg.hashsalt": "offramp",
     "svg.fonttype": "path",
 }
 
 
-def colour(place: int) -> str:
-    """The colour of the method in this place; after seven they come round again."""
-    return PALETTE[place % len(PALETTE)]
+def colour(position: int) -> str:
+    """The colour of the method at a position; after seven they repeat."""
+    return PALETTE[position % len(PALETTE)]
 
 
-def marker(place: int) -> str:
-    """The marker of the method in this place."""
-    return MARKERS[place % len(MARKERS)]
+def marker(position: int) -> str:
+    """The marker of the method at a position."""
+    return MARKERS[position % len(MARKERS)]
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style, for as long as the context lasts; the user's own is untouched."""
+    """Our style within the context; the user's own style does not change."""
     try:
         from matplotlib import rc_context
     except ModuleNotFoundError as error:
@@ -72,7 +74,7 @@ def styled() -> Iterator[None]:
 
 
 def shown(label: str) -> str:
-    """A name as it is drawn: on one line, of bounded length, with nothing invisible in it."""
+    """A name for a figure: on one line, of bounded length, without invisible characters."""
     line = visible(" ".join(label.split()))
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
@@ -89,31 +91,40 @@ def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
 
 
 def caption(figure: Figure, words: str) -> None:
-    """Quiet words below the axes that say how to read them."""
+    """A small note below the axes."""
     figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
+def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:
+    """A figure as an image without dates or versions in it: the same figure gives the same bytes."""
+    image = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+    with styled():
+        figure.savefig(image, format=ending, dpi=DPI if ending == "png" else "figure", metadata=metadata)
+    return image.getvalue()
+
+
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, without dates or versions in it.
+    """Write a figure as SVG and PNG.
 
     Args:
-        figure: made by `offramp.reports.figures`.
+        figure: of matplotlib.
         stem: path without its ending.
 
     Returns:
         The two files.
 
     Raises:
-        OfframpError: where they cannot be written.
+        OfframpError: a file cannot be written.
     """
-    paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with styled():
-            figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
-            figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
-    except OSError as error:
-        raise OfframpError(
-            f"cannot write {stem} ({error.strerror or error}): choose another output folder"
-        ) from error
-    return paths
+    return [
+        write_bytes(stem.with_name(f"{stem.name}.svg"), render(figure, "svg")),
+        write_bytes(stem.with_name(f"{stem.name}.png"), render(figure, "png")),
+    ]
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all, making its folder where it is missing; `OfframpError` where that fails."""
+    with atomic_write(path) as draft:
+        draft.write_bytes(content)
+    return path

@@ -1,4 +1,4 @@
-"""A table of cells made for reading: one content, written as Markdown, for the terminal or as HTML."""
+"""Tables for people: the same cells as Markdown, in the terminal, or in the HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offramp.reports.markup import Html, tag, text, visible
+from offramp._core.text import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,11 +22,11 @@ class TextTable:
     """A table of strings.
 
     Attributes:
-        title: what it shows.
+        title: of the table.
         header: names of the columns.
-        rows: as many cells each.
-        note: how to read it, one sentence or two.
-        words: how many columns from the left hold words; the others hold numbers and are set to the right.
+        rows: each with as many cells.
+        note: one or two sentences on how to read it.
+        words: number of columns with words, from the left; the others hold numbers and are aligned right.
     """
 
     title: str
@@ -58,32 +58,19 @@ class TextTable:
             table.add_row(*(escape(cell) for cell in row))
         return table
 
-    def html(self) -> Html:
-        """The table as HTML; every cell is escaped."""
-
-        def line(cells: tuple[str, ...], name: str) -> Html:
-            style = ["word" if i < self.words else "number" for i in range(len(cells))]
-            return tag("tr", *(tag(name, text(c), class_=s) for c, s in zip(cells, style, strict=True)))
-
-        head, body = tag("thead", line(self.header, "th")), [line(row, "td") for row in self.rows]
-        content = tag("table", tag("caption", text(self.title)), head, tag("tbody", *body))
-        return tag(
-            "div", content, *([tag("p", text(self.note), class_="note")] if self.note else []), class_="table"
-        )
-
 
 def plain_markdown(content: str) -> str:
-    """Text that Markdown shows as it is, on one line: no HTML, no link or picture, no new column."""
+    """Text for Markdown, on one line: without HTML, links, pictures or new columns."""
     return visible(content).translate(MARKDOWN).replace("](", r"]\(")
 
 
 def is_number(value: object) -> bool:
-    """Whether a cell holds a number: not missing, not NaN."""
+    """Whether a value is a number other than NaN."""
     return isinstance(value, int | float) and not math.isnan(value)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with a true minus sign; a dash for what is missing or NaN."""
+    """A number with a true minus sign; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return NOTHING
     return (str(value) if isinstance(value, int) else f"{value:.{digits}f}").replace("-", MINUS)
@@ -97,18 +84,18 @@ def signed(value: float | None, digits: int = 3) -> str:
 def interval(
     estimate: float | None, low: float | None, high: float | None, digits: int = 3, *, sign: bool = False
 ) -> str:
-    """An estimate and the ends of its interval in brackets, where all three are known."""
+    """An estimate, with the ends of its interval in brackets where all three are defined."""
     write = signed if sign else number
     shown, *ends = (write(value, digits) for value in (estimate, low, high))
     return shown if NOTHING in (shown, *ends) else f"{shown} [{', '.join(ends)}]"
 
 
 def change(before: float, after: float, digits: int = 3) -> str:
-    """What a number was and what it became."""
+    """A number before and after."""
     return f"{number(before, digits)} → {number(after, digits)}"
 
 
 def doubts_table(doubts: Iterable[str]) -> TextTable:
-    """All doubts, one a row."""
+    """All doubts, one per row."""
     rows = tuple((doubt,) for doubt in doubts)
     return TextTable("Doubts", ("what docs/doubts.md explains by the name in brackets",), rows)

@@ -1,4 +1,4 @@
-"""A grid of cells, here or on a cluster: each is run once and recorded; what is recorded is not run again."""
+"""A grid of trials, here or on a cluster: each runs once and is recorded; a recorded one does not run again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
 from offramp._core.records import FILE_NAME, read_record, write_text
 from offramp._core.run_folder import FolderInUseError, RunFolder
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from offramp.data import TextData
 
 LOCK = ".lock"
-PLANNED = "planned.txt"  # the cells of the last grid that was run in a folder, so that others know if it is complete
-ENGINES = ("local", "ray")
+PLANNED = "planned.txt"  # the trials of the last grid that ran in a folder: they tell whether it is complete
 KEPT_IN_MEMORY = 8  # data sets
 
+Engine = Literal["local", "ray"]
 Status = Literal["waiting", "running", "done", "failed", "elsewhere"]
 Load = Callable[[str], "TextData"]
 
 
 class Trial(ABC):
-    """One thing to be run, once: it knows its folder, what it is, and how to run itself.
+    """One run of a study: it knows its folder and its settings, and runs itself.
 
     Attributes:
-        stage: cells of a stage are run when all of the stages before have been.
+        stage: trials of a stage run after those of all earlier stages.
     """
 
     stage: ClassVar[int] = 0
@@ -41,170 +42,205 @@ class Trial(ABC):
     @property
     @abstractmethod
     def row(self) -> str:
-        """Its row on a board of all cells."""
+        """Its row in a table of all trials."""
 
     @property
     @abstractmethod
     def column(self) -> str:
-        """Its column there; cells of a column take about the same time."""
+        """Its column there; trials of a column take about the same time."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The cell as its record keeps it, under `cell` in the config: the same from whatever folder it is run."""
+        """The trial as its record keeps it, under `cell` in the config; it does not depend on the folder."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise an `OfframpError` for what cannot run."""
+        """Raise an `OfframpError` for settings that cannot run."""
 
     @abstractmethod
     def run(self, output: Path, load: Load) -> None:
-        """Do the work, or go on with it, and write the record last.
+        """Do the work, or resume it, and write the record last.
 
         Args:
             output: the grid's folder.
-            load: gives the data of a task.
+            load: loads the data of a task.
         """
 
     def tidy(self, output: Path) -> None:
-        """Delete what is only worth keeping on demand; nothing, unless a kind of cell says what."""
+        """Delete what is kept on demand only, such as a trained model; by default nothing."""
         return
 
     def drop_texts(self, output: Path) -> None:
-        """Delete texts of the data from what is recorded; nothing, unless a kind of cell keeps any."""
+        """Delete the texts of the data from the recorded rows; by default nothing."""
         return
 
     def __str__(self) -> str:
         return self.folder.as_posix()
 
 
-OnStatus = Callable[[Trial, Status, str], None]  # cell, what became of it, a sentence where it failed
+OnStatus = Callable[[Trial, Status, str], None]  # the trial, its status, and the reason of a failure
 
 
 class Plan(Protocol):
-    """A named set of cells."""
+    """A named set of trials."""
 
     @property
     def name(self) -> str:
-        """Results go to `results/NAME` unless told otherwise."""
+        """Results go to `results/NAME` by default."""
 
     @property
-    def cells(self) -> Sequence[Trial]:
-        """In the order in which they are run."""
+    def trials(self) -> Sequence[Trial]:
+        """In the order in which they run."""
 
 
 def run_grid(
     plan: Plan,
     output: str | Path,
     *,
-    engine: str = "local",
+    engine: Engine = "local",
     keep_models: bool = False,
     workers: int | None = None,
-    watch: OnStatus = lambda cell, status, reason: None,
+    on_status: OnStatus = lambda trial, status, reason: None,
 ) -> dict[str, str]:
-    """Run every cell that has no record yet.
+    """Run every trial that has no record yet.
 
     Args:
         plan: of `plans.read_plan`.
-        output: folder of the grid; each cell has a folder of its own below it.
-        engine: `local`, one cell after another in this process; or `ray`, on a cluster (its machines must share
-            the folder).
-        keep_models: keep what a cell would delete in the end, such as a trained model.
-        workers: for ray, cells at once; by default as many as the cluster has processors for.
-        watch: is told about every cell, once what it is doing changes.
+        output: folder of the grid; each trial has its own folder below it.
+        engine: `local`, one trial after another in this process; or `ray`, on a cluster whose machines share the
+            folder.
+        keep_models: keep what a trial deletes at its end, such as a trained model.
+        workers: for ray, trials at once; by default as many as the cluster has processors (or GPUs) for.
+        on_status: called whenever the status of a trial changes.
 
     Returns:
-        Reasons by cell, for those that failed; they are tried again when the grid is run again.
+        Reasons by trial, for those that failed; they run again when the grid does.
 
     Raises:
-        OfframpError: an unknown engine, a cell that cannot run, or a folder that holds other cells of these names.
+        OfframpError: an unknown engine, a trial that cannot run, or a folder that holds other trials of these names.
     """
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
     folder = Path(output)
-    check_trials(plan.cells)
-    write_text(folder / PLANNED, "".join(f"{cell}\n" for cell in plan.cells))
-    left: dict[int, list[Trial]] = {}
-    for cell in plan.cells:
-        done = is_recorded(cell, folder)
-        watch(cell, "done" if done else "waiting", "")
+    check_trials(plan.trials)
+    write_text(folder / PLANNED, "".join(f"{trial}\n" for trial in plan.trials))
+    stages: dict[int, list[Trial]] = {}
+    for trial in plan.trials:
+        done = is_recorded(trial, folder)
+        on_status(trial, "done" if done else "waiting", "")
         if not done:
-            left.setdefault(cell.stage, []).append(cell)
+            stages.setdefault(trial.stage, []).append(trial)
     failed: dict[str, str] = {}
-    for stage in sorted(left):
-        if engine == "ray":
-            from offramp.studies.ray_grid import run_on_ray
-
-            failed |= run_on_ray(left[stage], folder, keep_models=keep_models, workers=workers, watch=watch)
-        else:
-            failed |= _run_here(left[stage], folder, keep_models, watch)
+    for _, trials in sorted(stages.items()):
+        failed |= ENGINES[engine](trials, folder, keep_models, workers, on_status)
     return failed
 
 
-def _run_here(cells: Sequence[Trial], folder: Path, keep_models: bool, watch: OnStatus) -> dict[str, str]:
+def _run_here(
+    trials: Sequence[Trial], folder: Path, keep_models: bool, workers: int | None, on_status: OnStatus
+) -> dict[str, str]:
+    """Run trials one after another; arguments and result are those of `run_grid`."""
     from offramp.data import load_data
 
     load, failed = lru_cache(KEPT_IN_MEMORY)(load_data), {}
-    for cell in cells:
-        watch(cell, "running", "")
+    for trial in trials:
+        on_status(trial, "running", "")
         try:
-            watch(cell, run_trial(cell, folder, keep_model=keep_models, load=load), "")
+            on_status(trial, run_trial(trial, folder, keep_model=keep_models, load=load), "")
         except OfframpError as error:
-            failed[str(cell)] = str(error)
-            watch(cell, "failed", str(error))
+            failed[str(trial)] = str(error)
+            on_status(trial, "failed", str(error))
     return failed
 
 
+def _run_on_ray(
+    trials: Sequence[Trial], folder: Path, keep_models: bool, workers: int | None, on_status: OnStatus
+) -> dict[str, str]:
+    """Run trials on the cluster that RAY_ADDRESS names, or on this machine.
+
+    Ray runs a killed trial again, and the trial resumes. Each trial takes a processor, and a GPU if the cluster has
+    any; at most `workers` trials are submitted at a time, so that none waits inside ray for long. Arguments and result
+    are those of `run_grid`.
+    """
+    ray = connect()
+    at_once, resources = worker_slots(ray, workers)
+    remote = ray.remote(max_retries=RETRIES, **resources)(run_trial)
+    waiting, running = list(trials), dict[Any, Trial]()
+    failed: dict[str, str] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            trial = waiting.pop(0)
+            running[remote.remote(trial, folder.resolve(), keep_model=keep_models)] = trial
+            on_status(trial, "running", "")
+        finished, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
+        for task in finished:
+            trial = running.pop(task)
+            try:
+                on_status(trial, ray.get(task), "")
+                continue
+            except OfframpError as error:  # ray wraps what the trial raised
+                reason = str(getattr(error, "cause", error))
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+                reason = f"its worker died {RETRIES + 1} times: {str(error).splitlines()[0]}"
+            failed[str(trial)] = reason
+            on_status(trial, "failed", reason)
+    return failed
+
+
+ENGINES = {"local": _run_here, "ray": _run_on_ray}
+
+
 def missing_trials(output: str | Path) -> list[str]:
-    """The cells planned in a folder that have no record; none where nothing tells what was planned."""
+    """The trials planned in a folder that have no record; none if the folder holds no plan."""
     folder = Path(output)
     path = folder / PLANNED
     planned = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [cell for cell in planned if not (folder / cell / FILE_NAME).exists()]
+    return [trial for trial in planned if not (folder / trial / FILE_NAME).exists()]
 
 
-def check_trials(cells: Sequence[Trial]) -> None:
-    """Raise an `OfframpError` for names and options that no cell can run with."""
-    for cell in cells:
-        cell.check()
+def check_trials(trials: Sequence[Trial]) -> None:
+    """Raise an `OfframpError` for names and options that no trial can run with."""
+    for trial in trials:
+        trial.check()
 
 
-def is_recorded(cell: Trial, output: Path) -> bool:
-    """Whether a cell has been run; `ConfigError` where its folder holds another one."""
-    folder = trial_folder(cell, output)
+def is_recorded(trial: Trial, output: Path) -> bool:
+    """Whether a trial has a record; `ConfigError` if its folder holds another trial."""
+    folder = trial_folder(trial, output)
     if not folder.recorded:
         return False
     stored = read_record(folder.path / FILE_NAME)["config"].get("cell", {})
-    folder.refuse_other(stored, cell.to_dict())
+    folder.refuse_other(stored, trial.to_dict())
     return True
 
 
-def trial_folder(cell: Trial, output: Path) -> RunFolder:
+def trial_folder(trial: Trial, output: Path) -> RunFolder:
     """The folder of a trial; its record keeps its settings."""
-    return RunFolder(output / cell.folder, "trial", mark="cell", lock_file=LOCK)
+    return RunFolder(output / trial.folder, "trial", mark="cell", lock_file=LOCK)
 
 
 def run_trial(
-    cell: Trial, output: Path, *, keep_model: bool = False, load: Load | None = None
+    trial: Trial, output: Path, *, keep_model: bool = False, load: Load | None = None
 ) -> Literal["done", "elsewhere"]:
-    """Run and record one cell, unless that has been done or is being done.
+    """Run and record one trial, unless it is recorded or another process runs it.
 
     Args:
-        cell: what to run; one whose process died goes on where it was.
+        trial: what to run; it resumes if its process was killed.
         output: folder of the grid.
-        keep_model: keep what it would delete in the end.
-        load: gives the data of a task; `load_data` by default.
+        keep_model: keep what the trial deletes at its end.
+        load: loads the data of a task; `load_data` by default.
 
     Returns:
-        "done", or "elsewhere" where another process holds the cell.
+        "done", or "elsewhere" if another process runs the trial.
     """
     from offramp.data import load_data
 
     try:
-        with trial_folder(cell, output).lock():
-            if not is_recorded(cell, output):
-                cell.run(output, load or load_data)
+        with trial_folder(trial, output).lock():
+            if not is_recorded(trial, output):
+                trial.run(output, load or load_data)
             if not keep_model:
-                cell.tidy(output)
+                trial.tidy(output)
     except FolderInUseError:
         return "elsewhere"
     return "done"

@@ -1,4 +1,4 @@
-"""Names in a study: of folders, and of models and data given as paths."""
+"""Names in a study: of folders, and of models and data that are given as paths."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def short(name: str) -> str:
-    """A name; of an absolute path its last part."""
+    """The name; of an absolute path, its last component."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def slug(name: str) -> str:
-    """A name as a folder's."""
+    """The name with only those characters that a folder may have."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"

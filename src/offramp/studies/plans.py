@@ -6,7 +6,8 @@ from pathlib import Path
 
 from offramp.studies.attacks.plan import is_attack_plan, make_attack_plan
 from offramp.studies.grid import Plan
-from offramp.studies.training.plan import make_sweep, read_keys
+from offramp.studies.plan_models import read_keys
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.study import with_tuned_rates
 
 
@@ -15,7 +16,7 @@ def read_plan(path: str | Path) -> Plan:
 
     Raises:
         ConfigError: a file that is no YAML, an unknown key, a value that cannot work, or models or learning rates
-            that are not there yet.
+            that do not exist yet.
     """
     content = read_keys(path)
     return make_attack_plan(content) if is_attack_plan(content) else with_tuned_rates(make_sweep(content))

@@ -1,17 +1,18 @@
-"""Models that a sweep has trained and kept: what an attack study attacks."""
+"""Models that a sweep trained and kept; an attack study attacks them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from offramp._core.errors import ConfigError
 from offramp.studies.names import short
-from offramp.studies.training.plan import RUN
 from offramp.studies.training.results import sweep_records
+from offramp.studies.training.trial import RUN
 
-MODEL = "model"  # below a cell's run
+MODEL = "model"  # below a trial's run
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Trained:
 
     Attributes:
         sweep: folder of the sweep.
-        folder: of the cell below it.
-        backbone, task, method, strategy, train_size, learning_rate, seed: of the cell.
+        folder: of the trial below it.
+        backbone, task, method, strategy, train_size, learning_rate, seed: of the trial.
         gates: whether it has learned gates.
     """
 
@@ -38,12 +39,12 @@ class Trained:
 
     @property
     def model(self) -> Path:
-        """Where the model lies."""
+        """Folder of the model."""
         return self.sweep / self.folder / RUN / MODEL
 
     @property
     def kept(self) -> bool:
-        """Whether the model is there."""
+        """Whether the model was kept."""
         return (self.model / "config.json").exists()
 
 
@@ -51,54 +52,53 @@ def trained_models(sweep: str | Path) -> list[Trained]:
     """The models that a sweep has recorded, kept or not.
 
     Raises:
-        ConfigError: no such folder, or one without cells of a sweep.
+        ConfigError: no such folder, or one without trials of a sweep.
     """
     root = Path(sweep)
-    found = sweep_records(root) if root.is_dir() else []
-    if not found:
+    records = sweep_records(root) if root.is_dir() else []
+    if not records:
         raise ConfigError(
             f"no trained models below {sweep}: run its config with 'offramp sweep … --keep-models' first"
         )
-    return [_trained(root, record["path"], record["config"]["cell"]) for record in found]
+    return [_trained(root, record["path"], record["config"]["cell"]) for record in records]
 
 
-def _trained(root: Path, path: str, cell: dict[str, object]) -> Trained:
-    method = cell["method"]
-    assert isinstance(method, dict)
-    names = ("backbone", "task", "train_size", "learning_rate", "seed")
+def _trained(root: Path, path: str, trial: dict[str, Any]) -> Trained:
     return Trained(
         sweep=root,
         folder=Path(path).parent.as_posix(),
-        method=method["name"],
-        strategy=method["strategy"],
-        gates=bool(method.get("gates")),
-        **{name: cell[name] for name in names},  # type: ignore[arg-type]
+        backbone=trial["backbone"],
+        task=trial["task"],
+        method=trial["method"]["name"],
+        strategy=trial["method"]["strategy"],
+        train_size=trial["train_size"],
+        learning_rate=trial["learning_rate"],
+        seed=trial["seed"],
+        gates=bool(trial["method"].get("gates")),
     )
 
 
 def choose(models: Sequence[Trained], backbone: str, task: str, method: str, seed: int) -> Trained:
-    """The one model of that place; where none has the method's name, one that was trained by a strategy of it.
+    """The model with this backbone, task, method and seed; if no method has that name, a strategy may.
 
     Raises:
         ConfigError: no such model, several of them, or one that was not kept.
     """
-    here = [m for m in models if (m.backbone, m.task, m.seed) == (short(backbone), short(task), seed)]
-    named = [m for m in here if m.method == method] or [m for m in here if m.strategy == method]
-    where = f"{short(backbone)}, {short(task)}, {method}, seed {seed}"
-    if not named:
-        have = ", ".join(sorted({f"{m.task}/{m.method}/seed{m.seed}" for m in models})[:8])
+    setting = (short(backbone), short(task), seed)
+    candidates = [model for model in models if (model.backbone, model.task, model.seed) == setting]
+    matches = [model for model in candidates if model.method == method]
+    matches = matches or [model for model in candidates if model.strategy == method]
+    wanted, sweep = f"{short(backbone)}, {short(task)}, {method}, seed {seed}", models[0].sweep
+    if not matches:
+        names = ", ".join(sorted({f"{m.task}/{m.method}/seed{m.seed}" for m in models})[:8])
+        raise ConfigError(f"no model of {wanted} in {sweep}: it has {names}, …; train it, or leave it out")
+    if len(matches) > 1:
+        folders = ", ".join(model.folder for model in matches[:3])
         raise ConfigError(
-            f"no model of {where} in {models[0].sweep}: it has {have}, …; train it, or leave it out"
+            f"several models of {wanted} in {sweep} ({folders}): say which by 'train_size' or 'learning_rate'"
         )
-    if len(named) > 1:
-        folders = ", ".join(m.folder for m in named[:3])
+    if not matches[0].kept:
         raise ConfigError(
-            f"several models of {where} in {models[0].sweep} ({folders}): say which by 'train_size' or "
-            "'learning_rate'"
+            f"{sweep / matches[0].folder} has a record but no model: train it with 'offramp sweep … --keep-models'"
         )
-    if not named[0].kept:
-        raise ConfigError(
-            f"{named[0].sweep / named[0].folder} has a record but no model: train it with 'offramp sweep … "
-            "--keep-models'"
-        )
-    return named[0]
+    return matches[0]

@@ -1,4 +1,4 @@
-"""What an attack may not do: before a text is tried (words, characters), and after (answer, meaning)."""
+"""What an attack must not do: before a text is tried (words, characters), and after (answer, meaning)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from offramp.attacks.options import Keep, Options
+from offramp.attacks.options import Options, Preserve
 from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.lexicon import load_wordnet
 from offramp.attacks.victims.answers import Answer, TokenizedText
 
 if TYPE_CHECKING:
@@ -37,52 +38,52 @@ def edit_distance(before: str, after: str) -> int:
 
 @dataclass(frozen=True)
 class Constraints:
-    """Which words may be changed, how many, and how far. Both segments of a pair count as one text.
+    """Which words may change, how many, and how far. Both segments of a pair count as one text.
 
     Attributes:
-        words: a share of the words of which at most `max(fewest, ⌈share · words⌉)` may change, or, as an
+        max_changed_words: a share of the words of which at most `max(fewest, ⌈share · words⌉)` may change, or, as an
             int, their number.
         stop_words: words left untouched, compared in lower case.
         fewest: words that may change however small the share is.
         max_edits: most characters by which all words together may change (`edit_distance` word by word);
             None for no limit.
-        grammar: a WordNet with which a new word must share a part of speech; a word that it does not know
-            may become any. None does not look.
-        keep: what must stay: `nothing`, the `prediction` for the clean text, or the `label` where the
+        grammar: a WordNet in which a new word must share a part of speech with the old one; an unknown word may
+            become any. None for no such limit.
+        preserve: what must not change: `nothing`, the `prediction` for the clean text, or the `label` if the
             prediction was right.
-        judge: judges `min_similarity`; None does not look.
+        judge: scores the similarity; None for no such limit.
         min_similarity: least cosine similarity to the clean text.
     """
 
-    words: float | int = 0.1
+    max_changed_words: float | int = 0.1
     stop_words: frozenset[str] = field(default_factory=english_stop_words, repr=False)
     fewest: int = FEWEST
     max_edits: int | None = None
     grammar: WordNet | None = field(default=None, repr=False)
-    keep: Keep = "nothing"
+    preserve: Preserve = "nothing"
     judge: Judge | None = field(default=None, repr=False)
     min_similarity: float = 0.0
 
     def budget(self, text: AttackedText) -> int:
         """How many words of the text may differ from the original."""
-        if isinstance(self.words, int):
-            return self.words
-        # A float share of 0.1 must give 3 for 30 words, not 4: the product is rounded to what was meant.
-        return max(self.fewest, math.ceil(round(self.words * text.num_words, 9)))
+        if isinstance(self.max_changed_words, int):
+            return self.max_changed_words
+        # A float share of 0.1 must give 3 for 30 words, not 4, so the product is rounded first.
+        return max(self.fewest, math.ceil(round(self.max_changed_words * text.num_words, 9)))
 
     def open(self, text: AttackedText) -> bool:
-        """Whether one more word may be changed."""
+        """Whether one more word may change."""
         return text.num_changed < self.budget(text)
 
-    def allowed(self, look: TokenizedText) -> list[int]:
-        """Words that may still be changed: unchanged, no stop word, and within what the model reads."""
-        text = look.text
+    def allowed(self, tokenized: TokenizedText) -> list[int]:
+        """Words that may still change: unchanged, no stop word, and within the model's maximum length."""
+        text = tokenized.text
         if not self.open(text):
             return []
         changed = set(text.changed)
         return [
             i
-            for i, tokens in enumerate(look.tokens)
+            for i, tokens in enumerate(tokenized.tokens)
             if tokens and i not in changed and text.original_word(i).lower() not in self.stop_words
         ]
 
@@ -99,20 +100,21 @@ class Constraints:
         return self.grammar is None or all(self.grammar.interchangeable(*pair) for pair in pairs)
 
     def holds(self, before: Answer, label: Label) -> bool:
-        """Whether the prediction for the clean text, answered with `before`, has to stay."""
-        return self.keep == "prediction" or (self.keep == "label" and before.prediction == label)
+        """Whether the prediction for the clean text, answered with `before`, must stay."""
+        correct = before.prediction == label
+        return self.preserve == "prediction" or (self.preserve == "label" and correct)
 
     def accepts(
         self, clean: AttackedText, before: Answer, text: AttackedText, after: Answer, label: Label
     ) -> bool:
-        """Whether a text that was tried may be kept: its answer, and its meaning.
+        """Whether a text that was tried is accepted: its answer, and its meaning.
 
         Args:
             clean: the original.
             before: the answer to it.
             text: the text that was tried.
             after: the answer to it.
-            label: the true label, None where there is none.
+            label: the true label, None if there is none.
         """
         if self.holds(before, label) and after.prediction != before.prediction:
             return False
@@ -123,13 +125,11 @@ class Constraints:
 
 
 def constraints_of(options: Options, fewest: int = FEWEST) -> Constraints:
-    """What the options allow, but for the judge."""
-    from offramp.attacks.transformations.lexicon import load_wordnet
-
+    """The constraints of some options, without a judge."""
     return Constraints(
-        options.words,
+        options.max_changed_words,
         fewest=fewest,
         max_edits=options.max_edits,
         grammar=load_wordnet(options.lexicon) if options.grammar else None,
-        keep=options.keep,
+        preserve=options.preserve,
     )

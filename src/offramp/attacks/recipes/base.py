@@ -1,81 +1,97 @@
-"""A recipe: objective × importance × transformation × constraints × search. A paper is one of these."""
+"""A recipe: a paper's attack, with its facts. It composes objective, moves, constraints and search for a victim."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
+from offramp._core.errors import ConfigError
+from offramp.attacks.objectives.base import require_classes
+from offramp.attacks.options import Options
+from offramp.attacks.search.space import SearchSpace
 
-from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import Objective
-from offramp.attacks.search.base import Search
-from offramp.attacks.search.importance import Importance
-from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.transformations.base import Transformation
-from offramp.attacks.victims.answers import TokenizedText
+if TYPE_CHECKING:
+    from offramp.attacks.objectives.misclassification import AttackedExit
+    from offramp.attacks.search.base import Search
+    from offramp.attacks.victims.base import Victim
 
-WIDER = 4  # how many times as many edits are drawn where constraints will refuse some
-
-
-@dataclass(frozen=True)
-class Move:
-    """One way to change a text: which words, and into what."""
-
-    importance: Importance
-    transformation: Transformation
+Goal = Literal["slowdown", "misclassification"]
+Access = Literal["gradients", "probabilities", "exits", "time"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """An attack, ready to run on a victim.
+@dataclass(frozen=True, kw_only=True)
+class Composition(SearchSpace):
+    """An attack that is ready to run on one victim.
 
     Attributes:
-        name: as in `RECIPES`.
-        objective: what the search makes small, and the gradient is of.
-        moves: ways to change a text; they share `top_n` evenly.
-        constraints: which words may change, how many, and how far.
-        search: the way through the texts proposed.
-        top_n: edits proposed for each text that is looked at, or for each word in a search word by word.
-        queries: most forward queries an example where the user sets no limit; None for none.
-        min_similarity: least similarity where the user sets none; 0 for none.
+        search: the search through the texts proposed.
+        queries: most forward queries per example if the user sets no limit; None for no limit.
+        min_similarity: least similarity if the user sets none; 0 for none.
     """
 
-    name: str
-    objective: Objective
-    moves: tuple[Move, ...]
-    constraints: Constraints
     search: Search
-    top_n: int = 100
     queries: int | None = None
     min_similarity: float = 0.0
 
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the attack looks inside the model."""
-        return any(m.importance.needs_gradient or m.transformation.needs_gradient for m in self.moves)
 
-    def propose(
-        self, look: TokenizedText, rng: np.random.Generator, words: Sequence[int] | None = None
-    ) -> list[AttackedText]:
-        """The texts to try next, each one edit away from the one looked at; best first in each move.
+class Recipe(ABC):
+    """A published attack, or a baseline. Tables, studies and help texts read its facts here.
 
-        Args:
-            look: the text as the model reads it.
-            rng: the example's own generator.
-            words: the words to change, whatever the importance says; None for those it ranks.
+    Attributes:
+        name: key in `RECIPES`.
+        label: name for readers.
+        goal: what the attack wants: late exits (`slowdown`) or wrong answers (`misclassification`).
+        access: the most that it needs from the victim: gradients, the probabilities of all exits, the exit
+            that a text leaves at, or only its time.
+        is_baseline: whether it makes random edits, which an attack must beat under the same budget.
+        claim: share of the saved compute that is lost, by the paper's claim; None for no claim.
+        is_universal: whether it adds the same words to every text, without asking about the text.
+        profiles_victim: whether it asks the victim about single words before the first example.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    goal: ClassVar[Goal] = "slowdown"
+    access: ClassVar[Access]
+    is_baseline: ClassVar[bool] = False
+    claim: ClassVar[float | None] = None
+    is_universal: ClassVar[bool] = False
+    profiles_victim: ClassVar[bool] = False
+
+    @abstractmethod
+    def compose(self, victim: Victim, options: Options) -> Composition:
+        """Compose the attack for a victim.
+
+        Raises:
+            ConfigError: the victim does not show what the recipe needs, or its task has no classes.
+            DataError: a lexicon or a language model is missing and cannot be downloaded.
         """
-        allowed = self.constraints.allowed(look)
-        found: dict[AttackedText, None] = {}
-        for move, share in zip(self.moves, _shares(self.top_n, len(self.moves)), strict=True):
-            ranked = move.importance.rank(look, allowed, rng) if words is None else words
-            wanted = share * (WIDER if self.constraints.selective else 1)
-            edits = move.transformation.edits(look, ranked, wanted, rng)
-            texts = [look.text.replace(*edit) for edit in edits]
-            found |= dict.fromkeys([text for text in texts if self.constraints.permits(text)][:share])
-        return list(found)
 
 
-def _shares(total: int, parts: int) -> Sequence[int]:
-    """`total` split evenly; the first parts get what is over."""
-    return [total // parts + (i < total % parts) for i in range(parts)]
+class AccuracyRecipe(Recipe):
+    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down.
+
+    Attributes:
+        attacked: the exit that must err: the `last` one, or the `exit` that is taken.
+    """
+
+    goal = "misclassification"
+    claim = 0.0
+    attacked: ClassVar[AttackedExit] = "exit"
+
+
+def require_classes_inside(victim: Victim) -> None:
+    """Raise `ConfigError` if the victim has no white box, or its task is regression."""
+    model = victim.white_box.model
+    require_classes(1 if victim.kind == "regression" else len(model.labels))
+
+
+def require_probabilities(victim: Victim) -> None:
+    """Raise `ConfigError` if the victim does not show class probabilities."""
+    if not victim.probabilities:
+        raise ConfigError(
+            "this recipe scores texts by the probabilities of all exits, but the victim shows only where texts "
+            "leave: use 'slowbert', 'slowbert-time', or 'same-word' with a surrogate (GreyBox)"
+        )
+    require_classes_inside(victim)

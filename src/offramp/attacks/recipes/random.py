@@ -1,52 +1,66 @@
-"""Random edits: the floor that an attack has to beat under the same budget of words and queries.
+"""Random edits: the baseline that an attack has to beat under the same budget of words and queries.
 
-The search, the constraints and the number of tries are those of SAME. What is taken away is all knowledge
-of the model's inside: no gradient, no loss; words, replacements and characters are drawn, and the search
-sees the exit layer alone. So it also works for regression, and shows what many tries alone achieve.
+The search, the constraints and the number of tries are those of SAME. All knowledge of the model's inside is taken
+away: no gradient, no loss. Words, replacements and characters are drawn, and the search sees the exit layer alone.
+So these recipes also work for regression, and show what many tries alone achieve.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from offramp.attacks.constraints.constraints import constraints_of
 from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import Move, Recipe
-from offramp.attacks.recipes.same import vocabulary_of
-from offramp.attacks.search.base import BeamSearch
+from offramp.attacks.recipes.base import Composition, Recipe
+from offramp.attacks.search.beam import BeamSearch
 from offramp.attacks.search.importance import Shuffled
-from offramp.attacks.transformations.base import CharacterChange, RandomWord
-from offramp.attacks.victims.base import Victim
+from offramp.attacks.search.space import Move
+from offramp.attacks.transformations.base import Transformation
+from offramp.attacks.transformations.characters import CharacterChange
+from offramp.attacks.transformations.vocabulary import RandomWord, Vocabulary
+
+if TYPE_CHECKING:
+    from offramp.attacks.victims.base import Victim
 
 
-def random_word(victim: Victim, options: Options) -> Recipe:
+class RandomMixed(Recipe):
+    """Random words and random characters, with half of the tries each."""
+
+    name, label = "random", "random words and characters"
+    access = "exits"
+    is_baseline = True
+
+    def compose(self, victim: Victim, options: Options) -> Composition:
+        """See `Recipe`."""
+        return Composition(
+            objective=ExitDepth(),
+            moves=tuple(Move(Shuffled(), transformation) for transformation in self.transformations(victim)),
+            constraints=constraints_of(options),  # as SAME
+            search=BeamSearch(options.beam, options.rounds),  # as SAME, but equal texts stay in random order
+            top_n=options.top_n,  # as SAME: the same number of queries a round
+        )
+
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """The changes to draw from."""
+        return (RandomWord(Vocabulary.of_model(victim.white_box.model)), CharacterChange())
+
+
+class RandomWords(RandomMixed):
     """Random words become random words of the model's vocabulary (those that SAME may use)."""
-    return _random("random-word", (_word_move(victim),), options)
+
+    name, label = "random-word", "random words"
+
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """See `RandomMixed`."""
+        return (RandomWord(Vocabulary.of_model(victim.white_box.model)),)
 
 
-def random_char(victim: Victim, options: Options) -> Recipe:
+class RandomChar(RandomMixed):
     """One character of a random word changes: the same kinds of change as in SAME."""
-    return _random("random-char", (_character_move(),), options)
 
+    name, label = "random-char", "random characters"
 
-def random_mixed(victim: Victim, options: Options) -> Recipe:
-    """Both, half of the tries each."""
-    return _random("random", (_word_move(victim), _character_move()), options)
-
-
-def _word_move(victim: Victim) -> Move:
-    return Move(Shuffled(), RandomWord(vocabulary_of(victim)[0]))
-
-
-def _character_move() -> Move:
-    return Move(Shuffled(), CharacterChange())
-
-
-def _random(name: str, moves: tuple[Move, ...], options: Options) -> Recipe:
-    return Recipe(
-        name=name,
-        objective=ExitDepth(),
-        moves=moves,
-        constraints=constraints_of(options),  # as SAME
-        search=BeamSearch(options.beam, options.rounds),  # as SAME, but equals stay in random order
-        top_n=options.top_n,  # as SAME: the same number of queries a round
-    )
+    def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
+        """See `RandomMixed`."""
+        return (CharacterChange(),)

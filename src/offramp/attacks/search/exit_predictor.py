@@ -1,4 +1,4 @@
-"""What an attacker prepares once for a victim: what words say by themselves, and where evidence would leave."""
+"""What an attacker prepares once per victim: the evidence of single words, and the exit that evidence leads to."""
 
 from __future__ import annotations
 
@@ -18,27 +18,18 @@ from offramp.attacks.search.base import Candidate, PreparationCost
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.answers import Answer
-from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.attacks.victims.base import OpenVictim
 from offramp.criteria import first_exit, scores
 
-SATURATED = 1e-6  # gates this close to 0 or 1 are taken for that close
+SATURATED = 1e-6  # gates closer than this to 0 or 1 are clipped
 
 
-def evidence(answer: Answer) -> Array:
-    """What the exits said of one text `(exits, features)`: the scaled logits, then the gate's logit, if any."""
-    logits = np.asarray(answer.logits, dtype=np.float64)
-    if answer.gates is None:
-        return logits
-    gates = np.clip(answer.gates.astype(np.float64), SATURATED, 1 - SATURATED)
-    return np.column_stack([logits, np.log(gates) - np.log1p(-gates)])
-
-
-class Guess(NamedTuple):
+class ExitPrediction(NamedTuple):
     """Where evidence would leave; all `(n,)`.
 
     Attributes:
         layer: exit layer.
-        excess: by how much the exits before the last pass the threshold, added up: 0 where none does.
+        excess: by how much the exits before the last pass the threshold, added up: 0 if none does.
         prediction: class index.
     """
 
@@ -49,19 +40,20 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True)
 class ExitPredictor:
-    """A white box as the attacker knows it: its words' profiles, and its policy applied to guessed evidence.
+    """A white box from the attacker's side: its words' profiles, and its policy applied to estimated evidence.
 
-    The profiles cost one short text a word, once for a victim, when they are first looked at; no example's account
-    holds them.
+    The profiles cost one short text per word, once per victim, when they are first used. They count in no example's
+    budget.
 
     Attributes:
         victim: the white box.
         vocabulary: the words that may replace another.
         number: how many of them, drawn once, get a profile.
-        own: whether it is what is attacked; else it is the attacker's surrogate, and is asked on the side.
+        own: whether it is the victim that is attacked; otherwise it is the attacker's surrogate, whose queries do not
+            count.
     """
 
-    victim: WhiteBoxVictim
+    victim: OpenVictim
     vocabulary: Vocabulary
     number: int
     own: bool = True
@@ -73,18 +65,23 @@ class ExitPredictor:
         if len(every) <= self.number:
             return every
         drawn = generator(0, "profiles").choice(len(every), size=self.number, replace=False)
-        return tuple(every[place] for place in np.sort(drawn))
+        return tuple(every[i] for i in np.sort(drawn))
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """Word, casefolded → row of the profiles."""
+        return {word.casefold(): row for row, word in enumerate(self.words)}
 
     @property
     def profiles(self) -> Array:
-        """`(words, exits, features)`: what the exits say of each word by itself."""
+        """`(words, exits, features)` evidence of each word alone."""
         return self._profiled[0]
 
     @cached_property
     def _profiled(self) -> tuple[Array, float]:
         """The profiles, and the seconds that they took."""
         started = time.perf_counter()
-        answers = self.victim._run([(word,) for word in self.words])
+        answers = self.victim.run([(word,) for word in self.words])
         return np.stack([evidence(answer) for answer in answers]), time.perf_counter() - started
 
     @property
@@ -94,27 +91,24 @@ class ExitPredictor:
 
     @property
     def immovable(self) -> bool:
-        """Whether what is attacked lets every text leave at its first exit."""
+        """Whether the attacked victim lets every text leave at its first exit."""
         return self.own and self.victim.policy.criterion.leaves_at_once
 
-    def seen(self, tried: Sequence[Candidate]) -> list[Array]:
-        """What the white box says of texts that were tried on the victim."""
-        own = [f.answer for f in tried] if self.own else self.victim._run([f.text.segments for f in tried])
-        return [evidence(answer) for answer in own]
-
     @cached_property
-    def row(self) -> dict[str, int]:
-        """Word, casefolded → row of the profiles."""
-        return {word.casefold(): row for row, word in enumerate(self.words)}
+    def one_word_tokens(self) -> int:
+        """Tokens of a text of one word, special tokens included."""
+        (tokenized,) = self.victim.inspect([AttackedText.of(self.words[0])])
+        return len(tokenized.ids)
 
-    @cached_property
-    def alone(self) -> int:
-        """Tokens of a text of one word, special ones included."""
-        (look,) = self.victim.inspect([AttackedText.of(self.words[0])])
-        return len(look.ids)
+    def evidence(self, tried: Sequence[Candidate]) -> list[Array]:
+        """The white box's evidence for texts that were tried on the victim."""
+        answers = [candidate.answer for candidate in tried]
+        if not self.own:
+            answers = self.victim.run([candidate.text.segments for candidate in tried])
+        return [evidence(answer) for answer in answers]
 
-    def __call__(self, points: Array) -> Guess:
-        """Where evidence `(n, exits, features)` would leave."""
+    def __call__(self, points: Array) -> ExitPrediction:
+        """Predict where evidence `(n, exits, features)` would leave."""
         model, rule = self.victim.model, self.victim.policy.criterion
         classes = len(model.labels)
         gated = points.shape[-1] > classes
@@ -128,8 +122,17 @@ class ExitPredictor:
         table = scores(rule, trace)
         over = (rule.threshold - table if rule.leaves_below else table - rule.threshold)[:, :-1]
         exit = first_exit(rule, table)
-        return Guess(
+        return ExitPrediction(
             layer=np.asarray(model.exit_layers)[exit],
             excess=np.maximum(over, 0).sum(1),
             prediction=trace.predictions()[np.arange(len(points)), exit],
         )
+
+
+def evidence(answer: Answer) -> Array:
+    """Evidence of the exits for one text `(exits, features)`: the scaled logits, then the gate's logit, if any."""
+    logits = np.asarray(answer.logits, dtype=np.float64)
+    if answer.gates is None:
+        return logits
+    gates = np.clip(answer.gates.astype(np.float64), SATURATED, 1 - SATURATED)
+    return np.column_stack([logits, np.log(gates) - np.log1p(-gates)])

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.search.base import (
-    PORTION,
     Inspect,
     Query,
     Search,
@@ -19,63 +17,58 @@ from offramp.attacks.search.base import (
     Steps,
     score_candidates,
     start_search,
+    without_each,
 )
+from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import TokenizedText
 
 
 @dataclass(frozen=True)
 class GreedySearch(Search):
-    """Words one after another, the most important first; each gets the replacement that is strongest.
+    """Words one after another, the most important first; each gets its strongest replacement.
 
-    A word that no replacement makes stronger stays. Nothing is asked after success.
+    A word stays if no replacement makes the text stronger. Nothing is asked after success.
 
     Attributes:
-        deletion: rank words by how strong the text is without them, one query a word; else the moves' own
-            importance ranks them.
+        deletion: rank words by how strong the text is without them, with one query per word; otherwise the moves'
+            own importance ranks them.
     """
 
     deletion: bool = True
 
     def steps(
-        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
     ) -> Steps:
         """See `Search`."""
-        hunt = yield from start_search(text, recipe, label)
-        if hunt.best.done:
-            return hunt.clean, hunt.best
-        looks: list[TokenizedText] = yield Inspect([text], hunt.objective)
-        for look in looks:
-            order = yield from self._order(look, recipe, rng, hunt)
+        state = yield from start_search(text, space, label)
+        if state.best.done:
+            return state.clean, state.best
+        inspected: list[TokenizedText] = yield Inspect([text], state.objective)
+        for tokenized in inspected:
+            order = yield from self._order(tokenized, space, rng, state)
             for word in order:
-                if hunt.best.done or not recipe.constraints.open(hunt.best.text):
+                if state.best.done or not space.constraints.open(state.best.text):
                     break
-                now = TokenizedText(hunt.best.text, look.ids, look.tokens, look.gradients)
-                texts = recipe.propose(now, rng, [word])
-                new = yield from hunt.ask(texts)
-                if len(new) < len(texts):
+                texts = space.propose(tokenized.with_text(state.best.text), rng, [word])
+                candidates = yield from state.ask(texts)
+                if len(candidates) < len(texts):
                     break
-        return hunt.clean, hunt.best
+        return state.clean, state.best
 
     def _order(
-        self, look: TokenizedText, recipe: Recipe, rng: np.random.Generator, hunt: SearchState
+        self, tokenized: TokenizedText, space: SearchSpace, rng: np.random.Generator, state: SearchState
     ) -> Generator[Query, Any, list[int]]:
-        """The words that may be changed, the most important first; of equals the first in the text."""
-        allowed = recipe.constraints.allowed(look)
+        """The words that may change, the most important first, and among equals the first in the text."""
+        allowed = space.constraints.allowed(tokenized)
         if not self.deletion:
-            return list(dict.fromkeys(w for m in recipe.moves for w in m.importance.rank(look, allowed, rng)))
+            ranked_words = (w for m in space.moves for w in m.importance.rank(tokenized, allowed, rng))
+            return list(dict.fromkeys(ranked_words))
         ranked: list[tuple[tuple[float, float], int]] = []
-        for start in range(0, len(allowed), PORTION):
-            words = allowed[start : start + PORTION]
-            shorter = [look.text.without(word) for word in words]
-            asked = score_candidates(shorter, (yield Query(shorter)), hunt.objective)
-            ranked += zip((f.score for f in asked), words, strict=False)
-            # A budget that ends here leaves some words unranked: there is none left to change them with either.
-            if len(asked) < len(words):
+        for words, texts in without_each(tokenized, allowed):
+            candidates = score_candidates(texts, (yield Query(texts)), state.objective)
+            ranked += zip((c.score for c in candidates), words, strict=False)
+            # If the budget ends here, some words stay unranked: no query is left to change them with either.
+            if len(candidates) < len(words):
                 break
-        return [word for _, word in sorted(ranked, key=_strength)]
-
-
-def _strength(ranked: tuple[tuple[float, float], int]) -> tuple[float, float, int]:
-    (first, second), word = ranked
-    return -first, -second, word
+        return [word for _, word in sorted(ranked, key=lambda pair: (-pair[0][0], -pair[0][1], pair[1]))]

@@ -1,4 +1,4 @@
-"""Which words are worth changing, and in what order they are tried."""
+"""Which words are worth changing, and the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -8,42 +8,40 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from offramp.attacks.victims.answers import TokenizedText
 
 
-def gradient_norms(look: TokenizedText) -> NDArray[np.float64]:
-    """Norm of the gradient at each token embedding `(tokens,)`; several tables count as one long vector."""
-    squares = torch.stack([g.double().square().sum(-1) for g in look.gradients])
-    return squares.sum(0).sqrt().cpu().numpy()
-
-
 class Importance(ABC):
-    """Chooses and orders the words that a transformation is offered."""
+    """Chooses and orders the words that a transformation may change.
+
+    Attributes:
+        needs_gradient: whether it reads the gradients of a `TokenizedText`.
+    """
 
     needs_gradient: ClassVar[bool] = False
 
     @abstractmethod
-    def rank(self, look: TokenizedText, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
         """The words to try, out of those allowed, the most important first."""
 
 
 @dataclass(frozen=True)
 class EveryWord(Importance):
-    """All words that are allowed, as they stand in the text."""
+    """All allowed words, in the order of the text."""
 
-    def rank(self, look: TokenizedText, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
         """See `Importance`."""
         return list(allowed)
 
 
 @dataclass(frozen=True)
 class Shuffled(Importance):
-    """All words that are allowed, in random order."""
+    """All allowed words, in random order."""
 
-    def rank(self, look: TokenizedText, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
         """See `Importance`."""
         return [allowed[i] for i in rng.permutation(len(allowed))]
 
@@ -52,27 +50,35 @@ class Shuffled(Importance):
 class TopGradient(Importance):
     """The words that own one of the `top_k` tokens with the largest gradient.
 
-    Tokens of words that may not be changed are left out before the `top_k` are taken; otherwise separators
-    and stop words would use the places up. Equal norms keep the order of the text.
+    Tokens of words that must not change are left out before the `top_k` are taken; otherwise separators and stop
+    words would use them up. Equal norms keep the order of the text.
     """
 
     needs_gradient: ClassVar[bool] = True
     top_k: int = 10
 
-    def rank(self, look: TokenizedText, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
         """See `Importance`."""
-        norms = gradient_norms(look)
-        tokens = sorted((-norms[token], word) for word in allowed for token in look.tokens[word])
+        norms = gradient_norms(tokenized)
+        tokens = sorted((-norms[token], word) for word in allowed for token in tokenized.tokens[word])
         return list(dict.fromkeys(word for _, word in tokens[: self.top_k]))
 
 
 @dataclass(frozen=True)
 class ByGradient(Importance):
-    """All words that are allowed, ordered by the largest gradient among their tokens; equals as in the text."""
+    """All allowed words, ordered by the largest gradient among their tokens; equals keep the order of the text."""
 
     needs_gradient: ClassVar[bool] = True
 
-    def rank(self, look: TokenizedText, allowed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
         """See `Importance`."""
-        norms = gradient_norms(look)
-        return sorted(allowed, key=lambda word: -max(norms[token] for token in look.tokens[word]))
+        norms = gradient_norms(tokenized)
+        return sorted(allowed, key=lambda word: -max(norms[token] for token in tokenized.tokens[word]))
+
+
+def gradient_norms(tokenized: TokenizedText) -> NDArray[np.float64]:
+    """Norm of the gradient at each token embedding `(tokens,)`; several tables count as one long vector."""
+    import torch
+
+    squares = torch.stack([g.double().square().sum(-1) for g in tokenized.gradients])
+    return squares.sum(0).sqrt().cpu().numpy()

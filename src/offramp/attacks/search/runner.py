@@ -1,4 +1,4 @@
-"""Runs many searches side by side, so that the model always sees full batches."""
+"""Runs many searches side by side, so that the model always gets full batches."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.attacks.objectives.base import Objective
-from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.search.base import Candidate, Inspect, Measure, Query, Request, Steps
-from offramp.attacks.victims.answers import QueryBudget
 from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.query_budget import QueryBudget
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack made of one example.
+    """The result for one example.
 
     Attributes:
         clean: the original text.
-        adversarial: the strongest text found; the original itself where nothing is stronger.
-        account: what it cost.
+        adversarial: the strongest text; the original itself if nothing is stronger.
+        budget: what it cost.
         seconds: time spent on this example: its own search, and its share of the model calls.
     """
 
@@ -33,16 +32,16 @@ class Outcome:
 
     @property
     def slower(self) -> bool:
-        """Whether the adversarial text leaves later; where no layers are told, whether it costs more."""
+        """Whether the adversarial text leaves later; if the victim shows no layers, whether it costs more."""
         before, after = self.clean.answer, self.adversarial.answer
-        return after.layer > before.layer if before.layer else after.cost > before.cost
+        return after.layer > before.layer if before.layer else after.spent > before.spent
 
 
 class _Running:
-    """One search under way: what it waits for, and what it has cost."""
+    """One search under way: the request it waits for, and what it has cost."""
 
-    def __init__(self, steps: Steps, account: QueryBudget) -> None:
-        self.steps, self.budget = steps, account
+    def __init__(self, steps: Steps, budget: QueryBudget) -> None:
+        self.steps, self.budget = steps, budget
         self.own_seconds = 0.0
         self.result: tuple[Candidate, Candidate] | None = None
         self.request: Request | None = None
@@ -62,43 +61,41 @@ class _Running:
         return Outcome(*self.result, self.budget, self.own_seconds + self.budget.seconds)
 
 
-def run_searches(victim: Victim, recipe: Recipe, searches: Sequence[Steps]) -> list[Outcome]:
+def run_searches(
+    victim: Victim, searches: Sequence[Steps], *, gradients: bool = False, queries: int | None = None
+) -> list[Outcome]:
     """Run searches together, so that their texts share batches; each gets what it would get alone.
 
     Args:
         victim: what is under attack.
-        recipe: the one recipe of all searches.
-        searches: one an example.
+        searches: one per example.
+        gradients: whether the searches need gradients of the texts they inspect.
+        queries: most forward queries per example; None for the victim's own limit.
 
     Returns:
-        One outcome a search, in order.
+        One outcome per search, in order.
     """
-    running = [_Running(steps, victim.budget(recipe.queries)) for steps in searches]
+    running = [_Running(steps, victim.budget(queries)) for steps in searches]
     while any(r.request for r in running):
-        for kind in (Query, Inspect, Measure):
-            waiting = [r for r in running if isinstance(r.request, kind)]
-            if kind is Query:
-                _answer(victim, waiting)
-            elif kind is Measure:  # one after another, since texts in one batch would share the time
-                for r in waiting:
-                    assert r.request is not None
-                    r.send(victim.measure(r.budget, r.request.texts))
-            else:
-                _show(victim, waiting, recipe.needs_gradient)
+        _answer(victim, [r for r in running if isinstance(r.request, Query)])
+        _inspect(victim, [r for r in running if isinstance(r.request, Inspect)], gradients)
+        # One after another: texts in one batch would share the time.
+        for r in running:
+            if isinstance(r.request, Measure):
+                r.send(victim.measure(r.budget, r.request.texts))
     return [r.outcome() for r in running]
 
 
 def _answer(victim: Victim, waiting: Sequence[_Running]) -> None:
     """Answer all queries in shared batches."""
-    if not waiting:
-        return
-    requests = [(r.budget, r.request.texts) for r in waiting if r.request is not None]
-    for r, reply in zip(waiting, victim.query_many(requests), strict=True):
-        r.send(reply)
+    if waiting:
+        requests = [(r.budget, r.request.texts) for r in waiting if r.request is not None]
+        for r, reply in zip(waiting, victim.query_many(requests), strict=True):
+            r.send(reply)
 
 
-def _show(victim: Victim, waiting: Sequence[_Running], gradients: bool) -> None:
-    """Let all look inside: together where they want the gradient of the same objective."""
+def _inspect(victim: Victim, waiting: Sequence[_Running], gradients: bool) -> None:
+    """Inspect texts: together for searches that need the gradient of the same objective."""
     groups: dict[Objective, list[_Running]] = defaultdict(list)
     for r in waiting:
         assert isinstance(r.request, Inspect)
@@ -106,8 +103,8 @@ def _show(victim: Victim, waiting: Sequence[_Running], gradients: bool) -> None:
     for objective, group in groups.items():
         requests = [(r.budget, r.request.texts) for r in group if r.request is not None]
         if gradients:
-            looks = victim.gradients_many(requests, objective.loss)
+            replies = victim.gradients_many(requests, objective.loss)
         else:
-            looks = [victim.inspect(texts) for _, texts in requests]
-        for r, reply in zip(group, looks, strict=True):
+            replies = [victim.inspect(texts) for _, texts in requests]
+        for r, reply in zip(group, replies, strict=True):
             r.send(reply)

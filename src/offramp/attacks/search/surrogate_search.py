@@ -1,4 +1,4 @@
-"""Our search: a small model of the victim says which changes to try, and learns from every answer."""
+"""Our search: a small model of the victim proposes which changes to try, and learns from every answer."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.search.additive_surrogate import AdditiveSurrogate, Array, Changes
 from offramp.attacks.search.base import Inspect, PreparationCost, Search, SearchState, Steps, start_search
 from offramp.attacks.search.exit_predictor import ExitPredictor
+from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import TokenizedText
 
-Edits = NDArray[np.intp]  # (edits, 2): index into the places that may be changed, row of the profiles
+Edits = NDArray[np.intp]  # (edits, 2): index into the changeable words, row of the profiles
 
 
 @dataclass(frozen=True)
 class SurrogateSearch(Search):
-    """Ask a model of the words' effects first, and the victim only about the few texts that look best.
+    """Ask a surrogate first, and the victim only about the few texts that look best.
 
-    A text's evidence after some changes is guessed by `AdditiveSurrogate`, and where it would leave by
-    `ExitPredictor`: under noise of the size that the guesses were seen to have, so that a text that should leave
-    late by a wide margin comes before one that just should. Of equals the one counts that passes the exits'
-    thresholds by less. Each round grows sets of changes word by word, up to the budget, asks the victim about the
-    best few of all sizes, and learns from the answers. Nothing is asked after success, where some rounds in a row
-    found nothing stronger, or of a victim that nothing can slow down.
+    `AdditiveSurrogate` estimates a text's evidence after some changes, and `ExitPredictor` where it would leave. The
+    estimate includes noise of the size that was observed, so that a text that should leave late by a wide margin ranks
+    before one that barely should. Among equals the text ranks first that passes the exits' thresholds by less. Each
+    round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes, and
+    learns from the answers. The search ends on success, after some rounds in a row without a stronger text, and at
+    once for a victim that nothing can slow down.
 
     Attributes:
-        forecast: profiles of the words, and the policy.
+        predictor: profiles of the words, and the policy.
         rounds: most rounds.
-        portion: texts asked about in each round.
-        idle: rounds without a stronger text after which it ends.
-        tries: edits guessed at for each size of a set.
+        texts: texts asked about in each round.
+        idle: rounds without a stronger text after which the search ends.
+        tries: edits estimated for each size of a set.
         beam: sets of each size that grow further.
         draws: draws of the noise.
     """
 
-    forecast: ExitPredictor = field(repr=False)
+    predictor: ExitPredictor = field(repr=False)
     rounds: int = 40
-    portion: int = 8
+    texts: int = 8
     idle: int = 15
     tries: int = 512
     beam: int = 8
@@ -51,115 +51,109 @@ class SurrogateSearch(Search):
     @property
     def prepared(self) -> PreparationCost:
         """One text for each word with a profile."""
-        return self.forecast.prepared
+        return self.predictor.prepared
 
     def steps(
-        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
     ) -> Steps:
         """See `Search`."""
-        hunt = yield from start_search(text, recipe, label)
-        if hunt.best.done or self.forecast.immovable:
-            return hunt.clean, hunt.best
-        looks: list[TokenizedText] = yield Inspect([text], hunt.objective)
-        places = recipe.constraints.allowed(looks[0])
-        edits = self._edits(text, places, recipe)
+        state = yield from start_search(text, space, label)
+        if state.best.done or self.predictor.immovable:
+            return state.clean, state.best
+        inspected: list[TokenizedText] = yield Inspect([text], state.objective)
+        changeable = space.constraints.allowed(inspected[0])
+        edits = self._edits(text, changeable, space)
         if not len(edits):
-            return hunt.clean, hunt.best
-        effects = self._effects(hunt, places, len(looks[0].ids))
+            return state.clean, state.best
+        surrogate = self._surrogate(state, changeable, len(inspected[0].ids))
         tried, idle = {text}, 0
         for _ in range(self.rounds):
-            ranked = self._guess(effects, edits, recipe.constraints.budget(text), hunt, rng)
-            asked = self._pick(ranked, text, tried, recipe)
-            if not asked or idle == self.idle:
+            ranked = self._rank(surrogate, edits, state, rng)
+            picked = self._pick(ranked, tried, state)
+            if not picked or idle == self.idle:
                 break
-            before = hunt.best
-            new = yield from hunt.ask(list(asked))
-            if hunt.best.done or len(new) < len(asked):
+            before = state.best
+            candidates = yield from state.ask(list(picked))
+            if state.best.done or len(candidates) < len(picked):
                 break
-            tried |= set(asked)
-            effects.learn(list(zip(asked.values(), self.forecast.seen(new), strict=True)))
-            idle = 0 if hunt.best is not before else idle + 1
-        return hunt.clean, hunt.best
+            tried |= set(picked)
+            surrogate.learn(list(zip(picked.values(), self.predictor.evidence(candidates), strict=True)))
+            idle = 0 if state.best is not before else idle + 1
+        return state.clean, state.best
 
-    def _edits(self, text: AttackedText, places: Sequence[int], recipe: Recipe) -> Edits:
+    def _edits(self, text: AttackedText, changeable: Sequence[int], space: SearchSpace) -> Edits:
         """All single edits, without those that the constraints refuse or that change nothing."""
-        words, constraints = self.forecast.words, recipe.constraints
-        edits = np.indices((len(places), len(words))).reshape(2, -1).T
-        own = [self.forecast.row.get(text.words[place].casefold(), -1) for place in places]
+        words, constraints = self.predictor.words, space.constraints
+        edits = np.indices((len(changeable), len(words))).reshape(2, -1).T
+        own = [self.predictor.row.get(text.words[index].casefold(), -1) for index in changeable]
         edits = edits[edits[:, 1] != np.asarray(own, dtype=np.intp)[edits[:, 0]]]
         if not constraints.selective:
             return edits
-        fits = [constraints.permits(text.replace(places[row], words[word])) for row, word in edits.tolist()]
-        return edits[np.asarray(fits, dtype=bool)]
+        permitted = [
+            constraints.permits(text.replace(changeable[row], words[word])) for row, word in edits.tolist()
+        ]
+        return edits[np.asarray(permitted, dtype=bool)]
 
-    def _effects(self, hunt: SearchState, places: Sequence[int], tokens: int) -> AdditiveSurrogate:
-        """What is known before anything is tried."""
-        words, forecast = hunt.clean.text.words, self.forecast
-        rows = {place: forecast.row.get(words[place].casefold()) for place in places}
-        known = {place: row for place, row in rows.items() if row is not None}
-        (clean,) = forecast.seen([hunt.clean])
-        return AdditiveSurrogate(clean, forecast.profiles, forecast.alone / tokens, places, known)
+    def _surrogate(self, state: SearchState, changeable: Sequence[int], tokens: int) -> AdditiveSurrogate:
+        """The surrogate before anything is tried."""
+        words, predictor = state.clean.text.words, self.predictor
+        rows = {index: predictor.row.get(words[index].casefold()) for index in changeable}
+        profiled = {index: row for index, row in rows.items() if row is not None}
+        (clean,) = predictor.evidence([state.clean])
+        share = predictor.one_word_tokens / tokens
+        return AdditiveSurrogate(clean, predictor.profiles, share, changeable, profiled)
 
-    def _guess(
-        self,
-        effects: AdditiveSurrogate,
-        edits: Edits,
-        budget: int,
-        hunt: SearchState,
-        rng: np.random.Generator,
+    def _rank(
+        self, surrogate: AdditiveSurrogate, edits: Edits, state: SearchState, rng: np.random.Generator
     ) -> list[Changes]:
         """Sets of changes of all sizes, the most promising first."""
-        noise = rng.standard_normal((self.draws, *effects.clean.shape)) * effects.noise
+        noise = rng.standard_normal((self.draws, *surrogate.clean.shape)) * surrogate.noise
+        changeable = surrogate.changeable
         sets: list[Changes] = [()]
-        points, used = effects.clean[None], np.zeros((1, len(effects.places)), dtype=bool)
+        points, used = surrogate.clean[None], np.zeros((1, len(changeable)), dtype=bool)
         ranked: list[tuple[float, float, float, int, Changes]] = []
-        for size in range(1, min(budget, len(effects.places)) + 1):
+        budget = state.constraints.budget(state.clean.text)
+        for size in range(1, min(budget, len(changeable)) + 1):
             rows, words = edits[rng.integers(len(edits), size=self.tries)].T
             start = rng.integers(len(sets), size=len(rows))
             free = ~used[start, rows]
             rows, words, start = rows[free], words[free], start[free]
             if not len(rows):
                 break
-            grown = points[start] + effects.of(rows, words)
-            layer, excess, loss = self._worth(grown, noise, hunt)
+            grown = points[start] + surrogate.effects(rows, words)
+            layer, excess, loss = self._predict(grown, noise, state)
             best = np.lexsort((loss, excess, -layer))[: self.beam]
-            sets = [tuple(sorted((*sets[start[k]], (effects.places[rows[k]], int(words[k]))))) for k in best]
+            sets = [tuple(sorted((*sets[start[k]], (changeable[rows[k]], int(words[k]))))) for k in best]
             points, used = grown[best], used[start[best]]
             used[np.arange(len(best)), rows[best]] = True
-            worth = zip(
-                (-layer[best]).tolist(), excess[best].tolist(), loss[best].tolist(), sets, strict=True
-            )
-            ranked += [(*values, size, changes) for *values, changes in worth]
+            keys = zip((-layer[best]).tolist(), excess[best].tolist(), loss[best].tolist(), strict=True)
+            ranked += [(*key, size, changes) for key, changes in zip(keys, sets, strict=True)]
         return [changes for *_, changes in sorted(ranked)]
 
-    def _worth(self, points: Array, noise: Array, hunt: SearchState) -> tuple[Array, Array, Array]:
-        """Mean exit layer and excess under the noise; where all excesses are equal, the attack's loss too."""
-        guess = self.forecast((points[:, None] + noise).reshape(-1, *points.shape[1:]))
-        layer = guess.layer
-        if hunt.constraints.holds(hunt.clean.answer, hunt.label):
-            layer = np.where(guess.prediction == hunt.clean.answer.prediction, layer, 0)
-        means = [v.reshape(len(points), -1).mean(1) for v in (layer, guess.excess)]
+    def _predict(self, points: Array, noise: Array, state: SearchState) -> tuple[Array, Array, Array]:
+        """Mean exit layer and excess under the noise; if all excesses are equal, the attack's loss too."""
+        predicted = self.predictor((points[:, None] + noise).reshape(-1, *points.shape[1:]))
+        layer = predicted.layer
+        if state.constraints.holds(state.clean.answer, state.label):
+            layer = np.where(predicted.prediction == state.clean.answer.prediction, layer, 0)
+        layer, excess = (v.reshape(len(points), -1).mean(1) for v in (layer, predicted.excess))
         loss = np.zeros(len(points))
-        if not np.ptp(means[1]):
-            classes = len(self.forecast.victim.model.labels)
-            loss = hunt.objective.value(points[..., :classes], np.zeros(len(points), dtype=np.intp))
-        return means[0], means[1], loss
+        if not np.ptp(excess):
+            classes = len(self.predictor.victim.model.labels)
+            loss = state.objective.value(points[..., :classes], np.zeros(len(points), dtype=np.intp))
+        return layer, excess, loss
 
     def _pick(
-        self,
-        ranked: Sequence[Changes],
-        text: AttackedText,
-        tried: set[AttackedText],
-        recipe: Recipe,
+        self, ranked: Sequence[Changes], tried: set[AttackedText], state: SearchState
     ) -> dict[AttackedText, Changes]:
         """The first texts that are new and permitted, with their changes."""
         picked: dict[AttackedText, Changes] = {}
         for changes in ranked:
-            now = text
-            for place, word in changes:
-                now = now.replace(place, self.forecast.words[word])
-            if now not in tried and recipe.constraints.permits(now):
-                picked.setdefault(now, changes)
-            if len(picked) == self.portion:
+            text = state.clean.text
+            for index, word in changes:
+                text = text.replace(index, self.predictor.words[word])
+            if text not in tried and state.constraints.permits(text):
+                picked.setdefault(text, changes)
+            if len(picked) == self.texts:
                 break
         return picked

@@ -7,26 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.objectives.baselines import Uniform
-from offramp.attacks.recipes.base import Recipe
+from offramp.attacks.objectives.uniform import Uniform
 from offramp.attacks.search.base import Query, Search, Steps, score_candidates, start_search
+from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.transformations.base import first_order
+from offramp.attacks.transformations.gradient_word import GradientWord
 from offramp.attacks.transformations.vocabulary import Vocabulary
-from offramp.attacks.victims.answers import TokenizedText
-from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.attacks.victims.base import OpenVictim
 
-START = "the"  # what stands in front before the search; Wallace et al. 2019 start so
+START = "the"  # the word in front before the search; Wallace et al. 2019 start so
 MOST = 3
 
 
 @dataclass(frozen=True)
 class InFront(Search):
-    """Put words in front of a text, whatever comes of it: a universal attacker does not look.
+    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text.
 
     Attributes:
         words: the trigger.
@@ -35,18 +33,18 @@ class InFront(Search):
     words: tuple[str, ...]
 
     def steps(
-        self, text: AttackedText, recipe: Recipe, rng: np.random.Generator, label: Label = None
+        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
     ) -> Steps:
-        """See `Search`; here alone the result may be weaker than the clean text."""
-        hunt = yield from start_search(text, recipe, label)
+        """See `Search`; unlike there, the result may be weaker than the clean text."""
+        state = yield from start_search(text, space, label)
         changed = text.in_front(self.words)
-        answered = score_candidates([changed], (yield Query([changed])), hunt.objective)
-        return hunt.clean, answered[0] if answered else hunt.clean
+        candidates = score_candidates([changed], (yield Query([changed])), state.objective)
+        return state.clean, candidates[0] if candidates else state.clean
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """Words in front, and what they did to the examples they were searched on.
+    """Words in front, and their effect on the examples they were searched on.
 
     Attributes:
         words: one to three words: no more than help.
@@ -69,25 +67,25 @@ class Trigger:
 
 
 def find_trigger(
-    victim: WhiteBoxVictim,
+    victim: OpenVictim,
     texts: Sequence[AttackedText],
     *,
     words: int = MOST,
     tries: int = 20,
     rounds: int = 2,
 ) -> Trigger:
-    """The words that, put in front of every text, make them leave latest on average.
+    """Find the words that, in front of every text, make the texts leave latest on average.
 
-    Words are added one at a time, up to `words`. Each place is filled, `rounds` times in turn, by the best of
-    the `tries` words with the lowest first-order estimate summed over the texts. Better is a later mean exit
-    layer, and among equals a higher mean closeness to uniform. One word there always is.
+    Words are added one at a time, up to `words`. Each position is filled, `rounds` times in turn, by the best of the
+    `tries` words with the lowest first-order estimate summed over the texts. Better is a later mean exit layer, and
+    among equals a higher mean closeness to uniform. There is always at least one word.
 
     Args:
-        victim: a white box; a surrogate will do.
-        texts: what to search on; not what the trigger is then tested on.
+        victim: a white box; a surrogate suffices.
+        texts: the examples to search on; test the trigger on others.
         words: most words.
-        tries: words tried for each place in each round.
-        rounds: passes over the places after each word that is added.
+        tries: words tried for each position in each round.
+        rounds: passes over the positions after each added word.
 
     Raises:
         ConfigError: no texts, or not 1 to 3 words.
@@ -105,8 +103,8 @@ def find_trigger(
     for size in range(1, words + 1):
         trial = (*chosen, START)
         reached = search.strength(trial)
-        for place in [place for _ in range(rounds) for place in range(size)]:
-            trial, reached = search.improve(trial, place, reached)
+        for position in [*range(size)] * rounds:
+            trial, reached = search.improve(trial, position, reached)
         if size > 1 and reached <= best:
             break
         chosen, best = trial, reached
@@ -117,52 +115,43 @@ Strength = tuple[float, float]  # mean exit layer, mean closeness to uniform
 
 
 class _TriggerSearch:
-    """The texts that a trigger is searched on, and what has been asked about them."""
+    """The texts that a trigger is searched on, and the queries made about them."""
 
-    def __init__(self, victim: WhiteBoxVictim, texts: Sequence[AttackedText], tries: int) -> None:
+    def __init__(self, victim: OpenVictim, texts: Sequence[AttackedText], tries: int) -> None:
         self.victim, self.texts, self.tries = victim, texts, tries
         self.objective = Uniform()
-        self.tables = victim.model.embedding_tables()
-        rows = min(table.num_embeddings for table in self.tables)
-        self.vocabulary = Vocabulary.of(victim.model.tokenizer, rows)
+        self.vocabulary = Vocabulary.of_model(victim.model)
+        self.words = GradientWord(self.vocabulary, victim.model.embedding_tables())
         self.queries = self.gradients = 0
 
     def strength(self, words: tuple[str, ...]) -> Strength:
-        """What words in front do, averaged over the texts."""
-        accounts = [self.victim.budget() for _ in self.texts]
-        asked = [(a, [text.in_front(words)]) for a, text in zip(accounts, self.texts, strict=True)]
-        answers = [answer for (answer,) in self.victim.query_many(asked)]
+        """The effect of words in front, averaged over the texts."""
+        requests = [(self.victim.budget(), [text.in_front(words)]) for text in self.texts]
+        answers = [answer for (answer,) in self.victim.query_many(requests)]
         self.queries += len(answers)
         exits = np.array([answer.exit for answer in answers])
-        far = self.objective.value(np.stack([answer.logits for answer in answers]), exits)
-        return float(np.mean([answer.layer for answer in answers])), float(1 - far.mean())
+        distances = self.objective.value(np.stack([answer.logits for answer in answers]), exits)
+        return float(np.mean([answer.layer for answer in answers])), float(1 - distances.mean())
 
     def improve(
-        self, words: tuple[str, ...], place: int, reached: Strength
+        self, words: tuple[str, ...], position: int, reached: Strength
     ) -> tuple[tuple[str, ...], Strength]:
-        """The words with the best of the words tried at one place; as they were where none is better."""
-        trials = [(*words[:place], word, *words[place + 1 :]) for word in self._candidates(words, place)]
+        """The words with the best candidate at one position; unchanged if none is better."""
+        candidates = self._candidates(words, position)
+        trials = [(*words[:position], word, *words[position + 1 :]) for word in candidates]
         ranked = [(self.strength(trial), trial) for trial in trials]
         best = max(ranked, key=lambda pair: pair[0], default=(reached, words))
         return (best[1], best[0]) if best[0] > reached else (words, reached)
 
     @torch.no_grad()
-    def _candidates(self, words: tuple[str, ...], place: int) -> list[str]:
-        """The words with the lowest first-order estimates at a place, summed over the texts."""
-        # The trigger's words are made words of the texts themselves, so that they have tokens and gradients.
+    def _candidates(self, words: tuple[str, ...], position: int) -> list[str]:
+        """The words with the lowest first-order estimates at a position, summed over the texts."""
+        # The trigger's words become words of the texts themselves, so that they have tokens and gradients.
         prefix = " ".join(words)
         texts = [AttackedText.of(f"{prefix} {t.segments[0]}", *t.segments[1:]) for t in self.texts]
-        account = self.victim.budget()
-        ((*looks,),) = self.victim.gradients_many([(account, texts)], self.objective.loss)
-        self.gradients += len(looks)
-        total = np.sum([self._estimates(look, place) for look in looks], axis=0)
-        total[self.vocabulary.same_word(words[place])] = np.inf
+        ((*inspected,),) = self.victim.gradients_many([(self.victim.budget(), texts)], self.objective.loss)
+        self.gradients += len(inspected)
+        estimates = [self.words.estimates(tokenized, [position])[0] for tokenized in inspected]
+        total = np.sum([values.cpu().double().numpy() for values in estimates], axis=0)
+        total[self.vocabulary.same_word(words[position])] = np.inf
         return [self.vocabulary.words[i] for i in np.argsort(total, kind="stable")[: self.tries]]
-
-    def _estimates(self, look: TokenizedText, place: int) -> NDArray[np.float64]:
-        token = look.tokens[place][0]
-        ids = torch.tensor([look.ids[token]], device=self.tables[0].weight.device)
-        matrices = [table.weight.float() for table in self.tables]
-        scores = first_order(matrices, ids, [g[token : token + 1].float() for g in look.gradients])[0]
-        values: NDArray[np.float64] = scores.cpu().double().numpy()[self.vocabulary.ids]
-        return values

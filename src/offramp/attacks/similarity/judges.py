@@ -1,4 +1,4 @@
-"""How close an adversarial text is to its original: a sentence encoder that is not the victim judges it."""
+"""Judges of similarity: sentence encoders, other than the victim, that compare a text with its original."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from offramp._core.errors import OfframpError
+from offramp.attacks.options import DEFAULT_JUDGE, NO_JUDGE, RECORD_JUDGES
 from offramp.attacks.similarity.universal_sentence_encoder import UniversalSentenceEncoder
 from offramp.attacks.victims.answers import Key
 from offramp.backbones import load_backbone
@@ -20,15 +21,12 @@ from offramp.engine.batching import batches
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
-DEFAULT_JUDGE = "use"
-NO_JUDGE = "none"
-
 
 class Judge(ABC):
     """Embeds texts; the similarity of two texts is the cosine of their vectors.
 
     Attributes:
-        name: what was asked for.
+        name: as in `load_judge`.
     """
 
     name: str
@@ -39,7 +37,7 @@ class Judge(ABC):
 
     @abstractmethod
     def is_encoder_of(self, model: SegmentedModel) -> bool:
-        """Whether this is the encoder that the victim was made from: then it is no independent judge."""
+        """Whether the victim was made from this encoder, which is then no independent judge."""
 
     def similarities(self, pairs: Sequence[tuple[Key, Key]]) -> NDArray[np.float64]:
         """Cosine similarity `(pairs,)` of originals and changed texts; both segments are read as one text."""
@@ -50,7 +48,7 @@ class Judge(ABC):
         return (vectors[0::2] * vectors[1::2]).sum(axis=1).clip(-1, 1)
 
 
-class UseJudge(Judge):
+class UniversalSentenceEncoderJudge(Judge):
     """Google's Universal Sentence Encoder in numpy, about 3 ms a text; related to no transformer encoder."""
 
     def __init__(self) -> None:
@@ -98,35 +96,36 @@ class EncoderJudge(Judge):
 
 
 def load_judge(name: str) -> Judge | None:
-    """The judge by name, or None.
+    """Load the judge of that name.
 
     Args:
-        name: `use`, `none`, or an encoder for `EncoderJudge`.
+        name: `universal_sentence_encoder`, `none`, or an encoder for `EncoderJudge`.
 
     Returns:
-        The judge; None where none is wanted, or where the default one cannot be loaded, which gives a
-        warning and no error: an attack is worth having without it.
+        The judge; None for `none`. If the default judge cannot be loaded, a warning and None: an attack is useful
+        without it.
 
     Raises:
-        OfframpError: an encoder that was asked for by name cannot be loaded.
+        OfframpError: another encoder cannot be loaded.
     """
     if name == NO_JUDGE:
         return None
     try:
-        return UseJudge() if name == DEFAULT_JUDGE else EncoderJudge(name)
+        return UniversalSentenceEncoderJudge() if name == DEFAULT_JUDGE else EncoderJudge(name)
     except OfframpError as error:
         if name != DEFAULT_JUDGE:
             raise
         warnings.warn(
             f"no similarity will be measured, its column will hold NaN: no judge {name!r} ({error}). "
-            "Choose another, or similarity='none' to go without",
+            "Choose another judge, or similarity='none'",
             stacklevel=2,
         )
         return None
 
 
-def judged_by(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
-    """What a result says about its judge: `judge`, and `judge_is_victims_encoder`."""
+def describe_judge(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
+    """Describe a judge in a result: `judge`, and `judge_is_victims_encoder`."""
     if judge is None:
         return {"judge": NO_JUDGE, "judge_is_victims_encoder": False}
-    return {"judge": judge.name, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}
+    recorded = RECORD_JUDGES.get(judge.name, judge.name)
+    return {"judge": recorded, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}

@@ -1,8 +1,8 @@
 """Google's Universal Sentence Encoder (multilingual, version 3) in numpy, on weights from a registry package.
 
 A deep averaging network over token embeddings and their 2-, 3- and 5-grams (Yang et al. 2020, arXiv
-1907.04307). The package's 8-bit weights and SentencePiece vocabulary are read as data (Apache-2.0, 33 MB);
-its code is not run.
+1907.04307). The package's 8-bit weights and SentencePiece vocabulary are read as data (Apache-2.0, 33 MB). Its
+code does not run.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class UniversalSentenceEncoder:
         projected = [words @ weights[f"proj{n}"] + weights[f"proj_b{n}"] for n, _ in NGRAMS]
         gain, bias = (np.concatenate([weights[f"{name}{n}"] for n, _ in NGRAMS]) for name in ("ln_g", "ln_b"))
         normed = self._norm(np.concatenate(projected, axis=1), gain, bias)
-        for (n, left), part in zip(NGRAMS, np.split(normed, len(NGRAMS), axis=1), strict=True):
+        for (n, left), hidden in zip(NGRAMS, np.split(normed, len(NGRAMS), axis=1), strict=True):
             for layer in ("1", "2"):
-                grams = _windows(part, n, left)
-                part = part + np.maximum(grams @ weights[f"w{layer}_{n}"] + weights[f"b{layer}_{n}"], 0)
-            yield part
+                grams = _windows(hidden, n, left)
+                hidden = hidden + np.maximum(grams @ weights[f"w{layer}_{n}"] + weights[f"b{layer}_{n}"], 0)
+            yield hidden
 
     def _norm(self, rows: Floats, gain: Floats, bias: Floats) -> Floats:
         centred = rows - rows.mean(axis=1, keepdims=True)
@@ -117,7 +117,7 @@ def _unigram(model: bytes) -> Any:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the fields of a protobuf message; whole numbers are passed over."""
+    """Number and content of the fields of a protobuf message; whole numbers are skipped."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

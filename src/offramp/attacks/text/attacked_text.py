@@ -22,7 +22,7 @@ WORD = re.compile(rf"{_RUN}(?:['’\-\u2010\u2011]{_RUN})*")
 
 
 class Span(NamedTuple):
-    """Where a word stands: characters `start` to `end` (excluded) of segment 0 (text) or 1 (text_pair)."""
+    """The position of a word: characters `start` to `end` (excluded) of segment 0 (text) or 1 (text_pair)."""
 
     segment: int
     start: int
@@ -38,9 +38,9 @@ def is_word(string: str) -> bool:
 class AttackedText:
     """An original text, or pair of texts, and the words that were replaced in it. Immutable and hashable.
 
-    Make one with `AttackedText.of(text, text_pair)`. The number of words never changes, since a word is
-    only ever replaced by one word; every character outside the replaced words stays as it was. Words may
-    stand in front of the whole; they are no words of the text, and nothing replaces them.
+    Make one with `AttackedText.of(text, text_pair)`. One word replaces one word, so the number of words never changes,
+    and every character outside the replaced words stays. Words may stand in front of the text; they do not count as
+    words of the text, and nothing replaces them.
 
     Attributes:
         original: `(text,)` or `(text, text_pair)` before any change.
@@ -54,7 +54,7 @@ class AttackedText:
 
     @classmethod
     def of(cls, text: str, text_pair: str | None = None) -> AttackedText:
-        """The unchanged text of an example; `text_pair` is None where there is one segment."""
+        """The unchanged text of an example; `text_pair` is None for a single segment."""
         return cls((text,) if text_pair is None else (text, text_pair))
 
     @cached_property
@@ -64,7 +64,7 @@ class AttackedText:
         return tuple(Span(s, *m.span()) for s, string in strings for m in WORD.finditer(string))
 
     def _with(self, **changed: Any) -> AttackedText:
-        """Another version of the same original, whose words need not be looked for again."""
+        """Another version of the same original, which shares the spans of its words."""
         version = replace(self, **changed)
         version.__dict__["origin"] = self.origin
         return version
@@ -94,21 +94,14 @@ class AttackedText:
         return self._with(changes=tuple(sorted(changes.items())))
 
     def in_front(self, words: Sequence[str]) -> AttackedText:
-        """The same text with words in front of it, instead of those that stood there.
-
-        Args:
-            words: whatever is exactly one word each.
-
-        Raises:
-            DataError: something that is not exactly one word.
-        """
+        """The same text with other words in front of it; `DataError` for anything that is not exactly one word."""
         for word in words:
             if not is_word(word):
                 raise DataError(f"expected single words to put in front of a text, got {word!r}: split them")
         return self._with(front=tuple(words))
 
     def without(self, index: int) -> AttackedText:
-        """A new text in which word `index` is missing, as an attacker asks about it; nothing is remembered."""
+        """A new text without word `index`, which does not know its original."""
         segment, start, end = self.spans[index]
         left = list(self.segments)
         left[segment] = left[segment][:start] + left[segment][end:]
@@ -179,15 +172,15 @@ class AttackedText:
 def word_tokens(
     text: AttackedText, offsets: Sequence[tuple[int, int]], sequence_ids: Sequence[int | None]
 ) -> list[tuple[int, ...]]:
-    """Which tokens each word became.
+    """Find the tokens of each word.
 
     Args:
-        text: the text as it was given to the tokenizer.
+        text: the text that was tokenized.
         offsets: `(tokens,)` first and last (excluded) character of each token within its segment.
         sequence_ids: `(tokens,)` segment of each token, None for special tokens.
 
     Returns:
-        One tuple of token positions a word, in order; empty where truncation cut the word away.
+        One tuple of token positions per word, in order; empty if truncation cut the word away.
     """
     owned: list[list[int]] = [[] for _ in text.spans]
     by_segment: list[list[int]] = [[] for _ in text.original]

@@ -19,12 +19,13 @@ _HTML = {
 
 
 def diff_text(row: Mapping[str, Any]) -> Text:
-    """An example for the terminal: exit before and after, then the texts with what was taken out and put in.
+    """An example for the terminal: exit before and after, then the texts with removed and added words.
 
     Args:
         row: a row of an `AttackResult`.
     """
-    return Text("\n").join([Text(headline(row), style="bold"), *map(_coloured, _segments(row))])
+    segments = (Text.assemble(*stretches) for stretches in _segments(row))
+    return Text("\n").join([Text(headline(row), style="bold"), *segments])
 
 
 def diff_html(row: Mapping[str, Any]) -> str:
@@ -35,12 +36,12 @@ def diff_html(row: Mapping[str, Any]) -> str:
     """
     lines = [f"<strong>{escape(headline(row))}</strong>"]
     for stretches in _segments(row):
-        lines.append("".join(_HTML[s].format(escape(part)) if s else escape(part) for part, s in stretches))
+        lines.append("".join(_HTML[s].format(escape(text)) if s else escape(text) for text, s in stretches))
     return '<div class="attack-diff">' + "".join(f"<p>{line}</p>" for line in lines) + "</div>"
 
 
 def headline(row: Mapping[str, Any]) -> str:
-    """Where the example left before and after, and how much was changed."""
+    """The exit layers before and after, and the number of changed words."""
     line = f"layer {row['clean_layer']} → {row['adversarial_layer']}"
     line += f", {row['words_changed']} of {row['words']} words changed"
     if row["clean_prediction"] != row["adversarial_prediction"]:
@@ -49,7 +50,7 @@ def headline(row: Mapping[str, Any]) -> str:
 
 
 def _segments(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
-    """For each segment its stretches: (characters, style), the style empty where nothing changed."""
+    """For each segment its stretches: (characters, style), with an empty style for unchanged ones."""
     for name in ("text", "text_pair"):
         if row.get(name) is not None:
             yield _stretches(_pieces(row[name]), _pieces(row[f"adversarial_{name}"]))
@@ -61,19 +62,15 @@ def _stretches(before: list[str], after: list[str]) -> list[tuple[str, str]]:
         if tag == "equal":
             stretches.append(("".join(before[i:j]), ""))
         else:
-            parts = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
-            stretches += [part for part in parts if part[0]]
+            changed = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
+            stretches += [stretch for stretch in changed if stretch[0]]
     return stretches
 
 
 def _pieces(text: str) -> list[str]:
-    """Words, and what lies between them."""
+    """Words, and the characters between them."""
     pieces, done = [], 0
     for match in WORD.finditer(text):
         pieces += [text[done : match.start()], match.group()]
         done = match.end()
     return [piece for piece in (*pieces, text[done:]) if piece]
-
-
-def _coloured(stretches: list[tuple[str, str]]) -> Text:
-    return Text.assemble(*stretches)

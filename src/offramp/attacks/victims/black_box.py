@@ -1,9 +1,10 @@
-"""Victims whose inside the attacker does not see: a function, a saved engine, and one with a surrogate."""
+"""Victims whose inside the attacker does not see: a function, an engine, and one with a surrogate."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,35 +14,36 @@ from offramp._core.numbers import is_number
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import Victim, columns
+from offramp.attacks.victims.base import OpenVictim, Victim, segment_columns
 from offramp.attacks.victims.fingerprints import describe_policy, texts_fingerprint, weights_fingerprint
-from offramp.attacks.victims.white_box import WhiteBoxVictim, clocked
+from offramp.attacks.victims.white_box import WhiteBoxVictim, time_engine
+from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
+from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 
-Oracle = Callable[
-    ..., tuple[int | float, int | float]
-]  # text(, text_pair) -> prediction, exit layer or seconds
+# text(, text_pair) -> prediction, exit layer or seconds
+Oracle = Callable[..., tuple[int | float, int | float]]
 
 
 class BlackBox(Victim):
-    """A victim that shows where texts leave, or only how long they take, and no gradients."""
+    """A victim that shows where texts leave, or only their time, and no gradients."""
 
     probabilities = False
 
     @property
-    def white_box(self) -> WhiteBoxVictim:
-        """There is none."""
+    def white_box(self) -> OpenVictim:
+        """Raise `ConfigError`: there is none."""
         raise ConfigError(
             "this recipe takes gradients or words from inside the model, but the victim is a black box: use "
             "'slowbert', 'slowbert-time' or 'random-char', or give a surrogate model with GreyBox"
         )
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """Every word counts as read: what is cut away is not known from outside."""
+        """Every word counts as read: from outside, truncation is unknown."""
         return [TokenizedText(text, [], [(word,) for word in range(text.num_words)]) for text in texts]
 
 
@@ -51,12 +53,12 @@ class FunctionVictim(BlackBox):
     Args:
         function: `text` or `text, text_pair` to (prediction, exit layer), or with no `exit_layers` to
             (prediction, seconds).
-        exit_layers: the layers it can leave at, counted from 1; None where it tells seconds.
-        kind: what it predicts: a class index, or a value.
+        exit_layers: the layers it can leave at, counted from 1; None if it reports seconds.
+        kind: `classification` for class indices, `regression` for values.
         max_forward: most texts that may be run for one example; None for no limit.
 
     Raises:
-        DataError: at the first answer that is no prediction with one of the exit layers, or with seconds.
+        DataError: the first answer that is no prediction with one of the exit layers, or with seconds.
     """
 
     def __init__(
@@ -69,42 +71,43 @@ class FunctionVictim(BlackBox):
     ) -> None:
         super().__init__(max_forward)
         self.function, self.kind = function, kind
-        self.exit_layers = None if exit_layers is None else tuple(exit_layers)
+        self.exit_layers: tuple[int, ...] | None = None if exit_layers is None else tuple(exit_layers)
         self.layers = exit_layers is not None
 
-    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+    def run(self, segments: Sequence[Key]) -> list[Answer]:
+        """See `Victim`."""
         return [self._answer(key) for key in segments]
 
     def _answer(self, segments: Key) -> Answer:
-        prediction, told = self._ask(segments)
+        prediction, effort = self._ask(segments)
         if self.exit_layers is None:
-            return Answer(np.empty((0, 0), np.float32), -1, 0, prediction, float(told), float("nan"))
-        if told not in self.exit_layers:
+            return Answer(np.empty((0, 0), np.float32), -1, 0, prediction, float(effort), float("nan"))
+        if effort not in self.exit_layers:
             raise DataError(
-                f"expected one of the exit layers {list(self.exit_layers)} from the function, got {told!r}: "
-                "leave exit_layers out where it tells seconds"
+                f"expected one of the exit layers {list(self.exit_layers)} from the function, got {effort!r}: "
+                "leave exit_layers out if it reports seconds"
             )
-        exit, nothing = self.exit_layers.index(int(told)), np.empty((len(self.exit_layers), 0), np.float32)
-        depth = float(self.exit_layers[-1])
-        return Answer(nothing, exit, int(told), prediction, float(told), depth)  # cost in layers
+        exit, layer = self.exit_layers.index(int(effort)), int(effort)
+        no_logits = np.empty((len(self.exit_layers), 0), np.float32)
+        return Answer(no_logits, exit, layer, prediction, float(layer), float(self.exit_layers[-1]))
 
     def _ask(self, segments: Key) -> tuple[int | float, int | float]:
-        """What the function says, or a `DataError` where that is no pair of numbers."""
-        told = self.function(*segments)
-        if not isinstance(told, tuple | list) or len(told) != 2 or not all(map(is_number, told)):
+        """The function's answer, or a `DataError` if that is no pair of numbers."""
+        pair = self.function(*segments)
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(is_number, pair)):
             second = "seconds" if self.exit_layers is None else "exit layer"
             raise DataError(
-                f"expected a pair of numbers from the function (class index or value, {second}), got {told!r:.80}"
+                f"expected a pair of numbers from the function (class index or value, {second}), got {pair!r:.80}"
             )
-        return told[0], told[1]
+        return pair[0], pair[1]
 
     def describe(self) -> dict[str, Any]:
-        """Its name: what it does is not known."""
+        """Its name alone."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         return {"policy": None, "weights": None, "function": name, "exit_layers": self.exit_layers}
 
     def stopwatch(self, segments: Key) -> float:
-        """The seconds that it tells; where it tells layers, the seconds it takes."""
+        """The seconds that it reports; if it reports layers, the seconds it takes."""
         if self.exit_layers is None:
             return float(self._ask(segments)[1])
         started = time.perf_counter()
@@ -122,23 +125,27 @@ class EngineVictim(BlackBox):
 
     def __init__(self, engine: Engine, *, max_forward: int | None = None) -> None:
         super().__init__(max_forward)
-        self.engine = engine
+        self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind, self.policy = segments.kind, engine.compacting.policy
+        self.kind, self.labels = segments.kind, tuple(engine.labels)
+        self.policy: Policy = engine.compacting.policy
 
-    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+    def run(self, segments: Sequence[Key]) -> list[Answer]:
+        """See `Victim`."""
         if not segments:
             return []
-        encodings = self.engine.encoder(*columns(segments))
+        encodings = self.engine.encoder(*segment_columns(segments))
         decisions = self.engine.compacting.run(encodings)
-        full = self.engine.segments.costs(np.array([len(e["input_ids"]) for e in encodings]))[1]
-        nothing = np.empty((len(self.engine.segments.exit_layers), 0), np.float32)
-        named = zip(decisions.exit, decisions.layer, decisions.prediction, decisions.cost, full, strict=True)
-        return [Answer(nothing, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in named]
+        full = self.engine.segments.flops(np.array([len(e["input_ids"]) for e in encodings]))[1]
+        no_logits = np.empty((len(self.engine.segments.exit_layers), 0), np.float32)
+        columns = zip(
+            decisions.exit, decisions.layer, decisions.prediction, decisions.flops, full, strict=True
+        )
+        return [Answer(no_logits, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in columns]
 
     def describe(self) -> dict[str, Any]:
-        """Policy, and fingerprint of the weights or, of an exported model, of its files."""
+        """Policy, and fingerprint of the weights or of an exported model's files."""
         if self.model is not None:
             weights: str | None = weights_fingerprint(self.model)
         elif isinstance(self.engine.segments, OnnxSegments):
@@ -150,13 +157,13 @@ class EngineVictim(BlackBox):
 
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text alone."""
-        return clocked(self.engine, segments)
+        return time_engine(self.engine, segments)
 
 
 class GreyBox(Victim):
-    """A victim attacked with gradients and words of another model.
+    """A victim that is attacked with the gradients and words of another model.
 
-    Texts are run on the victim; what a recipe looks for inside a model, it finds in the surrogate.
+    Texts are run on the victim. A recipe that needs a model's inside gets the surrogate's.
 
     Args:
         target: the victim: a `WhiteBoxVictim`, `EngineVictim` or `FunctionVictim`.
@@ -169,40 +176,59 @@ class GreyBox(Victim):
                 f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another"
             )
         super().__init__(target.max_forward, target.max_gradient)
-        self.target, self.surrogate = target, surrogate
+        self.target: Victim = target
+        self.surrogate: WhiteBoxVictim = surrogate
         self.model = target.model
-        self.layers = target.layers
+        self.layers, self.labels = target.layers, target.labels
         self.kind, self.probabilities = target.kind, target.probabilities
 
     @property
-    def white_box(self) -> WhiteBoxVictim:
+    def white_box(self) -> OpenVictim:
         """The surrogate."""
         return self.surrogate
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """As the surrogate reads them."""
+        """Return the texts as the surrogate reads them."""
         return self.surrogate.inspect(texts)
 
-    def _run(self, segments: Sequence[Key]) -> list[Answer]:
-        return self.target._run(segments)
+    def run(self, segments: Sequence[Key]) -> list[Answer]:
+        """See `Victim`."""
+        return self.target.run(segments)
 
     def describe(self) -> dict[str, Any]:
         """Of the victim, and the surrogate's weights and maximum length."""
-        inside = self.surrogate.describe()
-        told = {"surrogate": inside["weights"], "surrogate_length": inside["max_length"]}
-        return {**self.target.describe(), **told}
+        described = self.surrogate.describe()
+        own = {"surrogate": described["weights"], "surrogate_length": described["max_length"]}
+        return {**self.target.describe(), **own}
 
     def stopwatch(self, segments: Key) -> float:
         """Of the victim."""
         return self.target.stopwatch(segments)
 
 
-def as_victim(model: SegmentedModel | Engine | Victim, policy: Policy | None, batch_size: int = 64) -> Victim:
-    """The victim: as it is, a deployed engine as a black box, or a model under its policy as a white box."""
-    if isinstance(model, Victim):
-        return model
-    if isinstance(model, Engine):
-        return EngineVictim(model)
-    if policy is None:
-        raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
-    return WhiteBoxVictim(model, policy, batch_size=batch_size)
+def as_victim(
+    target: SegmentedModel | Engine | Victim | str | Path, policy: Policy | None = None, batch_size: int = 64
+) -> Victim:
+    """Return the victim behind a target.
+
+    Args:
+        target: a victim, an engine or an exported folder (a black box), or a model or its folder (a white box).
+        policy: when a model or an exported folder leaves; None for the target's own policy.
+        batch_size: texts that a model runs at once.
+
+    Raises:
+        ConfigError: a model without a policy, or a policy for an engine or a victim, which have their own.
+        ModelError: a folder that holds no model.
+    """
+    if isinstance(target, str | Path):
+        if (Path(target) / FILE_NAME).is_file():
+            return EngineVictim(Engine(target, policy))
+        target = load_model(target, device="auto")
+    if not isinstance(target, Victim | Engine):
+        policy = policy or target.policy
+        if policy is None:
+            raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
+        return WhiteBoxVictim(target, policy, batch_size=batch_size)
+    if policy is not None:
+        raise ConfigError("an engine or a victim has its own policy: leave policy out")
+    return target if isinstance(target, Victim) else EngineVictim(target)

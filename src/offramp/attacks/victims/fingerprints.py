@@ -14,7 +14,7 @@ from offramp.engine.policy import Policy
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """All that decides a policy's exits, as JSON."""
+    """Everything that decides a policy's exits, as JSON."""
     criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
     return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
 
@@ -31,7 +31,7 @@ def weights_fingerprint(model: nn.Module) -> str:
 def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
     """16 hexadecimal digits of ids and texts in their order."""
     digest = hashlib.sha256(b"[")
-    for place, row in enumerate(rows):
-        digest.update((", " * (place > 0) + repr(row)).encode("utf-8", "surrogatepass"))
+    for i, row in enumerate(rows):
+        digest.update((", " * (i > 0) + repr(row)).encode("utf-8", "surrogatepass"))
     digest.update(b"]")
     return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
 from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import Loss, Victim, columns
+from offramp.attacks.victims.base import Loss, OpenVictim, segment_columns
 from offramp.attacks.victims.fingerprints import describe_policy, weights_fingerprint
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
@@ -27,7 +27,7 @@ from offramp.model.base import MultiExitOutput, SegmentedModel
 from offramp.model.encoding import TextEncoder
 
 
-class WhiteBoxVictim(Victim):
+class WhiteBoxVictim(OpenVictim):
     """A model under a policy, open to the attacker: texts in, answers and gradients out.
 
     Args:
@@ -37,13 +37,14 @@ class WhiteBoxVictim(Victim):
         max_forward: most texts that may be run for one example; None for no limit.
         max_gradient: most gradients that may be taken for one example; None for no limit.
 
+    Attributes:
+        encoder: the model's tokenizer with its maximum length.
+
     Raises:
         CriterionError: the policy was made for another model or task.
-        ModelError: the model has no tokenizer, or none that knows where in the text its tokens stand.
+        ModelError: the model has no tokenizer, or a slow one, which does not know the positions of its tokens.
         ConfigError: a batch size or budget below 1.
     """
-
-    model: SegmentedModel
 
     def __init__(
         self,
@@ -55,16 +56,16 @@ class WhiteBoxVictim(Victim):
         max_gradient: int | None = None,
     ) -> None:
         policy.check(model.exit_layers, model.kind, model.gates)
-        self.encoder = TextEncoder.of(model)
+        self.encoder: TextEncoder = TextEncoder.of(model)
         if not self.encoder.tokenizer.is_fast:
             raise ModelError(
                 "an attack needs a fast tokenizer (one that knows the characters behind each token), got "
                 f"{type(model.tokenizer).__name__}: set model.tokenizer to the fast one of its backbone"
             )
         super().__init__(max_forward, max_gradient)
-        self.kind, self.probabilities = model.kind, True
+        self.kind, self.labels, self.probabilities = model.kind, tuple(model.labels), True
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
-        self._engine: Engine | None = None  # made where times are measured
+        self._engine: Engine | None = None  # made on the first time measurement
         with evaluating(model):
             model.flops(np.array([1]))  # counted on the modules once, before any inference mode
 
@@ -74,22 +75,22 @@ class WhiteBoxVictim(Victim):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Policy, weights, and how many tokens are read."""
-        told = {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
-        return {**told, "max_length": self.encoder.max_length}
+        """Policy, weights, and maximum length in tokens."""
+        described = {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
+        return {**described, "max_length": self.encoder.max_length}
 
     def stopwatch(self, segments: Key) -> float:
         """Seconds of the engine for one text: tokenisation, and the layers until it leaves."""
-        with evaluating(self.model):  # an engine of its own would leave the model in evaluation mode
+        with evaluating(self.model):  # an engine alone would leave the model in evaluation mode
             if self._engine is None:
                 self._engine = Engine(self.model, self.policy, batch_size=1)
-            return clocked(self._engine, segments)
+            return time_engine(self._engine, segments)
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """The texts as the model reads them; the model is not asked, so nothing is counted."""
+        """See `Victim`."""
         if not texts:
             return []
-        first, second = columns([text.segments for text in texts])
+        first, second = segment_columns([text.segments for text in texts])
         batch = self.encoder.tokenizer(
             list(map(clean_text, first)),
             None if second is None else list(map(clean_text, second)),
@@ -106,14 +107,8 @@ class WhiteBoxVictim(Victim):
             for i, text in enumerate(texts)
         ]
 
-    def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Batches of texts of like length, padded to the longest among them: rows and model inputs."""
-        encodings = self.encoder(*columns(segments))
-        alike = self.model.reads_padding
-        for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values, alike=alike):
-            yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
-
-    def _run(self, segments: Sequence[Key]) -> list[Answer]:
+    def run(self, segments: Sequence[Key]) -> list[Answer]:
+        """See `Victim`."""
         if not segments:
             return []
         answers: dict[int, Answer] = {}
@@ -121,6 +116,45 @@ class WhiteBoxVictim(Victim):
             for rows, inputs in self._batches(segments):
                 answers.update(zip(rows, self.answers(inputs), strict=True))
         return [answers[i] for i in range(len(segments))]
+
+    def answers(self, inputs: dict[str, Tensor]) -> list[Answer]:
+        """Answers to one batch of model inputs; nothing is counted or remembered."""
+        trace = self._trace(self.model(**inputs), inputs["attention_mask"])
+        decisions = self.policy.decide(trace)
+        logits = trace.scaled(self.policy.temperatures).logits
+        return [
+            Answer(
+                logits=logits[i],
+                exit=int(decisions.exit[i]),
+                layer=int(decisions.layer[i]),
+                prediction=decisions.prediction[i].item(),
+                spent=float(decisions.flops[i]),
+                full_spent=float(trace.full_flops[i]),
+                gates=None if trace.gates is None else trace.gates[i],
+            )
+            for i in range(len(trace))
+        ]
+
+    def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
+        """See `OpenVictim`."""
+        if not texts:
+            return []
+        inspected = self.inspect(texts)
+        # A caller's no_grad or inference_mode must not reach the graph.
+        with evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
+            for rows, inputs in self._batches([text.segments for text in texts]):
+                gradients = self._embedding_gradients(inputs, loss)
+                for i, row in enumerate(rows):
+                    own = tuple(g[i, : len(inspected[row].ids)] for g in gradients)
+                    inspected[row] = replace(inspected[row], gradients=own)
+        return inspected
+
+    def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Batches of texts of similar length, padded to the longest among them: rows and model inputs."""
+        encodings = self.encoder(*segment_columns(segments))
+        alike = self.model.reads_padding
+        for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values, alike=alike):
+            yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
         """The model's own trace of one batch."""
@@ -135,40 +169,8 @@ class WhiteBoxVictim(Victim):
             kind=self.kind,
         )
 
-    def answers(self, inputs: dict[str, Tensor]) -> list[Answer]:
-        """Answers to one batch of model inputs; nothing is counted or remembered."""
-        trace = self._trace(self.model(**inputs), inputs["attention_mask"])
-        decisions = self.policy.decide(trace)
-        logits = trace.scaled(self.policy.temperatures).logits
-        return [
-            Answer(
-                logits=logits[i],
-                exit=int(decisions.exit[i]),
-                layer=int(decisions.layer[i]),
-                prediction=decisions.prediction[i].item(),
-                cost=float(decisions.cost[i]),
-                full_cost=float(trace.full_flops[i]),
-                gates=None if trace.gates is None else trace.gates[i],
-            )
-            for i in range(len(trace))
-        ]
-
-    def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
-        """Looks at the texts with the gradient of the loss; nothing is counted. See `gradients_many`."""
-        if not texts:
-            return []
-        looks = self.inspect(texts)
-        # A caller's no_grad or inference_mode must not reach the graph.
-        with evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
-            for rows, inputs in self._batches([text.segments for text in texts]):
-                gradients = self._embedding_gradients(inputs, loss)
-                for place, row in enumerate(rows):
-                    own = tuple(g[place, : len(looks[row].ids)] for g in gradients)
-                    looks[row] = replace(looks[row], gradients=own)
-        return looks
-
     def _embedding_gradients(self, inputs: dict[str, Tensor], loss: Loss) -> tuple[Tensor, ...]:
-        """For each embedding table `(batch, length, dim)`; nothing is left in any parameter's `.grad`."""
+        """For each embedding table `(batch, length, dim)`; no parameter's `.grad` changes."""
         embeds = [
             table(inputs["input_ids"]).detach().requires_grad_() for table in self.model.embedding_tables()
         ]
@@ -185,9 +187,9 @@ def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().cpu().numpy()
 
 
-def clocked(engine: Engine, segments: Key) -> float:
+def time_engine(engine: Engine, segments: Key) -> float:
     """Seconds of one text through an engine, from the string to the decision."""
-    first, second = columns([segments])
+    first, second = segment_columns([segments])
     started = time.perf_counter()
     engine.decide(first, second)
     return time.perf_counter() - started
@@ -195,7 +197,7 @@ def clocked(engine: Engine, segments: Key) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; every module's own mode is restored, also after an error."""
+    """Put the model in evaluation mode, and restore every module's own mode, also after an error."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The evaluation doubts itself: what it refuses to report, and what it reports with a doubt."""
+"""Checks of an evaluation by itself: what it refuses to report, and the doubts that it reports."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from offramp.evaluation.sanity_checks.doubts import doubt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FEW = 100  # examples below which a 95 % interval on accuracy is wider than about 20 points
+FEW = 100  # below so many examples, a 95 % interval on accuracy is wider than about 20 points
 MANY_CUT = 0.05
-UNLIKELY = 0.001  # chance that an exit seems worse than an earlier one without being so
+UNLIKELY = 0.001  # p-value below which an exit counts as worse than an earlier one
 NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "adversarial_layer", "success")
 
 
@@ -33,8 +33,8 @@ def refuse_unlike(traces: Mapping[str, Trace]) -> None:
         traces: by name, at least one.
 
     Raises:
-        DataError: where there is nothing to compare, labels are missing, or a fingerprint, the number of
-            examples or the order of the labels differs.
+        DataError: there is nothing to compare, labels are missing, or the fingerprints, the numbers of examples or
+            the orders of the labels differ.
     """
     if not traces:
         raise DataError("expected at least one trace to compare, got none")
@@ -59,14 +59,14 @@ def trace_doubts(trace: Trace, policy: Policy | None = None) -> tuple[str, ...]:
 
     Args:
         trace: labelled run of a model over evaluation data.
-        policy: the policy to be reported on it.
+        policy: the policy whose numbers are reported.
 
     Returns:
-        Sentences, none where there is nothing to doubt.
+        Sentences; none without doubts.
 
     Raises:
-        CalibrationError: where the policy was calibrated on this very data.
-        DataError: where the trace carries no labels or no examples.
+        CalibrationError: the policy was calibrated on the same data.
+        DataError: the trace has no labels or no examples.
     """
     labels = trace.require_labels()
     if len(trace) == 0:
@@ -94,7 +94,7 @@ def _few(examples: int) -> list[str]:
 
 
 def _exit_doubts(trace: Trace, labels: Any) -> list[str]:
-    """Exits that say the same about everything, and exits that earlier ones surpass."""
+    """Exits with constant answers, and exits that are worse than earlier ones."""
     if np.all(labels == labels[0]):
         return [doubt("one-label", "all labels are the same")]
     predictions = trace.predictions()
@@ -113,15 +113,15 @@ def _worse(trace: Trace, errors: NDArray[Any]) -> list[str]:
     """Exits with larger errors `(examples, exits)` than the best exit before them."""
     from scipy.stats import binomtest
 
-    found = []
+    doubts = []
     for exit in range(1, trace.exits):
         best = int(errors[:, :exit].mean(axis=0).argmin())
         lost, won = (errors[:, exit] > errors[:, best]).sum(), (errors[:, exit] < errors[:, best]).sum()
         if lost > won and binomtest(int(lost), int(lost + won), alternative="greater").pvalue < UNLIKELY:
             at, before = trace.exit_layers[exit], trace.exit_layers[best]
             what = f"the exit at layer {at} is worse than the one at layer {before} on {lost} examples, better on {won}"
-            found.append(doubt("worse-deeper", what))
-    return found
+            doubts.append(doubt("worse-deeper", what))
+    return doubts
 
 
 def attack_doubts(
@@ -131,13 +131,13 @@ def attack_doubts(
 
     Args:
         rows: of the attack.
-        metadata: of the attack, so that its constraints are checked again; None leaves that out.
+        metadata: of the attack, to check its constraints again; None skips that check.
 
     Returns:
-        Sentences, none where there is nothing to doubt.
+        Sentences; none without doubts.
 
     Raises:
-        DataError: where columns are missing.
+        DataError: columns are missing.
     """
     table = as_table(rows)
     if table.num_rows == 0:
@@ -154,31 +154,31 @@ def attack_doubts(
         "success-unchanged": (idle.sum(), "examples count as successes although no text was changed"),
         "repeated-rows": (len(keys) - len(set(keys)), "rows repeat an example of the same recipe and seed"),
     }
-    found = [doubt(name, f"{count} {what}") for name, (count, what) in counts.items() if count]
+    doubts = [doubt(name, f"{count} {what}") for name, (count, what) in counts.items() if count]
     layers = {float(n) for side in SIDES for n in np.unique(floats(table, f"{side}_layer"))}
     if len(layers) == 1 and table.num_rows > 1:
-        found.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
-    return (*_few(table.num_rows), *found, *_inside_doubts(table), *_constraint_doubts(table, metadata))
+        doubts.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
+    return (*_few(table.num_rows), *doubts, *_inside_doubts(table), *_constraint_doubts(table, metadata))
 
 
 def _inside_doubts(table: pa.Table) -> list[str]:
-    """Gradients that say nothing, and tokens that were cut away; tables of older versions do not tell."""
-    found, columns = [], set(table.column_names)
+    """Gradients without information, and truncated tokens; tables of older versions have no such columns."""
+    doubts, columns = [], set(table.column_names)
     if {"zero_gradients", "broken_gradients"} <= columns:
         taken = int(floats(table, "gradient_queries").sum())
         for name, what in (("zero", "exactly zero"), ("broken", "NaN or infinite")):
             count = int(np.nansum(floats(table, f"{name}_gradients")))
             if count:
-                found.append(doubt(f"{name}-gradients", f"{count} of {taken} gradients were {what}"))
+                doubts.append(doubt(f"{name}-gradients", f"{count} of {taken} gradients were {what}"))
     if "clean_tokens_lost" in columns:
         clean, after = (np.nan_to_num(floats(table, f"{side}_tokens_lost")) for side in SIDES)
         if (clean > 0).any():
             sentence = f"{(clean > 0).sum()} clean texts lost {int(clean.sum())} tokens to the maximum length"
-            found.append(doubt("truncated", sentence))
+            doubts.append(doubt("truncated", sentence))
         if (after > clean).any():
             sentence = f"{(after > clean).sum()} adversarial texts lost more tokens than their originals"
-            found.append(doubt("truncated", sentence))
-    return found
+            doubts.append(doubt("truncated", sentence))
+    return doubts
 
 
 def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> list[str]:
@@ -193,7 +193,7 @@ def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> l
 
 
 def _unchanged(table: pa.Table) -> NDArray[np.bool_]:
-    """Where both texts are what they were `(examples,)`."""
+    """Whether both texts of an example are unchanged `(examples,)`."""
     same = np.ones(table.num_rows, dtype=bool)
     for name in ("text", "text_pair"):
         if name in table.column_names:

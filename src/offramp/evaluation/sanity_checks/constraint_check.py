@@ -12,43 +12,43 @@ from typing import Any
 
 JOINERS = "'’-\u2010\u2011"
 ACCENTS = range(0x300, 0x370)
-LEAST = 3  # words that may change however short a text is, where an attack does not say otherwise
+LEAST = 3  # words that may change however short a text is, unless the attack says otherwise
 NOISE = 1e-6  # of a cosine
 
 Pieces = tuple[list[str], list[str]]  # words, and what stands before, between and behind them
 
 
 def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    """Which constraints a row breaks.
+    """List the constraints that a row breaks.
 
     Args:
         row: of an attack's table.
-        metadata: of the attack: its `options`, and `fewest` and `min_similarity` where it tells them.
+        metadata: of the attack: its `options`, and `fewest` and `min_similarity` if it has them.
 
     Returns:
-        Short names of what is broken; none where all holds.
+        Short names of the broken constraints, none if all hold.
     """
     options = metadata.get("options") or {}
-    # Words in front are for an attack that may have had no query left to put them there.
+    # An attack may have had no query left to put its words in front.
     front = str(options.get("trigger") or "").split() if row["words_changed"] else []
     sides = list(_sides(row, front))
     if any(len(a[0]) != len(b[0]) for a, b in sides):
         return ["number of words"]
-    found = [] if all(a[1] == b[1] for a, b in sides) else ["characters between words"]
+    broken = [] if all(a[1] == b[1] for a, b in sides) else ["characters between words"]
     words = sum(len(before[0]) for before, _ in sides)
     changed = [(a, b) for before, after in sides for a, b in zip(before[0], after[0], strict=True) if a != b]
     if len(changed) + len(front) != row["words_changed"] or words != row["words"]:
-        found.append("count of words")
-    if len(changed) > budget(options.get("words", 0.1), words, int(metadata.get("fewest", LEAST))):
-        found.append("word budget")
+        broken.append("count of words")
+    if len(changed) > word_budget(options.get("words", 0.1), words, int(metadata.get("fewest", LEAST))):
+        broken.append("word budget")
     if any(old.lower() in stop_words() for old, _ in changed):
-        found.append("stop words")
+        broken.append("stop words")
     limit = options.get("max_edits")
     if limit is not None and sum(distance(*pair) for pair in changed) > limit:
-        found.append("edit distance")
-    # What a text keeps on the model that it was made for, it need not keep on another.
-    keep = "nothing" if "transferred_from" in metadata else str(options.get("keep", "nothing"))
-    return [*found, *_kept(row, keep), *_alike(row, metadata)]
+        broken.append("edit distance")
+    # A text that was made for one model may change the prediction of another.
+    preserve = "nothing" if "transferred_from" in metadata else str(options.get("keep", "nothing"))
+    return [*broken, *_prediction(row, preserve), *_similarity(row, metadata)]
 
 
 def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Pieces, Pieces]]:
@@ -76,7 +76,7 @@ def take_apart(text: str) -> Pieces:
 
 
 def _word_end(text: str, at: int) -> int:
-    """Where the word that begins at a place ends; the place itself where none does."""
+    """End of the word that begins at a position; the position itself if none does."""
     end = _run_end(text, at)
     while end > at and end < len(text) and text[end] in JOINERS:
         further = _run_end(text, end + 1)
@@ -87,7 +87,7 @@ def _word_end(text: str, at: int) -> int:
 
 
 def _run_end(text: str, at: int) -> int:
-    """Where a run of letters and digits, with accents, ends; the place itself where none begins."""
+    """End of a run of letters and digits, with accents; the position itself if none begins."""
     if at >= len(text) or not text[at].isalnum():
         return at
     while at < len(text) and (text[at].isalnum() or ord(text[at]) in ACCENTS):
@@ -95,12 +95,12 @@ def _run_end(text: str, at: int) -> int:
     return at
 
 
-def budget(words: float | int, of: int, fewest: int) -> int:
-    """How many of some words may change."""
-    if isinstance(words, int):
-        return words
-    share = math.floor(words * of)
-    return max(fewest, share if math.isclose(share, words * of, abs_tol=1e-9) else share + 1)
+def word_budget(limit: float | int, words: int, fewest: int) -> int:
+    """How many of the words may change."""
+    if isinstance(limit, int):
+        return limit
+    share = math.floor(limit * words)
+    return max(fewest, share if math.isclose(share, limit * words, abs_tol=1e-9) else share + 1)
 
 
 def stop_words() -> frozenset[str]:
@@ -120,16 +120,16 @@ def distance(before: str, after: str) -> int:
     return table[len(before), len(after)]
 
 
-def _kept(row: Mapping[str, Any], keep: str) -> list[str]:
+def _prediction(row: Mapping[str, Any], preserve: str) -> list[str]:
     before, after, label = (row[n] for n in ("clean_prediction", "adversarial_prediction", "label"))
-    held = keep == "prediction" or (keep == "label" and before == label)
-    return [f"{keep} kept"] if held and after != before else []
+    must_stay = preserve == "prediction" or (preserve == "label" and before == label)
+    return [f"{preserve} kept"] if must_stay and after != before else []
 
 
-def _alike(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    least, found = metadata.get("min_similarity") or 0.0, row["similarity"]
-    known = found is not None and not math.isnan(found)
-    return ["similarity"] if known and row["words_changed"] and found < least - NOISE else []
+def _similarity(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    least, similarity = metadata.get("min_similarity") or 0.0, row["similarity"]
+    measured = similarity is not None and not math.isnan(similarity)
+    return ["similarity"] if measured and row["words_changed"] and similarity < least - NOISE else []
 
 
 def count_breaches(rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
-"""What an evaluation may doubt about itself: when a doubt is raised, why it matters, and what to do.
+"""The doubts that an evaluation raises about itself: when, why they matter, and what to do.
 
-The page `docs/doubts.md` is made from this table; a test compares the two.
+The page `docs/doubts.md` is made from this table. A test compares the two.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ class Check:
     """One check.
 
     Attributes:
-        raised_if: what is found.
-        why: what it does to the numbers.
-        do: what to do about it.
+        raised_if: the condition that raises the doubt.
+        why: what the condition does to the numbers.
+        do: how to resolve it.
     """
 
     raised_if: str
@@ -28,26 +28,27 @@ CHECKS: dict[str, Check] = {
     # Any evaluation.
     "few": Check(
         "fewer than 100 examples were evaluated or attacked.",
-        "A 95 % interval on accuracy is then wider than about 20 points, and one on `efficiency_drop` wider still.",
-        "Read the intervals, not the estimates; use more examples.",
+        "A 95 % interval on accuracy is then wider than about 20 points, and one on `efficiency_drop` is wider still.",
+        "Read the intervals, not the estimates. Use more examples.",
     ),
     "truncated": Check(
-        "texts were longer than the model reads; for an attack, the clean or the adversarial ones.",
-        "What is cut off is neither read nor attacked. An attack that makes words fall into more tokens pushes the "
-        "end of a text out of sight, which is no longer a change of a few words.",
+        "texts were longer than the model reads. For an attack, both clean and adversarial texts are checked.",
+        "The model does not read the tokens that are cut off, and the attack cannot change them. An attack that "
+        "splits words into more tokens pushes the end of a text out of sight. That is more than a change of a few "
+        "words.",
         "Train with a larger `max_length`, or leave long texts out and say so.",
     ),
     "constant-exit": Check(
         "an exit gives every example the same answer.",
-        "Its head has not learned anything: thresholds and temperatures there mean nothing.",
-        "Train longer, with another learning rate or pooling; look at the scores of every exit.",
+        "The head of this exit has not learned anything. Its thresholds and temperatures mean nothing.",
+        "Train longer, or with another learning rate or pooling. Check the scores of every exit.",
     ),
     "worse-deeper": Check(
-        "an exit answers worse than an earlier one of its model, by more than chance explains: a sign test over the "
-        "examples, p < 0.001.",
-        "Texts that leave late cost more and are answered worse. Most often the learning rate was too large for the "
-        "deep exits, while early ones bear it; a comparison of training methods then compares learning rates.",
-        "Train with a smaller learning rate, or longer; drop exits that do not pay (`offramp tune --kept`).",
+        "an exit answers worse than an earlier exit of the same model, by more than chance explains (a sign test over "
+        "the examples, p < 0.001).",
+        "Texts that leave late cost more and get worse answers. The usual cause is a learning rate that is too large "
+        "for the deep exits but not for the early ones. A comparison of training methods then compares learning rates.",
+        "Train with a smaller learning rate, or longer. Drop exits that do not pay (`offramp tune --kept`).",
     ),
     "one-label": Check(
         "all labels of the evaluation data are the same.",
@@ -55,72 +56,73 @@ CHECKS: dict[str, Check] = {
         "Evaluate on data with all classes.",
     ),
     "unknown-calibration": Check(
-        "the policy or the trace does not say what data it comes from.",
-        "Whether a number is reported on the data that it was fitted on cannot be checked.",
-        "Tune the policy again with `offramp tune`; trace with `offramp.trace`.",
+        "the policy or the trace does not name the data it comes from.",
+        "Nobody can then check whether a number is reported on the data that it was fitted on.",
+        "Tune the policy again with `offramp tune`. Trace with `offramp.trace`.",
     ),
     # The rows of an attack.
     "nobody": Check(
         "an attack has no examples.",
         "There is nothing to report.",
-        "Give it data; of `waffle-universal` at least two examples.",
+        "Give the attack some data. `waffle-universal` needs at least two examples.",
     ),
     "weaker": Check(
         "examples leave earlier after the attack than before.",
-        "A search that keeps the best text ever seen cannot end below its start: there is a fault in it, or the "
-        "attack does not look at exits (`waffle-universal`, accuracy attacks, texts of another model).",
-        "Look at the rows; for an attack that does not look, take the number as it is.",
+        "A search that keeps the best text cannot end below its start. Either the search has a fault, or the attack "
+        "does not use exits (`waffle-universal`, accuracy attacks, texts of another model).",
+        "Read the rows. If the attack does not use exits, take the number as it is.",
     ),
     "one-exit": Check(
-        "every clean and every adversarial text leaves at one and the same exit.",
-        "The exit rule does not look at the text: the threshold that was tuned lets everything pass, or nothing. "
-        "There is no decision that an attack could change, and a drop of zero says nothing about robustness.",
+        "all clean and adversarial texts leave at the same exit.",
+        "The exit rule ignores the text, because the tuned threshold lets every text pass or none. There is no "
+        "decision that an attack could change, so a drop of zero says nothing about robustness.",
         "Tune for a cost (`max_cost`) or a smaller loss of accuracy, so that examples leave at different exits.",
     ),
     "success-unchanged": Check(
-        "an example counts as a success although its text is what it was.",
-        "The victim answers the same text differently: its exits are noise, or rows were mixed up.",
-        "See `dropout` and `batch`; attack again.",
+        "an example counts as a success although its text is unchanged.",
+        "The victim answers the same text differently. Its exits are noise, or rows were mixed up.",
+        "See `dropout` and `batch`, then attack again.",
     ),
     "repeated-rows": Check(
-        "an example comes twice for the same recipe and seed.",
-        "It counts twice in every mean, and intervals are too narrow.",
+        "an example appears twice for the same recipe and seed.",
+        "The example counts twice in every mean, and intervals are too narrow.",
         "Attack again in a fresh folder.",
     ),
     "zero-gradients": Check(
         "gradients at all token embeddings of a text were exactly zero.",
-        "A white box that sees no slope is a random search with a better name: saturated probabilities or a loss "
-        "that the embeddings do not reach hide the model from it (gradient masking).",
-        "Tune with temperatures, which undo saturation; try `slowbert`, which needs no gradient.",
+        "A white-box attack without a slope is only a random search. Saturated probabilities, or a loss that does not "
+        "depend on the embeddings, hide the model from the attack (gradient masking).",
+        "Tune with temperatures, which undo saturation. Try `slowbert`, which needs no gradient.",
     ),
     "broken-gradients": Check(
         "gradients held NaN or infinities.",
-        "Candidates are then ranked by nothing; the attack is weaker than it could be.",
-        "Attack in float32; look for overflowing logits.",
+        "The gradients then rank no candidates, and the attack is weaker than it could be.",
+        "Attack in float32. Check the logits for overflow.",
     ),
     "constraints": Check(
-        "a second implementation, which shares no code with the attack, finds a row that breaks a constraint: the "
-        "number of words, the budget, stop words, characters between words, the edit distance, what had to be kept, "
-        "the least similarity, or a count of changed words that is not that of the texts.",
-        "The attack was stronger than it was allowed to be, and numbers under a budget mean nothing.",
-        "Report it as a fault, with the row; do not use the numbers.",
+        "a second implementation finds a row that breaks a constraint. It shares no code with the attack and checks "
+        "the number of words, the budget, stop words, characters between words, the edit distance, what the attack had "
+        "to preserve, the minimum similarity, and the reported count of changed words.",
+        "The attack was stronger than allowed, so numbers under a budget mean nothing.",
+        "Report the row as a fault. Do not use the numbers.",
     ),
     "white-below-random": Check(
-        "under the same budget, random edits drive the model deeper than an attack that knows it from inside.",
-        "What the attack knows misleads it: what it reports is no estimate of what an adversary achieves.",
-        "Look for `zero-gradients`; take the stronger of the two as the model's robustness.",
+        "random edits drive the model deeper than a white-box attack under the same budget.",
+        "The attack is misled by what it knows. Its result does not estimate what an adversary can achieve.",
+        "Look for `zero-gradients`. Take the stronger of the two results as the model's robustness.",
     ),
     # The victim.
     "dropout": Check(
         "the victim answers the same texts differently when asked again.",
-        "Dropout is on (a model left in training mode), or something else is random: an attack then finds lucky "
-        "draws, not words, and its success does not repeat.",
-        "Call `model.eval()`; make the function deterministic.",
+        "Dropout is on (the model is in training mode), or something else is random. The attack then finds lucky "
+        "draws instead of words, and its success does not repeat.",
+        "Call `model.eval()`, or make the function deterministic.",
     ),
     "batch": Check(
         "the victim answers a text differently in a batch and alone.",
-        "Padding or batch mates reach the answer: the attack looks at texts in batches, the deployed model may not.",
-        "Check the attention mask and the padding; with int8, use row-independent quantisation.",
+        "Padding or other texts of the batch affect the answer. The attack asks about texts in batches, but the "
+        "deployed model may not.",
+        "Check the attention mask and the padding. With int8, use row-independent quantisation.",
     ),
 }
 
@@ -131,24 +133,24 @@ def doubt(name: str, sentence: str) -> str:
     return f"{sentence} [{name}]"
 
 
-def tally(found: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
-    """The doubts of many, each told once.
+def tally(doubts: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
+    """The doubts of many subjects, each doubt once.
 
     Args:
-        found: everybody's name and doubts, also of those without any.
-        noun: what they are called together, such as `attacks`.
+        doubts: name and doubts of every subject, of those without doubts too.
+        noun: for all of them together, such as `attacks`.
 
     Returns:
-        For each doubt the first that it was raised for, and of how many, where there are several.
+        For each kind of doubt the first sentence, with the number of subjects where there are several.
     """
     raised: dict[str, list[str]] = {}
-    for subject, sentences in found:
-        own = {sentence.rsplit("[", 1)[-1].rstrip("]"): sentence for sentence in reversed(sentences)}
-        for name, sentence in own.items():
+    for subject, sentences in doubts:
+        first = {sentence.rsplit("[", 1)[-1].rstrip("]"): sentence for sentence in reversed(sentences)}
+        for name, sentence in first.items():
             raised.setdefault(name, []).append(f"{subject}: {sentence}")
     return [
-        told[0] if len(told) == 1 else f"{len(told)} of {len(found)} {noun}, such as {told[0]}"
-        for told in raised.values()
+        same[0] if len(same) == 1 else f"{len(same)} of {len(doubts)} {noun}, such as {same[0]}"
+        for same in raised.values()
     ]
 
 
@@ -156,12 +158,12 @@ def page() -> str:
     """All checks as a page in Markdown."""
     head = (
         "# What the evaluation doubts\n\n"
-        "Every evaluation and every attack looks at itself, and says what a reader should know. A doubt ends in its "
-        "name in brackets. None of them stops anything: numbers are told, with the doubt beside them.\n"
+        "Every evaluation and every attack checks itself and reports its doubts to the reader. A doubt ends with its "
+        "name in brackets. Doubts stop nothing: the numbers are reported with the doubts beside them.\n"
     )
-    parts = [
+    sections = [
         f"## {name}\n\n**Raised if** {check.raised_if}\n\n**Why it matters.** {check.why}\n\n"
         f"**What to do.** {check.do}\n"
         for name, check in CHECKS.items()
     ]
-    return "\n".join([head, *parts])
+    return "\n".join([head, *sections])

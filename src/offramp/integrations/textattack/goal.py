@@ -1,4 +1,4 @@
-"""The goal that TextAttack lacks: make a model leave late."""
+"""A goal for TextAttack: make a model leave late."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.objectives.base import ExitDepth, Objective, Same
+from offramp.attacks.objectives.base import ExitDepth, Objective
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.victims.answers import Answer
 from offramp.integrations.textattack.library import load_textattack, quiet
 from offramp.integrations.textattack.wrapper import VictimWrapper
@@ -22,33 +23,33 @@ Measure = Literal["layer", "cost"]
 
 
 def depth_score(answer: Answer, objective: Objective) -> float:
-    """How deep a text goes, in (0, 1]: `(e + c) / E`, for the exit e of E, counted from 0, and a closeness c.
+    """Score how deep a text goes, in (0, 1]: `(e + c) / E`, for the exit e of E, counted from 0, and a closeness c.
 
     A deeper exit always scores more. Among texts that leave at one exit the objective's value v decides, a loss of at
-    least 0, by `c = 1 / (1 + v)`. Where no exits are told, the score is the victim's cost, in seconds.
+    least 0, by `c = 1 / (1 + v)`. If the victim reports no exits, the score is its time in seconds.
     """
     if answer.exit < 0:
-        return answer.cost
+        return answer.spent
     value = float(objective.value(answer.logits[None], np.array([answer.exit]))[0])
     return (answer.exit + 1 / (1 + value)) / len(answer.logits)
 
 
 class EfficiencyGoalResult(GoalFunctionResult):
-    """How deep a text went; `raw_output` is the `Answer`, `output` says prediction and layer."""
+    """The depth of a text; `raw_output` is the `Answer`, `output` has prediction and layer."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments, goal_function_result_type="Efficiency")
 
     def get_text_color_input(self) -> str:
-        """Colour of what was changed, in the original."""
+        """Colour of changed words in the original."""
         return "red" if self.raw_output.last else "green"
 
     def get_text_color_perturbed(self) -> str:
-        """Colour of what it was changed to."""
+        """Colour of the words that replace them."""
         return self.get_text_color_input()
 
     def get_colored_output(self, color_method: str | None = None) -> str:
-        """The output, red where the last exit was reached."""
+        """The output, red if the last exit was reached."""
         return str(color_text(self.output, self.get_text_color_input(), color_method))
 
 
@@ -57,11 +58,11 @@ class EfficiencyGoal(GoalFunction):
 
     Args:
         wrapper: the victim.
-        measure: what a search makes large: the exit `layer`, see `depth_score`, or `cost`, the share of the full
+        measure: the search maximises it: the exit `layer`, see `depth_score`, or `cost`, the share of the full
             model's FLOPs, which also grows with every token that an edit adds.
-        objective: what tells texts apart that leave at the same exit: its value must be at least 0. By default the loss
-            of SAME; where the victim shows no probabilities, nothing.
-        query_budget: most queries an example; by default the victim's own limit.
+        objective: orders texts that leave at the same exit; its value must be at least 0. By default the loss of SAME;
+            nothing if the victim shows no probabilities.
+        query_budget: most queries per example; by default the victim's own limit.
         options: of TextAttack's `GoalFunction`.
 
     Raises:
@@ -83,11 +84,11 @@ class EfficiencyGoal(GoalFunction):
         seen = victim.probabilities and victim.kind == "classification"
         self.measure, self.objective = measure, objective or (Same() if seen else ExitDepth())
         budget = query_budget or victim.max_forward or float("inf")
-        with quiet():  # TextAttack warns of goals that it does not know
+        with quiet():  # TextAttack warns about unknown goals
             super().__init__(wrapper, query_budget=budget, **options)
 
     def _call_model_uncached(self, attacked_text_list: Sequence[Any]) -> list[Answer]:
-        """Answers instead of class probabilities; the victim makes batches of its own."""
+        """Answers instead of class probabilities; the victim makes its own batches."""
         answers: list[Answer] = self.model.answers([text.tokenizer_input for text in attacked_text_list])
         return answers
 
@@ -96,7 +97,7 @@ class EfficiencyGoal(GoalFunction):
 
     def _get_score(self, model_output: Answer, _: Any) -> float:
         if self.measure == "cost" and model_output.exit >= 0:
-            return model_output.cost / model_output.full_cost
+            return model_output.spent / model_output.full_spent
         return depth_score(model_output, self.objective)
 
     def _get_displayed_output(self, raw_output: Answer) -> str:
@@ -109,11 +110,11 @@ class EfficiencyGoal(GoalFunction):
         return outputs
 
     def extra_repr_keys(self) -> list[str]:
-        """What TextAttack shows of the goal."""
+        """The attributes that TextAttack prints."""
         return ["measure", *super().extra_repr_keys()]
 
 
 def display(answer: Answer) -> str:
     """Prediction and exit layer, or seconds."""
-    where = f"layer {answer.layer}" if answer.layer else f"{answer.cost:.4f} s"
+    where = f"layer {answer.layer}" if answer.layer else f"{answer.spent:.4f} s"
     return f"{answer.prediction} at {where}"

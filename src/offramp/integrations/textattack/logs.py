@@ -27,10 +27,10 @@ Success = Literal["last", "later"]
 
 
 class _Printable:
-    """TextAttack guesses the language of a text before it shows it, and fails where there is no letter."""
+    """TextAttack guesses the language of a text before it shows it, and fails for a text without letters."""
 
     def diff_color(self, color_method: str | None = None) -> Any:
-        """Both texts, with what differs in colour; without colours where there is no language to be told."""
+        """Both texts, with differences in colour; without colours if the language cannot be guessed."""
         try:
             return super().diff_color(color_method)  # type: ignore[misc]
         except LangDetectException:
@@ -38,21 +38,21 @@ class _Printable:
             return tuple(result.attacked_text.printable_text() for result in results)
 
 
-# Its loggers tell results apart by the names of their classes.
+# TextAttack's loggers distinguish results by the names of their classes.
 class SuccessfulAttackResult(_Printable, attack_results.SuccessfulAttackResult):
     """The attack reached its goal."""
 
 
 class FailedAttackResult(_Printable, attack_results.FailedAttackResult):
-    """It did not."""
+    """The attack did not reach its goal."""
 
 
 class SkippedAttackResult(_Printable, attack_results.SkippedAttackResult):
-    """There was nothing to reach."""
+    """The example left at the last exit before the attack."""
 
 
 def logged_results(result: AttackResult, *, success: Success = "last") -> list[Any]:
-    """The examples of an attack as `textattack.attack_results`, to be given to an `AttackLogManager`.
+    """Convert the examples of an attack to `textattack.attack_results`, for an `AttackLogManager`.
 
     TextAttack's summary speaks of accuracy: its "original accuracy" is here the share of examples that were not
     skipped, its "accuracy under attack" the share that was attacked in vain. Scores are `depth_score` without an
@@ -64,7 +64,7 @@ def logged_results(result: AttackResult, *, success: Success = "last") -> list[A
             skipped; or a `later` one than before, or a longer time.
 
     Returns:
-        One an example, in order.
+        One per example, in order.
 
     Raises:
         ConfigError: an unknown kind of success.
@@ -99,8 +99,8 @@ def _answer(row: Mapping[str, Any], side: str, exits: int) -> Answer:
         exit=row[f"{side}_exit"],
         layer=row[f"{side}_layer"],
         prediction=row[f"{side}_prediction"],
-        cost=row[f"{side}_cost"],
-        full_cost=row[f"{side}_full_cost"],
+        spent=row[f"{side}_cost"],
+        full_spent=row[f"{side}_full_cost"],
     )
 
 
@@ -115,7 +115,7 @@ def _goal_result(
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The texts before and after, which know where each word went."""
+    """The texts before and after, with the new index of each word."""
     before, after = (
         AttackedText(
             OrderedDict([("text", row[f"{side}text"])])
@@ -130,10 +130,10 @@ def _texts(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def word_map(before: list[str], after: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each word `(words before,)` where it stands afterwards, or -1: edits may add words and join them."""
-    places = np.full(len(before), -1, dtype=np.int64)
+    """For each word `(words before,)` its index afterwards, or -1: edits may add words and join them."""
+    indices = np.full(len(before), -1, dtype=np.int64)
     for kind, i, end, j, stop in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if kind != "delete" and kind != "insert":
             size = min(end - i, stop - j)
-            places[i : i + size] = np.arange(j, j + size)
-    return places
+            indices[i : i + size] = np.arange(j, j + size)
+    return indices

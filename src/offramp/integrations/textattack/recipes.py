@@ -19,7 +19,7 @@ OFFLINE = {"deepwordbug": "DeepWordBugGao2018", "pruthi": "Pruthi2019", "pwws": 
 
 
 def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any) -> Any:
-    """A recipe of TextAttack with the goal of making the model leave late.
+    """Build a recipe of TextAttack with the goal of making the model leave late.
 
     Transformation, constraints and search are the recipe's own.
 
@@ -33,7 +33,7 @@ def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any
         A `textattack.Attack`.
 
     Raises:
-        ConfigError: an unknown recipe, or one that needs what is not here.
+        ConfigError: an unknown recipe, or one that needs flair.
         DataError: WordNet cannot be downloaded.
     """
     if isinstance(recipe, str):
@@ -52,7 +52,7 @@ def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any
 
 
 def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
-    """A data set of ours as one of TextAttack's.
+    """Convert a data set to TextAttack's type.
 
     Args:
         dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `label`.
@@ -74,7 +74,7 @@ def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
 
 
 def ground_truth(label: int | float | None) -> int | str:
-    """A label in the form that TextAttack takes."""
+    """A label as TextAttack accepts it."""
     return label if isinstance(label, int) else str(label)
 
 

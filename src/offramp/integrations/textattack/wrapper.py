@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, QueryBudget
+from offramp.attacks.victims.answers import Answer
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.black_box import as_victim
+from offramp.attacks.victims.query_budget import QueryBudget
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.integrations.textattack.library import load_textattack
@@ -27,25 +29,31 @@ Input = str | Sequence[str]  # a text, or a pair
 class VictimWrapper(ModelWrapper):
     """A model under a policy, a deployed engine or any other victim, behind TextAttack's interface.
 
-    Called with texts it gives class probabilities `(texts, classes)` of the exit that each one leaves at, so that
-    TextAttack's own goals attack the deployed answer; for a regression the values `(texts, 1)`. `EfficiencyGoal` asks
-    for `answers`.
+    A call returns class probabilities `(texts, classes)` of the exit that each text leaves at, so that TextAttack's own
+    goals attack the deployed answer; for regression the values `(texts, 1)`. `EfficiencyGoal` uses `answers`.
 
     Args:
-        model: as `offramp.attack` takes it.
-        policy: when a model leaves; None for an engine or another victim.
+        target: as for `offramp.attack`.
+        policy: as for `offramp.attack`.
         batch_size: texts run at once.
+
+    Attributes:
+        victim: what is attacked.
     """
 
     def __init__(
-        self, model: SegmentedModel | Engine | Victim, policy: Policy | None = None, *, batch_size: int = 64
+        self,
+        target: SegmentedModel | Engine | Victim | str | Path,
+        policy: Policy | None = None,
+        *,
+        batch_size: int = 64,
     ) -> None:
-        self.victim = as_victim(model, policy, batch_size)
-        self.model = self.victim.model or self.victim  # TextAttack looks at its class, for its log
+        self.victim: Victim = as_victim(target, policy, batch_size)
+        self.model = self.victim.model or self.victim  # TextAttack logs its class
 
     def answers(self, inputs: Sequence[Input]) -> list[Answer]:
-        """What the victim does with texts, or pairs of texts; TextAttack counts the queries."""
-        texts = [AttackedText.of(*([one] if isinstance(one, str) else one)) for one in inputs]
+        """The victim's answers to texts, or pairs of texts; TextAttack counts the queries."""
+        texts = [AttackedText.of(*([text] if isinstance(text, str) else text)) for text in inputs]
         return self.victim.query_many([(QueryBudget(), texts)])[0]
 
     def __call__(self, text_input_list: Sequence[Input], **_: Any) -> Tensor:

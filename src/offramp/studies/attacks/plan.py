@@ -2,163 +2,186 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.to_json import to_json
-from offramp.attacks.options import Options
+from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.criteria import CRITERIA, make_criterion
-from offramp.studies.grid import Load, Trial
-from offramp.studies.names import short, slug
+from offramp.studies.attacks.transfer import transfer_trials
+from offramp.studies.attacks.trial import AttackTrial
+from offramp.studies.attacks.victims import PlannedAttack, StudyOptions
+from offramp.studies.grid import Trial
+from offramp.studies.names import short
+from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.trained_models import Trained, choose, trained_models
-from offramp.studies.training.plan import listed, named, whole
 
-KEYS = (
-    "name",
-    "models",
-    "backbones",
-    "tasks",
-    "strategies",
-    "train_size",
-    "learning_rate",
-    "criteria",
-    "recipes",
-    "options",
-    "max_accuracy_drop",
-    "max_cost",
-    "examples",
-    "split",
-    "seed",
-    "similarity",
-    "transfer",
-)
 MARKS = ("models", "recipes")  # a file with one of these keys plans attacks
-OTHERS = "others"  # in `models`: the sweep for all criteria without one of their own
-GATED = "learned"  # the criterion that needs gates
-DROP = 0.01
-SPLITS = ("validation", "test")
+OTHERS = "others"  # in `models`: the sweep for all criteria without a sweep of their own
+
+Seed = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(strict=False)]  # YAML reads `5e-5`, without a point, as text
+Unset = BeforeValidator(lambda value: None if value == "all" else value)
 
 
-@dataclass(frozen=True)
-class PlannedAttack:
-    """A recipe with its options, under the name it is shown by.
+class RecipeKeys(BaseModel):
+    """Keys of an attack in `recipes`; all others are options of its recipe."""
 
-    Attributes:
-        name: `same-word`, or a name of one's own, such as `lambda-0`.
-        recipe: a key of `offramp.attacks.RECIPES`.
-        options: of `Options`, those that differ from its defaults.
-    """
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: str
-    recipe: str
-    options: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """What all attacks of a study share.
+class AttackStudyKeys(PlanModel):
+    """Keys of an attack study's YAML file.
 
     Attributes:
-        target: of the tuning: `max_accuracy_drop` or `max_cost`, and its value.
-        examples: attacked of each model, chosen by `seed`, so that all models of a task see the same.
-        split: that they come from.
-        seed: for the choice of examples, and for what a recipe draws.
-        similarity: judge of how close a text stays to its original.
+        name: results go to `results/NAME` by default.
+        models: folder of a sweep whose models were kept; or criterion → folder, with `others` for the rest.
+        tasks: names, or name → seeds; by default all seeds that the models of the task have.
+        strategies: names of the sweep's methods; by default all.
+        backbones: by default all.
+        train_size, learning_rate: of the models, if there are several; "all" selects models without such a value.
+        criteria: exit rules.
+        recipes: names, or name → options, `recipe` among them.
+        options: of all recipes.
+        max_accuracy_drop, max_cost: target of the tuning, one of them.
+        examples, split, seed, similarity: see `StudyOptions`.
+        transfer: true, or the names in `recipes` whose texts are run on the other models.
     """
 
-    target: dict[str, float]
-    examples: int = 100
-    split: str = "validation"
-    seed: int = 0
-    similarity: str = "use"
+    kind = "an attack study"
+    example = "configs/same-minilm.yaml"
+
+    name: str = "attacks"
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    tasks: Annotated[ByName[Several[Seed] | None], Field(min_length=1)]
+    criteria: Annotated[Several[str], Field(min_length=1)]
+    recipes: Annotated[ByName[RecipeKeys | None], Field(min_length=1)]
+    strategies: Several[str] = ()
+    backbones: Several[str] = ()
+    train_size: Annotated[int | None, Unset] = None
+    learning_rate: Annotated[Number | None, Unset] = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    max_accuracy_drop: Number | None = None
+    max_cost: Number | None = None
+    examples: Annotated[int, Field(ge=1)] = 100
+    split: Literal["validation", "test"] = "validation"
+    seed: Seed = 0
+    similarity: str = DEFAULT_JUDGE
+    transfer: Several[str] = ()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models_by_criterion(cls, given: Any) -> dict[str, Any]:
+        models = dict(given) if isinstance(given, Mapping) else {OTHERS: given}
+        for name in models:
+            if name not in (*CRITERIA, OTHERS):
+                raise ConfigError(unknown_name("criterion in models", str(name), (*CRITERIA, OTHERS)))
+        return models
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _all_or_none(cls, given: Any, info: ValidationInfo) -> Any:
+        return (list(info.data.get("recipes", ())) if given else ()) if isinstance(given, bool) else given
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.max_accuracy_drop is not None and self.max_cost is not None:
+            raise ConfigError(
+                "a study is tuned for max_accuracy_drop or for max_cost, not both: leave one out"
+            )
+        for criterion in self.criteria:
+            make_criterion(criterion)
+            if criterion not in self.models and OTHERS not in self.models:
+                raise ConfigError(
+                    f"models names no sweep for {criterion!r}: add it, or '{OTHERS}' for all the rest"
+                )
+        for recipe in self.transfer:
+            if recipe not in self.recipes:
+                raise ConfigError(unknown_name("recipe in transfer", recipe, self.recipes))
+        return self
+
+    def trials(self) -> Iterator[AttackTrial]:
+        """Every combination of the keys.
+
+        Raises:
+            ConfigError: a model that does not exist, or has no gates for a criterion that needs them.
+        """
+        attacks = [self._attack(name, keys) for name, keys in self.recipes.items()]
+        pools = {criterion: self._pool(criterion) for criterion in self.criteria}
+        models = [model for pool in pools.values() for model in pool]
+        methods = self.strategies or dict.fromkeys(model.method for model in models)
+        backbones = self.backbones or dict.fromkeys(model.backbone for model in models)
+        target = self.model_dump(include={"max_accuracy_drop", "max_cost"}, exclude_none=True)
+        shared = self.model_dump(include={"examples", "split", "seed", "similarity"})
+        setting = StudyOptions(target or {"max_accuracy_drop": 0.01}, **shared)
+        for (task, given), backbone, method in product(self.tasks.items(), backbones, methods):
+            seeds = given or sorted({model.seed for model in models if model.task == short(task)})
+            for seed, criterion, attack in product(seeds, self.criteria, attacks):
+                victim = choose(pools[criterion], backbone, task, method, seed)
+                _check_gates(victim, criterion)
+                yield AttackTrial(
+                    victim=victim,
+                    source=task,
+                    method=method,
+                    criterion=criterion,
+                    attack=attack,
+                    setting=setting,
+                )
+
+    def _attack(self, name: str, keys: RecipeKeys | None) -> PlannedAttack:
+        keys = keys or RecipeKeys()
+        return PlannedAttack(name, keys.recipe or name, {**self.options, **(keys.model_extra or {})})
+
+    def _pool(self, criterion: str) -> list[Trained]:
+        """The models that a criterion is tried on."""
+        folder = self.models.get(criterion) or self.models[OTHERS]
+        filters = [key for key in ("train_size", "learning_rate") if key in self.model_fields_set]
+        models = [
+            model
+            for model in trained_models(folder)
+            if all(getattr(model, key) == getattr(self, key) for key in filters)
+        ]
+        if not models:
+            raise ConfigError(
+                f"no model below {folder} has that train_size and learning_rate: leave them out"
+            )
+        return models
 
 
-@dataclass(frozen=True)
-class AttackTrial(Trial):
-    """One attack on one model under one exit rule.
-
-    Attributes:
-        victim: the trained model.
-        source: its task, as `load_data` takes it.
-        method: what the model is called in the study.
-        criterion: the exit rule; its threshold is tuned on the calibration split.
-        attack: the recipe with its options.
-        setting: what all attacks of the study share.
-    """
-
-    victim: Trained
-    source: str
-    method: str
-    criterion: str
-    attack: PlannedAttack
-    setting: StudyOptions
-
-    @property
-    def folder(self) -> Path:
-        """Where its record goes: below the model's folder, exit rule and recipe."""
-        return Path(self.victim.folder, slug(self.criterion), slug(self.attack.name))
-
-    @property
-    def row(self) -> str:
-        """Encoder, task and method."""
-        return f"{self.victim.backbone}, {self.victim.task}, {self.method}"
-
-    @property
-    def column(self) -> str:
-        """The recipe."""
-        return self.attack.name
-
-    def to_dict(self) -> dict[str, Any]:
-        """The cell as its record keeps it."""
-        content = to_json({**asdict(self), "victim": describe(self.victim, self.method), "source": None})
-        assert isinstance(content, dict)
-        return {name: value for name, value in content.items() if name not in ("source", "method")}
-
-    def check(self) -> None:
-        """Raise `ConfigError` for a recipe or option that there is none of."""
-        from offramp.attacks import RECIPES
-
-        if self.attack.recipe not in RECIPES:
-            raise ConfigError(unknown_name("attack recipe", self.attack.recipe, RECIPES))
-        Options.of(**self.attack.options)
-
-    def run(self, output: Path, load: Load) -> None:
-        """See `attack_cell.attack_model`."""
-        from offramp.studies.attacks.trial import attack_model
-
-        attack_model(self, output, load)
-
-    def drop_texts(self, output: Path) -> None:
-        """Leave the texts out of the rows: what else is reported on them stays, but they can be carried nowhere."""
-        from offramp.studies.attacks.trial import drop_texts
-
-        drop_texts(output / self.folder)
-
-    def __str__(self) -> str:
-        return self.folder.as_posix()
+def _check_gates(victim: Trained, criterion: str) -> None:
+    if CRITERIA[criterion].needs_gate and not victim.gates:
+        raise ConfigError(
+            f"the criterion {criterion!r} needs gates, but {victim.sweep / victim.folder} was trained without: "
+            f"leave it out of criteria, or name a sweep with gates, `models: {{{OTHERS}: …, {criterion}: …}}`"
+        )
 
 
 @dataclass(frozen=True)
 class AttackPlan:
-    """A named set of attacks, and where texts are carried over, of transfers.
+    """A named set of attacks, and of transfers of their texts.
 
     Attributes:
-        name: results go to `results/NAME` unless told otherwise.
-        cells: in the order in which they are run: seed by seed, so that a study that was stopped is balanced.
+        name: results go to `results/NAME` by default.
+        trials: in the order in which they run: seed by seed, so that an unfinished study is balanced.
     """
 
     name: str
-    cells: tuple[Trial, ...]
-
-
-def describe(victim: Trained, method: str) -> dict[str, Any]:
-    """A model as records keep it: without the folder of its sweep."""
-    content = {**asdict(victim), "sweep": victim.sweep.name, "method": method}
-    return {name: value for name, value in content.items() if name != "gates"}
+    trials: tuple[Trial, ...]
 
 
 def is_attack_plan(content: Mapping[str, Any]) -> bool:
@@ -170,133 +193,16 @@ def make_attack_plan(content: Mapping[str, Any]) -> AttackPlan:
     """An attack study from its keys.
 
     Args:
-        content: `models` (folder of a sweep whose models were kept; or criterion → folder, with `others` for the
-            rest), `tasks` (names, or name → seeds; by default all seeds that there are), `strategies` (names of
-            methods of the sweep; by default all), `criteria`, `recipes` (names, or name → options, `recipe` among
-            them), `options` (of all recipes), `max_accuracy_drop` or `max_cost` (target of the tuning),
-            `examples`, `split`, `seed`, `similarity`, `backbones`, `train_size`, `learning_rate` (which models,
-            where there are several), `transfer` (true, or the recipes whose texts are tried on the other models),
-            `name`.
+        content: keys of `AttackStudyKeys`.
 
     Raises:
-        ConfigError: an unknown key, a value that cannot work, or a model that is not there.
+        ConfigError: an unknown key, a value that cannot work, a model that does not exist, or two trials with the
+            same folder.
     """
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(unknown_name("key of an attack study", str(key), KEYS))
-    missing = [key for key in ("models", "tasks", "criteria", "recipes") if not content.get(key)]
-    if missing:
-        raise ConfigError(f"an attack study needs {', '.join(missing)}: see configs/same-minilm.yaml")
-    cells = sorted(_cells(content), key=lambda cell: cell.victim.seed)
-    folders = [cell.folder for cell in cells]
-    if len(set(folders)) != len(folders):
-        twice = next(folder for folder in folders if folders.count(folder) > 1)
-        raise ConfigError(f"two cells of the study are one ({twice}): give different names")
-    plan: list[Trial] = list(cells)
-    if content.get("transfer"):
-        from offramp.studies.attacks.transfer_plan import transfer_trials
-
-        plan += transfer_trials([cell for cell in cells if cell.attack.name in _carried(content)])
-    return AttackPlan(str(content.get("name", "attacks")), tuple(plan))
-
-
-def _cells(content: Mapping[str, Any]) -> Iterator[AttackTrial]:
-    attacks = [_attack(*item, content.get("options")) for item in named(content["recipes"])]
-    criteria = [str(name) for name in listed(content["criteria"])]
-    for name in criteria:
-        make_criterion(name)
-    pools = {name: _pool(content, name) for name in criteria}
-    setting = _setting(content)
-    first = [model for pool in pools.values() for model in pool]
-    methods = [str(name) for name in listed(content.get("strategies"))]
-    methods = methods or list(dict.fromkeys(model.method for model in first))
-    backbones = [str(name) for name in listed(content.get("backbones"))]
-    backbones = backbones or list(dict.fromkeys(model.backbone for model in first))
-    for (task, seeds), backbone, method in product(named(content["tasks"]), backbones, methods):
-        for seed in _seeds(seeds, task, first):
-            for criterion, attack in product(criteria, attacks):
-                victim = choose(pools[criterion], backbone, task, method, seed)
-                yield AttackTrial(_fitting(victim, criterion), task, method, criterion, attack, setting)
-
-
-def _carried(content: Mapping[str, Any]) -> list[str]:
-    """Names of the recipes whose texts are tried on the other models."""
-    names = [name for name, _ in named(content["recipes"])]
-    if content["transfer"] is True:
-        return names
-    wanted = [str(name) for name in listed(content["transfer"])]
-    for name in wanted:
-        if name not in names:
-            raise ConfigError(unknown_name("recipe in transfer", name, names))
-    return wanted
-
-
-def _fitting(victim: Trained, criterion: str) -> Trained:
-    """The model, if it has gates where the criterion looks at them."""
-    if criterion == GATED and not victim.gates:
-        raise ConfigError(
-            f"the criterion 'learned' needs gates, but {victim.sweep / victim.folder} was trained without: leave "
-            "it out of criteria, or name a sweep with gates, `models: {others: …, learned: …}`"
-        )
-    return victim
-
-
-def _pool(content: Mapping[str, Any], criterion: str) -> list[Trained]:
-    """The models that a criterion is tried on."""
-    given = content["models"]
-    if isinstance(given, Mapping):
-        known = (*CRITERIA, OTHERS)
-        for name in given:
-            if name not in known:
-                raise ConfigError(unknown_name("criterion in models", str(name), known))
-        if criterion not in given and OTHERS not in given:
-            raise ConfigError(
-                f"models names no sweep for {criterion!r}: add it, or '{OTHERS}' for all the rest"
-            )
-        given = given.get(criterion, given.get(OTHERS))
-    models = trained_models(str(given))
-    for key in ("train_size", "learning_rate"):
-        if content.get(key) is not None:
-            wanted = None if content[key] == "all" else _number(content[key], key)
-            models = [model for model in models if getattr(model, key) == wanted]
-    if not models:
-        raise ConfigError(f"no model below {given} has that train_size and learning_rate: leave them out")
-    return models
-
-
-def _seeds(given: Any, task: str, models: list[Trained]) -> list[int]:
-    seeds = [whole(seed, "seeds of a task") for seed in listed(given)]
-    return seeds or sorted({model.seed for model in models if model.task == short(task)})
-
-
-def _attack(name: str, given: Any, shared: Mapping[str, Any] | None) -> PlannedAttack:
-    for options in (given or {}, shared or {}):
-        if not isinstance(options, Mapping):
-            raise ConfigError(f"expected options of {name!r}, one `name: value` a line, got {options!r:.80}")
-    own = dict(given or {})
-    recipe = str(own.pop("recipe", name))
-    return PlannedAttack(name, recipe, {**(shared or {}), **own})
-
-
-def _setting(content: Mapping[str, Any]) -> StudyOptions:
-    given = {key: content[key] for key in ("max_accuracy_drop", "max_cost") if content.get(key) is not None}
-    if len(given) > 1:
-        raise ConfigError("a study is tuned for max_accuracy_drop or for max_cost, not both: leave one out")
-    split = str(content.get("split", "validation"))
-    if split not in SPLITS:
-        raise ConfigError(unknown_name("split to attack", split, SPLITS))
-    return StudyOptions(
-        {key: _number(value, key) for key, value in (given or {"max_accuracy_drop": DROP}).items()},
-        whole(content.get("examples", 100), "examples", least=1),
-        split,
-        whole(content.get("seed", 0), "seed"),
-        str(content.get("similarity", "use")),
-    )
-
-
-def _number(given: Any, key: str) -> float:
-    """A number; YAML reads `5e-5` (without a point) as text."""
-    try:
-        return float(given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"expected a number as {key}, got {given!r:.80}") from error
+    keys = AttackStudyKeys.read(content)
+    attacks = sorted(keys.trials(), key=lambda trial: trial.victim.seed)
+    folder, count = Counter(trial.folder for trial in attacks).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"two trials of the study are the same ({folder}): give different names")
+    transfers = transfer_trials([trial for trial in attacks if trial.attack.name in keys.transfer])
+    return AttackPlan(keys.name, (*attacks, *transfers))

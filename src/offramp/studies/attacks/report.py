@@ -1,20 +1,20 @@
-"""A report from the folder of an attack study: tables in Markdown and CSV, and figures, from its records alone."""
+"""The report of an attack study: tables in Markdown and CSV, and figures, from its records alone."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp._core.records import write_text
-from offramp.reports.style import save_figure
-from offramp.reports.text_table import TextTable, doubts_table, plain_markdown
+from offramp.reports import write_report
+from offramp.reports.text_table import TextTable, doubts_table
+from offramp.reports.write import NO_FIGURES
 from offramp.studies.attacks.compare import difference_table, number_table
 from offramp.studies.attacks.figures import attack_figures
-from offramp.studies.attacks.results import load_attacked, load_transfers
+from offramp.studies.attacks.results import load_attacks, load_transfers
 from offramp.studies.attacks.study import AttackStudy, attack_study
-from offramp.studies.attacks.tables import attack_tables, base_of
-from offramp.studies.attacks.transfer_tables import matrices, summary_table
+from offramp.studies.attacks.tables import attack_tables
+from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,72 +22,54 @@ if TYPE_CHECKING:
 AXES = {"strategies": "method", "criteria": "criterion", "recipes": "attack"}
 
 
-def attack_report(folder: str | Path, output: str | Path, *, resamples: int = 1000) -> dict[str, Path]:
+def attack_report(
+    folder: str | Path, output: str | Path, *, figures: Sequence[str] = NO_FIGURES, resamples: int = 1000
+) -> dict[str, Path]:
     """Write the report of an attack study.
 
     Args:
-        folder: that `offramp sweep` wrote to; cells that are missing yet are left out.
+        folder: of the study; trials that have not run yet are left out.
         output: folder for the report; files of an earlier one are overwritten.
+        figures: figures to write, as names or patterns such as `drop-*`.
         resamples: of the bootstrap over examples and seeds.
 
     Returns:
         The files written, by name: `report.md`, `tables/….md` and `.csv`, `figures/….svg` and `.png`.
 
     Raises:
-        DataError: where there are no attacks, or an attack's rows are missing.
-        OfframpError: where the report cannot be written.
+        DataError: there are no attacks, or an attack's rows are missing.
+        ConfigError: a name in `figures` that matches no figure.
+        OfframpError: the report cannot be written.
     """
-    found = attack_study(load_attacked(folder), load_transfers(folder), resamples=resamples)
-    target, written = Path(output), dict[str, Path]()
-    pictures: dict[str, str] = {}
-    for name, figure in attack_figures(found).items():
-        svg, png = save_figure(figure, target / "figures" / name)
-        pictures[name] = svg.name
-        written |= {f"figures/{svg.name}": svg, f"figures/{png.name}": png}
-    tables = all_tables(found)
-    texts = {f"tables/{name}.md": table.markdown() for name, table in tables.items()}
-    texts |= {f"tables/{name}.csv": as_csv(table) for name, table in data_tables(found).items()}
-    texts["report.md"] = markdown(Path(folder).resolve().name, found, tables, pictures)
-    for name, content in texts.items():
-        write_text(target / name, content)
-        written[name] = target / name
-    return written
+    study = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
+    models = {(*attack.setting[:3], attack.seed) for attack in study.attacks}
+    counts = f"{len(study.attacks)} attacks on {len(models)} models, {len(study.settings)} settings."
+    return write_report(
+        output,
+        title=Path(folder).resolve().name,
+        lead=[counts],
+        tables=all_tables(study),
+        figures=attack_figures(study) if figures else {},
+        shown=figures,
+        data=data_tables(study),
+    )
 
 
 def all_tables(study: AttackStudy) -> dict[str, TextTable]:
-    """Every table for reading, by file name."""
+    """Every table for people, by file name."""
     tables = attack_tables(study)
-    carried = summary_table(study.transfers)
-    tables |= {"transfer": carried} if carried.rows else {}
-    for matrix in matrices(study.transfers):
+    transferred = summary_table(study.transfers)
+    tables |= {"transfer": transferred} if transferred.rows else {}
+    for matrix in transfer_matrices(study.transfers):
         tables[f"transfer-{matrix.attack}-{matrix.task}-{matrix.backbone}"] = matrix.table()
     doubts = doubts_table(study.doubts)
     return tables | ({"doubts": doubts} if doubts.rows else {})
 
 
 def data_tables(study: AttackStudy) -> dict[str, pa.Table]:
-    """Every table for computing with, by file name."""
-    found = {"numbers": number_table(study)}
+    """Every table for programs, by file name."""
+    tables = {"numbers": number_table(study)}
     for name, axis in AXES.items():
-        base = base_of(study, axis)
-        rows = difference_table(study, axis, lambda values, base=base: base)  # type: ignore[misc]
-        found |= {name: rows} if rows.num_rows else {}
-    return found | ({} if study.transfers is None else {"transfer": study.transfers})
-
-
-def as_csv(table: pa.Table) -> str:
-    """A table as CSV."""
-    from pyarrow import csv
-
-    sink = io.BytesIO()
-    csv.write_csv(table, sink)
-    return sink.getvalue().decode("utf-8")
-
-
-def markdown(title: str, study: AttackStudy, tables: dict[str, TextTable], pictures: dict[str, str]) -> str:
-    """The whole report as one Markdown file that shows the figures beside it."""
-    models = len({(one.place.backbone, one.place.task, one.place.method, one.seed) for one in study.attacked})
-    told = [f"{len(study.attacked)} attacks on {models} models, {len(study.numbers)} settings."]
-    images = [f"![{name.replace('-', ' ')}](figures/{file})" for name, file in pictures.items()]
-    parts = [table.markdown().strip() for table in tables.values()]
-    return "\n\n".join([f"# {plain_markdown(title)}", *told, *images, *parts]) + "\n"
+        rows = difference_table(study, axis)
+        tables |= {name: rows} if rows.num_rows else {}
+    return tables | ({} if study.transfers is None else {"transfer": study.transfers})

@@ -1,29 +1,34 @@
-"""The records of an attack study: every attacked model, ready to be summed up and compared."""
+"""The records of an attack study: every attacked model, ready to be averaged and compared."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
+from offramp._core.errors import DataError, unknown_name
+from offramp.attacks.recipes import RECIPES
+from offramp.attacks.recipes.base import Recipe
+from offramp.criteria import CRITERIA
 from offramp.evaluation.arrow_tables import floats, in_front, stack
 from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
 from offramp.evaluation.robustness import attack_statistic, metric_names
-from offramp.studies.training.results import ORDER, trial_records
+from offramp.studies.training.results import trial_records
+from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What is told of an attack; a score is the task's main metric.
+FLUENCY = "fluency_change"  # a column that only studies add to the rows of an attack
+# What a study reports of an attack; a score is the task's main metric.
 NUMBERS = (
     "clean_depth",
     "adversarial_depth",
@@ -38,42 +43,16 @@ NUMBERS = (
     "seconds",
     "success",
     "reached_last",
-    "fluency_change",
+    FLUENCY,
 )
-FLUENCY = "fluency_change"  # a column of the study's own, see `fluency`
-RECIPES = (
-    "same-plus",
-    "same-word",
-    "same-char",
-    "same-mixed",
-    "waffle-textfooler",
-    "waffle-a2t",
-    "waffle-universal",
-    "slowbert",
-    "slowbert-time",
-    "deepsloth",
-    "textfooler-last",
-    "textfooler-exit",
-    "a2t-last",
-    "a2t-exit",
-    "textbugger-last",
-    "textbugger-exit",
-    "bertattack-last",
-    "bertattack-exit",
-    "random-word",
-    "random-char",
-    "random",
-)  # in the order in which they are told
-CRITERIA = ("confidence", "entropy", "patience", "learned", "vote")
 
 
-@dataclass(frozen=True)
-class AttackSetting:
-    """Where attacks are compared: one model's kind under one exit rule, attacked in one way.
+class AttackSetting(NamedTuple):
+    """What attacks are compared at: one kind of model under one exit rule, attacked in one way.
 
     Attributes:
         backbone, task, method, criterion: of the victim.
-        attack: the name under which the recipe is shown.
+        attack: name that the recipe is shown by.
     """
 
     backbone: str
@@ -82,90 +61,96 @@ class AttackSetting:
     criterion: str
     attack: str
 
-    @property
-    def seed(self) -> int:
-        """Of the bootstrap: another one for each task, so that tasks are drawn independently."""
-        return zlib.crc32(repr(self.task).encode())
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
+AXES = AttackSetting._fields
 
 
 @dataclass(frozen=True)
-class Attacked:
+class RecordedAttack:
     """One recorded attack on one model.
 
     Attributes:
-        place: where it belongs.
-        strategy: that the method uses.
+        setting: that it belongs to.
+        strategy: of the method.
         seed: of the model.
-        recipe: a key of `offramp.attacks.RECIPES`.
-        options: of the recipe.
+        recipe: the attack's, with the facts that tables need.
+        options: of the recipe, by the keys of records.
         rows: the attacked examples.
         exit_layers: of the model.
         metric: main metric of the task.
         doubts: of its record.
     """
 
-    place: AttackSetting
+    setting: AttackSetting
     strategy: str
     seed: int
-    recipe: str
+    recipe: type[Recipe]
     options: dict[str, Any]
     rows: pa.Table = field(repr=False)
     exit_layers: tuple[int, ...]
     metric: str
     doubts: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.setting}, seed {self.seed}"
+
     @cached_property
     def statistic(self) -> Statistic:
         """`NUMBERS` under any weighting of the examples."""
         whole = attack_statistic(read_attack(self.rows, self.exit_layers), self.metric)
-        known = [name.replace(f"_{self.metric}", "_score") for name in metric_names(self.metric)]
-        columns = [known.index(name) for name in NUMBERS if name != FLUENCY]
-        fluency = np.full(whole.examples, np.nan)
-        if FLUENCY in self.rows.column_names:
-            fluency = floats(self.rows, FLUENCY)
+        names = [name.replace(f"_{self.metric}", "_score") for name in metric_names(self.metric)]
+        columns = [names.index(name) for name in NUMBERS if name != FLUENCY]
+        has_fluency = FLUENCY in self.rows.column_names
+        fluency = floats(self.rows, FLUENCY) if has_fluency else np.full(whole.examples, np.nan)
 
         def values(weights: Weights) -> NDArray[np.float64]:
             means = weights @ fluency / weights.sum(axis=1)
             return np.column_stack([whole.values(weights)[:, columns], means])
 
         # Rows may have been published without their texts.
-        told = [name for name in ("id", "text") if name in self.rows.column_names]
-        texts = json.dumps([self.rows[name].to_pylist() for name in told])
+        columns_there = [name for name in ("id", "text") if name in self.rows.column_names]
+        texts = json.dumps([self.rows[name].to_pylist() for name in columns_there])
         return Statistic(NUMBERS, whole.examples, f"{zlib.crc32(texts.encode()):08x}", values)
 
 
-def load_attacked(folder: str | Path) -> list[Attacked]:
-    """Read the attacks of a study, in the order in which they are told.
+def load_attacks(folder: str | Path) -> list[RecordedAttack]:
+    """Read the attacks of a study, in the order of the tables.
 
     Raises:
         DataError: no attack below the folder, or one without its rows.
     """
     root = Path(folder)
-    found = [_attacked(r, root) for r in trial_records(root) if "victim" in r["config"].get("cell", {})]
-    if not found:
+    attacks = [_read(r, root) for r in trial_records(root) if "victim" in r["config"].get("cell", {})]
+    if not attacks:
         raise DataError(
             f"no attacks of a study below {root}: run one with 'offramp sweep configs/same-minilm.yaml'"
         )
-    return sorted(found, key=_rank)
+    return sorted(attacks, key=_rank)
 
 
 def is_attack_study(folder: str | Path) -> bool:
-    """Whether all records below a folder are cells of an attack study."""
+    """Whether all records below a folder are trials of an attack study."""
     records = trial_records(Path(folder)) if Path(folder).is_dir() else []
-    cells = [record["config"].get("cell", {}) for record in records]
-    return any("victim" in c for c in cells) and all("victim" in c or "transfer_to" in c for c in cells)
+    trials = [record["config"].get("cell", {}) for record in records]
+    return any("victim" in t for t in trials) and all("victim" in t or "transfer_to" in t for t in trials)
 
 
-def _attacked(record: Mapping[str, Any], root: Path) -> Attacked:
-    cell, metrics = record["config"]["cell"], record["metrics"]
-    victim, attack = cell["victim"], cell["attack"]
-    return Attacked(
-        place=AttackSetting(
-            victim["backbone"], victim["task"], victim["method"], cell["criterion"], attack["name"]
+def _read(record: Mapping[str, Any], root: Path) -> RecordedAttack:
+    trial, metrics = record["config"]["cell"], record["metrics"]
+    victim, attack = trial["victim"], trial["attack"]
+    if attack["recipe"] not in RECIPES:
+        message = unknown_name("attack recipe", attack["recipe"], RECIPES)
+        raise DataError(f"{root / record['path']} was made by another version: {message}")
+    return RecordedAttack(
+        setting=AttackSetting(
+            victim["backbone"], victim["task"], victim["method"], trial["criterion"], attack["name"]
         ),
         strategy=victim["strategy"],
         seed=victim["seed"],
-        recipe=attack["recipe"],
+        recipe=RECIPES[attack["recipe"]],
         options=attack["options"],
         rows=_rows(root / record["path"], record["tables"]["attack"]),
         exit_layers=tuple(metrics["exit_layers"]),
@@ -184,25 +169,25 @@ def _rows(record: Path, name: str) -> pa.Table:
 
 
 def load_transfers(folder: str | Path) -> pa.Table | None:
-    """The rows of all transfer cells below a folder: those of `transfer_cell`, with the model in front."""
-    root, found = Path(folder), []
+    """The rows of all transfer trials below a folder, with the attack and the model in front; None without any."""
+    root, tables = Path(folder), []
     for record in trial_records(root):
-        cell = record["config"].get("cell", {})
-        if "transfer_to" in cell:
-            to = cell["transfer_to"]
-            front = {name: to[name] for name in ("backbone", "task", "method", "seed")}
+        trial = record["config"].get("cell", {})
+        if "transfer_to" in trial:
+            model = {name: trial["transfer_to"][name] for name in ("backbone", "task", "method", "seed")}
             rows = _rows(root / record["path"], record["tables"]["transfer"])
-            found.append(in_front(rows, {"attack": cell["attack"]["name"], **front}))
-    return stack(found) if found else None
+            tables.append(in_front(rows, {"attack": trial["attack"]["name"], **model}))
+    return stack(tables) if tables else None
 
 
-def order_of(name: str, known: Sequence[str]) -> tuple[int, str]:
-    """The place of a name among those that are known; others come behind, by name."""
-    return known.index(name) if name in known else len(known), name
+def order_of(name: str, names: Iterable[str]) -> tuple[int, str]:
+    """A sort key: the position of a name among `names`; other names come behind, by name."""
+    order = list(names)
+    return order.index(name) if name in order else len(order), name
 
 
-def _rank(one: Attacked) -> tuple[Any, ...]:
-    place = one.place
-    attack = (*order_of(one.recipe, RECIPES), place.attack != one.recipe, place.attack)
-    method = (*order_of(one.strategy, ORDER), place.method)
-    return place.backbone, attack, place.task, method, order_of(place.criterion, CRITERIA), one.seed
+def _rank(attack: RecordedAttack) -> tuple[Any, ...]:
+    backbone, task, method, criterion, name = attack.setting
+    recipe = (list(RECIPES).index(attack.recipe.name), name != attack.recipe.name, name)
+    strategy = (*order_of(attack.strategy, STRATEGIES), method)
+    return backbone, recipe, task, strategy, order_of(criterion, CRITERIA), attack.seed

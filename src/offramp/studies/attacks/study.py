@@ -1,76 +1,82 @@
-"""What the attacks of a study say together: every number with its interval, averages, and paired differences.
+"""What the attacks of a study show together: estimates with intervals, averages, and paired differences.
 
-An average is one of costs and depths; the share of the gain that is lost is then computed from the average costs.
-A mean of shares would be ruled by models that had next to nothing to lose.
+Costs and depths are averaged; the share of the gain that is lost is then computed from the average costs. A mean of
+shares would be dominated by models that had next to nothing to lose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
+from offramp.attacks.recipes.base import Recipe
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.evaluation.sanity_checks.doubts import tally
-from offramp.evaluation.sanity_checks.random_baseline import is_random, knows_inside, random_baseline_doubts
-from offramp.studies.attacks.results import NUMBERS, Attacked, AttackSetting
+from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts, uses_inside
+from offramp.studies.attacks.results import AXES, NUMBERS, AttackSetting, RecordedAttack
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 Floats = NDArray[np.float64]
 
-# SAME (Chen et al. 2023): the share of the gain that is lost; and that accuracy attacks do not slow a model down.
-CLAIM, ACCURACY_CLAIM = 0.8, 0.0
 MEASURES = (*NUMBERS, "efficiency_drop", "score_drop")
-COSTS = NUMBERS.index("clean_cost"), NUMBERS.index("adversarial_cost")
-SCORES = NUMBERS.index("clean_score"), NUMBERS.index("adversarial_score")
-PLACE = ("backbone", "task", "method", "criterion", "attack")
+ALL = "all"  # stands for every value of an axis
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """`MEASURES` of one place, or of several on average.
+class Estimates:
+    """`MEASURES` of one setting, or of several on average.
 
     Attributes:
         exact: `(measures,)`.
-        drawn: `(resamples, measures)`, paired with those of other places by task, seed and example.
-        seeds: models, the least of all places.
-        examples: attacked of each model, the least of all places.
-        places: how many.
+        drawn: `(resamples, measures)`, paired with those of other settings by task, seed and example.
+        seeds: models, the least of all settings.
+        examples: attacked of each model, the least of all settings.
+        settings: how many are averaged.
     """
 
     exact: Floats
     drawn: Floats
     seeds: int
     examples: int
-    places: int = 1
+    settings: int = 1
+
+    @property
+    def saves(self) -> bool:
+        """Whether the model is cheaper than the full one when it is not attacked."""
+        return bool(self.exact[NUMBERS.index("clean_cost")] < 1)
+
+    def value(self, measure: str) -> float:
+        """The estimate of a measure."""
+        return float(self.exact[MEASURES.index(measure)])
 
     def interval(self, measure: str) -> tuple[float, float, float]:
-        """A measure with the ends of its 95 % interval."""
-        return _interval(self.exact, self.drawn, measure)
+        """The estimate of a measure and the ends of its 95 % interval."""
+        column = MEASURES.index(measure)
+        low, high = percentile_band(self.drawn[:, [column]])
+        return float(self.exact[column]), float(low[0]), float(high[0])
 
-    def against(self, base: Numbers, measure: str) -> tuple[float, float, float]:
-        """The paired difference of a measure to another's, with its interval."""
-        return _interval(self.exact - base.exact, self.drawn - base.drawn, measure)
-
-
-def _interval(exact: Floats, drawn: Floats, measure: str) -> tuple[float, float, float]:
-    at = MEASURES.index(measure)
-    low, high = percentile_band(drawn[:, at : at + 1])
-    return float(exact[at]), float(low[0]), float(high[0])
+    def difference(self, base: Estimates, measure: str) -> tuple[float, float, float]:
+        """The paired difference to the base, and the ends of its 95 % interval."""
+        gap = Estimates(self.exact - base.exact, self.drawn - base.drawn, self.seeds, self.examples)
+        return gap.interval(measure)
 
 
-def _derived(numbers: Floats) -> Floats:
-    """`NUMBERS` `(..., numbers)` with what follows from them: `MEASURES`."""
-    drop = efficiency_drop(numbers[..., COSTS[0]], numbers[..., COSTS[1]])
-    lost = numbers[..., SCORES[0]] - numbers[..., SCORES[1]]
+def _with_derived(numbers: Floats) -> Floats:
+    """`NUMBERS` `(..., numbers)` with the measures that follow from them: `MEASURES`."""
+    columns = {name: numbers[..., column] for column, name in enumerate(NUMBERS)}
+    drop = efficiency_drop(columns["clean_cost"], columns["adversarial_cost"])
+    lost = columns["clean_score"] - columns["adversarial_score"]
     return np.concatenate([numbers, drop[..., None], lost[..., None]], axis=-1)
 
 
@@ -79,156 +85,163 @@ class AttackStudy:
     """All attacks of a study.
 
     Attributes:
-        attacked: the recorded ones.
-        numbers: by place.
+        attacks: the recorded ones.
+        settings: a row per setting, in the order of the tables: `AXES`, its `estimates`, their `seeds` and `examples`.
         transfers: rows of transfer matrices, or None.
-        left_out: sentences about attacks that could not be compared.
+        left_out: sentences about attacks that cannot be compared.
     """
 
-    attacked: tuple[Attacked, ...]
-    numbers: dict[AttackSetting, Numbers]
+    attacks: tuple[RecordedAttack, ...]
+    settings: pd.DataFrame
     transfers: pa.Table | None = None
     left_out: tuple[str, ...] = ()
 
-    def values(self, name: str) -> list[str]:
-        """What a part of the place takes, in order."""
-        return list(dict.fromkeys(getattr(place, name) for place in self.numbers))
+    def values(self, axis: str) -> list[str]:
+        """The values of an axis, in order."""
+        return list(dict.fromkeys(self.settings[axis]))
 
-    def recipe(self, attack: str) -> str:
+    def recipe(self, attack: str) -> type[Recipe]:
         """The recipe behind a name."""
-        return next(one.recipe for one in self.attacked if one.place.attack == attack)
+        return self._first(attack).recipe
 
     def options(self, attack: str) -> dict[str, Any]:
         """The options behind a name."""
-        return next(one.options for one in self.attacked if one.place.attack == attack)
+        return self._first(attack).options
 
-    def where(self, **wanted: str) -> list[AttackSetting]:
-        """The places in which some parts have these values."""
-        return [p for p in self.numbers if all(getattr(p, name) == value for name, value in wanted.items())]
+    def _first(self, attack: str) -> RecordedAttack:
+        return next(recorded for recorded in self.attacks if recorded.setting.attack == attack)
 
-    def met_by_all(
-        self, axis: str, values: Iterable[str], places: Iterable[AttackSetting]
-    ) -> list[AttackSetting]:
-        """The places that are there, and save something, under each of these values of a part."""
-        met: dict[AttackSetting, set[str]] = {}
-        chosen, wanted = list(places), set(values)
-        for place in chosen:
-            if self.numbers[place].exact[COSTS[0]] < 1:
-                met.setdefault(replace(place, **{axis: ""}), set()).add(getattr(place, axis))
-        return [place for place in chosen if met.get(replace(place, **{axis: ""}), set()) >= wanted]
+    def variants(self) -> list[tuple[str, str]]:
+        """Attacks that are a recipe with other options: the variant, and the recipe under its own name."""
+        attacks = self.values("attack")
+        pairs = [(attack, self.recipe(attack).name) for attack in attacks]
+        return [(attack, recipe) for attack, recipe in pairs if attack != recipe and recipe in attacks]
 
-    def shared(self, **wanted: str) -> list[AttackSetting]:
-        """The places with these values in which every attack was tried on the same victims; all, if there are none."""
-        places = self.where(**wanted)
-        return self.met_by_all("attack", {place.attack for place in places}, places) or places
+    def base(self, axis: str) -> str:
+        """What the other values are compared with: the first one; of attacks the random baseline, if any."""
+        values = self.values(axis)
+        baselines = [value for value in values if axis == "attack" and self.recipe(value).is_baseline]
+        return (baselines or values)[0]
 
-    def mean(self, places: Iterable[AttackSetting]) -> Numbers | None:
-        """The average over places; those in which nothing was saved to begin with are left out."""
-        chosen = [self.numbers[place] for place in places]
-        chosen = [one for one in chosen if one.exact[COSTS[0]] < 1]
-        if not chosen:
-            return None
-        count = len(NUMBERS)
-        return Numbers(
-            _derived(np.mean([one.exact[:count] for one in chosen], axis=0)),
-            _derived(np.mean([one.drawn[:, :count] for one in chosen], axis=0)),
-            min(one.seeds for one in chosen),
-            min(one.examples for one in chosen),
-            len(chosen),
-        )
+    def select(self, **wanted: str) -> pd.DataFrame:
+        """The settings with these values of axes; `ALL` selects every value."""
+        chosen = self.settings
+        for axis, value in wanted.items():
+            chosen = chosen if value == ALL else chosen[chosen[axis] == value]
+        return chosen
 
-    def pair(self, axis: str, value: str, base: str, **wanted: str) -> tuple[Numbers, Numbers] | None:
-        """Averages of two values of a part, over the same other parts; None where they never meet."""
-        sides: list[list[AttackSetting]] = [[], []]
-        for place in self.where(**{**wanted, axis: value}):
-            other = replace(place, **{axis: base})
-            if other in self.numbers and self._alike(place, other):
-                sides[0].append(place)
-                sides[1].append(other)
-        kept = [p for p in zip(*sides, strict=True) if all(self.numbers[q].exact[COSTS[0]] < 1 for q in p)]
-        if not kept:
-            return None
-        one, two = (self.mean(side) for side in zip(*kept, strict=True))
-        assert one is not None
-        assert two is not None
-        return one, two
+    def average_of(self, attack: str, **wanted: str) -> Estimates | None:
+        """The average of an attack over the selected settings in which every attack was tried on the same victims.
 
-    def _alike(self, one: AttackSetting, other: AttackSetting) -> bool:
-        """Whether two places have the same examples and as many models, so that they are paired."""
-        a, b = self.numbers[one], self.numbers[other]
-        return (a.examples, a.seeds) == (b.examples, b.seeds)
+        If there are no such settings, over all that are selected.
+        """
+        chosen = self.select(**wanted)
+        common = in_common(chosen, "attack", set(chosen["attack"]))
+        settings = chosen if common.empty else common
+        return average(settings["estimates"][settings["attack"] == attack])
+
+    def pair(self, axis: str, value: str, base: str, **wanted: str) -> tuple[Estimates, Estimates] | None:
+        """Averages at two values of an axis, over the settings that both have; None without any.
+
+        Settings are paired if they agree in the other axes and were attacked on as many models and examples.
+        """
+        others = [name for name in AXES if name != axis]
+        left, right = (saving(self.select(**wanted, **{axis: side})) for side in (value, base))
+        both = left.merge(right, on=[*others, "seeds", "examples"], suffixes=("", "_base"))
+        first, second = average(both["estimates"]), average(both["estimates_base"])
+        return None if first is None or second is None else (first, second)
 
     @property
     def doubts(self) -> list[str]:
-        """Every doubt of a record, counted; and white boxes that random edits beat."""
-        told = [(f"{_told(one.place)}, seed {one.seed}", one.doubts) for one in self.attacked]
-        return [*self.left_out, *tally(told, "attacks"), *self._below_floor()]
+        """Every doubt of a record, counted; and every white-box attack that random edits beat."""
+        recorded = [(str(attack), attack.doubts) for attack in self.attacks]
+        return [*self.left_out, *tally(recorded, "attacks"), *self._below_random()]
 
-    def _below_floor(self) -> list[str]:
-        """White boxes that did worse than the strongest random edits with the same options."""
-        floors: dict[tuple[AttackSetting, int, str], Attacked] = {}
-        for one in sorted(self.attacked, key=lambda one: floats(one.rows, "adversarial_layer").mean()):
-            if is_random(one.recipe):
-                floors[_budget(one)] = one
-        told = []
-        for one in self.attacked:
-            floor = floors.get(_budget(one))
-            if floor and knows_inside(one.recipe, one.rows):
-                names = (one.place.attack, floor.place.attack)
-                doubts = random_baseline_doubts(one.rows, floor.rows, names)
-                told += [f"{_told(one.place)}, seed {one.seed}: {sentence}" for sentence in doubts]
-        return told
+    def _below_random(self) -> list[str]:
+        """White-box attacks that are weaker than the strongest random edits with the same options."""
+        rising = sorted(self.attacks, key=lambda attack: floats(attack.rows, "adversarial_layer").mean())
+        baselines = {_budget(attack): attack for attack in rising if attack.recipe.is_baseline}
+        doubts = []
+        for attack in self.attacks:
+            baseline = baselines.get(_budget(attack))
+            if baseline and uses_inside(attack.recipe.name, attack.rows):
+                names = attack.setting.attack, baseline.setting.attack
+                sentences = random_baseline_doubts(attack.rows, baseline.rows, names)
+                doubts += [f"{attack}: {sentence}" for sentence in sentences]
+        return doubts
 
 
-def _budget(one: Attacked) -> tuple[AttackSetting, int, str]:
-    """What attacks share that are held against each other: the victim, and what they may do."""
-    return replace(one.place, attack=""), one.seed, repr(one.options)
+def _budget(attack: RecordedAttack) -> tuple[AttackSetting, int, str]:
+    """What comparable attacks share: the victim, and the options."""
+    return attack.setting._replace(attack=""), attack.seed, repr(attack.options)
 
 
-def _told(place: AttackSetting) -> str:
-    return ", ".join(getattr(place, name) for name in PLACE)
+def saving(settings: pd.DataFrame) -> pd.DataFrame:
+    """The settings in which the model is cheaper than the full one when it is not attacked."""
+    return settings[settings["estimates"].map(lambda estimates: estimates.saves).astype(bool)]
+
+
+def in_common(settings: pd.DataFrame, axis: str, values: set[str]) -> pd.DataFrame:
+    """The settings that exist, and save something, under each of these values of an axis."""
+    others = [name for name in AXES if name != axis]
+    candidates = saving(settings[settings[axis].isin(values)])
+    return candidates[candidates.groupby(others)[axis].transform("nunique") == len(values)]
+
+
+def average(estimates: Sequence[Estimates]) -> Estimates | None:
+    """The average over settings; those that save nothing are left out. None without any."""
+    chosen = [e for e in estimates if e.saves]
+    if not chosen:
+        return None
+    count = len(NUMBERS)
+    return Estimates(
+        _with_derived(np.mean([e.exact[:count] for e in chosen], axis=0)),
+        _with_derived(np.mean([e.drawn[:, :count] for e in chosen], axis=0)),
+        min(e.seeds for e in chosen),
+        min(e.examples for e in chosen),
+        len(chosen),
+    )
 
 
 def attack_study(
-    attacked: Sequence[Attacked], transfers: pa.Table | None = None, *, resamples: int = 1000
+    attacks: Sequence[RecordedAttack], transfers: pa.Table | None = None, *, resamples: int = 1000
 ) -> AttackStudy:
-    """Sum up the attacks of a study.
+    """Compute the estimates of a study, each task cut to the seeds that all of its settings have.
 
     Args:
-        attacked: of `load_attacked`.
+        attacks: of `load_attacks`.
         transfers: of `load_transfers`.
-        resamples: of the bootstrap over examples and, where a place has several, models.
+        resamples: of the bootstrap over examples and, where a setting has several, models.
 
     Raises:
-        DataError: models of one place that were attacked on different examples.
+        DataError: models of one setting that were attacked on different examples.
     """
-    groups: dict[AttackSetting, list[Attacked]] = {}
-    for one in attacked:
-        groups.setdefault(one.place, []).append(one)
-    left_out = _common_seeds(groups)
-    numbers = {place: _numbers(place, ones, resamples) for place, ones in groups.items()}
-    return AttackStudy(tuple(attacked), numbers, transfers, tuple(left_out))
+    import pandas as pd
+
+    frame = pd.DataFrame([attack.setting for attack in attacks], columns=AXES)
+    frame = frame.assign(recorded=attacks, seed=[attack.seed for attack in attacks])
+    groups = frame.groupby(list(AXES), sort=False)
+    seeds = groups["seed"].agg(set).groupby(level=["backbone", "task"])
+    common = seeds.agg(lambda sets: set.intersection(*sets))
+    rows, left_out = [], []
+    for key, group in groups:
+        setting = AttackSetting(*key)
+        kept = common[setting.backbone, setting.task]
+        lost = sorted(set(group["seed"]) - kept)
+        if kept and lost:
+            group = group[group["seed"].isin(kept)]
+            left_out.append(f"{setting}: seeds {lost}, which not all attacks of the task have")
+        estimates = _estimates(setting, group["recorded"], resamples)
+        rows.append((*setting, estimates, estimates.seeds, estimates.examples))
+    settings = pd.DataFrame(rows, columns=[*AXES, "estimates", "seeds", "examples"])
+    return AttackStudy(tuple(attacks), settings, transfers, tuple(left_out))
 
 
-def _common_seeds(groups: dict[AttackSetting, list[Attacked]]) -> list[str]:
-    """Cut each task to the seeds that all of its places have; and what was left out."""
-    seeds: dict[tuple[str, str], list[set[int]]] = {}
-    for place, ones in groups.items():
-        seeds.setdefault((place.backbone, place.task), []).append({one.seed for one in ones})
-    left_out = []
-    for place, ones in groups.items():
-        common = set.intersection(*seeds[place.backbone, place.task])
-        lost = sorted({one.seed for one in ones} - common)
-        if common and lost:
-            groups[place] = [one for one in ones if one.seed in common]
-            left_out.append(f"{_told(place)}: seeds {lost}, which not all attacks of the task have")
-    return left_out
-
-
-def _numbers(place: AttackSetting, ones: Sequence[Attacked], resamples: int) -> Numbers:
-    models = [one.statistic for one in ones]
+def _estimates(setting: AttackSetting, attacks: Sequence[RecordedAttack], resamples: int) -> Estimates:
+    models = [attack.statistic for attack in attacks]
     if len({(model.examples, model.fingerprint) for model in models}) > 1:
-        raise DataError(f"{_told(place)}: the models were attacked on different examples; attack them again")
+        raise DataError(f"{setting}: the models were attacked on different examples; attack them again")
+    seed = zlib.crc32(repr(setting.task).encode())  # another one for each task: tasks are drawn independently
     exact = np.mean([model.exact() for model in models], axis=0)
-    drawn = replicates(models, resamples=resamples, seed=place.seed, over="nested")
-    return Numbers(_derived(exact), _derived(drawn), len(models), models[0].examples)
+    drawn = replicates(models, resamples=resamples, seed=seed, over="nested")
+    return Estimates(_with_derived(exact), _with_derived(drawn), len(models), models[0].examples)

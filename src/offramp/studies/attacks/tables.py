@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from offramp.evaluation.sanity_checks.random_baseline import is_accuracy, is_random
-from offramp.reports.text_table import TextTable, interval, number
-from offramp.studies.attacks.compare import ALL, difference_table
-from offramp.studies.attacks.study import ACCURACY_CLAIM, CLAIM, AttackStudy, Numbers
+from offramp.reports.text_table import TextTable, change, interval, number
+from offramp.studies.attacks.compare import difference_table
+from offramp.studies.attacks.study import ALL, AttackStudy, Estimates, average, in_common
 from offramp.studies.training.tables import name_of
 
 NESTED = "Brackets: 95 % bootstrap intervals over examples, and over seeds where there are several."
@@ -17,11 +17,18 @@ DROP = (
     "models that save nothing are left out of averages."
 )
 PAIRED = "Differences are paired: same examples, same seeds, same other settings."
+DIFFERENCES = {
+    "clean cost": "clean_cost",
+    "attacked cost": "adversarial_cost",
+    "gain lost": "efficiency_drop",
+}
+
+Row = dict[str, str]  # cells by header
 
 
 def attack_tables(study: AttackStudy) -> dict[str, TextTable]:
     """Every table that the study has content for, by file name."""
-    made = {
+    tables = {
         "claims": claims_table(study),
         "recipes": effort_table(study),
         "recipe-differences": differences(study, "attack", "Recipes against the floor"),
@@ -29,236 +36,180 @@ def attack_tables(study: AttackStudy) -> dict[str, TextTable]:
         "criteria": criteria_table(study),
         "criterion-differences": differences(study, "criterion", "Exit rules compared"),
         "ablations": ablation_table(study),
-        "robustness": study_robustness_table(study),
+        "robustness": settings_table(study),
     }
-    return {name: table for name, table in made.items() if table.rows}
+    return {name: table for name, table in tables.items() if table.rows}
 
 
-def base_of(study: AttackStudy, axis: str) -> str:
-    """What the others are compared with: the first method and exit rule; of attacks the floor, if there is one."""
-    values = study.values(axis)
-    floors = [value for value in values if axis == "attack" and is_random(study.recipe(value))]
-    return (floors or values)[0]
+def _value(measure: str, digits: int) -> Callable[[Estimates], str]:
+    return lambda estimates: number(estimates.value(measure), digits)
+
+
+def _interval(measure: str) -> Callable[[Estimates], str]:
+    return lambda estimates: interval(*estimates.interval(measure))
+
+
+def _change(what: str, digits: int) -> Callable[[Estimates], str]:
+    return lambda estimates: change(
+        estimates.value(f"clean_{what}"), estimates.value(f"adversarial_{what}"), digits
+    )
+
+
+CELLS: dict[str, Callable[[Estimates], str]] = {
+    "settings": lambda estimates: str(estimates.settings),
+    "seeds": lambda estimates: str(estimates.seeds),
+    "examples": lambda estimates: str(estimates.examples),
+    "depth": _change("depth", 2),
+    "clean depth": _value("clean_depth", 2),
+    "attacked depth": _value("adversarial_depth", 2),
+    "clean cost": _interval("clean_cost"),
+    "attacked cost": _interval("adversarial_cost"),
+    "gain lost": _interval("efficiency_drop"),
+    "score lost": _interval("score_drop"),
+    "score": _change("score", 3),
+    "words": _value("words_changed", 2),
+    "similarity": _value("similarity", 3),
+    "fluency": _value("fluency_change", 2),
+    "forward": _value("forward_queries", 0),
+    "gradient": _value("gradient_queries", 1),
+    "seconds": _value("seconds", 2),
+}  # what a column shows of the estimates, by its header
+
+
+def _cells(estimates: Estimates, *headers: str) -> Row:
+    return {header: CELLS[header](estimates) for header in headers}
+
+
+def _table(title: str, rows: Sequence[Row], note: str, words: int) -> TextTable:
+    return TextTable(
+        title, tuple(rows[0] if rows else ()), tuple(tuple(r.values()) for r in rows), note, words
+    )
 
 
 def claims_table(study: AttackStudy) -> TextTable:
     """The gain lost to each attack, on average over tasks, methods and exit rules, beside the paper's claim."""
-    methods = study.values("method")
-    rows = []
+    methods, rows = study.values("method"), []
     for backbone, attack in product(study.values("backbone"), study.values("attack")):
         for method in [ALL, *methods] if len(methods) > 1 else methods:
-            wanted = {"backbone": backbone} | ({} if method == ALL else {"method": method})
-            found = study.mean(place for place in study.shared(**wanted) if place.attack == attack)
-            if found is not None:
-                shown = "all" if method == ALL else name_of(method)
+            estimates = study.average_of(attack, backbone=backbone, method=method)
+            if estimates is not None:
+                names = {"encoder": backbone, "attack": attack, "method": _name("method", method)}
+                before = _cells(estimates, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
                 rows.append(
-                    (
-                        backbone,
-                        attack,
-                        shown,
-                        str(found.places),
-                        str(found.seeds),
-                        *_taken(study, attack, found),
-                    )
+                    {
+                        **names,
+                        **before,
+                        "claimed": number(study.recipe(attack).claim, 1),
+                        **_cells(estimates, "score lost"),
+                    }
                 )
-    header = (
-        "encoder",
-        "attack",
-        "method",
-        "settings",
-        "seeds",
-        "clean cost",
-        "attacked cost",
-        "gain lost",
-        "claimed",
-        "score lost",
-    )
     note = (
         "A setting is a task, training method and exit rule; those that all attacks were tried on, if there are any. "
         "Above 1: costlier than the full model, which a cascade can be. Claimed by the SAME paper: 80 % of the gain is "
         f"lost on average, and accuracy attacks do not slow a model down. {DROP} {NESTED}"
     )
-    return TextTable("What attacks take away, beside the paper's claim", header, tuple(rows), note, words=3)
-
-
-def _taken(study: AttackStudy, attack: str, found: Numbers) -> tuple[str, ...]:
-    """Costs, the gain lost beside the claim, and the score lost."""
-    recipe = study.recipe(attack)
-    claim = ACCURACY_CLAIM if is_accuracy(recipe) else CLAIM if recipe.startswith("same") else None
-    costs = (_shown(found, "clean_cost"), _shown(found, "adversarial_cost"))
-    return (*costs, _shown(found, "efficiency_drop"), number(claim, 1), _shown(found, "score_drop"))
+    return _table("What attacks take away, beside the paper's claim", rows, note, 3)
 
 
 def effort_table(study: AttackStudy) -> TextTable:
     """What each attack changed and asked, by task."""
+    effect = ("settings", "clean depth", "attacked depth", "gain lost", "score")
+    effort = ("words", "similarity", "fluency", "forward", "gradient", "seconds")
     rows = []
     for backbone, attack, task in product(*map(study.values, ("backbone", "attack", "task"))):
-        places = study.shared(backbone=backbone, task=task)
-        found = study.mean(place for place in places if place.attack == attack)
-        if found is not None:
-            rows.append((backbone, attack, task, str(found.places), *_effort(found)))
-    header = (
-        "encoder",
-        "attack",
-        "task",
-        "settings",
-        "clean depth",
-        "attacked depth",
-        "gain lost",
-        "score",
-        "words",
-        "similarity",
-        "fluency",
-        "forward",
-        "gradient",
-        "seconds",
-    )
+        estimates = study.average_of(attack, backbone=backbone, task=task)
+        if estimates is not None:
+            names = {"encoder": backbone, "attack": attack, "task": task}
+            rows.append({**names, **_cells(estimates, *effect, *effort)})
     note = (
         "Means per example over the training methods and exit rules that all attacks on a task were tried on, if there "
         "are any: words changed, similarity to the original, change in log-probability a token (bigram model of the "
         "training texts, nats), texts run, gradients taken, seconds. "
         f"{DROP} {NESTED}"
     )
-    return TextTable("Recipes: effect and effort", header, tuple(rows), note, words=3)
-
-
-def _effort(found: Numbers) -> tuple[str, ...]:
-    def plain(measure: str, digits: int) -> str:
-        return number(found.interval(measure)[0], digits)
-
-    score = f"{plain('clean_score', 3)} → {plain('adversarial_score', 3)}"
-    depths = (plain("clean_depth", 2), plain("adversarial_depth", 2))
-    spent = (plain("forward_queries", 0), plain("gradient_queries", 1), plain("seconds", 2))
-    changed = (plain("words_changed", 2), plain("similarity", 3), plain("fluency_change", 2))
-    return (*depths, _shown(found, "efficiency_drop"), score, *changed, *spent)
+    return _table("Recipes: effect and effort", rows, note, 3)
 
 
 def differences(study: AttackStudy, axis: str, title: str) -> TextTable:
-    """Paired differences along methods, exit rules or attacks."""
-    if len(study.values(axis)) < 2:
-        return TextTable(title, (), ())
-    base = base_of(study, axis)
-    names = {"method": name_of}.get(axis, str)
+    """Paired differences along methods, exit rules or attacks; averages over tasks only, where there are several."""
     fixed = [name for name in ("attack", "task", "criterion", "method") if name != axis]
     several = len(study.values("task")) > 1
     rows = []
-    for row in difference_table(study, axis, lambda values: base).to_pylist():
+    for row in difference_table(study, axis).to_pylist():
         if several and sum(row[name] != ALL for name in fixed if name != "attack") > 1:
             continue  # one by one: in the CSV
-        told = [row["backbone"], *(_part(name, row[name]) for name in fixed), names(row[axis])]
-        cells = (_signed(row, measure) for measure in ("clean_cost", "adversarial_cost", "efficiency_drop"))
-        rows.append((*told, str(row["places"]), str(row["seeds"]), *cells))
-    header = ("encoder", *fixed, axis, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
-    note = f"Against {names(base)}; above zero: more is lost. {PAIRED} {DROP} {NESTED}"
-    return TextTable(title, header, tuple(rows), note, words=5)
+        names = {"encoder": row["backbone"], **{name: _name(name, row[name]) for name in (*fixed, axis)}}
+        gaps = {header: _gap(row, measure) for header, measure in DIFFERENCES.items()}
+        rows.append({**names, "settings": str(row["places"]), "seeds": str(row["seeds"]), **gaps})
+    note = f"Against {_name(axis, study.base(axis))}; above zero: more is lost. {PAIRED} {DROP} {NESTED}"
+    return _table(title, rows, note, 5)
 
 
-def _part(name: str, value: str) -> str:
-    return name_of(value) if name == "method" and value != ALL else value
+def _name(axis: str, value: str) -> str:
+    """A value of an axis as tables show it."""
+    return name_of(value) if axis == "method" and value != ALL else value
 
 
-def _signed(row: dict[str, Any], measure: str) -> str:
-    estimate, low, high = (row[f"{measure}_{part}"] for part in ("difference", "low", "high"))
-    return interval(estimate, low, high, 3, sign=True)
+def _gap(row: dict[str, Any], measure: str) -> str:
+    gap, low, high = (row[f"{measure}_{end}"] for end in ("difference", "low", "high"))
+    return interval(gap, low, high, 3, sign=True)
 
 
 def criteria_table(study: AttackStudy) -> TextTable:
     """Which exit rule loses least, and whether clean speeds are equal."""
-    criteria = study.values("criterion")
+    criteria, rows = study.values("criterion"), []
     if len(criteria) < 2:
-        return TextTable("Exit rules", (), ())
-    rows = []
-    for backbone in study.values("backbone"):
-        for attack in study.values("attack"):
-            wanted = {"backbone": backbone, "attack": attack}
-            common = study.met_by_all("criterion", criteria, study.where(**wanted))
-            found = {c: study.mean([p for p in common if p.criterion == c]) for c in criteria}
-            known = {c: numbers for c, numbers in found.items() if numbers is not None}
-            least = min(known, key=lambda c: known[c].interval("efficiency_drop")[0], default="")
-            for criterion, numbers in known.items():
-                told = (_shown(numbers, m) for m in ("clean_cost", "adversarial_cost", "efficiency_drop"))
-                mark = "least" if criterion == least else ""
-                rows.append((backbone, attack, criterion, mark, str(numbers.places), *told))
-    header = ("encoder", "attack", "exit rule", "", "settings", "clean cost", "attacked cost", "gain lost")
+        return _table("Exit rules", (), "", 0)
+    for backbone, attack in product(study.values("backbone"), study.values("attack")):
+        common = in_common(study.select(backbone=backbone, attack=attack), "criterion", set(criteria))
+        averages = {
+            criterion: estimates
+            for criterion in criteria
+            if (estimates := average(common["estimates"][common["criterion"] == criterion])) is not None
+        }
+        least = min(averages, key=lambda criterion: averages[criterion].value("efficiency_drop"), default="")
+        for criterion, estimates in averages.items():
+            names = {"encoder": backbone, "attack": attack, "exit rule": criterion}
+            cells = _cells(estimates, "settings", "clean cost", "attacked cost", "gain lost")
+            rows.append({**names, "": "least" if criterion == least else "", **cells})
     note = (
         "Over the tasks and training methods that all exit rules have. A rule that saves less has less to lose: "
         f"compare rules at equal clean cost, as a study tuned with max_cost does. {DROP} {NESTED}"
     )
-    return TextTable("Which exit rule degrades least", header, tuple(rows), note, words=4)
+    return _table("Which exit rule degrades least", rows, note, 4)
 
 
 def ablation_table(study: AttackStudy) -> TextTable:
-    """Recipes that were run with several options, against the one without."""
+    """Recipes that were run with several options, against the recipe without them."""
     rows = []
-    for backbone in study.values("backbone"):
-        for attack, base in ablated(study):
-            pair = study.pair("attack", attack, base, backbone=backbone)
-            if pair is not None:
-                changed = ", ".join(
-                    f"{name} {value}" for name, value in _changed(study, attack, base).items()
-                )
-                told = (_shown(pair[0], "adversarial_cost"), _shown(pair[0], "efficiency_drop"))
-                gap = interval(*pair[0].against(pair[1], "efficiency_drop"), 3, sign=True)
-                effort = (_plain(pair[0], "words_changed", 2), _plain(pair[0], "forward_queries", 0))
-                rows.append((backbone, base, attack, changed, str(pair[0].places), *told, gap, *effort))
-    header = (
-        "encoder",
-        "recipe",
-        "variant",
-        "options",
-        "settings",
-        "attacked cost",
-        "gain lost",
-        "against the recipe",
-        "words",
-        "forward",
-    )
+    for backbone, (attack, base) in product(study.values("backbone"), study.variants()):
+        pair = study.pair("attack", attack, base, backbone=backbone)
+        if pair is not None:
+            before = study.options(base)
+            changed = [f"{k} {v}" for k, v in study.options(attack).items() if before.get(k) != v]
+            gap = interval(*pair[0].difference(pair[1], "efficiency_drop"), 3, sign=True)
+            rows.append(
+                {
+                    "encoder": backbone,
+                    "recipe": base,
+                    "variant": attack,
+                    "options": ", ".join(changed),
+                    **_cells(pair[0], "settings", "attacked cost", "gain lost"),
+                    "against the recipe": gap,
+                    **_cells(pair[0], "words", "forward"),
+                }
+            )
     note = f"Averages over tasks, training methods and exit rules that both have. {PAIRED} {DROP} {NESTED}"
-    return TextTable("Ablations", header, tuple(rows), note, words=4)
+    return _table("Ablations", rows, note, 4)
 
 
-def ablated(study: AttackStudy) -> list[tuple[str, str]]:
-    """Attacks that are variants of another one: the variant, and the recipe under its own name."""
-    attacks = study.values("attack")
-    return [(a, study.recipe(a)) for a in attacks if a != study.recipe(a) and study.recipe(a) in attacks]
-
-
-def _changed(study: AttackStudy, attack: str, base: str) -> dict[str, Any]:
-    before = study.options(base)
-    return {name: value for name, value in study.options(attack).items() if before.get(name) != value}
-
-
-def study_robustness_table(study: AttackStudy) -> TextTable:
-    """Every place with its numbers."""
+def settings_table(study: AttackStudy) -> TextTable:
+    """Every setting with its estimates."""
+    headers = ("seeds", "examples", "depth", "clean cost", "attacked cost", "gain lost", "score")
     rows = []
-    for place, found in study.numbers.items():
-        told = (place.backbone, place.attack, place.task, name_of(place.method), place.criterion)
-        costs = (_shown(found, "clean_cost"), _shown(found, "adversarial_cost"))
-        depths = f"{_plain(found, 'clean_depth', 2)} → {_plain(found, 'adversarial_depth', 2)}"
-        score = f"{_plain(found, 'clean_score', 3)} → {_plain(found, 'adversarial_score', 3)}"
-        counts = (str(found.seeds), str(found.examples))
-        rows.append((*told, *counts, depths, *costs, _shown(found, "efficiency_drop"), score))
-    header = (
-        "encoder",
-        "attack",
-        "task",
-        "method",
-        "exit rule",
-        "seeds",
-        "examples",
-        "depth",
-        "clean cost",
-        "attacked cost",
-        "gain lost",
-        "score",
-    )
+    for row in study.settings.itertuples():
+        names = {"encoder": row.backbone, "attack": row.attack, "task": row.task}
+        names |= {"method": name_of(row.method), "exit rule": row.criterion}
+        rows.append({**names, **_cells(row.estimates, *headers)})
     note = f"Depth and score: clean → attacked. A dash: nothing was saved. {NESTED}"
-    return TextTable("Every attack", header, tuple(rows), note, words=5)
-
-
-def _shown(found: Numbers, measure: str) -> str:
-    return interval(*found.interval(measure))
-
-
-def _plain(found: Numbers, measure: str, digits: int) -> str:
-    return number(found.interval(measure)[0], digits)
+    return _table("Every attack", rows, note, 5)

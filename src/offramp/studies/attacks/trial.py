@@ -1,136 +1,137 @@
-"""What a cell of an attack study does: tune the exit rule, attack, and record what that takes away."""
+"""A trial of an attack study: tune an exit rule of a model, attack the model, and record the effect."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp._core.errors import DataError
 from offramp._core.files import atomic_write
-from offramp._core.records import write_record
-from offramp._core.trace import Trace
-from offramp.calibration import tune
+from offramp.attacks.options import Options
+from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
+from offramp.evaluation.attack_record import ROWS, record_attack
 from offramp.evaluation.fluency import Bigram, fluency_change
-from offramp.evaluation.robustness import robustness
-from offramp.evaluation.sanity_checks.checks import attack_doubts
 from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 from offramp.studies.attacks.results import FLUENCY
+from offramp.studies.attacks.victims import VictimTrial
+from offramp.studies.grid import Load
+from offramp.studies.names import slug
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult
     from offramp.data import TextData
     from offramp.engine.policy import Policy
-    from offramp.model.base import SegmentedModel
-    from offramp.studies.attacks.plan import AttackTrial, StudyOptions
-    from offramp.studies.grid import Load
-    from offramp.studies.trained_models import Trained
 
-CALIBRATION = "calibration.npz"  # beside the cells of a model
 SEGMENTS = ("text", "text_pair")
 PROBED = 8  # examples that the victim is probed with
 
 
-def attack_model(cell: AttackTrial, output: Path, load: Load) -> None:
-    """Attack one model and record it; a cell whose process died goes on with the examples that are left.
+@dataclass(frozen=True, kw_only=True)
+class AttackTrial(VictimTrial):
+    """One attack on one model under one exit rule.
 
-    Args:
-        cell: what to attack, and how.
-        output: folder of the study.
-        load: gives the data of a task.
+    Attributes:
+        criterion: the exit rule; its threshold is tuned on the calibration split.
     """
-    from offramp.attacks import attack
 
-    started = datetime.now(UTC)
-    data = load(cell.source)
-    model = load_victim(cell.victim, data)
-    policy = tuned(cell.victim, model, data, cell.criterion, cell.setting, output)
-    rows = data.sample(cell.setting.split, cell.setting.examples, cell.setting.seed)
-    result = attack(
-        model,
-        policy,
-        rows,
-        cell.attack.recipe,
-        seed=cell.setting.seed,
-        output=output / cell.folder,
-        resume=True,
-        similarity=cell.setting.similarity,
-        progress=False,
-        **cell.attack.options,
-    )
-    result = with_fluency(result, data, output / cell.folder)
-    probed = victim_doubts(model, policy, rows.select(range(min(PROBED, len(rows)))))
-    record_attack(cell, output / cell.folder, result, data.metrics[0], policy, probed, started)
+    criterion: str
 
+    @property
+    def folder(self) -> Path:
+        """Folder of its record, below the study's: that of the model, then exit rule and attack."""
+        return Path(self.victim.folder, slug(self.criterion), slug(self.attack.name))
 
-def load_victim(victim: Trained, data: TextData) -> SegmentedModel:
-    """The model, or `DataError` where it answers with other classes than the data has."""
-    from offramp.data import check_fit
-    from offramp.model import read_model
+    @property
+    def column(self) -> str:
+        """The attack."""
+        return self.attack.name
 
-    model = read_model(victim.model, device="auto")
-    check_fit(data, model.labels, model.kind, model=str(victim.model))
-    return model
+    def to_dict(self) -> dict[str, Any]:
+        """The trial as its record keeps it."""
+        return self.describe("victim", criterion=self.criterion)
 
+    def check(self) -> None:
+        """Raise `ConfigError` for an unknown recipe or option."""
+        recipe_named(self.attack.recipe)
+        Options.of(**self.attack.options)
 
-def tuned(
-    victim: Trained,
-    model: SegmentedModel,
-    data: TextData,
-    criterion: str,
-    setting: StudyOptions,
-    output: Path,
-) -> Policy:
-    """The policy for a criterion: always the same for a model, since all criteria share one calibration trace."""
-    run = calibration_trace(model, data, output / victim.folder)
-    return tune(
-        run,
-        criterion,
-        max_accuracy_drop=setting.target.get("max_accuracy_drop"),
-        max_cost=setting.target.get("max_cost"),
-        metric=data.metrics[0],
-        temperatures=data.kind == "classification",
-    )
+    def run(self, output: Path, load: Load) -> None:
+        """Attack the model and record it; a trial whose process died resumes with the examples that are left.
 
+        Args:
+            output: folder of the study.
+            load: loads the data of a task.
+        """
+        from offramp.attacks import attack
 
-def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Trace:
-    """The model's trace of the calibration split: kept in a folder, made where it is missing or of another model.
+        started = datetime.now(UTC)
+        data = load(self.source)
+        model = self.load_victim(data)
+        policy = self.tuned(model, data, self.criterion, output)
+        examples = data.sample(self.setting.split, self.setting.examples, self.setting.seed)
+        result = attack(
+            model,
+            examples,
+            recipe=self.attack.recipe,
+            policy=policy,
+            seed=self.setting.seed,
+            output_dir=output / self.folder,
+            resume=True,
+            similarity=self.setting.similarity,
+            progress=False,
+            **self.attack.options,
+        )
+        result = with_fluency(result, data, output / self.folder)
+        probed = victim_doubts(model, policy, examples.select(range(min(PROBED, len(examples)))))
+        self.record(output, result, policy, data.metrics[0], probed, started)
 
-    Cells that run at the same time wait for the one that makes it.
-    """
-    from filelock import FileLock
+    def record(
+        self,
+        output: Path,
+        result: AttackResult,
+        policy: Policy,
+        metric: str,
+        probed: tuple[str, ...] = (),
+        started: datetime | None = None,
+    ) -> None:
+        """Write the record, which completes the trial; the rows are in its folder already.
 
-    from offramp.attacks.victims.fingerprints import weights_fingerprint
-    from offramp.data import fingerprint
-    from offramp.inference.tracing import trace
+        Args:
+            output: folder of the study.
+            result: of the attack.
+            policy: that was attacked.
+            metric: main metric of the task.
+            probed: doubts about the victim.
+            started: when the trial began.
+        """
+        record_attack(
+            result,
+            output / self.folder,
+            command="sweep",
+            config={"cell": self.to_dict(), "trigger": result.metadata.get("trigger")},
+            exit_layers=policy.exit_layers,
+            metric=metric,
+            details={"threshold": policy.criterion.threshold, "tuned": policy.target},
+            doubts=probed,
+            started=started,
+        )
 
-    path, lock = folder / CALIBRATION, folder / f".{CALIBRATION}.lock"
-    wanted = (weights_fingerprint(model), fingerprint(data["calibration"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        known = _read(path)
-        if known and (known.metadata.get("weights"), known.fingerprint) == wanted:
-            run = known
-        else:
-            run = trace(model, data["calibration"])
-            run.metadata["weights"] = wanted[0]
+    def drop_texts(self, output: Path) -> None:
+        """Delete the texts, which may not be published, from the rows; they cannot be transferred any more."""
+        import pyarrow.parquet as pq
+
+        path = output / self.folder / ROWS
+        if path.is_file():
+            rows = pq.read_table(path)
+            kept = [name for name in rows.column_names if name.removeprefix("adversarial_") not in SEGMENTS]
             with atomic_write(path) as draft:
-                run.save(draft)
-        lock.unlink(missing_ok=True)
-    return run
-
-
-def _read(path: Path) -> Trace | None:
-    try:
-        return Trace.load(path)
-    except DataError:  # not there yet, or broken: made again
-        return None
+                pq.write_table(rows.select(kept), draft)
 
 
 def with_fluency(result: AttackResult, data: TextData, folder: Path) -> AttackResult:
-    """The result with the column `fluency_change`, also in its file: see `fluency`."""
+    """The result with the column `fluency_change`, which its file gets too: see `offramp.evaluation.fluency`."""
     if FLUENCY in result.table.column_names:
         return result
     texts = [text for name in SEGMENTS if name in data["train"].column_names for text in data["train"][name]]
@@ -139,65 +140,6 @@ def with_fluency(result: AttackResult, data: TextData, folder: Path) -> AttackRe
         for side in ("", "adversarial_")
     ]
     changes = fluency_change(Bigram(texts), *sides).tolist()
-    told = replace(result, table=with_column(result.table, FLUENCY, changes))
-    told.save(folder / "attack.parquet")
-    return told
-
-
-def drop_texts(folder: Path) -> None:
-    """Leave the texts, which may not be anybody's to publish, out of the rows of a recorded attack."""
-    import pyarrow.parquet as pq
-
-    path = folder / "attack.parquet"
-    if not path.is_file():
-        return
-    rows = pq.read_table(path)
-    kept = [name for name in rows.column_names if name.removeprefix("adversarial_") not in SEGMENTS]
-    with atomic_write(path) as draft:
-        pq.write_table(rows.select(kept), draft)
-
-
-def record_attack(
-    cell: AttackTrial,
-    folder: Path,
-    result: AttackResult,
-    metric: str,
-    policy: Policy,
-    probed: tuple[str, ...],
-    started: datetime | None = None,
-) -> dict[str, Any]:
-    """Write the record of an attack whose rows are in its folder: a cell that has a record is complete.
-
-    Args:
-        cell: what was attacked.
-        folder: of the cell.
-        result: the attack's.
-        metric: main metric of the task.
-        policy: the one that was attacked.
-        probed: doubts about the victim.
-        started: when the cell began.
-
-    Returns:
-        The record's metrics.
-    """
-    found = robustness(result.table, policy.exit_layers, metric=metric, seed=cell.setting.seed)
-    metrics = {
-        **found.metrics,
-        "metric": metric,
-        "exit_layers": policy.exit_layers,
-        "threshold": policy.criterion.threshold,
-        "tuned": policy.target,
-        "doubts": [*attack_doubts(result.table, result.metadata), *probed],
-    }
-    config = {"cell": cell.to_dict(), "trigger": result.metadata.get("trigger")}
-    tables = {"attack": "attack.parquet"}
-    write_record(
-        folder,
-        command="sweep",
-        config=config,
-        metrics=metrics,
-        seed=cell.setting.seed,
-        tables=tables,
-        started=started,
-    )
-    return metrics
+    extended = replace(result, table=with_column(result.table, FLUENCY, changes))
+    extended.save(folder / ROWS)
+    return extended

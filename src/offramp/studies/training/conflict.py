@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from offramp._core.seeding import generator
-from offramp.evaluation.arrow_tables import floats, from_rows, rows_where
 from offramp.evaluation.bootstrap import percentile_band
 from offramp.evaluation.conflict import Conflict, conflict, exit_agreement
-from offramp.metrics import score
 from offramp.studies.training.results import Result
-from offramp.training.gradient_conflict.gradient_products import FILE, Products, read_products
+from offramp.training.gradient_conflict.gradient_products import FILE, read_products
+from offramp.training.strategies import STRATEGIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-SEPARATE = "multi_model"  # the strategy without conflict: its exits share nothing
-POINTS = ("backbone", "method", "moment", "task", "train_size", "seed", "exit_layer", "cosine", "gap")
-RELATION = ("backbone", "method", "moment", "correlation", "low", "high", "models")
+GROUP = ["backbone", "method", "moment"]
+MODEL = ["task", "train_size", "seed"]
+POINTS = (*GROUP, *MODEL, "exit_layer", "cosine", "gap")
+RELATION = (*GROUP, "correlation", "low", "high", "models")
 
 
 @dataclass(frozen=True)
@@ -31,98 +28,86 @@ class ConflictStudy:
 
     Attributes:
         maps: by encoder and method, then by moment (such as "50 % of training"): over all tasks, seeds and batches.
-        points: a row an exit, model and moment: cosine of the exit's gradient with the sum of the others', averaged
-            over the layers it shares, and what the separate classifier of the same task and seed scores more;
+        points: a row per exit, model and moment: cosine of the exit's gradient with the sum of the others', averaged
+            over the layers it shares, and how much more the separate classifier of the same task and seed scores;
             columns `POINTS`.
         relation: Spearman's correlation of the two over exits and models, intervals over models: columns `RELATION`.
     """
 
     maps: dict[tuple[str, str], dict[str, Conflict]]
-    points: pa.Table
-    relation: pa.Table
+    points: pd.DataFrame
+    relation: pd.DataFrame
 
 
 def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> ConflictStudy:
-    """What the cells of a sweep say about conflict; empty where it was not measured.
+    """The gradient conflict in the trials of a sweep; empty where it was not measured.
 
     Args:
-        results: one an encoder, task, size, method and seed, such as `MethodStudy.compared`.
+        results: one per encoder, task, size, method and seed, such as `MethodStudy.compared`.
         resamples: of the bootstrap over models.
     """
-    measured: dict[tuple[str, str, str], list[tuple[Result, Products]]] = {}
-    for one in results:
-        products = read_products(one.folder / FILE)
-        for step, found in products.items():
-            if not np.triu(found, k=1).any():  # exits that share no gradient, such as those of `sweet`
-                continue
-            moment = _moment(step, list(products), one.conflict)
-            measured.setdefault((one.backbone, one.method, moment), []).append((one, found))
+    measured = pd.DataFrame(_measured(results), columns=[*GROUP, "result", "products"])
+    alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
+    separate = {_pair(result): np.array(result.scores) for result in results if result.strategy in alone}
     maps: dict[tuple[str, str], dict[str, Conflict]] = {}
-    for (backbone, method, moment), group in measured.items():
-        layers = group[0][0].trace.exit_layers
-        together = np.concatenate([found for _, found in group])
-        maps.setdefault((backbone, method), {})[moment] = conflict(together, layers)
-    points = from_rows(POINTS, list(_points(results, measured)))
+    rows: list[tuple[object, ...]] = []
+    for (backbone, method, moment), group in measured.groupby(GROUP, sort=False):
+        layers = group["result"].iloc[0].trace.exit_layers
+        maps.setdefault((backbone, method), {})[moment] = conflict(
+            np.concatenate(group["products"].tolist()), layers
+        )
+        for result, products in zip(group["result"], group["products"], strict=True):
+            if _pair(result) in separate:
+                cosines = exit_agreement(products, result.trace.exit_layers)
+                gaps = separate[_pair(result)] - np.array(result.scores)
+                model = (result.setting.task, result.setting.train_size, result.seed)
+                exits = zip(result.trace.exit_layers, cosines, gaps, strict=True)
+                rows += [(backbone, method, moment, *model, *exit) for exit in exits]
+    points = pd.DataFrame(rows, columns=list(POINTS)).astype({"train_size": "Int64"})
     return ConflictStudy(maps, points, _relation(points, resamples))
 
 
+def _measured(results: Sequence[Result]) -> Iterator[tuple[object, ...]]:
+    """Encoder, method, moment, result and products of every moment at which exits share a gradient."""
+    for result in results:
+        by_step = read_products(result.folder / FILE)
+        for step, products in by_step.items():
+            if np.triu(products, k=1).any():  # the exits of `sweet` share none
+                moment = _moment(step, list(by_step), result.conflict)
+                yield result.setting.backbone, result.method, moment, result, products
+
+
 def _moment(step: int, steps: Sequence[int], shares: Sequence[float]) -> str:
-    """Which of the shares of the training that were asked for a step is: shares are rounded to whole steps."""
+    """The requested share of the training that a step stands for: shares were rounded to whole steps."""
     total = max(*steps, 1) / (max(shares, default=0) or 1)
-    share = min(shares, key=lambda asked: abs(asked - step / total), default=step / total)
+    share = min(shares, key=lambda share: abs(share - step / total), default=step / total)
     return f"{share:.0%} of training".replace("%", " %")
 
 
-def _points(
-    results: Sequence[Result], measured: dict[tuple[str, str, str], list[tuple[Result, Products]]]
-) -> list[tuple[object, ...]]:
-    separate = {_place(one): _scores(one) for one in results if one.strategy == SEPARATE}
-    rows: list[tuple[object, ...]] = []
-    for key, group in measured.items():
-        for one, products in group:
-            if _place(one) not in separate:
-                continue
-            cosines = exit_agreement(products, one.trace.exit_layers)
-            gaps = separate[_place(one)] - _scores(one)
-            told = (*key, one.task, one.train_size, one.seed)
-            exits = zip(one.trace.exit_layers, cosines.tolist(), gaps.tolist(), strict=True)
-            rows += [(*told, *exit) for exit in exits]
-    return rows
+def _pair(result: Result) -> tuple[object, ...]:
+    return result.setting, result.seed, result.trace.exit_layers
 
 
-def _place(one: Result) -> tuple[object, ...]:
-    return one.backbone, one.task, one.train_size, one.seed, one.trace.exit_layers
-
-
-def _scores(one: Result) -> NDArray[np.float64]:
-    labels, answers = one.trace.require_labels(), one.trace.predictions()
-    return np.array([score(one.metric, labels, answers[:, k]) for k in range(one.trace.exits)])
-
-
-def _relation(points: pa.Table, resamples: int) -> pa.Table:
+def _relation(points: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """Correlation by encoder, method and moment; models are drawn with replacement, with all their exits."""
-    keys = dict.fromkeys(zip(*(points[name].to_pylist() for name in RELATION[:3]), strict=True))
     rows = []
-    for key in keys:
-        some = points
-        for name, value in zip(RELATION[:3], key, strict=True):
-            some = rows_where(some, name, value)
-        models = list(zip(*(some[n].to_pylist() for n in ("task", "train_size", "seed")), strict=True))
-        names = list(dict.fromkeys(models))
-        pairs = np.column_stack([floats(some, "cosine"), floats(some, "gap")])
-        by_model = [pairs[[m == name for m in models]] for name in names]
-        random = generator(0, "conflict", *map(str, key))
+    for key, group in points.groupby(GROUP, sort=False):
+        models = [
+            exits[["cosine", "gap"]].to_numpy() for _, exits in group.groupby(MODEL, sort=False, dropna=False)
+        ]
+        random = generator(0, "conflict", *key)
         drawn = [
-            _spearman(np.concatenate([by_model[i] for i in random.integers(len(names), size=len(names))]))
+            _spearman(np.concatenate([models[i] for i in random.integers(len(models), size=len(models))]))
             for _ in range(resamples)
         ]
         low, high = percentile_band(np.array(drawn)[:, None])
-        rows.append((*key, _spearman(pairs), float(low[0]), float(high[0]), len(names)))
-    return from_rows(RELATION, rows)
+        correlation = _spearman(group[["cosine", "gap"]].to_numpy())
+        rows.append((*key, correlation, low[0], high[0], len(models)))
+    return pd.DataFrame(rows, columns=list(RELATION))
 
 
 def _spearman(pairs: NDArray[np.float64]) -> float:
-    """Rank correlation of two columns; NaN where one of them never changes."""
+    """Rank correlation of two columns; NaN if one of them is constant."""
     from scipy.stats import spearmanr
 
     kept = pairs[np.isfinite(pairs).all(axis=1)]

@@ -1,9 +1,10 @@
-"""What a cell of a sweep does: train, calibrate, trace and record one model."""
+"""A trial of a sweep: one model, which is trained, calibrated, traced and recorded."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,83 +22,176 @@ from offramp.evaluation.arrow_tables import table
 from offramp.evaluation.curves import speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
-from offramp.studies.training.plan import RUN, TrainingTrial
+from offramp.studies.grid import Load, Trial
+from offramp.studies.names import short, slug
+from offramp.training.options import TrainingOptions
+from offramp.training.strategies import make_strategy
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from offramp.data import TextData
     from offramp.model.base import SegmentedModel
-    from offramp.studies.grid import Load
 
+RUN = "run"  # the folder of the training, below the trial's
 TRACE = "trace.npz"
 
 
-def run_training_trial(cell: TrainingTrial, output: Path, load: Load) -> None:
-    """Train, calibrate, trace and record one cell; one whose process died goes on from its last checkpoint.
+@dataclass(frozen=True)
+class Method:
+    """A strategy with its options, under the name that reports show.
 
-    Args:
-        cell: what to run.
-        output: folder of the sweep.
-        load: gives the data of a task.
+    Attributes:
+        name: of the strategy, or any other name, such as `joint-linear`.
+        strategy: a key of `offramp.training.strategies.STRATEGIES`.
+        options: of the strategy.
+        gates: whether the exits carry learned gates.
+        criterion: exit rule of its curve; None for the sweep's.
     """
-    from offramp.inference.tracing import trace
-    from offramp.training.run import train, untrained_model
 
-    started = datetime.now(UTC)
-    data = load(cell.task)
-    if cell.train_size is not None:
-        data = data.subsample(cell.train_size, cell.seed)
-    model = untrained_model(
-        cell.method.strategy,
-        cell.backbone,
-        cell.exits,
-        data,
-        pooling=cell.pooling,
-        gates=cell.method.gates,
-        max_length=cell.max_length,
-        seed=cell.seed,
-    )
-    rule = make_criterion(cell.rule)
-    rule.check(len(model.exit_layers), model.kind, model.gates)
-    model = train(
-        model,
-        data,
-        strategy=cell.method.strategy,
-        seed=cell.seed,
-        output_dir=output / cell.folder / RUN,
-        **vars(cell.options),
-        callbacks=_conflict_watch(cell, model, data["train"], output),
-        progress=False,
-    )
-    trained = read_record(output / cell.folder / RUN / "train.json")
-    fitted = prepare(trace(model, data["calibration"]), rule, temperatures=True)
-    run = compact(trace(model, data["validation"]))
-    numbers = trial_metrics(run, fitted.criterion, data.metrics[0], fitted.temperatures)
-    metrics = {**trained["metrics"], **numbers}
-    record_trial(cell, output, run, trained["config"], metrics, started)
+    name: str
+    strategy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    gates: bool = False
+    criterion: str | None = None
 
 
-def _conflict_watch(
-    cell: TrainingTrial, model: SegmentedModel, rows: Any, output: Path
-) -> list[TrainerCallback]:
-    """Measures gradient conflict where the cell asks for it, and keeps it beside the cell's record."""
-    from offramp.training.gradient_conflict.callback import ConflictCallback
-    from offramp.training.stages import training_steps
+@dataclass(frozen=True)
+class TrainingTrial(Trial):
+    """One model of a sweep: everything that its weights depend on.
 
-    if not cell.conflict:
-        return []
-    total = training_steps(cell.method.strategy, cell.options, len(rows))
-    steps = sorted({round(share * total) for share in cell.conflict})
-    return [ConflictCallback(model, rows, steps, output / cell.folder, seed=cell.seed)]
+    Attributes:
+        backbone: packaged name, folder or hub name.
+        exits: exit layers from 1; None for the backbone's default.
+        task: a source for `load_data`.
+        method: how it is trained.
+        train_size: number of training examples, which `seed` chooses; None for all.
+        seed: for examples, heads and order.
+        learning_rate: peak; None for the default by width.
+        training: the other options of `TrainingOptions`.
+        criterion: exit rule of the curves, unless the method has its own.
+        pooling, max_length: of the model; None for the backbone's default.
+        conflict: shares of the training at which gradient conflict is measured.
+    """
+
+    backbone: str
+    exits: tuple[int, ...] | None
+    task: str
+    method: Method
+    train_size: int | None
+    seed: int
+    learning_rate: float | None
+    training: dict[str, Any] = field(default_factory=dict)
+    criterion: str = "confidence"
+    pooling: str | None = None
+    max_length: int | None = None
+    conflict: tuple[float, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its record goes, below the sweep's folder."""
+        size = "all" if self.train_size is None else self.train_size
+        rate = "default" if self.learning_rate is None else f"{self.learning_rate:g}"
+        names = (short(self.backbone), short(self.task), self.method.name)
+        return Path(*map(slug, names), f"n{size}-lr{rate}-seed{self.seed}")
+
+    @property
+    def rule(self) -> str:
+        """Name of the exit rule of its curve."""
+        return self.method.criterion or self.criterion
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How it is fine-tuned."""
+        chosen = {"learning_rate": self.learning_rate, "strategy_options": self.method.options}
+        return TrainingOptions(**{**self.training, **chosen})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trial as its record keeps it: no path of this machine is part of it."""
+        content = {**asdict(self), "backbone": short(self.backbone), "task": short(self.task)}
+        if not self.conflict:  # older records do not have the key
+            del content["conflict"]
+        return {key: to_json(value) for key, value in content.items()}
+
+    @property
+    def row(self) -> str:
+        """Encoder, task and number of training examples."""
+        size = "all" if self.train_size is None else f"{self.train_size:,}"
+        return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
+
+    @property
+    def column(self) -> str:
+        """The method."""
+        return self.method.name
+
+    def check(self) -> None:
+        """Raise `ConfigError` or `CriterionError` for an unknown strategy, option or exit rule."""
+        make_strategy(self.method.strategy, **self.method.options)
+        make_criterion(self.rule)
+
+    def run(self, output: Path, load: Load) -> None:
+        """Train, calibrate, trace and record the model; a killed training resumes from its last checkpoint."""
+        from offramp.inference.tracing import trace
+        from offramp.training.run import train
+
+        started = datetime.now(UTC)
+        data = load(self.task)
+        if self.train_size is not None:
+            data = data.subsample(self.train_size, self.seed)
+        model = self._untrained(data)
+        rule = make_criterion(self.rule)
+        rule.check(len(model.exit_layers), model.kind, model.gates)
+        model = train(
+            model,
+            data,
+            strategy=self.method.strategy,
+            seed=self.seed,
+            output_dir=output / self.folder / RUN,
+            **vars(self.options),
+            callbacks=self._callbacks(model, data["train"], output),
+            progress=False,
+        )
+        trained = read_record(output / self.folder / RUN / "train.json")
+        fitted = prepare(trace(model, data["calibration"]), rule, temperatures=True)
+        compacted = compact(trace(model, data["validation"]))
+        metrics = trial_metrics(compacted, fitted.criterion, data.metrics[0], fitted.temperatures)
+        metrics = {**trained["metrics"], **metrics}
+        record_trial(self, output, compacted, trained["config"], metrics, started)
+
+    def tidy(self, output: Path) -> None:
+        """Delete the trained model."""
+        shutil.rmtree(output / self.folder / RUN, ignore_errors=True)
+
+    def _untrained(self, data: TextData) -> SegmentedModel:
+        from offramp.training.run import untrained_model
+
+        return untrained_model(
+            self.method.strategy,
+            self.backbone,
+            self.exits,
+            data,
+            pooling=self.pooling,
+            gates=self.method.gates,
+            max_length=self.max_length,
+            seed=self.seed,
+        )
+
+    def _callbacks(self, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
+        """Measures gradient conflict, if the trial asks for it, and keeps it beside the record."""
+        from offramp.training.gradient_conflict.callback import ConflictCallback
+        from offramp.training.stages import training_steps
+
+        if not self.conflict:
+            return []
+        total = training_steps(self.method.strategy, self.options, len(rows))
+        steps = sorted({round(share * total) for share in self.conflict})
+        return [ConflictCallback(model, rows, steps, output / self.folder, seed=self.seed)]
 
 
 def compact(trace: Trace) -> Trace:
-    """The trace with its logits rounded to half precision: some ten kilobytes, and what all numbers are made of."""
-
-    def rounded(values: Any) -> Any:
-        return None if values is None else values.astype(np.float16)
-
-    return replace(trace, logits=rounded(trace.logits), gates=rounded(trace.gates))
+    """The trace with half-precision arrays, some ten kilobytes; every number of a report is computed from it."""
+    gates: Any = None if trace.gates is None else trace.gates.astype(np.float16)
+    return replace(trace, logits=trace.logits.astype(np.float16), gates=gates)
 
 
 def expand(trace: Trace) -> Trace:
@@ -107,23 +201,23 @@ def expand(trace: Trace) -> Trace:
 
 
 def trial_metrics(
-    run: Trace, criterion: Criterion, metric: str, temperatures: Sequence[float] | None
+    compacted: Trace, criterion: Criterion, metric: str, temperatures: Sequence[float] | None
 ) -> dict[str, Any]:
     """The numbers of one model: the score of every exit, and the areas of its curve.
 
     Args:
-        run: over validation, compact.
-        criterion: with what was fitted on calibration data, but for the threshold, which the curve sweeps.
+        compacted: trace over validation, of `compact`.
+        criterion: fitted on calibration data; the curve sweeps its threshold.
         metric: main metric of the task.
         temperatures: fitted on calibration data; None for regression.
     """
-    run = expand(run)
-    labels, answers = run.require_labels(), run.predictions()
-    scores = [score(metric, labels, answers[:, k]) for k in range(run.exits)]
-    curve = speed_accuracy(run, criterion, metric=metric, temperatures=temperatures)
+    trace = expand(compacted)
+    labels, predictions = trace.require_labels(), trace.predictions()
+    scores = [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
+    curve = speed_accuracy(trace, criterion, metric=metric, temperatures=temperatures)
     return {
         "metric": metric,
-        "exit_layers": run.exit_layers,
+        "exit_layers": trace.exit_layers,
         "scores": scores,
         "mean_score": float(np.mean(scores)),
         "areas": {name: area(curve, limits) for name, limits in RANGES.items()},
@@ -133,34 +227,40 @@ def trial_metrics(
 
 
 def record_trial(
-    cell: TrainingTrial,
+    trial: TrainingTrial,
     output: Path,
-    run: Trace,
+    compacted: Trace,
     trained: dict[str, Any],
     metrics: dict[str, Any],
     started: datetime | None = None,
 ) -> None:
-    """Write a cell's trace first and its record last: a cell that has a record is complete.
+    """Write a trial's trace first and its record last: a trial with a record is complete.
 
     Args:
-        cell, output: as for `run_cell`.
-        run: over validation, compact.
-        trained: config of the training record: what the options came to.
-        metrics: of `trial_metrics`, and what else is to be kept.
-        started: when the cell began.
+        trial: what was run.
+        output: folder of the sweep.
+        compacted: trace over validation, of `compact`.
+        trained: config of the training record: the options as they were resolved.
+        metrics: of `trial_metrics`, and any others.
+        started: when the trial began.
     """
-    folder = output / cell.folder
+    folder = output / trial.folder
     with atomic_write(folder / TRACE) as draft:
-        run.save(draft)
-    wide = expand(run)
+        compacted.save(draft)
+    wide = expand(compacted)
     costs = cost_statistic(wide, static_exits(wide), [""] * wide.exits).exact()
     exits = {"exit_layer": wide.exit_layers, "cost": costs, metrics["metric"]: metrics["scores"]}
     write_record(
         folder,
         command="sweep",
-        config={"cell": cell.to_dict(), "criterion": cell.rule, "validation": len(run), "training": trained},
-        metrics={**metrics, "trace": TRACE, "name": cell.method.name},
-        seed=cell.seed,
+        config={
+            "cell": trial.to_dict(),
+            "criterion": trial.rule,
+            "validation": len(compacted),
+            "training": trained,
+        },
+        metrics={**metrics, "trace": TRACE, "name": trial.method.name},
+        seed=trial.seed,
         tables={"exits": to_json(table(exits).to_pylist())},
         started=started,
     )

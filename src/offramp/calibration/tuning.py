@@ -1,0 +1,291 @@
+"""`offramp.tune`: a policy for a trace, or for a model and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ConfigError
+from offramp._core.trace import Trace
+from offramp.calibration.exit_choice import ExitChoice, choose_exits
+from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
+from offramp.calibration.latency import tune_latency
+from offramp.calibration.thresholds import tune_threshold
+from offramp.criteria import Criterion
+from offramp.engine.batching import token_counts
+from offramp.engine.onnx import OnnxSegments
+from offramp.engine.policy import Policy
+from offramp.engine.segment_times import SegmentTimes, measure_segments
+from offramp.engine.segments import Segments
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from offramp.model.base import SegmentedModel
+
+Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
+DROP = 0.01  # the largest accuracy drop where no target is given
+ALPHA, DELTA = 0.02, 0.1
+
+
+@dataclass(frozen=True)
+class TuningTarget:
+    """What a threshold has to reach: one of four kinds of target; see `tune`.
+
+    Raises:
+        ConfigError: options that contradict each other.
+    """
+
+    max_accuracy_drop: float | None = None
+    max_cost: float | None = None
+    max_latency_ms: float | None = None
+    timed_on: str | Path | None = None
+    guarantee: Guarantee | None = None
+    alpha: float | None = None
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_latency_ms is None and self.timed_on is not None:
+            raise ConfigError(
+                "timed_on (--timed) says where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
+            )
+        levels = (self.alpha, self.delta)
+        shares = (self.max_accuracy_drop, self.max_cost)
+        if self.max_latency_ms is not None and any(v is not None for v in (*shares, self.guarantee)):
+            raise ConfigError(
+                "max_latency_ms (--max-p95-ms) takes the place of the other targets: give one kind of target"
+            )
+        if any(v is not None for v in (levels if self.guarantee is None else shares)):
+            raise ConfigError(
+                "alpha and delta belong to a guarantee (--guarantee), which takes the place of max_accuracy_drop and "
+                "max_cost: give one kind of target"
+            )
+        if self.guarantee == "conformal" and self.delta is not None:
+            raise ConfigError(
+                "a conformal guarantee has no delta: its probability is over examples and data together"
+            )
+
+    def check_exit_choice(self) -> None:
+        """Raise `ConfigError` where a choice of exits on the calibration split would void the target."""
+        if self.guarantee is not None:
+            raise ConfigError(
+                "drop_exits (--kept) chooses exits on the calibration split, which voids a guarantee (--guarantee) "
+                "tested on it: give one of them"
+            )
+
+    def fit(self, trace: Trace, criterion: str | Criterion, *, metric: str, temperatures: bool) -> Policy:
+        """The policy that reaches the target on a calibration trace."""
+        alpha = ALPHA if self.alpha is None else self.alpha
+        if self.guarantee == "conformal":
+            return tune_conformal(trace, criterion, alpha=alpha, temperatures=temperatures)
+        if self.guarantee is not None:
+            delta = DELTA if self.delta is None else self.delta
+            return tune_with_guarantee(
+                trace, criterion, risk=self.guarantee, alpha=alpha, delta=delta, temperatures=temperatures
+            )
+        return tune_threshold(
+            trace,
+            criterion,
+            max_accuracy_drop=self.max_accuracy_drop,
+            max_cost=self.max_cost,
+            metric=metric,
+            temperatures=temperatures,
+        )
+
+
+@overload
+def tune(
+    model: Trace,
+    data: str | Criterion = ...,
+    *,
+    max_accuracy_drop: float | None = ...,
+    max_cost: float | None = ...,
+    guarantee: Guarantee | None = ...,
+    alpha: float | None = ...,
+    delta: float | None = ...,
+    metric: str | None = ...,
+    temperatures: bool = ...,
+) -> Policy: ...
+
+
+@overload
+def tune(
+    model: SegmentedModel,
+    data: Mapping[str, Dataset],
+    criterion: str | Criterion = ...,
+    *,
+    max_accuracy_drop: float | None = ...,
+    max_cost: float | None = ...,
+    max_latency_ms: float | None = ...,
+    timed_on: str | Path | None = ...,
+    guarantee: Guarantee | None = ...,
+    alpha: float | None = ...,
+    delta: float | None = ...,
+    metric: str | None = ...,
+    temperatures: bool = ...,
+    drop_exits: bool = ...,
+    progress: bool = ...,
+) -> Policy: ...
+
+
+def tune(
+    model: Trace | SegmentedModel,
+    data: Mapping[str, Dataset] | str | Criterion | None = None,
+    criterion: str | Criterion = "confidence",
+    *,
+    max_accuracy_drop: float | None = None,
+    max_cost: float | None = None,
+    max_latency_ms: float | None = None,
+    timed_on: str | Path | None = None,
+    guarantee: Guarantee | None = None,
+    alpha: float | None = None,
+    delta: float | None = None,
+    metric: str | None = None,
+    temperatures: bool = True,
+    drop_exits: bool = False,
+    progress: bool = True,
+) -> Policy:
+    """Choose the threshold of an exit rule for exactly one target.
+
+    `tune(trace, "confidence", max_accuracy_drop=0.01)` works on a trace of a calibration split.
+    `tune(model, data, "confidence", max_accuracy_drop=0.01)` traces the calibration split first.
+
+    Args:
+        model: a labelled trace of a calibration split, or a model.
+        data: with a model, the data that it was trained on. With a trace, the criterion.
+        criterion: name of the rule, or a rule whose threshold is to be replaced. Its options are kept.
+        max_accuracy_drop: largest loss against the full model, in units of the metric (0.01 is one point); for a model
+            0.01 where no target is given.
+        max_cost: largest mean cost, as a share of the full model's FLOPs.
+        max_latency_ms: largest 95th percentile of the milliseconds that one text takes by itself; needs a model.
+        timed_on: exported folder whose segments are timed for `max_latency_ms`; by default the torch model is timed.
+        guarantee: a bound that holds on new data: `accuracy_drop` or `disagreement` with the full model is at most
+            `alpha` with probability 1 − `delta` (Learn-then-Test), or `conformal`: an answer differs from the full
+            model's with probability at most `alpha`.
+        alpha: largest risk of the guarantee; 0.02 by default.
+        delta: largest probability that the risk is larger nevertheless; 0.1 by default.
+        metric: key of `METRICS`; by default the main metric of the data, or accuracy.
+        temperatures: whether to fit a temperature per exit first; regression has none.
+        drop_exits: first drop the exits whose time costs more than their early exits save; needs a model. The policy is
+            then for `prune_exits(model, policy.exit_layers)`.
+        progress: show a progress bar.
+
+    Returns:
+        The policy; its `target` says what was asked for and what was reached.
+
+    Raises:
+        CalibrationError: no threshold meets the target; for a trace without labels, with fewer than 20 examples, or of
+            a rule without a threshold.
+        ConfigError: targets or options that contradict each other, or an unknown metric.
+        CriterionError: an unknown rule, or one that does not fit the model.
+        DataError: the model was trained on the calibration split, or answers with other classes.
+
+    Source: temperatures, then a threshold, as in Schwartz et al. 2020 (The Right Tool for the Job) and SWEET.
+    """
+    target = TuningTarget(max_accuracy_drop, max_cost, max_latency_ms, timed_on, guarantee, alpha, delta)
+    if isinstance(model, Trace):
+        if max_latency_ms is not None or drop_exits:
+            raise ConfigError("max_latency_ms and drop_exits need a model to measure: call tune(model, data)")
+        rule = criterion if data is None else cast("str | Criterion", data)
+        return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
+    if not isinstance(data, Mapping):
+        raise ConfigError(
+            f"expected the data that the model was trained on, got {data!r:.80}: call tune(model, data)"
+        )
+    if drop_exits:
+        target.check_exit_choice()
+        from offramp.model.prune_exits import prune_exits
+
+        model = prune_exits(model, measure_exit_choice(model, data, criterion, target).layers)
+    return tune_model(
+        model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
+    )
+
+
+def tune_model(
+    model: SegmentedModel,
+    data: Mapping[str, Dataset],
+    criterion: str | Criterion,
+    target: TuningTarget,
+    *,
+    metric: str | None = None,
+    temperatures: bool = True,
+    progress: bool = True,
+) -> Policy:
+    """Trace the calibration split and choose a threshold for a target; arguments as in `tune`."""
+    from offramp.inference.tracing import trace
+    from offramp.model.trained_on import refuse_trained_on
+
+    if target == TuningTarget():
+        target = TuningTarget(max_accuracy_drop=DROP)
+    rows = data["calibration"]
+    refuse_trained_on(model.trained_on, rows, "the model and the calibration split")
+    run = trace(model, rows, progress=progress)
+    metric = metric or main_metric(model, data)
+    if target.max_latency_ms is None:
+        return target.fit(run, criterion, metric=metric, temperatures=temperatures)
+    lengths, times = measure_times(model, rows, target.timed_on)
+    return tune_latency(
+        run,
+        criterion,
+        times=times,
+        lengths=lengths,
+        max_p95_ms=target.max_latency_ms,
+        metric=metric,
+        temperatures=temperatures,
+    )
+
+
+def main_metric(model: SegmentedModel, data: Mapping[str, Dataset]) -> str:
+    """The metric that a model is tuned for: the main one of the data, where the data names one."""
+    from offramp.data import TextData
+
+    if isinstance(data, TextData):
+        return data.metrics[0]
+    return "accuracy" if model.kind == "classification" else "pearson"
+
+
+def measure_times(
+    model: SegmentedModel, rows: Dataset, timed_on: str | Path | None
+) -> tuple[NDArray[np.int64], SegmentTimes]:
+    """Tokens of each text `(examples,)`, and the times of the model's segments, in torch or in an exported folder."""
+    from offramp.inference.segments import TorchSegments
+    from offramp.model.encoding import TextEncoder
+
+    encodings = TextEncoder.of(model).dataset(rows)[0]
+    segments: Segments[Any]
+    segments = TorchSegments(model) if timed_on is None else OnnxSegments(timed_on, threads=1)
+    if tuple(segments.exit_layers) != tuple(model.exit_layers):
+        raise ConfigError(
+            f"{timed_on} has the exits {list(segments.exit_layers)}, the model {list(model.exit_layers)}: export "
+            "this model"
+        )
+    times = measure_segments(segments, encodings[0], threads=1, longest=model.max_length)
+    return token_counts(encodings), times
+
+
+def measure_exit_choice(
+    model: SegmentedModel,
+    data: Mapping[str, Dataset],
+    criterion: str | Criterion,
+    target: TuningTarget,
+    progress: bool = True,
+) -> ExitChoice:
+    """The exits of a model that pay by the time that a visit takes on this machine; see `choose_exits`."""
+    from offramp.inference.exit_overhead import exit_overhead
+    from offramp.inference.tracing import trace
+    from offramp.model.encoding import TextEncoder
+
+    rows = data["calibration"]
+    return choose_exits(
+        trace(model, rows, progress=progress),
+        criterion,
+        visit=exit_overhead(model, TextEncoder.of(model).dataset(rows)[0]),
+        max_accuracy_drop=DROP if target.max_accuracy_drop is None else target.max_accuracy_drop,
+        metric=main_metric(model, data),
+    )

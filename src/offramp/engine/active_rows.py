@@ -1,0 +1,131 @@
+"""The rows of a batch on their way from exit to exit, and the decisions that they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any, Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.numbers import softmax
+from offramp.criteria import Memory
+from offramp.engine.agreement import near_threshold
+from offramp.engine.policy import Decisions, Policy
+from offramp.engine.segments import Segments, State
+
+
+@dataclass(frozen=True)
+class ActiveRows(Generic[State]):
+    """Rows of a batch that have not left yet.
+
+    Attributes:
+        rows: their positions among all examples `(batch,)`.
+        state: the segments' state of these rows.
+        memory: the criterion's memory, `(batch, …)` each.
+        labels: true labels `(batch,)`, or None.
+    """
+
+    rows: NDArray[np.intp]
+    state: State
+    memory: Memory
+    labels: NDArray[Any] | None
+
+
+@dataclass
+class DecisionBuffer:
+    """Decisions in the order of the examples, filled in by any thread.
+
+    Attributes:
+        exit: `(examples,)` exit index, 0-based.
+        score: `(examples,)` the criterion's score at that exit.
+        near: `(examples,)` whether a score came near the threshold at an exit that the row passed.
+        logits: `(examples, classes)`; None until the first rows leave, since their logits give the classes.
+    """
+
+    exit: NDArray[np.intp]
+    score: NDArray[np.float64]
+    near: NDArray[np.bool_]
+    logits: NDArray[np.floating] | None = None
+    lock: Lock = field(default_factory=Lock)
+
+    @classmethod
+    def empty(cls, examples: int) -> DecisionBuffer:
+        """A buffer for so many examples."""
+        return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
+
+    def record(
+        self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
+    ) -> None:
+        """Record rows that leave."""
+        with self.lock:
+            if self.logits is None:
+                self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
+        self.exit[rows] = exit
+        self.score[rows] = scores
+        self.logits[rows] = logits
+
+    def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
+        """The decisions; FLOPs are those of the unpadded lengths `(examples,)`."""
+        regression = segments.kind == "regression"
+        logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
+        probability = np.full(len(logits), np.nan)
+        flops = np.zeros(0)
+        if len(logits):
+            flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
+            if not regression:
+                divisor = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
+                probability = softmax(logits / divisor[self.exit, None]).max(axis=-1)
+        return Decisions(
+            exit=self.exit,
+            layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
+            prediction=logits[:, 0].astype(np.float32) if regression else logits.argmax(axis=-1),
+            probability=probability,
+            score=self.score,
+            flops=flops,
+        )
+
+
+def run_segment(
+    segments: Segments[State], policy: Policy, k: int, active: ActiveRows[State], buffer: DecisionBuffer
+) -> ActiveRows[State] | None:
+    """Run segment `k` (0-based) and record the rows that leave.
+
+    Returns:
+        The rows that stay; None where none do.
+    """
+    state, evidence = segments.run(k, active.state)
+    assert len(evidence.logits) == len(active.rows), "a segment must keep the rows of its state"
+    if active.labels is not None:
+        evidence = replace(evidence, label=active.labels)
+    scores, memory = policy.criterion.score(evidence.scaled(policy.temperatures), active.memory)
+    if k == len(segments.exit_layers) - 1:
+        buffer.record(active.rows, k, evidence.logits, scores)
+        return None
+    buffer.near[active.rows] |= near_threshold(policy.criterion, scores)
+    leave = policy.criterion.leaves(scores)
+    if not leave.any():
+        return ActiveRows(active.rows, state, memory, active.labels)
+    buffer.record(active.rows[leave], k, evidence.logits[leave], scores[leave])
+    if leave.all():
+        return None
+    stay = np.flatnonzero(~leave)
+    return ActiveRows(
+        active.rows[stay],
+        segments.take(state, stay),
+        {name: values[stay] for name, values in memory.items()},
+        None if active.labels is None else active.labels[stay],
+    )
+
+
+def join_rows(groups: Sequence[ActiveRows[State]], segments: Segments[State]) -> ActiveRows[State]:
+    """Several groups of one padded length that wait for the same segment, as one group."""
+    labels = [group.labels for group in groups if group.labels is not None]
+    return ActiveRows(
+        np.concatenate([group.rows for group in groups]),
+        segments.join([group.state for group in groups]),
+        {name: np.concatenate([group.memory[name] for group in groups]) for name in groups[0].memory},
+        np.concatenate(labels) if labels else None,
+    )

@@ -1,0 +1,260 @@
+"""Evaluating models on a data set: every exit, every threshold, their policies, and how the models differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offramp._core.errors import ConfigError, DataError
+from offramp._core.trace import Trace
+from offramp.calibration import tune
+from offramp.engine.policy import Policy
+from offramp.evaluation.arrow_tables import from_rows, in_front, stack
+from offramp.evaluation.bootstrap import Interval, interval_table
+from offramp.evaluation.compare import Comparison, compare
+from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves
+from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
+from offramp.evaluation.sanity_checks.checks import trace_doubts
+from offramp.evaluation.timing import time_policy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from offramp.data.text_data import TextData
+    from offramp.model.base import SegmentedModel
+
+BAND_RESAMPLES = 500  # for the bands of curves
+
+
+@dataclass(frozen=True)
+class RuleEvaluation:
+    """One model under one exit rule.
+
+    Attributes:
+        policy: the rule with its threshold and temperatures.
+        scores: what the policy gives, by name; see `policy_scores`.
+        curve: score against cost over all thresholds, with bands.
+        histogram: examples that leave at each exit under the policy.
+        timing: measured speed-ups at several thresholds; None where time was not measured.
+    """
+
+    policy: Policy
+    scores: dict[str, Interval]
+    curve: Curve
+    histogram: pa.Table
+    timing: pa.Table | None
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """One model on one data set.
+
+    Attributes:
+        trace: of the model, logits unscaled.
+        per_exit: the score of every exit, for every metric of the data.
+        reliability: reliability diagrams, with the temperatures of the first policy; None for regression.
+        rules: by criterion.
+        doubts: what a reader of these numbers should know.
+    """
+
+    trace: Trace
+    per_exit: pa.Table
+    reliability: pa.Table | None
+    rules: dict[str, RuleEvaluation]
+    doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models on one data set. Its tables are Arrow tables: `.to_pandas()` makes data frames of them.
+
+    Attributes:
+        metric: what `score` is; the main metric of the data.
+        models: by name.
+        comparisons: by criterion, the models compared over the same examples; empty for one model.
+    """
+
+    metric: str
+    models: dict[str, ModelEvaluation]
+    comparisons: dict[str, Comparison]
+
+    @property
+    def per_exit(self) -> pa.Table:
+        """The score of every exit of every model; `model` in front of the columns of `per_exit`."""
+        return stack([in_front(model.per_exit, {"model": name}) for name, model in self.models.items()])
+
+    @property
+    def curves(self) -> pa.Table:
+        """Speed-accuracy curves of all models and criteria; see `stack_curves`."""
+        curves = {name: [rule.curve for rule in model.rules.values()] for name, model in self.models.items()}
+        return stack_curves(curves)
+
+    @property
+    def policies(self) -> pa.Table:
+        """What every policy gives: `model`, `criterion`, `threshold`, `name`, `estimate`, `low`, `high`."""
+        tables = []
+        for name, model in self.models.items():
+            for criterion, rule in model.rules.items():
+                threshold = float(rule.policy.criterion.threshold)
+                constants = {"model": name, "criterion": criterion, "threshold": threshold}
+                tables.append(in_front(interval_table(rule.scores.values()), constants))
+        return stack(tables)
+
+    @property
+    def scores(self) -> pa.Table:
+        """Scores of all models with their differences to the first; `criterion` in front of `Comparison.scores`."""
+        if not self.comparisons:
+            raise ConfigError(
+                "expected several models to compare, got one: pass a dict of models to evaluate"
+            )
+        comparisons = self.comparisons.items()
+        return stack([in_front(compared.scores, {"criterion": name}) for name, compared in comparisons])
+
+    @property
+    def doubts(self) -> pa.Table:
+        """What a reader should know: rows `model`, `doubt`."""
+        rows = [(name, doubt) for name, model in self.models.items() for doubt in model.doubts]
+        return from_rows(("model", "doubt"), rows)
+
+
+def evaluate(
+    models: SegmentedModel | Mapping[str, SegmentedModel],
+    data: TextData,
+    *,
+    policies: Mapping[str, Sequence[Policy]] | None = None,
+    criteria: Sequence[str] = ("confidence",),
+    split: str = "validation",
+    max_accuracy_drop: float = 0.01,
+    timed: int = 0,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluate models on a data set and, where there are several, compare them with the first.
+
+    Args:
+        models: a model with its tokenizer, or several by name.
+        data: of `load_data`. Its calibration split serves to tune policies, and for nothing else.
+        policies: policies by the model's name (`model` for a single model).
+        criteria: the exit rules. A model without a policy for a rule is tuned first.
+        split: the split to report on; never the calibration split.
+        max_accuracy_drop: target of the tuning.
+        timed: examples on which time is measured; 0 measures none.
+        batch_size: of the timing.
+        seed: of the bootstrap.
+        progress: show progress bars.
+
+    Returns:
+        The `Evaluation`; all intervals are 95 % percentile-bootstrap intervals.
+
+    Raises:
+        DataError: a model has other classes than the data, or was trained on the rows of the split.
+        CalibrationError: a policy was calibrated on the split.
+        ConfigError: the calibration split was asked for.
+        CriterionError: a criterion that is unknown or does not fit.
+    """
+    from offramp.inference.tracing import trace
+
+    named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
+    evaluated = {}
+    for name, model in named.items():
+        _check_split(model, data, name, split)
+        rules = {policy.criterion.name: policy for policy in (policies or {}).get(name, ())}
+        missing = [criterion for criterion in criteria if criterion not in rules]
+        if missing:
+            calibration = trace(model, data["calibration"], progress=progress)
+            rules |= {
+                criterion: _tuned(calibration, criterion, data, max_accuracy_drop) for criterion in missing
+            }
+        chosen = {criterion: rules[criterion] for criterion in criteria}
+        run = trace(model, data[split], progress=progress)
+        doubts = dict.fromkeys(doubt for policy in chosen.values() for doubt in trace_doubts(run, policy))
+        timings = {}
+        if timed:
+            timings = {
+                criterion: time_policy(model, policy, data[split], timed, batch_size=batch_size)
+                for criterion, policy in chosen.items()
+            }
+        evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)
+    comparisons = {}
+    if len(evaluated) > 1:
+        for criterion in criteria:
+            comparisons[criterion] = compare_models(evaluated, criterion, data.metrics[0], seed=seed)
+    return Evaluation(data.metrics[0], evaluated, comparisons)
+
+
+def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -> None:
+    """Raise where the scores of a model on a split would be too good, or of other classes."""
+    from offramp.model.trained_on import refuse_trained_on
+
+    if split == "calibration":
+        raise ConfigError(
+            "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
+        )
+    other_labels = model.kind == "classification" and tuple(model.labels) != tuple(data.labels)
+    if model.kind != data.kind or other_labels:
+        raise DataError(
+            f"{name} has the classes {list(model.labels)}, but {data.name} has {list(data.labels)}: give data with "
+            "the labels that the model was trained on"
+        )
+    for checked in sorted({"calibration", split} - {"train"}):  # who names the training split wants it so
+        refuse_trained_on(model.trained_on, data[checked], f"{name} and the {checked} split of {data.name}")
+
+
+def _tuned(calibration: Trace, criterion: str, data: TextData, max_accuracy_drop: float) -> Policy:
+    return tune(
+        calibration,
+        criterion,
+        max_accuracy_drop=max_accuracy_drop,
+        metric=data.metrics[0],
+        temperatures=data.kind == "classification",
+    )
+
+
+def _evaluate_trace(
+    run: Trace,
+    policies: Mapping[str, Policy],
+    metrics: Sequence[str],
+    timings: Mapping[str, pa.Table],
+    doubts: tuple[str, ...],
+    seed: int,
+) -> ModelEvaluation:
+    """All numbers of one model; `policies` and `timings` by criterion."""
+    exits = per_exit(run, metrics=metrics, seed=seed)
+    rules = {}
+    for criterion, policy in policies.items():
+        timing = timings.get(criterion)
+        curve = speed_accuracy(
+            run,
+            policy.criterion,
+            metric=metrics[0],
+            temperatures=policy.temperatures,
+            resamples=BAND_RESAMPLES,
+            seed=seed,
+        )
+        if timing is not None:
+            curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in timing.to_pylist()})
+        numbers = policy_scores(run, policy, metric=metrics[0], seed=seed)
+        rules[criterion] = RuleEvaluation(policy, numbers, curve, exit_histogram(run, policy), timing)
+    diagrams = None
+    if run.kind == "classification":
+        diagrams = reliability_table(run, next(iter(policies.values())).temperatures)
+    return ModelEvaluation(run, exits, diagrams, rules, doubts)
+
+
+def compare_models(
+    models: Mapping[str, ModelEvaluation], criterion: str, metric: str, *, seed: int = 0
+) -> Comparison:
+    """Compare evaluated models with the first of them, under one exit rule.
+
+    Args:
+        models: by name, evaluated on the same split.
+        criterion: one of the rules that they were evaluated with.
+        metric: the main metric of the data.
+        seed: of the bootstrap.
+    """
+    policies = {name: model.rules[criterion].policy for name, model in models.items()}
+    traces = {name: model.trace.scaled(policies[name].temperatures) for name, model in models.items()}
+    rules = {name: policy.criterion for name, policy in policies.items()}
+    return compare(traces, rules, metric=metric, seed=seed)

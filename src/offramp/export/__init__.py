@@ -1,1 +1,0 @@
-"""A trained model as a folder that runs without torch: `offramp.export.run.export_model`."""

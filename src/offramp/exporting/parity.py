@@ -1,0 +1,127 @@
+"""How an exported model compares with the one it came from, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp._core.errors import ModelError
+from offramp._core.trace import Trace
+from offramp.engine.agreement import check_agreement
+from offramp.engine.batching import Encoding
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.fused_graph import FusedGraph
+from offramp.engine.onnx import OnnxSegments
+from offramp.engine.policy import Policy
+from offramp.engine.segments import Segments
+from offramp.engine.tracing import trace_segments
+
+ALONE = 100  # texts that are run one by one too
+LIMIT = 1e-3  # in float32 a right graph stays a hundred times below; above, the graph is wrong
+TEXTS = (
+    "",
+    "a",
+    "A gripping, funny film.",
+    "The plot is slow and the jokes are worse, yet the cast is a joy to watch from the first scene to the last.",
+    "Who wrote the score? Nobody knows; it was found in a drawer, thirty years later, without a name on it.",
+    "1234567890 !?.,;:",
+    "naïve café: 東京 – Ünïcödé",
+    "word " * 600,
+)
+
+
+def check_export(
+    reference: Segments[Any],
+    exported: Segments[Any],
+    encodings: Sequence[Encoding],
+    pad_values: Mapping[str, int],
+    policy: Policy | None,
+    labels: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Compare an exported model with its source.
+
+    Args:
+        reference: the torch model.
+        exported: its graphs.
+        encodings: the texts to compare on.
+        pad_values: what inputs are padded with.
+        policy: exits are compared under it; None compares answers at every exit alone.
+        labels: of the texts; tell what the export does to the accuracy of a classifier.
+
+    Returns:
+        `examples`; `max_logit_difference` over all exits; `changed_answers`, the share of (example, exit) pairs with
+        another class (regression: the mean absolute difference); `batch_difference`, the largest difference of a logit
+        between batches of 1 and of 32, on the first texts; with labels `accuracy` and `model_accuracy`, under the
+        policy or else at the last exit, and by exit `exit_accuracy` and `model_exit_accuracy`; with a policy
+        `changed_exits` and `changed_labels`, the shares of examples that leave elsewhere or with another answer, and
+        whether the engine gives what the exported model's trace gives.
+    """
+    before = trace_segments(reference, encodings, pad_values)
+    after = trace_segments(exported, encodings, pad_values)
+    alone = trace_segments(exported, encodings[:ALONE], pad_values, 1)
+    regression = exported.kind == "regression"
+    differ = np.abs(before.logits - after.logits)
+    checks: dict[str, Any] = {
+        "examples": len(encodings),
+        "max_logit_difference": float(differ.max()),
+        "mean_logit_difference": float(differ.mean()),
+        "changed_answers": float(
+            (differ if regression else before.predictions() != after.predictions()).mean()
+        ),
+        "batch_difference": float(np.abs(after.logits[:ALONE] - alone.logits).max()),
+    }
+    if labels is not None and not regression:
+        checks |= accuracies(before, after, policy, np.asarray(labels))
+    if policy is None:
+        return checks
+    expected, decisions = policy.decide(before), policy.decide(after)
+    engine = CompactingEngine(exported, policy, pad_values=pad_values)
+    agreement = check_agreement(engine.run(encodings), after, policy)
+    other = expected.prediction != decisions.prediction
+    if regression:
+        other = np.abs(expected.prediction.astype(np.float64) - decisions.prediction.astype(np.float64))
+    return checks | {
+        "changed_exits": float((expected.exit != decisions.exit).mean()),
+        "changed_labels": float(other.mean()),
+        "engine_differs_from_trace": len(agreement.mismatches),
+        "within_noise": agreement.within_noise,
+    }
+
+
+def accuracies(
+    before: Trace, after: Trace, policy: Policy | None, labels: NDArray[Any]
+) -> dict[str, float | list[float]]:
+    """What a model and its export get right, by exit, and under the policy or else at the last exit."""
+    shares: dict[str, float | list[float]] = {}
+    for prefix, run in (("model_", before), ("", after)):
+        answers = run.predictions()
+        taken = answers[:, -1] if policy is None else policy.decide(run).prediction
+        shares[f"{prefix}accuracy"] = float((taken == labels).mean())
+        shares[f"{prefix}exit_accuracy"] = [
+            float(right) for right in (answers == labels[:, None]).mean(axis=0)
+        ]
+    return shares
+
+
+def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
+    """How many texts the fused graph decides otherwise than the segments do."""
+    manifest = exported.manifest
+    fused = FusedGraph(exported.folder, manifest, policy)
+    expected = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
+    differ = 0
+    for row, encoding in enumerate(encodings):
+        answer = fused(encoding)
+        differ += int(answer.exit != expected.exit[row] or answer.logits.argmax() != expected.prediction[row])
+    return differ
+
+
+def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:
+    """Raise `ModelError` where a float32 export does not compute what its model computes."""
+    if not checks["max_logit_difference"] <= LIMIT:  # written so that NaN fails too
+        raise ModelError(
+            f"the exported graphs differ from the model by {checks['max_logit_difference']:.2g} in a logit, more than "
+            f"rounding explains ({LIMIT:g}): this architecture is not exported rightly, run it with backend='torch'"
+        )

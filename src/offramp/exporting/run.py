@@ -1,0 +1,155 @@
+"""Export a trained model: a folder that runs with onnxruntime, tokenizers and numpy alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+
+from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp.engine.manifest import FILE_NAME, Manifest
+from offramp.engine.policy import Policy
+from offramp.exporting.folder import compare_exports, seal, write_graphs, write_int8
+from offramp.exporting.parity import TEXTS, refuse_wrong_graph
+
+if TYPE_CHECKING:
+    from offramp.data.text_data import TextData
+    from offramp.model.base import SegmentedModel
+
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+MIN_CALIBRATION = 16
+FEW = 32  # texts on which the graphs that int8 is made from are compared with the model
+
+
+def export(
+    model: SegmentedModel | str | Path,
+    output_dir: str | Path,
+    *,
+    precision: Precision = "fp32",
+    policy: Policy | str | Path | None = None,
+    data: TextData | None = None,
+    calibration_examples: int = 300,
+    compared_examples: int = 1000,
+    progress: bool = True,
+) -> Manifest:
+    """Export a model as ONNX, one graph for each stretch between exits, and compare it with the original.
+
+    Args:
+        model: a trained model, or the folder of one.
+        output_dir: the folder to write: new, empty, or an earlier export, which is replaced as a whole.
+        precision: `fp32`, or `int8` for static quantisation, which needs `data`.
+        policy: when to leave, a `Policy` or its file; by default the policy that is saved with the model. An export
+            without a policy needs one when it is run.
+        data: the data that the model was trained on. Its calibration split gives the scales of int8, its validation
+            split the texts on which the export is compared.
+        calibration_examples: texts taken from the calibration split.
+        compared_examples: texts taken from the validation split.
+        progress: show a status line.
+
+    Returns:
+        The manifest; its `checks` describe how the export compares with the model.
+
+    Raises:
+        ConfigError: an unknown precision, or int8 without texts.
+        ModelError: no tokenizer, an architecture that cannot be exported, or a folder with other files in it.
+        CriterionError: the policy was made for another model.
+        MissingExtraError: without `onnxscript` or `onnx`.
+    """
+    texts = Texts()
+    if data is not None:
+        texts = Texts(
+            data.sample("calibration", calibration_examples, 0),
+            data.sample("validation", compared_examples, 0),
+        )
+    console = Console(stderr=True)
+    with console.status(f"export to {output_dir}") if progress and console.is_terminal else nullcontext():
+        return export_model(model, output_dir, precision=precision, policy=policy, texts=texts)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of an export.
+
+    Attributes:
+        calibration: a `datasets.Dataset` that int8 scales are taken from; never the one that results are reported on.
+        comparison: a `datasets.Dataset` on which the export is compared with its model; None takes a few built-in
+            sentences.
+    """
+
+    calibration: Any = None
+    comparison: Any = None
+
+
+def export_model(
+    model: SegmentedModel | str | Path,
+    output_dir: str | Path,
+    *,
+    precision: Precision = "fp32",
+    policy: Policy | str | Path | None = None,
+    texts: Texts = Texts(),
+) -> Manifest:
+    """Export a multi-exit model or a cascade with texts of any source; see `export`."""
+    from offramp.data import fitting_labels
+    from offramp.inference.loading import load_model
+    from offramp.model.encoding import TextEncoder
+
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+    folder = check_output(Path(output_dir))
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
+    if chosen is not None:
+        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
+    encoder = TextEncoder.of(loaded)
+    calibration = None if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    if precision == "int8" and (calibration is None or len(calibration) < MIN_CALIBRATION):
+        raise ConfigError(
+            f"int8 takes the ranges of its activations from real texts: give at least {MIN_CALIBRATION}, "
+            f"got {len(calibration or ())}"
+        )
+    compared = encoder(list(TEXTS)) if texts.comparison is None else encoder.dataset(texts.comparison)[0]
+    labels = None
+    if texts.comparison is not None:
+        labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
+    if labels is None:
+        compared = [
+            encoding for encoding in compared if encoding["input_ids"]
+        ]  # some tokenizers have none for ""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        draft = Path(scratch) / "fp32"
+        draft.mkdir()
+        manifest = write_graphs(loaded, encoder, chosen, draft)
+        if precision == "int8":
+            refuse_wrong_graph(compare_exports(loaded, draft, compared[:FEW], chosen))
+            fp32, draft = draft, Path(scratch) / "int8"
+            manifest = write_int8(loaded, manifest, fp32, draft, calibration or [], compared, labels)
+        else:
+            manifest = seal(manifest, draft, loaded, chosen, compared, labels)
+            refuse_wrong_graph(manifest.checks)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    return manifest
+
+
+def check_output(folder: Path) -> Path:
+    """The folder as an absolute path, or a `ModelError` if it holds anything but an earlier export."""
+    folder = folder.resolve()  # "." has no name, and a link itself would be replaced
+    if not folder.exists():
+        return folder
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    try:  # attacks have a file of this name too, so only files that an export's manifest lists are replaced
+        own = {FILE_NAME, *Manifest.load(folder).files}
+    except ModelError:
+        own = set()
+    if foreign := sorted(held - own):
+        raise ModelError(
+            f"{folder} holds other files than an export ({', '.join(foreign[:3])}): choose a new folder, or empty it"
+        )
+    return folder

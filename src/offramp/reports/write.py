@@ -1,0 +1,88 @@
+"""Writing a report: one Markdown file, its tables, and the figures that were asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offramp._core.errors import ConfigError
+from offramp.reports.style import render, write_bytes
+from offramp.reports.text_table import TextTable, plain_markdown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+ALL_FIGURES = ("*",)
+NO_FIGURES: tuple[str, ...] = ()
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    title: str,
+    lead: Sequence[str],
+    tables: Mapping[str, TextTable],
+    figures: Mapping[str, Figure],
+    shown: Sequence[str] = NO_FIGURES,
+    data: Mapping[str, pa.Table] | None = None,
+    page: Callable[[Mapping[str, bytes]], str] | None = None,
+) -> dict[str, Path]:
+    """Write the files of a report. Files of an earlier one are overwritten.
+
+    Args:
+        folder: of the report.
+        title: heading of the Markdown file.
+        lead: paragraphs of Markdown below the title.
+        tables: tables for people, by file name.
+        figures: every figure that there is, by file name.
+        shown: which figures to write, as names or patterns such as `curves-*`.
+        data: tables for programs, written as CSV, by file name.
+        page: makes an HTML page from the SVG images of all figures; None writes no page.
+
+    Returns:
+        The files written, by name: `report.md`, `tables/….md`, `tables/….csv`, `figures/….svg` and `.png`, and
+        `index.html`.
+
+    Raises:
+        ConfigError: a pattern in `shown` that matches no figure.
+        OfframpError: a file cannot be written.
+    """
+    chosen = matching(figures, shown)
+    images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
+    files: dict[str, bytes] = {}
+    for name in chosen:
+        files[f"figures/{name}.svg"] = images[name]
+        files[f"figures/{name}.png"] = render(figures[name], "png")
+    texts = {name: table.markdown() for name, table in tables.items()}
+    files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
+    files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
+    pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
+    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *(text.strip() for text in texts.values())]
+    files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
+    if page:
+        files["index.html"] = page(images).encode()
+    for name, content in files.items():
+        write_bytes(Path(folder) / name, content)
+    return {name: Path(folder) / name for name in files}
+
+
+def matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
+    """The names that match one of the patterns, in their own order."""
+    for pattern in patterns:
+        if pattern not in ALL_FIGURES and not any(fnmatchcase(name, pattern) for name in names):
+            available = ", ".join(names) or "none"
+            raise ConfigError(f"expected the name of a figure, got {pattern!r}: this report has {available}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def as_csv(table: pa.Table) -> bytes:
+    """A table as CSV."""
+    from pyarrow import csv
+
+    sink = io.BytesIO()
+    csv.write_csv(table, sink)
+    return sink.getvalue()
