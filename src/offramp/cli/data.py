@@ -28,10 +28,12 @@ def data(
     if source is None:
         _list_packaged(json)
         return
-    found = reading.load(source)
-    splits = [{"split": name, "examples": len(rows), **_shares(found, rows)} for name, rows in found.items()]
-    show(f"{found.name} ({found.kind}, metrics {', '.join(found.metrics)})", splits)
-    first = [found["train"][i] for i in range(min(examples, len(found["train"])))]
+    loaded = reading.load(source)
+    splits = [
+        {"split": name, "examples": len(rows), **_shares(loaded, rows)} for name, rows in loaded.items()
+    ]
+    show(f"{loaded.name} ({loaded.kind}, metrics {', '.join(loaded.metrics)})", splits)
+    first = [loaded["train"][i] for i in range(min(examples, len(loaded["train"])))]
     for row in first:
         note(
             str(
@@ -41,28 +43,28 @@ def data(
     emit(
         json,
         {
-            "name": found.name,
-            "kind": found.kind,
-            "labels": found.labels,
-            "metrics": found.metrics,
-            "pair": found.pair,
+            "name": loaded.name,
+            "kind": loaded.kind,
+            "labels": loaded.labels,
+            "metrics": loaded.metrics,
+            "pair": loaded.pair,
             "splits": splits,
             "examples": first,
         },
     )
 
 
-def _shares(found: Any, rows: Any) -> dict[str, str]:
+def _shares(data: Any, rows: Any) -> dict[str, str]:
     """How often each label occurs, or the range of the scores."""
     import numpy as np
 
     if "label" not in rows.column_names or not len(rows):
         return {"labels": "none"}
     values = np.asarray(rows["label"])
-    if found.kind == "regression":
+    if data.kind == "regression":
         return {"labels": f"{values.min():g} to {values.max():g}, mean {values.mean():.2f}"}
-    counts = np.bincount(values.astype(int), minlength=found.num_labels)
-    shown = [f"{name} {count}" for name, count in zip(found.labels, counts, strict=True)]
+    counts = np.bincount(values.astype(int), minlength=data.num_labels)
+    shown = [f"{name} {count}" for name, count in zip(data.labels, counts, strict=True)]
     return {"labels": ", ".join(shown[:6]) + (f", … ({len(shown)} classes)" if len(shown) > 6 else "")}
 
 

@@ -52,17 +52,17 @@ def train(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
-    found = reading.load(data)
+    loaded = reading.load(data)
     from offramp.training.run import train as fit
     from offramp.training.run import untrained_model
 
     model = untrained_model(
-        strategy, backbone, exits, found, pooling=pooling, gates=gates, max_length=max_length, seed=seed
+        strategy, backbone, exits, loaded, pooling=pooling, gates=gates, max_length=max_length, seed=seed
     )
-    watch = conflict_watch(model, found, conflict_steps, output, seed)
+    watch = conflict_watch(model, loaded, conflict_steps, output, seed)
     model = fit(
         model,
-        found,
+        loaded,
         strategy=strategy,
         seed=seed,
         output_dir=output,
@@ -70,10 +70,10 @@ def train(
         callbacks=watch.callbacks,
     )
     watch.record()
-    rows = score_exits(model, found)
-    show(f"{found.metrics[0]} on validation, by exit", rows)
+    rows = score_exits(model, loaded)
+    show(f"{loaded.metrics[0]} on validation, by exit", rows)
     note(f"model: {output / 'model'}")
-    emit(json, {"model": str(output / "model"), "metric": found.metrics[0], "exits": rows})
+    emit(json, {"model": str(output / "model"), "metric": loaded.metrics[0], "exits": rows})
 
 
 def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[str, Any]]:
@@ -81,15 +81,15 @@ def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[s
     from offramp.inference.tracing import trace
     from offramp.metrics import score
 
-    found = trace(model, data[split], progress=True)
-    labels = found.require_labels()
-    predictions = found.predictions()
-    cost = found.flops.mean(axis=0) / found.full_flops.mean()
+    run = trace(model, data[split], progress=True)
+    labels = run.require_labels()
+    predictions = run.predictions()
+    cost = run.flops.mean(axis=0) / run.full_flops.mean()
     return [
         {
             "exit_layer": layer,
             data.metrics[0]: score(data.metrics[0], labels, predictions[:, k]),
             "cost": float(cost[k]),
         }
-        for k, layer in enumerate(found.exit_layers)
+        for k, layer in enumerate(run.exit_layers)
     ]
