@@ -10,12 +10,13 @@ from offramp._core.deferred_configs import defer_configs
 if TYPE_CHECKING:
     from offramp._core.errors import OfframpError
     from offramp._core.trace import Trace
-    from offramp.attacks import attack
+    from offramp.attacks import AttackResult, attack
     from offramp.calibration import tune
     from offramp.criteria import make_criterion
     from offramp.data import load_data
     from offramp.engine.policy import Policy
-    from offramp.evaluation import speed_accuracy
+    from offramp.evaluation import evaluate, speed_accuracy
+    from offramp.exporting.run import export
     from offramp.inference.engine import Engine
     from offramp.inference.loading import load_model
     from offramp.inference.tracing import trace
@@ -34,6 +35,7 @@ defer_configs({"offramp": "offramp.model.loading", "offramp-cascade": "offramp.m
 
 # Nothing heavy is imported until a name is used: `import offramp` must cost nothing.
 _HOME = {
+    "AttackResult": "offramp.attacks",
     "Engine": "offramp.inference.engine",
     "MultiExitConfig": "offramp.model",
     "MultiExitForSequenceClassification": "offramp.model",
@@ -42,6 +44,8 @@ _HOME = {
     "Policy": "offramp.engine.policy",
     "Trace": "offramp._core.trace",
     "attack": "offramp.attacks",
+    "evaluate": "offramp.evaluation",
+    "export": "offramp.exporting.run",
     "import_checkpoint": "offramp.model",
     "load_data": "offramp.data",
     "load_model": "offramp.inference.loading",
@@ -53,6 +57,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AttackResult",
     "Engine",
     "MultiExitConfig",
     "MultiExitForSequenceClassification",
@@ -61,6 +66,8 @@ __all__ = [
     "Policy",
     "Trace",
     "attack",
+    "evaluate",
+    "export",
     "import_checkpoint",
     "load_data",
     "load_model",
