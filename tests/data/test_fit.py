@@ -83,5 +83,5 @@ def test_every_way_in_refuses_other_labels(data: TextData, tiny_encoder: Path, t
     with pytest.raises(DataError, match="in the same order"):
         offramp.train(model, data, output_dir=tmp_path / "run")
     with pytest.raises(DataError, match="in the same order"):
-        offramp.attack(model, policy, data["validation"], "random-word")
+        offramp.attack(model, data["validation"], recipe="random-word", policy=policy)
     assert not (tmp_path / "run").exists()
