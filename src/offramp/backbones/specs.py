@@ -89,20 +89,20 @@ class BackboneSpec:
     call: Callable[[PreTrainedModel, nn.Module, int, Tensor, Context], Tensor] = plain_call
 
 
-def _part(model: PreTrainedModel, path: str) -> Any:
+def _submodule(model: PreTrainedModel, path: str) -> Any:
     """A submodule, whose methods the type checker does not know."""
     return model.get_submodule(path)
 
 
 def _mpnet(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the relative-position bias (1, heads, length, length) that all layers share."""
-    bias = _part(model, "encoder").compute_position_bias(embedded[:1])
+    bias = _submodule(model, "encoder").compute_position_bias(embedded[:1])
     return Context(rows=masked(model, inputs, embedded).rows, shared={"position_bias": bias})
 
 
 def _deberta(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The pairwise mask, relative positions, and the relative embeddings that all layers share."""
-    encoder = _part(model, "encoder")
+    encoder = _submodule(model, "encoder")
     pairs = encoder.get_attention_mask(inputs["attention_mask"])
     return Context(
         rows={"attention_mask": pairs, "input_mask": inputs["attention_mask"]},
@@ -124,7 +124,7 @@ def _deberta_call(
 
 def _roformer(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the sinusoids (1, 1, length, head dim) that rotate queries and keys."""
-    positions = _part(model, "encoder.embed_positions")(embedded.shape[:-1])
+    positions = _submodule(model, "encoder.embed_positions")(embedded.shape[:-1])
     return Context(
         rows=masked(model, inputs, embedded).rows, shared={"sinusoidal_pos": positions[None, None]}
     )
@@ -132,7 +132,7 @@ def _roformer(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Conte
 
 def _rotary(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the rotary cosines and sines (1, length, head dim)."""
-    cos, sin = _part(model, "rotary_emb")(embedded, _positions(embedded))
+    cos, sin = _submodule(model, "rotary_emb")(embedded, _positions(embedded))
     return Context(rows=masked(model, inputs, embedded).rows, shared={"cos": cos, "sin": sin})
 
 
@@ -151,7 +151,7 @@ def _modernbert(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Con
     context = Context()
     for kind in sorted(set(model.config.layer_types)):
         context.rows[kind] = _MASKS[kind](model.config, embedded, inputs["attention_mask"])
-        cos, sin = _part(model, "rotary_emb")(embedded, _positions(embedded), kind)
+        cos, sin = _submodule(model, "rotary_emb")(embedded, _positions(embedded), kind)
         context.shared.update({f"{kind}_cos": cos, f"{kind}_sin": sin})
     return context
 
