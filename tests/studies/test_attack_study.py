@@ -235,6 +235,6 @@ def test_rows_that_are_missing(tmp_path: Path) -> None:
     (trial,) = record_study(tmp_path, trials)
     (tmp_path / trial.folder / "attack.parquet").unlink()
     with pytest.raises(
-        DataError, match="attack.parquet is missing: delete .*record.json, and run the study again"
+        DataError, match="attack.parquet is missing: delete the record beside it, and run its command again"
     ):
         load_attacks(tmp_path)

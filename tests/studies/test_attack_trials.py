@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.records import read_record
+from offramp._core.run_files import RunFiles
 from offramp.attacks import RECIPES, AttackResult, Options, transfer
 from offramp.attacks.prepared import PreparedAttack
 from offramp.cli.main import run
@@ -210,7 +211,12 @@ def test_a_killed_study_resumes_inside_a_trial(
     monkeypatch.setattr(victims, "calibration_trace", counting)
     with pytest.raises(Stop):
         run_grid(plan, tmp_path / "a")
-    assert [is_recorded(trial, tmp_path / "a") for trial in plan.trials] == [True, False, False, False]
+    assert [is_recorded(trial, RunFiles(tmp_path / "a")) for trial in plan.trials] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     monkeypatch.setattr(
         PreparedAttack, "attack_group", lambda p, e: attacked.extend(i.id for i in e) or group(p, e)
     )
@@ -234,7 +240,7 @@ def test_a_trial_that_runs_elsewhere_and_a_changed_trial(trained: Any, tmp_path:
     run_trial(trial, tmp_path)
     other = plan_of(trained, options={"rounds": 2, "top_n": 4, "beam": 1}).trials[0]
     with pytest.raises(ConfigError, match=r"another trial \(rounds .* there, 2 here"):
-        is_recorded(other, tmp_path)
+        is_recorded(other, RunFiles(tmp_path))
 
 
 def test_labels_of_other_data_are_refused(trained: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from offramp._core import cluster
 from offramp._core.errors import ConfigError, MissingExtraError
+from offramp._core.run_files import RunFiles
 from offramp.studies import grid
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import make_sweep
@@ -90,7 +91,7 @@ def test_a_killed_trial_is_run_again_and_no_other_twice(
         ray.shutdown()
     assert failed == {}
     assert len(killed) == 1
-    assert all(is_recorded(trial, output) for trial in sweep.trials)
+    assert all(is_recorded(trial, RunFiles(output)) for trial in sweep.trials)
     assert all(reported == ["waiting", "running", "done"] for reported in statuses.values())
     lines = log.read_text().splitlines()
     for trial in sweep.trials:

@@ -194,7 +194,7 @@ def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["sst2"], "seeds": [0]})
     assert is_sweep(tmp_path)
     (tmp_path / sweep.trials[0].folder / "trace.npz").unlink()
-    with pytest.raises(DataError, match="no trace at"):
+    with pytest.raises(DataError, match=r"trace\.npz is missing: delete the record beside it, and run its"):
         load_results(tmp_path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offramp._core.run_files import GRADIENT_FILE, write_gradients
 from offramp.metrics import score
 from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import NOTHING
@@ -17,7 +18,6 @@ from offramp.studies.training.conflict_report import conflict_tables
 from offramp.studies.training.report import study_report
 from offramp.studies.training.results import is_sweep, load_results
 from offramp.studies.training.study import study
-from offramp.training.gradient_conflict.gradient_products import FILE, write_products
 from tests.studies.made_up_trials import LAYERS, SWEEP, record_all
 
 
@@ -35,10 +35,12 @@ def folder(tmp_path: Path) -> Path:
     for trial in sweep.trials:
         products = products_of(trial.seed)
         if trial.method.name == "joint":
-            write_products(tmp_path / trial.folder / FILE, {0: products, 50: products, 100: products})
+            write_gradients(
+                tmp_path / trial.folder / GRADIENT_FILE, {0: products, 50: products, 100: products}
+            )
         if trial.method.name == "sweet":  # its exits share nothing
             alone = products * np.eye(len(LAYERS))
-            write_products(tmp_path / trial.folder / FILE, {0: alone, 100: alone})
+            write_gradients(tmp_path / trial.folder / GRADIENT_FILE, {0: alone, 100: alone})
     return tmp_path
 
 
@@ -81,19 +83,21 @@ def test_the_gap_is_to_the_separate_classifier_of_the_same_task_and_seed(folder:
 def test_moments_are_the_shares_that_were_asked_for(
     folder: Path, steps: list[int], asked: tuple[float, ...], moments: list[str]
 ) -> None:
-    results = [replace(result, conflict=asked) for result in load_results(folder)]
-    for result in results:
-        if result.method == "joint":
-            write_products(result.folder / FILE, {step: products_of(result.seed) for step in steps})
+    results = [
+        replace(result, conflict=asked, gradients={step: products_of(result.seed) for step in steps})
+        for result in load_results(folder)
+        if result.method == "joint"
+    ]
     maps = conflict_study(results, resamples=20).maps["minilm-l6", "joint"]
     assert list(maps) == [f"{share} of training" for share in moments]
 
 
 def test_a_moment_that_a_method_lacks_is_a_gap_in_the_table(folder: Path) -> None:
     results = load_results(folder)
-    for result in results:
+    for i, result in enumerate(results):
         if result.method == "sweet":
-            write_products(result.folder / FILE, {0: products_of(result.seed), 100: products_of(result.seed)})
+            gradients = {step: products_of(result.seed) for step in (0, 100)}
+            results[i] = replace(result, gradients=gradients)
     rows = conflict_tables(conflict_study(results, resamples=20))["conflict-exits"].rows
     assert {row[4] for row in rows if row[1] == "SWEET"} == {NOTHING}
     assert NOTHING not in {row[4] for row in rows if row[1] == "Early-Exit"}
@@ -103,7 +107,7 @@ def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
     sweep = record_all(tmp_path, {**SWEEP, "tasks": ["rte"], "learning_rate": [0.01, 0.9]})
     for trial in sweep.trials:
         if trial.method.name == "joint":
-            write_products(tmp_path / trial.folder / FILE, {0: products_of(trial.seed)})
+            write_gradients(tmp_path / trial.folder / GRADIENT_FILE, {0: products_of(trial.seed)})
     compared = study(load_results(tmp_path), resamples=20).compared
     conflicts = conflict_study(compared, resamples=20)
     assert conflicts.maps["minilm-l6", "joint"]["0 % of training"].batches == 3 * 3  # seeds, batches

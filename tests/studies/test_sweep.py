@@ -14,13 +14,13 @@ from filelock import FileLock
 
 from offramp._core.errors import ConfigError
 from offramp._core.records import FILE_NAME, read_record
+from offramp._core.run_files import GRADIENT_FILE, RunFiles, read_gradients
 from offramp._core.trace import Trace
 from offramp.criteria.learned import Learned
 from offramp.evaluation.areas import area_statistic
 from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import TrainingSweep, make_sweep
 from offramp.studies.training.results import load_results
-from offramp.training.gradient_conflict.gradient_products import FILE, read_products
 from offramp.training.strategies import Joint
 
 STEPS = 4
@@ -80,7 +80,12 @@ def test_a_sweep_stopped_and_run_again(
         (names[0], "done"),
         (names[1], "running"),
     ]
-    assert [is_recorded(trial, tmp_path) for trial in tiny_sweep.trials] == [True, False, False, False]
+    assert [is_recorded(trial, RunFiles(tmp_path)) for trial in tiny_sweep.trials] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     first = tmp_path / tiny_sweep.trials[0].folder / "record.json"
     stamp = first.stat().st_mtime_ns
     assert run_grid(tiny_sweep, tmp_path) == {}
@@ -162,7 +167,7 @@ def test_a_trial_that_another_process_holds_is_left_to_it(tiny_sweep: TrainingSw
     (tmp_path / trial.folder).mkdir(parents=True)
     with FileLock(tmp_path / trial.folder / LOCK):
         assert run_trial(trial, tmp_path) == "elsewhere"
-    assert not is_recorded(trial, tmp_path)
+    assert not is_recorded(trial, RunFiles(tmp_path))
 
 
 def test_what_cannot_work_is_told_before_anything_runs(
@@ -184,7 +189,7 @@ def test_what_cannot_work_is_told_before_anything_runs(
 def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
     trial = replace(tiny_sweep.trials[0], conflict=(0.0, 0.5, 1.0))
     assert run_trial(trial, tmp_path) == "done"
-    products = read_products(tmp_path / trial.folder / FILE)
+    products = read_gradients(tmp_path / trial.folder / GRADIENT_FILE)
     assert sorted(products) == [0, STEPS // 2, STEPS]
     assert all(moment.shape[1:] == (2, 2, 2) for moment in products.values())
     # The weights know nothing of it: same scores as without.

@@ -14,11 +14,11 @@ import torch
 from transformers import AlbertConfig
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.run_files import read_gradients, write_gradients
 from offramp.evaluation.conflict import conflict
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel, exit_loss
 from offramp.training.gradient_conflict.callback import ConflictCallback
-from offramp.training.gradient_conflict.gradient_products import read_products, write_products
 from offramp.training.gradient_conflict.measure import batches_of, gradient_products, measure_products
 from offramp.training.run import train
 from offramp.training.strategies import STRATEGIES, Sweet
@@ -167,7 +167,7 @@ def test_training_measures_at_chosen_steps_and_is_not_disturbed(
         train(model, tiny_data, output_dir=tmp_path / name, callbacks=callbacks, **quick)
         weights.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights), strict=True))
-    found = read_products(tmp_path / "measured" / "conflict" / "products.npz")
+    found = read_gradients(tmp_path / "measured" / "conflict" / "products.npz")
     assert list(found) == [0, 3, 6]
     assert all(products.shape == (2, 4, 3, 3) for products in found.values())
     assert not np.allclose(found[0], found[6])
@@ -204,16 +204,16 @@ def test_a_phase_that_ends_inside_an_epoch_is_measured_in_time_after_a_stop(
         torch.equal(a, b)
         for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
-    found = [read_products(tmp_path / name / "products.npz") for name in ("whole", "cut")]
+    found = [read_gradients(tmp_path / name / "products.npz") for name in ("whole", "cut")]
     assert list(found[0]) == list(found[1]) == [0, 6, 12]
     assert all(np.array_equal(found[0][step], found[1][step]) for step in (0, 6, 12))
 
 
 def test_products_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "products.npz"
-    assert read_products(path) == {}
-    write_products(path, {60: np.ones((1, 2, 2, 2)), 0: np.zeros((1, 2, 2, 2))})
-    assert list(read_products(path)) == [0, 60]
+    assert read_gradients(path) == {}
+    write_gradients(path, {60: np.ones((1, 2, 2, 2)), 0: np.zeros((1, 2, 2, 2))})
+    assert list(read_gradients(path)) == [0, 60]
     path.write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match=r"products\.npz cannot be read"):
-        read_products(path)
+        read_gradients(path)

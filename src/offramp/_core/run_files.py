@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.files import atomic_write
-from offramp._core.records import check_record, read_records, write_text
+from offramp._core.records import check_record, read_record, read_records, write_text
 from offramp._core.trace import Trace
 
 if TYPE_CHECKING:
@@ -63,9 +63,11 @@ class RunFiles:
         matching = [record for record in packed if fnmatch(PurePosixPath(record["path"]).name, pattern)]
         return sorted([*loose, *matching], key=lambda record: PurePosixPath(record["path"]))
 
-    def record(self, path: str) -> dict[str, Any] | None:
-        """The packed record of that path; None where there is none."""
-        return next((r for pack in self._packs for r in pack.records if r["path"] == path), None)
+    def record(self, path: str | PurePosixPath) -> dict[str, Any] | None:
+        """The record of that path, None where there is none; `DataError` for one that cannot be read."""
+        if (self.root / path).is_file():
+            return read_record(self.root / path)
+        return next((r for pack in self._packs for r in pack.records if r["path"] == str(path)), None)
 
     def table(self, path: str | PurePosixPath) -> pa.Table:
         """The rows of a Parquet file.
@@ -96,17 +98,12 @@ class RunFiles:
 
     def gradients(self, path: str | PurePosixPath) -> Gradients:
         """Inner products of gradients by training step; none where they were not measured."""
-        if (self.root / path).is_file():
+        if (self.root / path).is_file() or not any(p.holds(GRADIENTS, str(path)) for p in self._packs):
             return read_gradients(self.root / path)
-        if not self._holds(GRADIENTS, path):
-            return {}
         table = self._packed(GRADIENTS, path)
         shape = json.loads(table.schema.metadata[b"header"])
         steps = table["step"].to_pylist()
         return {step: _as_array(table["products"].slice(i, 1), shape)[0] for i, step in enumerate(steps)}
-
-    def _holds(self, name: str, path: str | PurePosixPath) -> bool:
-        return any(pack.holds(name, str(path)) for pack in self._packs)
 
     def _packed(self, name: str, path: str | PurePosixPath) -> pa.Table:
         for pack in self._packs:
@@ -267,8 +264,17 @@ def _as_array(column: pa.ChunkedArray, shape: Iterable[int]) -> NDArray[Any]:
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), *shape)
 
 
+def write_gradients(path: Path, gradients: Gradients) -> None:
+    """Write the inner products of each training step to a file of their own."""
+    arrays: dict[str, Any] = {str(step): gradients[step] for step in sorted(gradients)}
+    with atomic_write(path) as draft, open(draft, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
 def read_gradients(path: Path) -> Gradients:
-    """Products by training step from a file of their own; `DataError` for a file that holds none."""
+    """Read what `write_gradients` wrote; nothing without a file, `DataError` for a damaged one."""
+    if not path.exists():
+        return {}
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {int(step): stored[step] for step in stored.files}

@@ -145,12 +145,22 @@ class AttackResult:
         path = path / "attack.parquet" if path.is_dir() else path
         try:
             table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _no_result(path, error) from error
+        return cls.from_table(table, path)
+
+    @classmethod
+    def from_table(cls, table: pa.Table, path: Path) -> AttackResult:
+        """A result from the rows in the file of that path; `DataError` for rows that `save` did not write."""
+        try:
             metadata = json.loads(table.schema.metadata[_METADATA])
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path} is no result of an attack ({error}): make one with 'offramp attack'"
-            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_result(path, error) from error
         return cls(table.replace_schema_metadata(None), metadata)
+
+
+def _no_result(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is no result of an attack ({error}): make one with 'offramp attack'")
 
 
 def write_result(

@@ -15,7 +15,7 @@ from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for,
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
     from offramp.model.base import SegmentedModel
-    from offramp.training.gradient_conflict.gradient_products import Products
+    from offramp.training.gradient_conflict.measure import Products
 
 
 def conflict(
@@ -117,14 +117,14 @@ def conflict_watch(
     """Measure conflict on the training split at some steps of a run, and record it at the end."""
     if not steps:
         return ConflictWatch((), lambda: None)
+    from offramp._core.run_files import read_gradients
     from offramp.training.gradient_conflict.callback import ConflictCallback
-    from offramp.training.gradient_conflict.gradient_products import read_products
 
     started, folder = datetime.now(UTC), run / "conflict"
     callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)
 
     def record() -> None:
-        products = read_products(callback.path)
+        products = read_gradients(callback.path)
         config = {"data": data.name, "split": "train", "steps": steps, "strategy": model.config.strategy}
         if products:
             record_conflict(products, model.exit_layers, folder, config, seed, started)

@@ -55,16 +55,17 @@ def sweep(
         json: print one JSON object on stdout.
     """
     limit_threads(threads)
+    from offramp._core.run_files import RunFiles
     from offramp.studies.grid import check_trials, is_recorded, run_grid
     from offramp.studies.plans import read_plan
 
     plan = read_plan(config)
     folder = output or Path("results") / plan.name
-    progress = ProgressTable(plan)
+    runs, progress = RunFiles(folder), ProgressTable(plan)
     if dry_run:
         check_trials(plan.trials)
         for trial in plan.trials:
-            progress.note(trial, "done" if is_recorded(trial, folder) else "waiting", "")
+            progress.note(trial, "done" if is_recorded(trial, runs) else "waiting", "")
         console.print(progress.view())
         emit(json, progress.counts())
         return
@@ -77,7 +78,7 @@ def sweep(
         note("texts are kept: not all trials are recorded yet")
     elif drop_texts:
         for trial in plan.trials:
-            trial.drop_texts(folder)
+            trial.drop_texts(RunFiles(folder))
     emit(json, {**progress.counts(), "folder": str(folder), "reasons": failed})
     for name, reason in failed.items():
         raise OfframpError(f"{len(failed)} of {len(plan.trials)} trials failed, such as {name}: {reason}")

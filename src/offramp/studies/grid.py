@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
-from offramp._core.records import FILE_NAME, read_record, write_text
+from offramp._core.records import FILE_NAME, write_text
+from offramp._core.run_files import RunFiles
 from offramp._core.run_folder import FolderInUseError, RunFolder
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Trial(ABC):
         """Delete what is kept on demand only, such as a trained model; by default nothing."""
         return
 
-    def drop_texts(self, output: Path) -> None:
+    def drop_texts(self, runs: RunFiles) -> None:
         """Delete the texts of the data from the recorded rows; by default nothing."""
         return
 
@@ -124,9 +125,9 @@ def run_grid(
     folder = Path(output)
     check_trials(plan.trials)
     write_text(folder / PLANNED, "".join(f"{trial}\n" for trial in plan.trials))
-    stages: dict[int, list[Trial]] = {}
+    runs, stages = RunFiles(folder), dict[int, list[Trial]]()
     for trial in plan.trials:
-        done = is_recorded(trial, folder)
+        done = is_recorded(trial, runs)
         on_status(trial, "done" if done else "waiting", "")
         if not done:
             stages.setdefault(trial.stage, []).append(trial)
@@ -192,10 +193,9 @@ ENGINES = {"local": _run_here, "ray": _run_on_ray}
 
 def missing_trials(output: str | Path) -> list[str]:
     """The trials planned in a folder that have no record; none if the folder holds no plan."""
-    folder = Path(output)
-    path = folder / PLANNED
+    runs, path = RunFiles(output), Path(output) / PLANNED
     planned = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [trial for trial in planned if not (folder / trial / FILE_NAME).exists()]
+    return [trial for trial in planned if runs.record(f"{trial}/{FILE_NAME}") is None]
 
 
 def check_trials(trials: Sequence[Trial]) -> None:
@@ -204,13 +204,12 @@ def check_trials(trials: Sequence[Trial]) -> None:
         trial.check()
 
 
-def is_recorded(trial: Trial, output: Path) -> bool:
-    """Whether a trial has a record; `ConfigError` if its folder holds another trial."""
-    folder = trial_folder(trial, output)
-    if not folder.recorded:
+def is_recorded(trial: Trial, runs: RunFiles) -> bool:
+    """Whether a trial has a record, loose or packed; `ConfigError` if its folder holds another trial."""
+    record = runs.record(PurePosixPath(trial.folder, FILE_NAME))
+    if record is None:
         return False
-    stored = read_record(folder.path / FILE_NAME)["config"].get("cell", {})
-    folder.refuse_other(stored, trial.to_dict())
+    trial_folder(trial, runs.root).refuse_other(record["config"].get("cell", {}), trial.to_dict())
     return True
 
 
@@ -237,7 +236,7 @@ def run_trial(
 
     try:
         with trial_folder(trial, output).lock():
-            if not is_recorded(trial, output):
+            if not is_recorded(trial, RunFiles(output)):
                 trial.run(output, load or load_data)
             if not keep_model:
                 trial.tidy(output)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import ConfigError
+from offramp._core.run_files import RunFiles
 from offramp.studies.names import short
 from offramp.studies.training.results import sweep_records
 from offramp.studies.training.trial import RUN
@@ -55,7 +56,7 @@ def trained_models(sweep: str | Path) -> list[Trained]:
         ConfigError: no such folder, or one without trials of a sweep.
     """
     root = Path(sweep)
-    records = sweep_records(root) if root.is_dir() else []
+    records = sweep_records(RunFiles(root)) if root.is_dir() else []
     if not records:
         raise ConfigError(
             f"no trained models below {sweep}: run its config with 'offramp sweep … --keep-models' first"

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError, unknown_name
+from offramp._core.run_files import RunFiles
 from offramp.attacks.recipes import RECIPES
 from offramp.attacks.recipes.base import Recipe
 from offramp.criteria import CRITERIA
@@ -122,28 +123,28 @@ def load_attacks(folder: str | Path) -> list[RecordedAttack]:
     Raises:
         DataError: no attack below the folder, or one without its rows.
     """
-    root = Path(folder)
-    attacks = [_read(r, root) for r in trial_records(root) if "victim" in r["config"].get("cell", {})]
+    runs = RunFiles(folder)
+    attacks = [_read(r, runs) for r in trial_records(runs) if "victim" in r["config"].get("cell", {})]
     if not attacks:
         raise DataError(
-            f"no attacks of a study below {root}: run one with 'offramp sweep configs/same-minilm.yaml'"
+            f"no attacks of a study below {folder}: run one with 'offramp sweep configs/same-minilm.yaml'"
         )
     return sorted(attacks, key=_rank)
 
 
 def is_attack_study(folder: str | Path) -> bool:
     """Whether all records below a folder are trials of an attack study."""
-    records = trial_records(Path(folder)) if Path(folder).is_dir() else []
+    records = trial_records(RunFiles(folder)) if Path(folder).is_dir() else []
     trials = [record["config"].get("cell", {}) for record in records]
     return any("victim" in t for t in trials) and all("victim" in t or "transfer_to" in t for t in trials)
 
 
-def _read(record: Mapping[str, Any], root: Path) -> RecordedAttack:
+def _read(record: Mapping[str, Any], runs: RunFiles) -> RecordedAttack:
     trial, metrics = record["config"]["cell"], record["metrics"]
     victim, attack = trial["victim"], trial["attack"]
     if attack["recipe"] not in RECIPES:
         message = unknown_name("attack recipe", attack["recipe"], RECIPES)
-        raise DataError(f"{root / record['path']} was made by another version: {message}")
+        raise DataError(f"{runs.root / record['path']} was made by another version: {message}")
     return RecordedAttack(
         setting=AttackSetting(
             victim["backbone"], victim["task"], victim["method"], trial["criterion"], attack["name"]
@@ -152,30 +153,27 @@ def _read(record: Mapping[str, Any], root: Path) -> RecordedAttack:
         seed=victim["seed"],
         recipe=RECIPES[attack["recipe"]],
         options=attack["options"],
-        rows=_rows(root / record["path"], record["tables"]["attack"]),
+        rows=_rows(record, "attack", runs),
         exit_layers=tuple(metrics["exit_layers"]),
         metric=metrics["metric"],
         doubts=tuple(metrics["doubts"]),
     )
 
 
-def _rows(record: Path, name: str) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    path = record.parent / name
-    if not path.is_file():
-        raise DataError(f"{path} is missing: delete {record}, and run the study again")
-    return pq.read_table(path).replace_schema_metadata(None)
+def _rows(record: Mapping[str, Any], name: str, runs: RunFiles) -> pa.Table:
+    """The rows that a record names, without their description."""
+    folder = PurePosixPath(record["path"]).parent
+    return runs.table(folder / record["tables"][name]).replace_schema_metadata(None)
 
 
 def load_transfers(folder: str | Path) -> pa.Table | None:
     """The rows of all transfer trials below a folder, with the attack and the model in front; None without any."""
-    root, tables = Path(folder), []
-    for record in trial_records(root):
+    runs, tables = RunFiles(folder), []
+    for record in trial_records(runs):
         trial = record["config"].get("cell", {})
         if "transfer_to" in trial:
             model = {name: trial["transfer_to"][name] for name in ("backbone", "task", "method", "seed")}
-            rows = _rows(root / record["path"], record["tables"]["transfer"])
+            rows = _rows(record, "transfer", runs)
             tables.append(in_front(rows, {"attack": trial["attack"]["name"], **model}))
     return stack(tables) if tables else None
 

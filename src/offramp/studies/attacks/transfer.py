@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
+from offramp._core.run_files import RunFiles
 from offramp._core.trace import Trace
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import from_rows
@@ -84,16 +85,16 @@ class TransferTrial(VictimTrial):
         """
         from offramp.attacks.result import write_parquet
 
-        started = datetime.now(UTC)
+        started, runs = datetime.now(UTC), RunFiles(output)
         for attack in self.attacks:
-            if not is_recorded(attack, output):
+            if not is_recorded(attack, runs):
                 raise DataError(
                     f"{attack} has not been attacked yet: run the study again, its attacks come first"
                 )
         data = load(self.source)
         model = self.load_victim(data)
         policies = [self.tuned(model, data, criterion, output) for criterion in self.criteria]
-        pairs = [self._texts(attack, output) for attack in self.attacks]
+        pairs = [self._texts(attack, runs) for attack in self.attacks]
         traces = trace_all(model, [texts for pair in pairs for texts in pair])
         rows = [
             (
@@ -115,16 +116,14 @@ class TransferTrial(VictimTrial):
             started=started,
         )
 
-    def _texts(self, attack: AttackTrial, output: Path) -> tuple[Texts, Texts]:
+    def _texts(self, attack: AttackTrial, runs: RunFiles) -> tuple[Texts, Texts]:
         """The clean and adversarial texts of an attack; a universal one puts its words in front of the model's own."""
-        from offramp.attacks import AttackResult
-
-        result = AttackResult.load(output / attack.folder)
+        result = attack.result(runs)
         if not recipe_named(attack.attack.recipe).is_universal:
             return _texts(result.rows, ""), _texts(result.rows, "adversarial_")
         own = next(trial for trial in self.attacks if trial.victim == self.victim)
         words = str(result.metadata["options"]["trigger"])
-        clean = _texts(AttackResult.load(output / own.folder).rows, "")
+        clean = _texts(own.result(runs).rows, "")
         return clean, [(f"{words} {text}", pair) for text, pair in clean]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from offramp._core.files import atomic_write
+from offramp._core.errors import ConfigError
+from offramp._core.run_files import RunFiles
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
@@ -118,16 +119,26 @@ class AttackTrial(VictimTrial):
             started=started,
         )
 
-    def drop_texts(self, output: Path) -> None:
-        """Delete the texts, which may not be published, from the rows; they cannot be transferred any more."""
-        import pyarrow.parquet as pq
+    def result(self, runs: RunFiles) -> AttackResult:
+        """The attack as it was recorded; `DataError` where its rows are missing."""
+        from offramp.attacks import AttackResult
 
-        path = output / self.folder / ROWS
-        if path.is_file():
-            rows = pq.read_table(path)
-            kept = [name for name in rows.column_names if name.removeprefix("adversarial_") not in SEGMENTS]
-            with atomic_write(path) as draft:
-                pq.write_table(rows.select(kept), draft)
+        path = PurePosixPath(self.folder, ROWS)
+        return AttackResult.from_table(runs.table(path), runs.root / path)
+
+    def drop_texts(self, runs: RunFiles) -> None:
+        """Delete the texts, which may not be published, from the rows; they cannot be transferred any more."""
+        from offramp.attacks.result import write_parquet
+
+        rows = runs.table(PurePosixPath(self.folder, ROWS))
+        kept = [name for name in rows.column_names if name.removeprefix("adversarial_") not in SEGMENTS]
+        path = runs.root / self.folder / ROWS
+        if kept != rows.column_names and not path.is_file():
+            raise ConfigError(
+                f"{runs.root} is packed with its texts: drop them from the runs, and pack those again"
+            )
+        if kept != rows.column_names:
+            write_parquet(rows.select(kept), path)
 
 
 def with_fluency(result: AttackResult, data: TextData, folder: Path) -> AttackResult:

@@ -13,7 +13,6 @@ from offramp._core.seeding import generator
 from offramp.evaluation.bootstrap import percentile_band
 from offramp.evaluation.conflict import Conflict, conflict, exit_agreement
 from offramp.studies.training.results import Result
-from offramp.training.gradient_conflict.gradient_products import FILE, read_products
 from offramp.training.strategies import STRATEGIES
 
 GROUP = ["backbone", "method", "moment"]
@@ -70,10 +69,9 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
 def _measured(results: Sequence[Result]) -> Iterator[tuple[object, ...]]:
     """Encoder, method, moment, result and products of every moment at which exits share a gradient."""
     for result in results:
-        by_step = read_products(result.folder / FILE)
-        for step, products in by_step.items():
+        for step, products in result.gradients.items():
             if np.triu(products, k=1).any():  # the exits of `sweet` share none
-                moment = _moment(step, list(by_step), result.conflict)
+                moment = _moment(step, list(result.gradients), result.conflict)
                 yield result.setting.backbone, result.method, moment, result, products
 
 

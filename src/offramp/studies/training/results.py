@@ -7,15 +7,16 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from offramp._core.errors import DataError
-from offramp._core.records import FILE_NAME, read_records
+from offramp._core.records import FILE_NAME
+from offramp._core.run_files import GRADIENT_FILE, Gradients, RunFiles
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.per_exit import reliability_table
@@ -58,8 +59,9 @@ class Result:
         logits_trace: over validation, with the model's own logits.
         scores: of its exits.
         temperatures: one per exit; None for regression.
-        folder: of the trial.
+        trial: its name in the sweep.
         conflict: shares of the training at which gradient conflict was measured.
+        gradients: inner products of the exits' gradients by training step, where they were measured.
     """
 
     setting: ModelSetting
@@ -72,18 +74,14 @@ class Result:
     logits_trace: Trace
     scores: tuple[float, ...]
     temperatures: tuple[float, ...] | None
-    folder: Path
+    trial: str
     conflict: tuple[float, ...] = ()
+    gradients: Gradients = field(default_factory=dict, repr=False)
 
     @cached_property
     def trace(self) -> Trace:
         """Over validation, with logits scaled by temperature."""
         return self.logits_trace.scaled(self.temperatures)
-
-    @property
-    def trial(self) -> str:
-        """Name of the trial in the sweep."""
-        return "/".join(self.folder.parts[-4:])
 
     @property
     def mean_score(self) -> float:
@@ -102,42 +100,42 @@ def load_results(folder: str | Path) -> list[Result]:
     Raises:
         DataError: no folder, no trial, or a trial without its trace.
     """
-    root = Path(folder)
-    records = sweep_records(root)
+    runs = RunFiles(folder)
+    records = sweep_records(runs)
     if not records:
-        raise DataError(f"no trials of a sweep below {root}: run one with 'offramp sweep'")
-    results = [_result(record, (root / record["path"]).parent) for record in records]
+        raise DataError(f"no trials of a sweep below {runs.root}: run one with 'offramp sweep'")
+    results = [_result(record, runs) for record in records]
     return result_frame(results).drop_duplicates(MODEL)["result"].tolist()
 
 
 def is_sweep(folder: str | Path) -> bool:
     """Whether all records below a folder are trials of a sweep or of their trainings, finished or not."""
-    records = trial_records(Path(folder), "*.json") if Path(folder).is_dir() else []
+    records = trial_records(RunFiles(folder), "*.json") if Path(folder).is_dir() else []
     others = [record for record in records if not _is_trained(record)]
     return len(others) < len(records) and all(RUN in Path(record["path"]).parts[:-1] for record in others)
 
 
-def sweep_records(root: Path) -> list[dict[str, Any]]:
+def sweep_records(runs: RunFiles) -> list[dict[str, Any]]:
     """The records of trained models below a folder."""
-    return [record for record in trial_records(root) if _is_trained(record)]
+    return [record for record in trial_records(runs) if _is_trained(record)]
 
 
 def _is_trained(record: Mapping[str, Any]) -> bool:
     return "cell" in record["config"] and "method" in record["config"]["cell"]
 
 
-def trial_records(root: Path, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
+def trial_records(runs: RunFiles, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
     """The records below a folder whose file names match; unreadable ones are logged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = read_records(root, pattern)
+        records = runs.records(pattern)
     for warning in caught:
         _LOG.warning("%s", warning.message)
     return records
 
 
-def _result(record: Mapping[str, Any], folder: Path) -> Result:
-    trial, metrics = record["config"]["cell"], record["metrics"]
+def _result(record: Mapping[str, Any], runs: RunFiles) -> Result:
+    trial, metrics, folder = record["config"]["cell"], record["metrics"], PurePosixPath(record["path"]).parent
     temperatures, size = metrics["temperatures"], trial["train_size"]
     if size and metrics.get("train_examples", size) < size:
         size = None
@@ -149,11 +147,12 @@ def _result(record: Mapping[str, Any], folder: Path) -> Result:
         learning_rate=trial["learning_rate"],
         rule=make_criterion(record["config"]["criterion"], **metrics.get("rule_options", {})),
         metric=metrics["metric"],
-        logits_trace=expand(Trace.load(folder / metrics["trace"])),
+        logits_trace=expand(runs.trace(folder / metrics["trace"])),
         scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
-        folder=folder,
+        trial="/".join((runs.root / folder).parts[-4:]),
         conflict=tuple(trial.get("conflict", ())),
+        gradients=runs.gradients(folder / GRADIENT_FILE),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError
-from offramp.training.gradient_conflict.gradient_products import FILE, Products, read_products, write_products
-from offramp.training.gradient_conflict.measure import check_measurable, measure_products
+from offramp._core.run_files import GRADIENT_FILE, read_gradients, write_gradients
+from offramp.training.gradient_conflict.measure import Products, check_measurable, measure_products
 from offramp.training.trainer import Arguments
 
 
@@ -31,7 +31,7 @@ class ConflictCallback(TrainerCallback):
         if not steps or min(steps) < 0:
             raise ConfigError(f"expected steps from 0 on to measure conflict at, got {list(steps)}")
         self.model, self.dataset = check_measurable(model), dataset
-        self.steps, self.path = frozenset(steps), Path(folder) / FILE
+        self.steps, self.path = frozenset(steps), Path(folder) / GRADIENT_FILE
         # Called when measuring: the model has its strategy only when the training begins.
         self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
         self.before = 0  # steps of finished phases
@@ -53,4 +53,4 @@ class ConflictCallback(TrainerCallback):
 
     def _visit(self, step: int) -> None:
         if step in self.steps:
-            write_products(self.path, {**read_products(self.path), step: self.measure()})
+            write_gradients(self.path, {**read_gradients(self.path), step: self.measure()})

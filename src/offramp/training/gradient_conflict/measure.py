@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp._core.errors import ConfigError, DataError
@@ -16,10 +17,10 @@ from offramp.engine.batching import pad
 from offramp.model.base import SegmentedModel, exit_loss
 from offramp.model.encoding import TextEncoder
 from offramp.model.multi_exit import MultiExitForSequenceClassification
-from offramp.training.gradient_conflict.gradient_products import Products
 from offramp.training.strategies import STRATEGIES
 
 Batch = tuple[dict[str, Tensor], Tensor]
+Products = NDArray[np.float64]  # (batches, layers, exits, exits)
 
 
 @dataclass(frozen=True)
