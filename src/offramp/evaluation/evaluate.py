@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration import tune
 from offramp.engine.policy import Policy
@@ -186,18 +186,14 @@ def evaluate(
 
 def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -> None:
     """Raise where the scores of a model on a split would be too good, or of other classes."""
+    from offramp.data import check_fit
     from offramp.model.trained_on import refuse_trained_on
 
     if split == "calibration":
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
         )
-    other_labels = model.kind == "classification" and tuple(model.labels) != tuple(data.labels)
-    if model.kind != data.kind or other_labels:
-        raise DataError(
-            f"{name} has the classes {list(model.labels)}, but {data.name} has {list(data.labels)}: give data with "
-            "the labels that the model was trained on"
-        )
+    check_fit(data, model.labels, model.kind, model=name)
     for checked in sorted({"calibration", split} - {"train"}):  # who names the training split wants it so
         refuse_trained_on(model.trained_on, data[checked], f"{name} and the {checked} split of {data.name}")
 

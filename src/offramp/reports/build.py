@@ -30,6 +30,7 @@ def report(
     output: str | Path,
     *,
     figures: Sequence[str] = NO_FIGURES,
+    table_files: bool = True,
     interactive: bool = True,
 ) -> dict[str, Path]:
     """Write a report of all runs below a folder, from their records alone.
@@ -38,6 +39,7 @@ def report(
         run_folder: a run's folder, or one that holds several; see `offramp.reports.records`.
         output: folder for the report; files of an earlier one are overwritten.
         figures: figures to write as files, as names or patterns such as `curves-*`. The page holds all of them.
+        table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         interactive: whether the page's curves answer to the mouse, which takes 5 MB.
 
     Returns:
@@ -58,6 +60,7 @@ def report(
         tables=tables,
         figures=all_figures(contents),
         shown=figures,
+        table_files=table_files,
         page=lambda images: page(contents, tables, images, interactive=interactive),
     )
 

@@ -29,6 +29,7 @@ def write_report(
     figures: Mapping[str, Figure],
     shown: Sequence[str] = NO_FIGURES,
     data: Mapping[str, pa.Table] | None = None,
+    table_files: bool = True,
     page: Callable[[Mapping[str, bytes]], str] | None = None,
 ) -> dict[str, Path]:
     """Write the files of a report. Files of an earlier one are overwritten.
@@ -37,10 +38,11 @@ def write_report(
         folder: of the report.
         title: heading of the Markdown file.
         lead: paragraphs of Markdown below the title.
-        tables: tables for people, by file name.
+        tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.
         figures: every figure that there is, by file name.
         shown: which figures to write, as names or patterns such as `curves-*`.
         data: tables for programs, written as CSV, by file name.
+        table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
         page: makes an HTML page from the SVG images of all figures; None writes no page.
 
     Returns:
@@ -58,10 +60,12 @@ def write_report(
         files[f"figures/{name}.svg"] = images[name]
         files[f"figures/{name}.png"] = render(figures[name], "png")
     texts = {name: table.markdown() for name, table in tables.items()}
-    files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
-    files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
+    if table_files:
+        files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
+        files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
     pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
-    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *(text.strip() for text in texts.values())]
+    linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
+    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
         files["index.html"] = page(images).encode()
