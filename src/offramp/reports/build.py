@@ -81,7 +81,9 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
         f"curves-{metric}": curve_figure(curves, f"Score against cost{data}")
         for metric, curves in section.curves.items()
     }
-    for metric in metrics_of_exits(section):
+    single = [row["metric"] for _, row in section.rows("per_exit")]
+    compared = [str(run.get("metric", "accuracy")) for _, run in section.labelled("scores")]
+    for metric in dict.fromkeys([*single, *compared]):
         scores = exit_scores(section, metric)
         figures[f"exits-{metric}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
     for i, (layers, shares) in enumerate(clean_histograms(section).items(), start=1):
@@ -115,13 +117,6 @@ def speed_figures(section: ReportSection, data: str) -> dict[str, Figure]:
     for i, (label, run) in enumerate(section.labelled("stream"), start=1):
         figures[f"stream-{i}"] = stream_figure(run.tables["stream"].to_pylist(), f"{label}: a stream{data}")
     return figures
-
-
-def metrics_of_exits(section: ReportSection) -> list[str]:
-    """Metrics for which there are scores of single exits."""
-    single = [row["metric"] for _, row in section.rows("per_exit")]
-    compared = [str(run.get("metric", "accuracy")) for _, run in section.labelled("scores")]
-    return list(dict.fromkeys([*single, *compared]))
 
 
 def clean_histograms(section: ReportSection) -> dict[tuple[int, ...], dict[str, Floats]]:

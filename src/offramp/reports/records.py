@@ -45,10 +45,10 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import DataError
 from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
-from offramp.evaluation.attack_table import COLUMNS as ATTACK
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
 from offramp.evaluation.per_exit import RELIABILITY
+from offramp.evaluation.robustness import COLUMNS as ATTACK
 
 if TYPE_CHECKING:
     import pyarrow as pa

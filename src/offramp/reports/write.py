@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
-from offramp.reports.style import render, write_bytes
+from offramp._core.files import atomic_write
+from offramp.reports.style import render
 from offramp.reports.text_table import TextTable, plain_markdown
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ def write_report(
     """
     chosen = matching(figures, shown)
     images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
-    files: dict[str, bytes] = {}
-    for name in chosen:
-        files[f"figures/{name}.svg"] = images[name]
-        files[f"figures/{name}.png"] = render(figures[name], "png")
+    files = {f"figures/{name}.svg": images[name] for name in chosen}
+    files |= {f"figures/{name}.png": render(figures[name], "png") for name in chosen}
     texts = {name: table.markdown() for name, table in tables.items()}
     if table_files:
         files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
@@ -70,7 +69,8 @@ def write_report(
     if page:
         files["index.html"] = page(images).encode()
     for name, content in files.items():
-        write_bytes(Path(folder) / name, content)
+        with atomic_write(Path(folder) / name) as draft:
+            draft.write_bytes(content)
     return {name: Path(folder) / name for name in files}
 
 
