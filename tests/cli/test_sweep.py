@@ -53,6 +53,11 @@ def test_sweep_then_report(
     assert run(["report", "results/toy", "--json"]) == 0
     files = json.loads(capsys.readouterr().out)
     assert {"report.md", "tables/differences.md", "tables/exits.md"} <= set(files)
+    assert (
+        run(["report", "results/toy", "--output", "bare", "--tables", "none", "--figures", "none", "--json"])
+        == 0
+    )
+    assert set(json.loads(capsys.readouterr().out)) == {"report.md"}
     assert all(Path(path).stat().st_size for path in files.values())
 
 

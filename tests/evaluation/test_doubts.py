@@ -20,10 +20,10 @@ from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.evaluation import attack_doubts, random_baseline_doubts
 from offramp.evaluation.arrow_tables import as_table
+from offramp.evaluation.sanity_checks.checks import victim_doubts
 from offramp.evaluation.sanity_checks.constraint_check import breaches, distance, take_apart, word_budget
-from offramp.evaluation.sanity_checks.doubts import CHECKS, page
+from offramp.evaluation.sanity_checks.doubts import CHECKS
 from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside, uses_inside
-from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 from tests.evaluation.made_up import attack_row
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,6 +58,21 @@ def data() -> Any:
 
 def names(doubts: tuple[str, ...]) -> list[str]:
     return [doubt.rsplit("[", 1)[1].rstrip("]") for doubt in doubts]
+
+
+def page() -> str:
+    """All checks as a page in Markdown."""
+    head = (
+        "# What the evaluation doubts\n\n"
+        "Every evaluation and every attack checks itself and reports its doubts to the reader. A doubt ends with its "
+        "name in brackets. Doubts stop nothing: the numbers are reported with the doubts beside them.\n"
+    )
+    sections = [
+        f"## {name}\n\n**Raised if** {check.raised_if}\n\n**Why it matters.** {check.why}\n\n"
+        f"**What to do.** {check.do}\n"
+        for name, check in CHECKS.items()
+    ]
+    return "\n".join([head, *sections])
 
 
 def test_the_page_is_made_from_the_checks() -> None:

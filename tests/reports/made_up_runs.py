@@ -96,7 +96,7 @@ def write_study(root: Path) -> Path:
             "winners": found.winners.to_pydict(),
             "curves": stack_curves(found.curves).to_pylist(),
             "timing": [timing],
-            "notes": "ignored",
+            "notes": [{"note": "ignored"}],
         },
     )
     return root

@@ -61,7 +61,9 @@ def test_everything_is_written(written: dict[str, Path]) -> None:
     assert all(path.stat().st_size > 0 for path in written.values())
     markdown = written["report.md"].read_text(encoding="utf-8")
     assert "![curves accuracy](figures/curves-accuracy.svg)" in markdown
-    assert "**Under attack**" in markdown
+    assert '\n\n<a id="robustness"></a>\n\n**Under attack**\n\n| attack' in markdown
+    targets = re.findall(r'^<a id="(.*)"></a>$', markdown, flags=re.MULTILINE)
+    assert targets == [Path(name).stem for name in written if name.startswith("tables/")]
     assert "> SWEET, evaluate: 2 examples were cut" in markdown
 
 
@@ -228,6 +230,14 @@ def test_figures_are_written_on_demand(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name of a figure, got 'exit-f1': this report has curves-accuracy"):
         report(runs, tmp_path / "none", figures=["exit-f1"], interactive=False)
     assert not (tmp_path / "none").exists()
+
+
+def test_tables_need_no_files_of_their_own(runs: Path, tmp_path: Path) -> None:
+    whole = report(runs, tmp_path / "whole", interactive=False)
+    bare = report(runs, tmp_path / "bare", interactive=False, table_files=False)
+    assert set(bare) == {"report.md", "index.html"}
+    assert bare["report.md"].read_bytes() == whole["report.md"].read_bytes()
+    assert not (tmp_path / "bare" / "tables").exists()
 
 
 def test_labels_are_escaped_for_plotly_too() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
-from offramp.reports import load_runs
+from offramp._core.run_files import pack
+from offramp.reports import load_runs, report
 from offramp.reports.records import ATTACK_METADATA, TABLES
 from tests.reports.made_up_runs import attack_rows, write_attack
 
@@ -71,6 +72,26 @@ def test_an_attack_table_may_say_its_exit_layers_itself(tmp_path: Path) -> None:
 def test_one_record_is_a_study_too(runs: Path) -> None:
     (run,) = load_runs(runs / "sweet" / "evaluate.json")[0]
     assert run.tables["per_exit"].num_rows == 6
+
+
+def test_packed_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:
+    packed = tmp_path / runs.name
+    pack(runs, packed)
+    assert sorted(path.name for path in packed.iterdir()) == ["records.jsonl", "rows.parquet"]
+    reports = [
+        report(folder, tmp_path / side, interactive=False) for side, folder in (("a", runs), ("b", packed))
+    ]
+    assert reports[0]["report.md"].read_bytes() == reports[1]["report.md"].read_bytes()
+    assert reports[0]["index.html"].read_bytes() == reports[1]["index.html"].read_bytes()
+
+
+def test_a_broken_pack_is_told_by_the_table(runs: Path, tmp_path: Path) -> None:
+    pack(runs, tmp_path)
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(
+        DataError, match=r"'per_exit' of joint/evaluate.json cannot be read: .*pack its runs again"
+    ):
+        load_runs(tmp_path)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

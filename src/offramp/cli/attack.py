@@ -129,8 +129,8 @@ def record(
 ) -> dict[str, Any]:
     """Probe the victim, compare the attack with those beside it, and record it; the record's metrics."""
     from offramp.evaluation.attack_record import record_attack
+    from offramp.evaluation.sanity_checks.checks import victim_doubts
     from offramp.evaluation.sanity_checks.random_baseline import random_baseline_beside
-    from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
 
     probe = target.rows.select(range(min(PROBED, len(target.rows))))
     probed = victim_doubts(target.model, target.policy, probe)

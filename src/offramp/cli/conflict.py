@@ -43,8 +43,8 @@ def conflict(
         split: the split to use.
         batches: batches to average over, chosen by `seed`.
         batch_size: examples per batch.
-        graph: own, as in the model's training (with sweet, exits share no layers and cannot conflict); or joint, as if
-            all exits updated all layers below them.
+        graph: own, the graph of the model's training, in which the exits of sweet share no layers and cannot conflict;
+            joint, a graph in which all exits update all layers below them.
         seed: chooses the examples.
         output: folder of the results; by default `conflict` inside the model's folder.
         reading: how to read the data.
@@ -138,12 +138,9 @@ def conflict_watch(
 
 def show_conflict(measured: Conflict) -> None:
     """Show the next exit against all later ones, and every pair, layer by layer."""
-    at, rows = measured.exit_layers, []
-    for layer in range(at[-1]):
-        pairs = {
-            f"{at[i]} | {at[j]}": float(measured.pairs.cosine[layer, i, j])
-            for i in range(len(at))
-            for j in range(i + 1, len(at))
-        }
-        rows.append({"layer": layer + 1, **pairs, "next | later": float(measured.following.cosine[layer])})
+    names, cosines, _ = measured.columns()
+    rows = [
+        {"layer": layer, **dict(zip(names, row, strict=True))}
+        for layer, row in enumerate(cosines.tolist(), start=1)
+    ]
     show("mean cosine between the gradients of two exits, by layer", rows)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from offramp.cli.common import emit, note
 
 
 def report(
-    runs: Path, *, output: Path | None = None, figures: tuple[str, ...] = ("*",), json: bool = False
+    runs: Path,
+    *,
+    output: Path | None = None,
+    figures: tuple[str, ...] = ("*",),
+    tables: Literal["files", "none"] = "files",
+    json: bool = False,
 ) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
 
     For example `offramp report runs`, which reads every record below `runs`. A study's folder gets the tables and
-    figures of a study instead: methods compared task by task and on average; or, for attacks, what each attack takes
-    away.
+    figures of a study instead: methods compared task by task and on average; or, for attacks, the savings lost to each
+    attack.
 
     Args:
-        runs: folder of one run, of several runs, or of a study.
+        runs: folder of a run, of several runs, or of a study; packed ones, too.
         output: where the report goes; by default `report` inside that folder.
         figures: figures to write, by name, with `*` for any characters; all by default. `none` writes no figures.
+        tables: files, each table also in a file of its own, in `tables`; none, all tables in report.md alone.
         json: print one JSON object on stdout.
     """
     from offramp.reports import report as run_report
@@ -29,7 +36,12 @@ def report(
     from offramp.studies.training.results import is_sweep
 
     write = study_report if is_sweep(runs) else attack_report if is_attack_study(runs) else run_report
-    files = write(runs, output or runs / "report", figures=() if figures == ("none",) else figures)
+    files = write(
+        runs,
+        output or runs / "report",
+        figures=() if figures == ("none",) else figures,
+        table_files=tables == "files",
+    )
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})

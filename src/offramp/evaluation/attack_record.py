@@ -35,14 +35,12 @@ def record_attack(
     Args:
         result: the attack.
         folder: of the attack, which holds its rows.
-        command: as in `write_record`.
-        config: as in `write_record`.
+        command, config, started: as for `write_record`.
         exit_layers: of the model that was attacked.
         metric: main metric of the task.
         details: more to record among the metrics.
         doubts: more doubts, about the victim or from attacks beside this one.
         keep_table: whether the numbers with their intervals are kept as a table, too.
-        started: when the attack began.
 
     Returns:
         The record's metrics.

@@ -112,7 +112,12 @@ def replicates(
 
     Source: Efron and Tibshirani 1993, chapters 6 and 8.
     """
-    chosen = _model_weights(len(models), resamples, seed, over)
+    count = len(models)
+    chosen = np.full((resamples, count), 1 / count)  # how much each model counts in each resample
+    if over == "nested":
+        chosen = generator(seed, "models", count).multinomial(count, chosen[0], size=resamples) / count
+    elif over != "averaged":
+        raise ConfigError(f"expected over='averaged' or over='nested', got {over!r}")
     blocks, done = [], 0
     for weights in resample_weights(models[0].examples, resamples, seed):
         values = np.stack([model.values(weights) for model in models])  # (models, rows, columns)
@@ -129,14 +134,11 @@ def intervals(
     seed: int = 0,
     over: Models = "averaged",
 ) -> tuple[Interval, ...]:
-    """95 % percentile-bootstrap intervals of a statistic, one per column.
+    """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN.
 
     Args:
         models: a statistic, or one per model (seed) of a method; their mean is estimated.
         resamples, seed, over: as in `replicates`.
-
-    Returns:
-        One `Interval` per column. Resamples in which a number is undefined (NaN) are left out of it.
 
     Raises:
         DataError: the models were not measured on the same examples.
@@ -159,10 +161,7 @@ def differences(
 
     Args:
         a, b: as `models` in `intervals`; the two may have different numbers of models.
-        resamples, seed, over: as in `intervals`.
-
-    Returns:
-        One `Interval` per column; `decided` where it excludes zero.
+        resamples, seed, over: as in `replicates`.
 
     Raises:
         DataError: a and b were not measured on the same examples, or have different columns.
@@ -192,16 +191,6 @@ def _percentiles(
     low, high = percentile_band(drawn)
     columns = zip(names, estimate, low, high, strict=True)
     return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
-
-
-def _model_weights(models: int, resamples: int, seed: int, over: Models) -> NDArray[np.float64]:
-    """How much each model counts in each resample: `(resamples, models)`, rows sum to 1."""
-    if over == "averaged":
-        return np.full((resamples, models), 1 / models)
-    if over != "nested":
-        raise ConfigError(f"expected over='averaged' or over='nested', got {over!r}")
-    random = generator(seed, "models", models)
-    return random.multinomial(models, np.full(models, 1 / models), size=resamples) / models
 
 
 def _group(models: Statistic | Sequence[Statistic]) -> Sequence[Statistic]:

@@ -60,7 +60,7 @@ def compare(
     seed: int = 0,
     over: Models = "averaged",
 ) -> Comparison:
-    """Compare methods by the score of each exit and the areas of their speed-accuracy curves.
+    """Compare methods by the score of each exit and the areas of their curves, with 95 % paired-bootstrap intervals.
 
     Args:
         traces: by method, the trace of its model, or one per model (seed), all over the same examples in the
@@ -70,12 +70,8 @@ def compare(
         baseline: method to take differences against; None takes the first.
         metric: a key of `offramp.metrics.METRICS`.
         points: the most thresholds tried.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
         over: whether intervals are about these models or about models trained likewise; see `replicates`.
-
-    Returns:
-        The `Comparison`; all intervals are 95 % percentile intervals of the paired bootstrap.
 
     Raises:
         DataError: the traces are of different data, or have no labels.
@@ -88,7 +84,8 @@ def compare(
     _check(groups, base)
     measured, curves = {}, {}
     for name, group in groups.items():
-        rules = _rules(criterion[name] if isinstance(criterion, Mapping) else criterion, len(group))
+        rule = criterion[name] if isinstance(criterion, Mapping) else criterion
+        rules = [rule] * len(group) if isinstance(rule, str | Criterion) else rule
         models = [_everything(trace, rule, metric, points) for trace, rule in zip(group, rules, strict=True)]
         exact = np.mean([model.exact() for model in models], axis=0)
         drawn = replicates(models, resamples=resamples, seed=seed, over=over)
@@ -100,10 +97,6 @@ def compare(
             for trace, rule in zip(group, rules, strict=True)
         ]
     return Comparison(base, metric, _scores(measured, base), _winners(measured), curves)
-
-
-def _rules(given: Rule | Sequence[Rule], models: int) -> Sequence[Rule]:
-    return [given] * models if isinstance(given, str | Criterion) else given
 
 
 def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:

@@ -53,6 +53,15 @@ class Conflict:
     pairs: GradientAgreement
     following: GradientAgreement
 
+    def columns(self) -> tuple[list[str], Floats, Floats]:
+        """Names, cosines and shares of negative cosines `(layers, columns)`: all pairs, then next against later."""
+        at = self.exit_layers
+        first, second = np.triu_indices(len(at), k=1)
+        names = [f"{at[i]} | {at[j]}" for i, j in zip(first, second, strict=True)]
+        cosines = np.column_stack([self.pairs.cosine[:, first, second], self.following.cosine])
+        negative = np.column_stack([self.pairs.negative[:, first, second], self.following.negative])
+        return [*names, "next | later"], cosines, negative
+
 
 def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
     """Conflict from the inner products of `training.gradient_conflict.measure.measure_products`.
@@ -76,19 +85,21 @@ def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
     above = np.asarray(exit_layers) >= np.arange(1, layers + 1)[:, None]  # (layers, exits)
     both = np.triu(above[:, :, None] & above[:, None, :], k=1)
     pairs = _agreement(products, squares[:, :, :, None], squares[:, :, None, :], both)
-    return Conflict(tuple(exit_layers), len(products), pairs, _following(products, above))
-
-
-def _following(products: Floats, above: NDArray[np.bool_]) -> GradientAgreement:
-    """The next exit above each layer against the sum of all later ones."""
-    layers = np.arange(len(above))
     next_exit = above.argmax(axis=1)
-    later = above & (np.arange(above.shape[1]) > next_exit[:, None])  # (layers, exits)
-    rows = products[:, layers, next_exit]  # (batches, layers, exits)
-    with_sum = (rows * later).sum(axis=2)
-    own = rows[:, layers, next_exit]
-    of_sum = (products * later[:, :, None] * later[:, None, :]).sum(axis=(2, 3))
-    return _agreement(with_sum, own, np.maximum(of_sum, 0.0), later.any(axis=1))
+    later = above & (np.arange(exits) > next_exit[:, None])
+    following = _agreement_with_sum(products, next_exit, later)
+    return Conflict(tuple(exit_layers), len(products), pairs, following)
+
+
+def _agreement_with_sum(
+    products: Floats, exits: NDArray[np.intp], others: NDArray[np.bool_]
+) -> GradientAgreement:
+    """Agreement of an exit of each layer `(layers,)` with the sum of other exits `(layers, exits)`."""
+    layers = np.arange(len(exits))
+    rows = products[:, layers, exits]  # (batches, layers, exits)
+    with_sum = (rows * others).sum(axis=2)
+    of_sum = (products * others[:, :, None] * others[:, None, :]).sum(axis=(2, 3))
+    return _agreement(with_sum, rows[:, layers, exits], np.maximum(of_sum, 0.0), others.sum(axis=1) > 0)
 
 
 def _agreement(
@@ -113,29 +124,19 @@ def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
     Returns:
         `(exits,)`: mean over batches and over the layers that the exit shares with others; NaN where it shares none.
     """
-    above = np.asarray(exit_layers) >= np.arange(1, products.shape[1] + 1)[:, None]  # (layers, exits)
+    layers, exits = products.shape[1], np.arange(len(exit_layers))
+    above = np.asarray(exit_layers) >= np.arange(1, layers + 1)[:, None]  # (layers, exits)
     means = np.full(len(exit_layers), np.nan)
-    for exit in range(len(exit_layers)):
-        others = above & (np.arange(len(exit_layers)) != exit)
-        shared = above[:, exit] & others.any(axis=1)
-        with_sum = (products[:, :, exit] * others).sum(axis=2)
-        of_sum = (products * others[:, :, None] * others[:, None, :]).sum(axis=(2, 3))
-        lengths = np.sqrt(products[:, :, exit, exit] * np.maximum(of_sum, 0.0))
-        cosines = np.divide(with_sum, lengths, out=np.zeros_like(with_sum), where=lengths > 0)
-        if shared.any():
-            means[exit] = np.clip(cosines, -1, 1)[:, shared].mean()
+    for exit in exits:
+        others = above & above[:, exit, None] & (exits != exit)
+        if others.any():
+            cosines = _agreement_with_sum(products, np.full(layers, exit), others).cosine
+            means[exit] = np.nanmean(cosines)
     return means
 
 
 def conflict_table(conflicts: dict[int, Conflict]) -> pa.Table:
-    """Pairs of exits as rows.
-
-    Args:
-        conflicts: by training step.
-
-    Returns:
-        One row for each step, layer and pair of exits above it, with the columns `PAIRS`.
-    """
+    """A row for each training step, layer and pair of exits above it, with the columns `PAIRS`."""
     rows = []
     for step, measured in conflicts.items():
         at = measured.exit_layers
@@ -145,7 +146,7 @@ def conflict_table(conflicts: dict[int, Conflict]) -> pa.Table:
 
 
 def following_table(conflicts: dict[int, Conflict]) -> pa.Table:
-    """The next exit against the sum of all later ones: a row for each step and layer, columns `NEXT`."""
+    """The next exit against the sum of all later ones: a row for each training step and layer, columns `NEXT`."""
     rows = []
     for step, measured in conflicts.items():
         for (layer,) in np.argwhere(np.isfinite(measured.following.cosine)).tolist():

@@ -18,8 +18,7 @@ class Convention:
         theirs: its name in the paper.
         ours: the name of our quantity: `cost` or `depth`.
         lower_is_faster: the direction of the paper's number.
-        from_ours: converts our value and the number of layers.
-        to_ours: the inverse.
+        from_ours, to_ours: convert a value, given the number of layers, and back.
     """
 
     theirs: str
@@ -48,15 +47,12 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def to_paper(paper: str, value: float, layers: int) -> float:
-    """Our `cost` or `depth` in a paper's own convention.
+    """Our `cost` or `depth` in a paper's own convention; `ConfigError` for an unknown paper.
 
     Args:
         paper: a key of `CONVENTIONS`.
         value: our number, of the kind that the convention's `ours` names.
         layers: L of the full model.
-
-    Raises:
-        ConfigError: for an unknown paper.
     """
     return _convention(paper).from_ours(value, layers)
 

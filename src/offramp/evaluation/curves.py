@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from offramp._core.errors import MissingExtraError
 from offramp._core.trace import Trace
@@ -23,7 +22,6 @@ from offramp.evaluation.arrow_tables import (
 )
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.operating_points import (
-    Exits,
     commonest_answer,
     cost_statistic,
     score_statistic,
@@ -37,18 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.axes import Axes
 
-COLUMNS = (
-    "point",
-    "threshold",
-    "cost",
-    "depth",
-    "layer_speedup",
-    "score",
-    "low",
-    "high",
-    "shares",
-    "time_speedup",
-)
+COSTS = ("cost", "depth", "layer_speedup")
+COLUMNS = ("point", "threshold", *COSTS, "score", "low", "high", "shares", "time_speedup")
 FRONT = ("method", "model", "criterion", "metric", "floor")  # the first four identify a curve
 
 
@@ -102,7 +90,13 @@ class Curve:
             ax: where to draw; None makes a new figure.
             label: name of the line; None takes the criterion's.
         """
-        axes = _new_axes() if ax is None else ax
+        if ax is None:
+            try:
+                from matplotlib import pyplot  # its figures are those that notebooks show
+            except ModuleNotFoundError as error:
+                raise MissingExtraError("matplotlib", "torch") from error
+            ax = pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
+        axes: Axes = ax
         sweep, static = self.sweep, self.static
         costs = floats(sweep, "cost")
         (line,) = axes.plot(costs, floats(sweep, "score"), label=label or self.criterion)
@@ -117,15 +111,6 @@ class Curve:
     def to_pandas(self) -> pd.DataFrame:
         """The operating points as a data frame; needs pandas."""
         return to_pandas(self.table)
-
-
-def _new_axes() -> Axes:
-    """Axes of a new figure, which notebooks show."""
-    try:
-        from matplotlib import pyplot
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "torch") from error
-    return pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
 
 
 def speed_accuracy(
@@ -149,9 +134,6 @@ def speed_accuracy(
         resamples: bootstrap resamples for `low` and `high` (95 % at each threshold); 0 leaves them NaN.
         seed: of the bootstrap.
 
-    Returns:
-        The `Curve`.
-
     Raises:
         DataError: the trace has no labels or no examples.
         ConfigError: the metric does not fit the task.
@@ -161,13 +143,23 @@ def speed_accuracy(
     """
     sweep = sweep_thresholds(trace, criterion, temperatures, points)
     exits = np.concatenate([sweep.exits, static_exits(trace)], axis=1)
+    undefined, unnamed = np.full(exits.shape[1], np.nan), [""] * exits.shape[1]
+    depth = np.asarray(trace.exit_layers, dtype=np.float64)[exits].mean(axis=0)
+    scored = score_statistic(trace, exits, metric, unnamed)
+    low, high = undefined, undefined
+    if resamples:
+        low, high = percentile_band(replicates([scored], resamples=resamples, seed=seed))
     columns = {
         "point": ["sweep"] * len(sweep.thresholds) + ["static"] * trace.exits,
         "threshold": np.concatenate([sweep.thresholds, np.full(trace.exits, np.nan)]),
-        **_speed_columns(trace, exits),
-        **_score_columns(trace, exits, metric, resamples, seed),
-        "shares": _shares(exits, trace.exits).tolist(),
-        "time_speedup": np.full(exits.shape[1], np.nan),
+        "cost": cost_statistic(trace, exits, unnamed).exact(),
+        "depth": depth,
+        "layer_speedup": trace.depth / depth,
+        "score": scored.exact(),
+        "low": low,
+        "high": high,
+        "shares": np.stack([(exits == exit).mean(axis=0) for exit in range(trace.exits)], axis=1).tolist(),
+        "time_speedup": undefined,
     }
     labels = trace.require_labels()
     floor = score(metric, labels, np.full(len(trace), commonest_answer(trace)))
@@ -207,24 +199,3 @@ def unstack_curves(stacked: pa.Table) -> dict[str, list[Curve]]:
             rows = rows_where(rows, name, value)
         curves.setdefault(method, []).append(Curve(rows.select(COLUMNS), criterion, metric, floor))
     return curves
-
-
-def _speed_columns(trace: Trace, exits: Exits) -> dict[str, NDArray[np.float64]]:
-    depth = np.asarray(trace.exit_layers, dtype=np.float64)[exits].mean(axis=0)
-    cost = cost_statistic(trace, exits, [""] * exits.shape[1]).exact()
-    return {"cost": cost, "depth": depth, "layer_speedup": trace.depth / depth}
-
-
-def _score_columns(
-    trace: Trace, exits: Exits, metric: str, resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    statistic = score_statistic(trace, exits, metric, [""] * exits.shape[1])
-    none = np.full(exits.shape[1], np.nan)
-    drawn = replicates([statistic], resamples=resamples, seed=seed) if resamples else None
-    low, high = (none, none) if drawn is None else percentile_band(drawn)
-    return {"score": statistic.exact(), "low": low, "high": high}
-
-
-def _shares(exits: Exits, count: int) -> NDArray[np.float64]:
-    """Share of the examples that leave at each exit `(points, exits)`."""
-    return np.stack([(exits == exit).mean(axis=0) for exit in range(count)], axis=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration import tune
 from offramp.engine.policy import Policy
@@ -133,6 +133,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate models on a data set and, where there are several, compare them with the first.
 
+    All intervals are 95 % percentile-bootstrap intervals.
+
     Args:
         models: a model with its tokenizer, or several by name.
         data: of `load_data`. Its calibration split serves to tune policies, and for nothing else.
@@ -144,9 +146,6 @@ def evaluate(
         batch_size: of the timing.
         seed: of the bootstrap.
         progress: show progress bars.
-
-    Returns:
-        The `Evaluation`; all intervals are 95 % percentile-bootstrap intervals.
 
     Raises:
         DataError: a model has other classes than the data, or was trained on the rows of the split.
@@ -164,52 +163,43 @@ def evaluate(
         missing = [criterion for criterion in criteria if criterion not in rules]
         if missing:
             calibration = trace(model, data["calibration"], progress=progress)
-            rules |= {
-                criterion: _tuned(calibration, criterion, data, max_accuracy_drop) for criterion in missing
-            }
+            for criterion in missing:
+                rules[criterion] = tune(
+                    calibration,
+                    criterion,
+                    max_accuracy_drop=max_accuracy_drop,
+                    metric=data.metrics[0],
+                    temperatures=data.kind == "classification",
+                )
         chosen = {criterion: rules[criterion] for criterion in criteria}
         run = trace(model, data[split], progress=progress)
         doubts = dict.fromkeys(doubt for policy in chosen.values() for doubt in trace_doubts(run, policy))
-        timings = {}
-        if timed:
-            timings = {
-                criterion: time_policy(model, policy, data[split], timed, batch_size=batch_size)
-                for criterion, policy in chosen.items()
-            }
+        timings = {
+            criterion: time_policy(model, policy, data[split], timed, batch_size=batch_size)
+            for criterion, policy in chosen.items()
+            if timed
+        }
         evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)
-    comparisons = {}
-    if len(evaluated) > 1:
-        for criterion in criteria:
-            comparisons[criterion] = compare_models(evaluated, criterion, data.metrics[0], seed=seed)
+    comparisons = {
+        criterion: compare_models(evaluated, criterion, data.metrics[0], seed=seed)
+        for criterion in criteria
+        if len(evaluated) > 1
+    }
     return Evaluation(data.metrics[0], evaluated, comparisons)
 
 
 def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -> None:
     """Raise where the scores of a model on a split would be too good, or of other classes."""
+    from offramp.data import check_fit
     from offramp.model.trained_on import refuse_trained_on
 
     if split == "calibration":
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
         )
-    other_labels = model.kind == "classification" and tuple(model.labels) != tuple(data.labels)
-    if model.kind != data.kind or other_labels:
-        raise DataError(
-            f"{name} has the classes {list(model.labels)}, but {data.name} has {list(data.labels)}: give data with "
-            "the labels that the model was trained on"
-        )
+    check_fit(data, model.labels, model.kind, model=name)
     for checked in sorted({"calibration", split} - {"train"}):  # who names the training split wants it so
         refuse_trained_on(model.trained_on, data[checked], f"{name} and the {checked} split of {data.name}")
-
-
-def _tuned(calibration: Trace, criterion: str, data: TextData, max_accuracy_drop: float) -> Policy:
-    return tune(
-        calibration,
-        criterion,
-        max_accuracy_drop=max_accuracy_drop,
-        metric=data.metrics[0],
-        temperatures=data.kind == "classification",
-    )
 
 
 def _evaluate_trace(

@@ -31,8 +31,7 @@ def per_exit(
     Args:
         trace: run of the model over labelled evaluation data.
         metrics: keys of `offramp.metrics.METRICS`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
 
     Returns:
         One row per metric and exit: `exit` (0-based), `layer` (from 1), `cost` (share of the full model's
@@ -63,12 +62,10 @@ def policy_scores(
         trace: run of the model over labelled evaluation data.
         policy: of the model.
         metric: a key of `offramp.metrics.METRICS`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
 
     Returns:
-        Intervals by name: `score`, `full` (score of the last exit), `drop` (full - score, paired), `cost`
-        (share of the full model's FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
+        Intervals by name: the columns of `policy_statistic`.
 
     Raises:
         CalibrationError: the policy was calibrated on the same data.
@@ -80,24 +77,14 @@ def policy_scores(
 
 
 def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
-    """How many examples leave at each exit under a policy.
+    """How many examples leave at each exit under a policy; `CriterionError` if it was made for another model.
 
     Returns:
         One row per exit: `exit` (0-based), `layer`, `count`, `share`.
-
-    Raises:
-        CriterionError: the policy was made for another model.
     """
     counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
-    layers = list(trace.exit_layers)
-    return table(
-        {
-            "exit": np.arange(trace.exits),
-            "layer": layers,
-            "count": counts,
-            "share": counts / max(len(trace), 1),
-        }
-    )
+    exits, shares = np.arange(trace.exits), counts / max(len(trace), 1)
+    return table({"exit": exits, "layer": list(trace.exit_layers), "count": counts, "share": shares})
 
 
 def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: int = BINS) -> pa.Table:

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from offramp.evaluation.arrow_tables import (
-    as_table,
-    require_columns,
-    rows_where,
-    with_column,
-)
-from offramp.evaluation.attack_table import FLAGS, PER_EXAMPLE, SIDES, AttackTable, Floats, Side, read_attack
+from offramp._core.errors import DataError
+from offramp.evaluation.arrow_tables import as_table, floats, require_columns, rows_where, with_column
 from offramp.evaluation.bootstrap import Interval, Statistic, Weights, interval_table, intervals
 from offramp.evaluation.weighted import weighted_score
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Side = Literal["clean", "adversarial"]
+Floats = NDArray[np.float64]
+
+SIDES: tuple[Side, Side] = ("clean", "adversarial")
+PER_SIDE = ("exit", "layer", "cost", "full_cost", "prediction")
+PER_EXAMPLE = ("words", "words_changed", "similarity", "forward_queries", "gradient_queries", "seconds")
+FLAGS = ("success", "reached_last")
+COLUMNS = ("label", *(f"{side}_{what}" for side in SIDES for what in PER_SIDE), *PER_EXAMPLE, *FLAGS)
+
+
+@dataclass(frozen=True)
+class AttackTable:
+    """The rows of an attack as checked arrays `(examples,)`.
+
+    Attributes:
+        columns: every numeric column as float64, NaN where a value is missing.
+        exits: exit index, 0-based, by side.
+        exit_layers: of the attacked model, from 1.
+        exit_costs: `(exits,)` cost of leaving at each exit, as a share of the full model's.
+    """
+
+    columns: dict[str, Floats]
+    exits: dict[Side, NDArray[np.intp]]
+    exit_layers: tuple[int, ...]
+    exit_costs: Floats
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
 
 
 @dataclass(frozen=True)
@@ -72,8 +96,7 @@ def robustness(
         rows: the attack table, one row per example.
         exit_layers: the attacked model's exits, from 1.
         metric: a key of `offramp.metrics.METRICS`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
 
     Returns:
         The numbers with their intervals; all undefined for an empty table.
@@ -113,6 +136,47 @@ def robustness_by(
     }
 
 
+def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
+    """Check the rows of an attack and split them into arrays.
+
+    Args:
+        rows: one row per attacked example, at least one, with `COLUMNS`.
+        exit_layers: the attacked model's exits.
+
+    Raises:
+        DataError: columns are missing, or the rows come from a model with other exits.
+    """
+    require_columns(rows, COLUMNS, "an attack table")
+    columns = {name: floats(rows, name) for name in COLUMNS}
+    layers = np.asarray(exit_layers, dtype=np.intp)
+    exits: dict[Side, NDArray[np.intp]] = {}
+    for side in SIDES:
+        indices, named = columns[f"{side}_exit"], columns[f"{side}_layer"]
+        valid = np.isin(indices, np.arange(len(layers))).all()
+        if not valid or (layers[indices.astype(np.intp)] != named).any():
+            raise DataError(
+                f"the attack table's column {side}_layer does not fit the exits {layers.tolist()}: "
+                "pass the exit layers of the model that was attacked"
+            )
+        exits[side] = indices.astype(np.intp)
+    return AttackTable(columns, exits, tuple(layers.tolist()), _exit_costs(columns, exits, layers))
+
+
+def _exit_costs(
+    columns: dict[str, Floats], exits: dict[Side, NDArray[np.intp]], layers: NDArray[np.intp]
+) -> Floats:
+    """Cost of leaving at each exit, from the examples that left there; unused exits are interpolated."""
+    taken = np.concatenate([exits[side] for side in SIDES])
+    spent = np.concatenate([columns[f"{side}_cost"] for side in SIDES])
+    full = np.concatenate([columns[f"{side}_full_cost"] for side in SIDES])
+    taken_exits = np.unique(taken)
+    costs = [spent[taken == exit].sum() / full[taken == exit].sum() for exit in taken_exits]
+    at, heights = [0.0, *layers[taken_exits].astype(np.float64)], [0.0, *costs]
+    if taken_exits[-1] < len(layers) - 1:
+        at, heights = [*at, float(layers[-1])], [*heights, max(1.0, costs[-1])]
+    return np.interp(layers, at, heights)
+
+
 def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Floats:
     """Share of the saved compute that an attack takes away: `1 − (1 − cost_adv) / (1 − cost_clean)`.
 
@@ -128,16 +192,12 @@ def gain_drop(clean_speedup: ArrayLike, adversarial_speedup: ArrayLike) -> Float
 
     NaN where the clean speed-up is 1: there was nothing to lose.
     """
-    gained, kept = (
-        np.asarray(clean_speedup, dtype=float) - 1,
-        np.asarray(adversarial_speedup, dtype=float) - 1,
-    )
+    gained, kept = (np.asarray(side, dtype=float) - 1 for side in (clean_speedup, adversarial_speedup))
     return 1 - _share(kept, gained)
 
 
 def efficacy(shares: ArrayLike, exit_costs: ArrayLike) -> Floats:
-    """Area under (cumulative cost, cumulative share exited), from (0, 0) to (1, 1); early, cheap exits
-    give values near 1.
+    """Area under (cumulative cost, cumulative share exited), from (0, 0) to (1, 1); near 1 for early, cheap exits.
 
     Args:
         shares: `(..., exits)` share of the examples that leave at each exit.
@@ -158,7 +218,9 @@ def attack_statistic(attack: AttackTable, metric: str = "accuracy") -> Statistic
         numbers: dict[str, Floats] = {}
         for side in SIDES:
             numbers |= _side_numbers(attack, side, metric, weights)
-        numbers |= _drops(numbers)
+        numbers["efficiency_drop"] = efficiency_drop(numbers["clean_cost"], numbers["adversarial_cost"])
+        speedups = numbers["clean_layer_speedup"], numbers["adversarial_layer_speedup"]
+        numbers["gain_drop"] = gain_drop(*speedups)
         columns = attack.columns
         numbers |= {name: _mean(columns[name], weights) for name in (*PER_EXAMPLE, *FLAGS)}
         numbers["words_changed_share"] = _share(numbers["words_changed"], numbers["words"])
@@ -190,13 +252,6 @@ def _side_numbers(attack: AttackTable, side: Side, metric: str, weights: Weights
         f"{side}_layer_speedup": attack.exit_layers[-1] / depth,
         f"{side}_efficacy": efficacy(shares, attack.exit_costs),
         f"{side}_{metric}": scored,
-    }
-
-
-def _drops(numbers: Mapping[str, Floats]) -> dict[str, Floats]:
-    return {
-        "efficiency_drop": efficiency_drop(numbers["clean_cost"], numbers["adversarial_cost"]),
-        "gain_drop": gain_drop(numbers["clean_layer_speedup"], numbers["adversarial_layer_speedup"]),
     }
 
 

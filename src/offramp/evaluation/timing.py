@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Segments
-from offramp.engine.timing import Timing, time_interleaved
+from offramp.engine.timing import time_interleaved
 from offramp.evaluation.arrow_tables import from_rows
 
 if TYPE_CHECKING:
@@ -104,33 +105,19 @@ def time_speedups(
     tried = [policy.criterion.threshold] if thresholds is None else list(thresholds)
     if not tried or not encodings:
         raise ConfigError(f"expected texts and thresholds to time, got {len(encodings)} and {len(tried)}")
-    engines = {"full": full_depth(segments if full is None else full, batch_size)}
+    whole = segments if full is None else full
+    last = Policy(make_criterion("fixed", len(whole.exit_layers)), whole.exit_layers)
+    engines = {"full": CompactingEngine(whole, last, batch_size=batch_size)}
     for threshold in tried:
         rule = with_threshold(policy.criterion, threshold)
         at = Policy(rule, policy.exit_layers, policy.temperatures)
         engines[repr(threshold)] = CompactingEngine(segments, at, batch_size=batch_size)
-    calls = {name: _run(engine, encodings) for name, engine in engines.items()}
+    calls = {name: partial(engine.run, encodings) for name, engine in engines.items()}
     timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock)
-    return _compared(tried, timings)
-
-
-def full_depth(segments: Segments[Any], batch_size: int) -> CompactingEngine[Any]:
-    """An engine that runs every example to the last exit."""
-    last = make_criterion("fixed", len(segments.exit_layers))
-    return CompactingEngine(segments, Policy(last, segments.exit_layers), batch_size=batch_size)
-
-
-def _run(engine: CompactingEngine[Any], encodings: Sequence[Encoding]) -> Callable[[], object]:
-    return lambda: engine.run(encodings)
-
-
-def _compared(thresholds: Sequence[float], timings: Mapping[str, Timing]) -> pa.Table:
-    """One row per threshold; ratios are taken within rounds, under the same load."""
-    whole = timings["full"].seconds
     rows = []
-    for threshold in thresholds:
+    for threshold in tried:
         timing = timings[repr(threshold)]
-        ratios = whole / timing.seconds
+        ratios = timings["full"].seconds / timing.seconds  # within rounds, under the same load
         spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
         rows.append((threshold, timing.p50, timings["full"].p50, *spread))
     names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")

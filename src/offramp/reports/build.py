@@ -30,6 +30,7 @@ def report(
     output: str | Path,
     *,
     figures: Sequence[str] = NO_FIGURES,
+    table_files: bool = True,
     interactive: bool = True,
 ) -> dict[str, Path]:
     """Write a report of all runs below a folder, from their records alone.
@@ -38,6 +39,7 @@ def report(
         run_folder: a run's folder, or one that holds several; see `offramp.reports.records`.
         output: folder for the report; files of an earlier one are overwritten.
         figures: figures to write as files, as names or patterns such as `curves-*`. The page holds all of them.
+        table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         interactive: whether the page's curves answer to the mouse, which takes 5 MB.
 
     Returns:
@@ -58,6 +60,7 @@ def report(
         tables=tables,
         figures=all_figures(contents),
         shown=figures,
+        table_files=table_files,
         page=lambda images: page(contents, tables, images, interactive=interactive),
     )
 
@@ -78,7 +81,9 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
         f"curves-{metric}": curve_figure(curves, f"Score against cost{data}")
         for metric, curves in section.curves.items()
     }
-    for metric in metrics_of_exits(section):
+    single = [row["metric"] for _, row in section.rows("per_exit")]
+    compared = [str(run.get("metric", "accuracy")) for _, run in section.labelled("scores")]
+    for metric in dict.fromkeys([*single, *compared]):
         scores = exit_scores(section, metric)
         figures[f"exits-{metric}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
     for i, (layers, shares) in enumerate(clean_histograms(section).items(), start=1):
@@ -112,13 +117,6 @@ def speed_figures(section: ReportSection, data: str) -> dict[str, Figure]:
     for i, (label, run) in enumerate(section.labelled("stream"), start=1):
         figures[f"stream-{i}"] = stream_figure(run.tables["stream"].to_pylist(), f"{label}: a stream{data}")
     return figures
-
-
-def metrics_of_exits(section: ReportSection) -> list[str]:
-    """Metrics for which there are scores of single exits."""
-    single = [row["metric"] for _, row in section.rows("per_exit")]
-    compared = [str(run.get("metric", "accuracy")) for _, run in section.labelled("scores")]
-    return list(dict.fromkeys([*single, *compared]))
 
 
 def clean_histograms(section: ReportSection) -> dict[tuple[int, ...], dict[str, Floats]]:

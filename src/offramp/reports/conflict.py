@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp.evaluation.conflict import Conflict
-from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, WIDTH, caption, styled
+from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, caption, new_panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,20 +37,13 @@ def conflict_figure(
     if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
         raise DataError("expected conflict between at least two exits to draw, got none")
     with styled():
-        from matplotlib.figure import Figure
-
         columns = min(PANELS, len(conflicts))
-        rows = -(-len(conflicts) // columns)
         layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())  # above, no two exits meet
-        figure = Figure(figsize=(WIDTH, rows * (1.4 + 0.3 * layers) + 0.6), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        figure, panels = new_panels(len(conflicts), columns, (1.4 + 0.3 * layers, 0.6), title)
         for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
             name = step if isinstance(step, str) else "" if len(conflicts) == 1 else f"step {step}"
             image = _draw(panel, conflict, name, first=position % columns == 0, alone=columns == 1)
-        for panel in panels[len(conflicts) :]:
-            panel.set_visible(False)
-        figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
+        figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
         caption(figure, EXPLAINED)
     return figure
 
@@ -60,7 +52,9 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("conflict", [ATTACKED, "white", CLEAN]).with_extremes(bad=GRID)
-    columns, cosines, negative = _columns(conflict)
+    shared = conflict.exit_layers[-2]  # the last layer that two exits share
+    columns, cosines, negative = conflict.columns()
+    cosines, negative = cosines[:shared], negative[:shared]
     image = panel.imshow(cosines, cmap=shades, vmin=-1, vmax=1, aspect="auto", origin="lower")
     for row, column in np.argwhere(np.isfinite(cosines)).tolist():
         value = cosines[row, column]
@@ -82,15 +76,3 @@ def _short(value: float) -> str:
     """Two decimals without the leading zero, for which three panels have no room."""
     digits = f"{abs(value):.2f}".removeprefix("0")
     return f"−{digits}" if value < 0 and digits != ".00" else digits
-
-
-def _columns(conflict: Conflict) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Names, cosines and shares of negative cosines `(layers, columns)`: all pairs, then next against later."""
-    at = conflict.exit_layers
-    pairs = [(i, j) for i in range(len(at)) for j in range(i + 1, len(at))]
-    names = [*(f"{at[i]} | {at[j]}" for i, j in pairs), "next | later"]
-    first, second = [i for i, _ in pairs], [j for _, j in pairs]
-    cosines = np.column_stack([conflict.pairs.cosine[:, first, second], conflict.following.cosine])
-    negative = np.column_stack([conflict.pairs.negative[:, first, second], conflict.following.negative])
-    shared = slice(at[-2])  # layers that two exits share
-    return names, cosines[shared], negative[shared]

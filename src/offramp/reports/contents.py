@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One attack on one model.
-
-    Attributes:
-        label: the model's name, the recipe, or both, whichever identifies the attack.
-        rows: the attacked examples.
-        robustness: its numbers.
-        exit_layers: of the model.
-        metric: of its task.
-        doubts: what the rows themselves give reason to doubt.
-    """
+    """One attack on one model; its label is the recipe, behind the model's name where several models are attacked."""
 
     label: str
     rows: pa.Table
@@ -84,14 +75,7 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """All runs below a folder.
-
-    Attributes:
-        title: the folder's name.
-        runs: the records with their tables.
-        left_out: sentences about records that could not be read.
-        sections: one for each data set.
-    """
+    """All runs below a folder, in a section for each data set; `left_out` has sentences about unreadable records."""
 
     title: str
     runs: list[Run]
@@ -169,25 +153,20 @@ def gather_attacks(runs: Iterable[Run]) -> list[AttackRun]:
     """Every attack of every run, recipe by recipe, with its robustness numbers."""
     attacked = [run for run in runs if "attack" in run.tables and not _is_idle(run)]
     several = len({run.name for run in attacked}) > 1
-    attacks = [attack for run in attacked for attack in _attacks(run, several)]
+    attacks = []
+    for run in attacked:
+        table, metric, layers = run.tables["attack"], run.get("metric", "accuracy"), run.exit_layers
+        if not layers:
+            raise DataError(
+                f"the attack of {run.record['path']} does not say the model's exit_layers: add them to the "
+                "record's metrics, or run 'offramp attack' again"
+            )
+        for recipe, numbers in robustness_by(table, layers, metric=metric, seed=run.seed).items():
+            rows = rows_where(table, "recipe", recipe)
+            label = f"{run.name}, {recipe}" if several else recipe
+            attacks.append(AttackRun(label, rows, numbers, layers, metric, attack_doubts(rows)))
     labels = _distinct([attack.label for attack in attacks])
     return [replace(attack, label=label) for attack, label in zip(attacks, labels, strict=True)]
-
-
-def _attacks(run: Run, named: bool) -> list[AttackRun]:
-    """A run's attacks, one per recipe; `named` puts the model's name into the label."""
-    table, metric, layers = run.tables["attack"], run.get("metric", "accuracy"), run.exit_layers
-    if not layers:
-        raise DataError(
-            f"the attack of {run.record['path']} does not say the model's exit_layers: add them to the "
-            "record's metrics, or run 'offramp attack' again"
-        )
-    attacks = []
-    for recipe, numbers in robustness_by(table, layers, metric=metric, seed=run.seed).items():
-        rows = rows_where(table, "recipe", recipe)
-        label = f"{run.name}, {recipe}" if named else recipe
-        attacks.append(AttackRun(label, rows, numbers, layers, metric, attack_doubts(rows)))
-    return attacks
 
 
 def _is_idle(run: Run) -> bool:

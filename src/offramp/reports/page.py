@@ -39,13 +39,7 @@ SHOWN = 12  # examples of each attack
 
 @dataclass(frozen=True)
 class PageSection:
-    """A section of the page.
-
-    Attributes:
-        id: target of the link at the top.
-        title: its heading.
-        blocks: its content, as safe HTML.
-    """
+    """A section of the page: `id` is the target of the link at the top, `blocks` the content as safe HTML."""
 
     id: str
     title: str
@@ -77,22 +71,21 @@ def page(
     sections = [PageSection("runs", "What was run", [macros.table(tables["runs"])])]
     for section in contents.sections:
         sections += _data_sections(section, tables, figures, interactive)
-    setup = [
-        macros.record(f"{run.name}: {run.record['command']}", _setup(run.record)) for run in contents.runs
-    ]
+    setup = []
+    for run in contents.runs:
+        configuration = {name: value for name, value in run.record.items() if name != "tables"}
+        content = json.dumps(configuration, indent=2, ensure_ascii=False, default=str)
+        setup.append(macros.record(f"{run.name}: {run.record['command']}", content))
     sections.append(PageSection("setup", "Configuration and hardware", setup))
     plots = interactive and any(section.curves for section in contents.sections)
     scripts = [plotly_script(), DRAW] if plots else []
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            title=contents.title,
-            doubts=contents.doubts,
-            sections=sections,
-            policy=content_policy(scripts),
-            scripts=[_safe_script(script) for script in scripts],
-        )
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        title=contents.title,
+        doubts=contents.doubts,
+        sections=sections,
+        policy=content_policy(scripts),
+        scripts=[_safe_script(script) for script in scripts],
     )
 
 
@@ -148,35 +141,29 @@ def _data_sections(
         return [macros.table(tables[prefix + name]) for name in names if prefix + name in tables]
 
     def drawn(kind: str) -> list[Markup]:
-        chosen = {name: svg for name, svg in figures.items() if name.startswith(prefix + kind)}
-        return [macros.picture(name, _data_url(svg)) for name, svg in chosen.items()]
+        # As images, two SVGs never share the ids of their elements.
+        return [
+            macros.picture(name, f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}")
+            for name, svg in figures.items()
+            if name.startswith(prefix + kind)
+        ]
 
-    def plotted() -> list[Markup]:
-        figures_by_metric = {metric: curve_plot(curves, metric) for metric, curves in section.curves.items()}
-        return [macros.plot(f"{prefix}figure-{metric}", plot) for metric, plot in figures_by_metric.items()]
-
+    plots = [
+        macros.plot(f"{prefix}figure-{metric}", curve_plot(curves, metric))
+        for metric, curves in section.curves.items()
+        if interactive
+    ]
+    curves = [*made("policies"), *(plots if interactive else drawn("curves"))]
     blocks = {
-        "curves": [
-            *made("policies"),
-            *(plotted() if interactive else drawn("curves")),
-            *made("areas", "comparison", "winners", "timing"),
-        ],
+        "curves": [*curves, *made("areas", "comparison", "winners", "timing")],
         "exits": [*drawn("exits"), *made("exits")],
         "leaving": drawn("histogram"),
         "robustness": [*drawn("depth"), *made("robustness", "attacks")],
         "examples": [macros.examples(attack.label, slowed_examples(attack)) for attack in section.attacks],
     }
     data = f"{section.data or 'other'}: " if prefix else ""
-    return [
-        PageSection(prefix + name, data + SECTIONS[name], content)
-        for name, content in blocks.items()
-        if content
-    ]
-
-
-def _data_url(svg: bytes) -> str:
-    """An image source. As images, two SVGs never share the ids of their elements."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+    filled = {name: content for name, content in blocks.items() if content}
+    return [PageSection(prefix + name, data + SECTIONS[name], content) for name, content in filled.items()]
 
 
 def slowed_examples(attack: AttackRun) -> list[dict[str, Any]]:
@@ -197,9 +184,3 @@ def most_slowed(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         key=lambda row: (row["clean_layer"] - row["adversarial_layer"], row["words_changed"] or 0, row["id"])
     )
     return slowed[:count]
-
-
-def _setup(record: Mapping[str, Any]) -> str:
-    """A record without its tables, as JSON."""
-    kept = {name: value for name, value in record.items() if name != "tables"}
-    return json.dumps(kept, indent=2, ensure_ascii=False, default=str)

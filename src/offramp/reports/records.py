@@ -43,12 +43,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
-from offramp._core.records import read_records
+from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
-from offramp.evaluation.attack_table import COLUMNS as ATTACK
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
 from offramp.evaluation.per_exit import RELIABILITY
+from offramp.evaluation.robustness import COLUMNS as ATTACK
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,26 +171,25 @@ def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
     root = Path(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = read_records(root)
+        records = RunFiles(root).records()
     left_out = [str(warning.message) for warning in caught]
     if not records:
         reasons = f" ({'; '.join(left_out)})" if left_out else ""
         raise DataError(
             f"no run records below {root}{reasons}: give a folder that an offramp command wrote to"
         )
-    base = root if root.is_dir() else root.parent
-    return [_run(record, records, base) for record in records], left_out
+    files = RunFiles(root if root.is_dir() else root.parent)
+    return [_run(record, records, files) for record in records], left_out
 
 
-def _run(record: dict[str, Any], records: list[dict[str, Any]], base: Path) -> Run:
-    folder = (base / record["path"]).parent
+def _run(record: dict[str, Any], records: list[dict[str, Any]], files: RunFiles) -> Run:
     tables = {
-        name: read_table(content, folder, f"table {name!r} of {record['path']}", TABLES[name])
+        name: read_table(content, files, record["path"], name)
         for name, content in record["tables"].items()
         if name in TABLES
     }
     named = record["metrics"].get("name", record["config"].get("name"))
-    return Run(str(named or _name(record, records, base)), command_word(record), record, tables)
+    return Run(str(named or _name(record, records, files.root)), command_word(record), record, tables)
 
 
 def command_word(record: Mapping[str, Any]) -> str:
@@ -207,42 +206,42 @@ def _name(record: Mapping[str, Any], records: list[dict[str, Any]], base: Path) 
     return nearest.name or base.resolve().name or "run"
 
 
-def read_table(content: Any, folder: Path, what: str, columns: tuple[str, ...]) -> pa.Table:
+def read_table(content: Any, files: RunFiles, path: str, name: str) -> pa.Table:
     """A record's table, wherever it is kept.
 
     Args:
-        content: rows, columns, or the name of a Parquet file.
-        folder: the record's folder; files outside it are not opened.
-        what: name of the table in messages.
-        columns: required ones.
+        content: rows, columns, or the name of a Parquet file in the record's folder.
+        files: the files of the runs, loose or packed.
+        path: of the record.
+        name: of the table, a key of `TABLES`.
 
     Raises:
         DataError: the table cannot be read or lacks columns.
     """
     import pyarrow as pa
 
-    try:
-        if isinstance(content, str):
-            loaded = _read_parquet(content, folder, what)
-        else:
+    what = f"table {name!r} of {path}"
+    if isinstance(content, str):
+        loaded = _read_file(content, files, PurePosixPath(path).parent, what)
+    else:
+        try:
             loaded = table(content) if isinstance(content, Mapping) else as_table(content)
-    except (pa.ArrowException, TypeError, ValueError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{what} cannot be read ({error}): run its command again") from error
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(f"{what} cannot be read ({error}): run its command again") from error
     if loaded.num_rows or loaded.num_columns:
-        require_columns(loaded, columns, what)
+        require_columns(loaded, TABLES[name], what)
     return loaded
 
 
-def _read_parquet(name: str, folder: Path, what: str) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+def _read_file(name: str, files: RunFiles, folder: PurePosixPath, what: str) -> pa.Table:
+    path = folder / name
+    if not (files.root / path).resolve().is_relative_to((files.root / folder).resolve()):
         raise DataError(f"{what} lies at {name}, outside its run's folder: move it beside its record")
-    if not path.is_file():
+    try:
+        return files.table(path)
+    except DataError as error:
+        if error.__cause__ is not None:  # the file is there, but broken
+            raise DataError(f"{what} cannot be read: {error}") from error
         raise DataError(
             f"{what} is missing: expected a Parquet file {name} beside the record; run its command again"
-        )
-    return pq.read_table(path)
+        ) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
 from offramp.evaluation.per_exit import RELIABILITY, SIDES
-from offramp.reports.style import ATTACKED, CLEAN, GREY, WIDTH, caption, shown, styled
+from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, new_panels, shown, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 
 if TYPE_CHECKING:
@@ -48,24 +48,17 @@ def reliability_figure(table: pa.Table, title: str = "Reliability of every exit"
         table: rows of `evaluation.reliability_table`.
         title: above the panels.
     """
-    from matplotlib.figure import Figure
-
     errors = calibration_errors(table)
     layers = sorted({layer for layer, _ in errors})
     with styled():
         columns = min(PANELS, len(layers))
-        rows = -(-len(layers) // columns)
-        figure = Figure(figsize=(WIDTH, 2.4 * rows + 1.0), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        figure, panels = new_panels(len(layers), columns, (2.4, 1.0), shown(title), sharex=True)
         for panel, layer in zip(panels, layers, strict=False):
             _draw(panel, rows_where(table, "layer", layer), layer, errors)
-        for panel in panels[len(layers) :]:
-            panel.set_visible(False)
         for panel in panels[::columns]:
             panel.set_ylabel("Accuracy", fontsize=10)
         for panel in panels[-columns:]:
             panel.set_xlabel("Confidence", fontsize=10)
-        figure.suptitle(shown(title), x=0.01, ha="left", fontweight="bold", fontsize=13)
         caption(figure, EXPLAINED)
     return figure
 
@@ -100,12 +93,12 @@ def calibration_table(tables: Mapping[tuple[str, ...], pa.Table], header: tuple[
     """
     by_key = {key: calibration_errors(table) for key, table in tables.items()}
     layers = sorted({layer for errors in by_key.values() for layer, _ in errors})
-    rows = tuple((*key, *(_change(errors, layer) for layer in layers)) for key, errors in by_key.items())
+    rows = []
+    for key, errors in by_key.items():
+        sides = [
+            [number(errors[layer, side]) for side in SIDES if (layer, side) in errors] for layer in layers
+        ]
+        rows.append((*key, *(" → ".join(cells) or NOTHING for cells in sides)))
     note = "Expected calibration error, 15 bins, before → after the exit's temperature, which was fitted on other data."
     columns = (*header, *(f"layer {layer}" for layer in layers))
-    return TextTable("Calibration of the exits", columns, rows, note, words=len(header))
-
-
-def _change(errors: Mapping[tuple[int, str], float], layer: int) -> str:
-    cells = [number(errors[layer, side]) for side in SIDES if (layer, side) in errors]
-    return " → ".join(cells) or NOTHING
+    return TextTable("Calibration of the exits", columns, tuple(rows), note, words=len(header))

@@ -90,6 +90,29 @@ def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def new_panels(
+    count: int, columns: int, heights: tuple[float, float], title: str, *, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of README width with small panels; call it within `styled`.
+
+    Args:
+        count: of the panels to be drawn on; others of the last row are hidden.
+        columns: the number of panels in a row.
+        heights: inches of a row, and of all that stands around the rows.
+        title: above all panels.
+        sharex: whether panels share their x axes, as they share their y axes.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, rows * heights[0] + heights[1]), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).ravel())
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
+    return figure, panels
+
+
 def caption(figure: Figure, words: str) -> None:
     """A small note below the axes."""
     figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
@@ -104,27 +127,9 @@ def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:
     return image.getvalue()
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG.
-
-    Args:
-        figure: of matplotlib.
-        stem: path without its ending.
-
-    Returns:
-        The two files.
-
-    Raises:
-        OfframpError: a file cannot be written.
-    """
-    return [
-        write_bytes(stem.with_name(f"{stem.name}.svg"), render(figure, "svg")),
-        write_bytes(stem.with_name(f"{stem.name}.png"), render(figure, "png")),
-    ]
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all, making its folder where it is missing; `OfframpError` where that fails."""
-    with atomic_write(path) as draft:
-        draft.write_bytes(content)
-    return path
+def save_figure(figure: Figure, stem: Path) -> None:
+    """Write a figure as SVG and PNG, to a path without its ending; `OfframpError` where that fails."""
+    endings: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+    for ending in endings:
+        with atomic_write(stem.with_name(f"{stem.name}.{ending}")) as draft:
+            draft.write_bytes(render(figure, ending))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
-from offramp.reports.style import render, write_bytes
+from offramp._core.files import atomic_write
+from offramp.reports.style import render
 from offramp.reports.text_table import TextTable, plain_markdown
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def write_report(
     figures: Mapping[str, Figure],
     shown: Sequence[str] = NO_FIGURES,
     data: Mapping[str, pa.Table] | None = None,
+    table_files: bool = True,
     page: Callable[[Mapping[str, bytes]], str] | None = None,
 ) -> dict[str, Path]:
     """Write the files of a report. Files of an earlier one are overwritten.
@@ -37,10 +39,11 @@ def write_report(
         folder: of the report.
         title: heading of the Markdown file.
         lead: paragraphs of Markdown below the title.
-        tables: tables for people, by file name.
+        tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.
         figures: every figure that there is, by file name.
         shown: which figures to write, as names or patterns such as `curves-*`.
         data: tables for programs, written as CSV, by file name.
+        table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
         page: makes an HTML page from the SVG images of all figures; None writes no page.
 
     Returns:
@@ -53,20 +56,21 @@ def write_report(
     """
     chosen = matching(figures, shown)
     images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
-    files: dict[str, bytes] = {}
-    for name in chosen:
-        files[f"figures/{name}.svg"] = images[name]
-        files[f"figures/{name}.png"] = render(figures[name], "png")
+    files = {f"figures/{name}.svg": images[name] for name in chosen}
+    files |= {f"figures/{name}.png": render(figures[name], "png") for name in chosen}
     texts = {name: table.markdown() for name, table in tables.items()}
-    files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
-    files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
+    if table_files:
+        files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
+        files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
     pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
-    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *(text.strip() for text in texts.values())]
+    linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
+    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
         files["index.html"] = page(images).encode()
     for name, content in files.items():
-        write_bytes(Path(folder) / name, content)
+        with atomic_write(Path(folder) / name) as draft:
+            draft.write_bytes(content)
     return {name: Path(folder) / name for name in files}
 
 

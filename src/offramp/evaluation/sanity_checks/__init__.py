@@ -1,1 +1,1 @@
-"""An evaluation that warns about itself: what it refuses to report, and what it reports with a warning."""
+"""Checks of an evaluation: it refuses some reports, and raises doubts about others."""

@@ -1,4 +1,4 @@
-"""Checks of an evaluation by itself: what it refuses to report, and the doubts that it reports."""
+"""Checks of an evaluation by itself: what it refuses to report, and the doubts about traces, attacks and victims."""
 
 from __future__ import annotations
 
@@ -13,16 +13,24 @@ from offramp._core.trace import Trace
 from offramp.calibration import refuse_if_calibrated
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import as_table, floats, require_columns
-from offramp.evaluation.attack_table import SIDES
+from offramp.evaluation.robustness import SIDES
 from offramp.evaluation.sanity_checks.constraint_check import count_breaches
 from offramp.evaluation.sanity_checks.doubts import doubt
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+    from offramp.attacks.text.attacked_text import AttackedText
+    from offramp.attacks.victims.answers import Answer
+    from offramp.attacks.victims.base import Victim
+    from offramp.inference.engine import Engine
+    from offramp.model.base import SegmentedModel
 
 FEW = 100  # below so many examples, a 95 % interval on accuracy is wider than about 20 points
 MANY_CUT = 0.05
 UNLIKELY = 0.001  # p-value below which an exit counts as worse than an earlier one
+SAME, CLOSE = 1e-6, 1e-3  # tolerances of logits; in batches of other shapes they add up in another order
 NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "adversarial_layer", "success")
 
 
@@ -55,14 +63,11 @@ def refuse_unlike(traces: Mapping[str, Trace]) -> None:
 
 
 def trace_doubts(trace: Trace, policy: Policy | None = None) -> tuple[str, ...]:
-    """What a reader of numbers from this trace should know.
+    """Sentences that a reader of numbers from this trace should know; none without doubts.
 
     Args:
         trace: labelled run of a model over evaluation data.
         policy: the policy whose numbers are reported.
-
-    Returns:
-        Sentences; none without doubts.
 
     Raises:
         CalibrationError: the policy was calibrated on the same data.
@@ -127,14 +132,11 @@ def _worse(trace: Trace, errors: NDArray[Any]) -> list[str]:
 def attack_doubts(
     rows: pa.Table | Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None
 ) -> tuple[str, ...]:
-    """What a reader of an attack table should know.
+    """Sentences that a reader of an attack table should know; none without doubts.
 
     Args:
         rows: of the attack.
         metadata: of the attack, to check its constraints again; None skips that check.
-
-    Returns:
-        Sentences; none without doubts.
 
     Raises:
         DataError: columns are missing.
@@ -146,11 +148,9 @@ def attack_doubts(
     keys = list(zip(*(table[name].to_pylist() for name in ("id", "recipe", "seed")), strict=True))
     weaker = floats(table, "adversarial_layer") < floats(table, "clean_layer")
     idle = _unchanged(table) & (floats(table, "success") > 0)
+    later = "examples ended weaker than they began (an earlier exit than the clean text)"
     counts = {
-        "weaker": (
-            weaker.sum(),
-            "examples ended weaker than they began (an earlier exit than the clean text)",
-        ),
+        "weaker": (weaker.sum(), later),
         "success-unchanged": (idle.sum(), "examples count as successes although no text was changed"),
         "repeated-rows": (len(keys) - len(set(keys)), "rows repeat an example of the same recipe and seed"),
     }
@@ -158,7 +158,12 @@ def attack_doubts(
     layers = {float(n) for side in SIDES for n in np.unique(floats(table, f"{side}_layer"))}
     if len(layers) == 1 and table.num_rows > 1:
         doubts.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
-    return (*_few(table.num_rows), *doubts, *_inside_doubts(table), *_constraint_doubts(table, metadata))
+    breaches = {} if metadata is None else count_breaches(table.to_pylist(), metadata)
+    broken = [
+        doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
+        for name, ids in breaches.items()
+    ]
+    return (*_few(table.num_rows), *doubts, *_inside_doubts(table), *broken)
 
 
 def _inside_doubts(table: pa.Table) -> list[str]:
@@ -181,17 +186,6 @@ def _inside_doubts(table: pa.Table) -> list[str]:
     return doubts
 
 
-def _constraint_doubts(table: pa.Table, metadata: Mapping[str, Any] | None) -> list[str]:
-    """Rows that break a constraint, by a second implementation."""
-    if metadata is None:
-        return []
-    counted = count_breaches(table.to_pylist(), metadata)
-    return [
-        doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
-        for name, ids in counted.items()
-    ]
-
-
 def _unchanged(table: pa.Table) -> NDArray[np.bool_]:
     """Whether both texts of an example are unchanged `(examples,)`."""
     same = np.ones(table.num_rows, dtype=bool)
@@ -200,3 +194,50 @@ def _unchanged(table: pa.Table) -> NDArray[np.bool_]:
             pairs = zip(table[name].to_pylist(), table[f"adversarial_{name}"].to_pylist(), strict=True)
             same &= np.array([before == after for before, after in pairs])
     return same
+
+
+def victim_doubts(
+    target: SegmentedModel | Engine | Victim, policy: Policy | None, examples: Dataset
+) -> tuple[str, ...]:
+    """Check whether a victim's answers repeat: the same texts asked twice in a batch, and alone.
+
+    Args:
+        target: as for `attack`.
+        policy: as for `attack`.
+        examples: a few rows, as for `attack`.
+
+    Returns:
+        Sentences, none if there is nothing to doubt, or if the victim reports seconds alone.
+    """
+    from offramp.attacks.examples import read_examples
+    from offramp.attacks.victims.black_box import as_victim
+
+    victim = as_victim(target, policy)
+    texts = [example.text for example in read_examples(examples)]
+    first, again = _together(victim, texts), _together(victim, texts)
+    if any(answer.exit < 0 for answer in first):
+        return ()
+    unlike = _count_unlike(first, again, SAME)
+    if unlike:
+        sentence = f"{unlike} of {len(texts)} texts get another answer when they are asked again"
+        return (doubt("dropout", sentence),)
+    alone = [_together(victim, [text])[0] for text in texts]
+    unlike = _count_unlike(first, alone, CLOSE)
+    if unlike:
+        return (doubt("batch", f"{unlike} of {len(texts)} texts get another answer alone than in a batch"),)
+    return ()
+
+
+def _together(victim: Victim, texts: Sequence[AttackedText]) -> list[Answer]:
+    """Answers in one call, each with its own budget, so that no answer is remembered."""
+    return [answer for (answer,) in victim.query_many([(victim.budget(), [text]) for text in texts])]
+
+
+def _count_unlike(first: Sequence[Answer], second: Sequence[Answer], tolerance: float) -> int:
+    """How many answers differ: in their exit or prediction, or in logits by more than a tolerance."""
+    return sum(
+        a.exit != b.exit
+        or not np.isclose(a.prediction, b.prediction, rtol=0, atol=tolerance)
+        or not np.allclose(a.logits, b.logits, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(first, second, strict=True)
+    )

@@ -1,6 +1,6 @@
 """The doubts that an evaluation raises about itself: when, why they matter, and what to do.
 
-The page `docs/doubts.md` is made from this table. A test compares the two.
+The page `docs/doubts.md` lists the same checks: a test compares it with this table, to the letter.
 """
 
 from __future__ import annotations
@@ -152,18 +152,3 @@ def tally(doubts: Sequence[tuple[str, Sequence[str]]], noun: str) -> list[str]:
         same[0] if len(same) == 1 else f"{len(same)} of {len(doubts)} {noun}, such as {same[0]}"
         for same in raised.values()
     ]
-
-
-def page() -> str:
-    """All checks as a page in Markdown."""
-    head = (
-        "# What the evaluation doubts\n\n"
-        "Every evaluation and every attack checks itself and reports its doubts to the reader. A doubt ends with its "
-        "name in brackets. Doubts stop nothing: the numbers are reported with the doubts beside them.\n"
-    )
-    sections = [
-        f"## {name}\n\n**Raised if** {check.raised_if}\n\n**Why it matters.** {check.why}\n\n"
-        f"**What to do.** {check.do}\n"
-        for name, check in CHECKS.items()
-    ]
-    return "\n".join([head, *sections])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def random_baseline_doubts(
         names: of both.
 
     Returns:
-        One sentence, or none; none if they have no example in common.
+        One sentence, or none; none without a common example.
     """
     layers = [
         dict(zip(rows["id"].to_pylist(), floats(rows, "adversarial_layer"), strict=True))
@@ -65,24 +65,20 @@ def random_baseline_beside(folder: Path) -> tuple[str, ...]:
 
     attack = AttackResult.load(folder)
     doubts: list[str] = []
-    for other in _neighbours(folder):
-        if comparable(attack.metadata, other.metadata):
-            white_box, baseline = (other, attack) if is_random_baseline(_recipe(attack)) else (attack, other)
-            names = _recipe(white_box), _recipe(baseline)
-            if uses_inside(names[0], white_box.table) and is_random_baseline(names[1]):
-                doubts += random_baseline_doubts(white_box.table, baseline.table, names)
-    return tuple(doubts)
-
-
-def _neighbours(folder: Path) -> Iterator[AttackResult]:
-    from offramp.attacks import AttackResult
-
     for path in sorted(folder.parent.glob("*/attack.parquet")):
-        if path.parent != folder:
-            try:
-                yield AttackResult.load(path)
-            except DataError as error:
-                _LOG.warning("%s is not compared with its neighbour: %s", folder.name, error)
+        if path.parent == folder:
+            continue
+        try:
+            other = AttackResult.load(path)
+        except DataError as error:
+            _LOG.warning("%s is not compared with its neighbour: %s", folder.name, error)
+            continue
+        if comparable(attack.metadata, other.metadata):
+            pair = sorted((attack, other), key=lambda result: is_random_baseline(_recipe(result)))
+            names = _recipe(pair[0]), _recipe(pair[1])
+            if uses_inside(names[0], pair[0].table) and is_random_baseline(names[1]):
+                doubts += random_baseline_doubts(pair[0].table, pair[1].table, names)
+    return tuple(doubts)
 
 
 def _recipe(attack: AttackResult) -> str:

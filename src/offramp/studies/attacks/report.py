@@ -23,7 +23,12 @@ AXES = {"strategies": "method", "criteria": "criterion", "recipes": "attack"}
 
 
 def attack_report(
-    folder: str | Path, output: str | Path, *, figures: Sequence[str] = NO_FIGURES, resamples: int = 1000
+    folder: str | Path,
+    output: str | Path,
+    *,
+    figures: Sequence[str] = NO_FIGURES,
+    table_files: bool = True,
+    resamples: int = 1000,
 ) -> dict[str, Path]:
     """Write the report of an attack study.
 
@@ -31,6 +36,7 @@ def attack_report(
         folder: of the study; trials that have not run yet are left out.
         output: folder for the report; files of an earlier one are overwritten.
         figures: figures to write, as names or patterns such as `drop-*`.
+        table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         resamples: of the bootstrap over examples and seeds.
 
     Returns:
@@ -51,6 +57,7 @@ def attack_report(
         tables=all_tables(study),
         figures=attack_figures(study) if figures else {},
         shown=figures,
+        table_files=table_files,
         data=data_tables(study),
     )
 

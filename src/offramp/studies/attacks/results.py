@@ -19,9 +19,8 @@ from offramp.attacks.recipes import RECIPES
 from offramp.attacks.recipes.base import Recipe
 from offramp.criteria import CRITERIA
 from offramp.evaluation.arrow_tables import floats, in_front, stack
-from offramp.evaluation.attack_table import read_attack
 from offramp.evaluation.bootstrap import Statistic, Weights
-from offramp.evaluation.robustness import attack_statistic, metric_names
+from offramp.evaluation.robustness import attack_statistic, metric_names, read_attack
 from offramp.studies.training.results import trial_records
 from offramp.training.strategies import STRATEGIES
 

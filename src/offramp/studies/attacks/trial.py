@@ -14,7 +14,7 @@ from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
 from offramp.evaluation.attack_record import ROWS, record_attack
 from offramp.evaluation.fluency import Bigram, fluency_change
-from offramp.evaluation.sanity_checks.victim_probes import victim_doubts
+from offramp.evaluation.sanity_checks.checks import victim_doubts
 from offramp.studies.attacks.results import FLUENCY
 from offramp.studies.attacks.victims import VictimTrial
 from offramp.studies.grid import Load

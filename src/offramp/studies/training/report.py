@@ -26,7 +26,12 @@ ByMethod = dict[tuple[str, str, str], "pa.Table"]  # encoder, task with its size
 
 
 def study_report(
-    folder: str | Path, output: str | Path, *, figures: Sequence[str] = NO_FIGURES, resamples: int = 1000
+    folder: str | Path,
+    output: str | Path,
+    *,
+    figures: Sequence[str] = NO_FIGURES,
+    table_files: bool = True,
+    resamples: int = 1000,
 ) -> dict[str, Path]:
     """Write the report of a training study.
 
@@ -34,6 +39,7 @@ def study_report(
         folder: of the study; trials that have not run yet are left out.
         output: folder for the report; files of an earlier one are overwritten.
         figures: figures to write, as names or patterns such as `curves-*`.
+        table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         resamples: of the bootstrap over examples and seeds.
 
     Returns:
@@ -62,6 +68,7 @@ def study_report(
         tables=tables | ({"doubts": doubts_table(results.doubts)} if results.doubts else {}),
         figures=drawn,
         shown=figures,
+        table_files=table_files,
     )
 
 
