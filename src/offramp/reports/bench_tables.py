@@ -32,7 +32,7 @@ LIMITS: Columns = {
     "all layers": ("layers", 2),
     "best full depth": ("best", 2),
     "cost": ("cost", 3),
-    "exits for nothing": ("least", 2),
+    "free exits": ("least", 2),
     "ours-int8": ("taken", 2),
     "share in reach": ("reachable", 3),
     "share reached": ("reached", 3),
@@ -76,8 +76,8 @@ def limits_table(section: ReportSection) -> TextTable:
             if values is not None:
                 rows.append((label, str(size), str(length or "data"), *_cells(values, LIMITS)))
     note = (
-        "Milliseconds a request. Constant and layers: a line through the static int8 models' mean times; exits for "
-        "nothing: that line at our cost."
+        "Milliseconds per request. Constant and layers: a line through the mean times of the static int8 models; "
+        "free exits: that line at the cost of our engine."
     )
     return TextTable("What limits early exits", ("model", "batch", "tokens", *LIMITS), tuple(rows), note)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write
 from offramp.reports.style import render
 from offramp.reports.text_table import TextTable, plain_markdown
@@ -81,6 +82,23 @@ def matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
             available = ", ".join(names) or "none"
             raise ConfigError(f"expected the name of a figure, got {pattern!r}: this report has {available}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def read_report_table(report: str | Path, name: str) -> str:
+    """The Markdown of one table of a report that `write_report` wrote.
+
+    Args:
+        report: the `report.md`.
+        name: of the table, as links to it have it: `report.md#NAME`.
+
+    Raises:
+        ConfigError: the report has no table of that name.
+    """
+    text = Path(report).read_text(encoding="utf-8")
+    names = re.findall(r'^<a id="(.+)"></a>$', text, flags=re.MULTILINE)
+    if name not in names:
+        raise ConfigError(unknown_name(f"table of {report}", name, names))
+    return text.split(f'<a id="{name}"></a>\n\n')[1].split('\n\n<a id="')[0].rstrip("\n") + "\n"
 
 
 def as_csv(table: pa.Table) -> bytes:
