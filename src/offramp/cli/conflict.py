@@ -117,8 +117,8 @@ def conflict_watch(
     """Measure conflict on the training split at some steps of a run, and record it at the end."""
     if not steps:
         return ConflictWatch((), lambda: None)
-    from offramp.training.gradient_conflict.callback import ConflictCallback
     from offramp.training.gradient_conflict.gradient_products import read_products
+    from offramp.training.gradient_conflict.measure import ConflictCallback
 
     started, folder = datetime.now(UTC), run / "conflict"
     callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import DataError
 from offramp._core.files import atomic_write
+from offramp._core.run_files import GRADIENT_FILE, read_gradients
 
 Products = NDArray[np.float64]  # (batches, layers, exits, exits)
 
-FILE = "products.npz"
+FILE = GRADIENT_FILE
 
 
 def write_products(path: Path, products: dict[int, Products]) -> None:
@@ -24,15 +24,5 @@ def write_products(path: Path, products: dict[int, Products]) -> None:
 
 
 def read_products(path: Path) -> dict[int, Products]:
-    """Products by step; empty without a file.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {int(step): stored[step] for step in stored.files}
-    except Exception as error:  # zip, zlib and numpy each raise their own
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it") from error
+    """Products by step; empty without a file, `DataError` for a damaged one."""
+    return read_gradients(path) if path.exists() else {}
