@@ -80,15 +80,12 @@ class Metric:
 
     Attributes:
         function: `(labels, predictions) -> value`.
-        kind: the kind of task that it is for.
         bounds: smallest and largest value it can take.
-        higher_is_better: the direction.
     """
 
     function: Callable[[Labels, Labels], float]
     kind: Kind
     bounds: tuple[float, float]
-    higher_is_better: bool = True
 
 
 METRICS: dict[str, Metric] = {
@@ -102,15 +99,7 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metric(name: str, kind: Kind | None = None) -> Metric:
-    """The metric of that name.
-
-    Args:
-        name: a key of `METRICS`.
-        kind: of the task; None skips the check.
-
-    Raises:
-        ConfigError: the name is unknown, or the metric is for the other kind of task.
-    """
+    """The metric of that name; `ConfigError` where it is unknown, or for another kind of task than `kind`."""
     if name not in METRICS:
         raise ConfigError(unknown_name("metric", name, METRICS))
     metric = METRICS[name]
@@ -121,15 +110,11 @@ def find_metric(name: str, kind: Kind | None = None) -> Metric:
 
 
 def score(metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Value of a metric.
+    """Value of a metric of `METRICS`, within its bounds; never NaN.
 
     Args:
-        metric: a key of `METRICS`.
         labels: `(examples,)` true class indices, or values for regression.
         predictions: `(examples,)`, as the labels.
-
-    Returns:
-        The value, within the metric's bounds; never NaN.
 
     Raises:
         ConfigError: the metric is unknown.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from offramp._core.errors import ModelError
 from offramp.backbones import SPECS, Backbone, BackboneSpec, BackboneState, Context, check_parity, spec_of
-from offramp.backbones.parity import random_inputs
+from offramp.backbones.backbone import random_inputs
 from tests.backbones.backbone_zoo import BERT_LIKE, ZOO, build, make, with_attentions
 
 every_model = pytest.mark.parametrize("name", ZOO)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from offramp._core.errors import ModelError
 from offramp.backbones import Backbone, load_backbone, truncated_config
-from offramp.backbones.parity import random_inputs
+from offramp.backbones.backbone import random_inputs
 from tests.backbones.backbone_zoo import BERT_LIKE, ZOO, build, make, save
 
 

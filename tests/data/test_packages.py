@@ -99,12 +99,6 @@ def test_other_members_than_last_time_are_fetched(index):
     assert (folder / "b.txt").read_bytes() == b"beta"
 
 
-def test_a_wheel_for_another_python(index):
-    make_wheel(index, "old", {"old/a.txt": b"alpha"}, tag="cp38-none-any")
-    folder = fetch("old", "1.0", {"old/a.txt": "a.txt"}, name="old", python_version="3.8")
-    assert (folder / "a.txt").read_bytes() == b"alpha"
-
-
 def test_source_archive_members_are_read(tmp_path):
     path = tmp_path / "toy-1.0.tar.gz"
     with tarfile.open(path, "w:gz") as archive:

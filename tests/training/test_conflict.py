@@ -17,9 +17,14 @@ from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_files import read_gradients, write_gradients
 from offramp.evaluation.conflict import conflict
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
-from offramp.model.base import SegmentedModel, exit_loss
-from offramp.training.gradient_conflict.callback import ConflictCallback
-from offramp.training.gradient_conflict.measure import batches_of, gradient_products, measure_products
+from offramp.model.base import SegmentedModel
+from offramp.model.heads import exit_loss
+from offramp.training.gradient_conflict.measure import (
+    ConflictCallback,
+    batches_of,
+    gradient_products,
+    measure_products,
+)
 from offramp.training.run import train
 from offramp.training.strategies import STRATEGIES, Sweet
 from offramp.training.strategies.base import Strategy

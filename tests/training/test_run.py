@@ -19,9 +19,9 @@ from offramp._core.records import read_records
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.base import SegmentedModel
-from offramp.training.folder import SECONDS, last_checkpoint
 from offramp.training.run import train
 from offramp.training.strategies import Joint, Strategy, Sweet
+from offramp.training.trainer import SECONDS, last_checkpoint
 
 QUICK: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-3}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from offramp._core.errors import ConfigError
 from offramp.bench.training_memory import peak_activation_bytes
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
-from offramp.model.base import exit_loss
+from offramp.model.heads import exit_loss
 from offramp.training.audit import gradient_reach, refuse_shared_layers
 from offramp.training.strategies import (
     STRATEGIES,

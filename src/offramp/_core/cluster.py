@@ -12,11 +12,7 @@ PATIENCE = 5.0  # seconds to wait for a task
 
 
 def connect() -> Any:
-    """The module `ray`, connected to the cluster in RAY_ADDRESS, or started on this machine.
-
-    Raises:
-        MissingExtraError: ray is not installed.
-    """
+    """The module `ray`, connected to the cluster in RAY_ADDRESS, or started on this machine."""
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -27,11 +23,7 @@ def connect() -> Any:
 
 
 def worker_slots(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
-    """The number of workers that run at once, and the resources of each: a processor, and a GPU where there is one.
-
-    Raises:
-        ConfigError: fewer than one worker.
-    """
+    """The number of workers that run at once, and the resources of each: a processor, and a GPU where there is one."""
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}: leave it out for as many as fit")
     resources = ray.cluster_resources()

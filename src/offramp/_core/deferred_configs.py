@@ -28,11 +28,13 @@ def defer_configs(homes: Mapping[str, str]) -> None:
     if MAPPING in sys.modules:
         _register(sys.modules[MAPPING], homes)
     else:
-        sys.meta_path.insert(0, _MappingFinder(homes))
+        sys.meta_path.insert(0, _MappingHook(homes))
 
 
-class _MappingFinder(MetaPathFinder):
-    """Finds the library's config mapping once, and wraps its loader."""
+class _MappingHook(MetaPathFinder, Loader):
+    """Finds the library's config mapping once, runs it with its own loader, then registers the stand-ins."""
+
+    loader: Loader
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self.homes = homes
@@ -45,15 +47,8 @@ class _MappingFinder(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _MappingLoader(spec.loader, self.homes)
+            self.loader, spec.loader = spec.loader, self
         return spec
-
-
-class _MappingLoader(Loader):
-    """Runs the module with its own loader, then registers the stand-ins."""
-
-    def __init__(self, loader: Loader, homes: Mapping[str, str]) -> None:
-        self.loader, self.homes = loader, homes
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)

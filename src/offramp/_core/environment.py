@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,23 @@ def versions() -> dict[str, str]:
     """Versions of Python, offramp and the installed numerical libraries; imports none."""
     from importlib import metadata  # takes a fortieth of a second, which an engine need not spend
 
-    installed = {"python": platform.python_version(), "offramp": _own_version()}
+    # The running code's own version: an installed copy may have another one.
+    own = getattr(sys.modules.get("offramp"), "__version__", "unknown")
+    installed = {"python": platform.python_version(), "offramp": str(own)}
     for name in LIBRARIES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return installed
 
 
-def _own_version() -> str:
-    """The version of the running code: an installed copy may have another one."""
-    from importlib import metadata
-
-    own = getattr(sys.modules.get("offramp"), "__version__", None)
-    try:
-        return str(own or metadata.version("offramp"))
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def git_state(package: Path = PACKAGE) -> dict[str, Any] | None:
-    """The commit of the checkout that the package runs from.
+    """The `commit` of the checkout that the package runs from, and `dirty`: whether its own files differ from it.
 
-    Args:
-        package: folder of the package.
-
-    Returns:
-        `commit`, and `dirty`: whether the package's own files differ from it. None where the package does not run
-        from its own checkout, or git does not answer.
+    None where the package does not run from its own checkout, or git does not answer.
     """
     top = _git(package, "rev-parse", "--show-toplevel")
-    if (
-        top is None or Path(top) / "src" / "offramp" != package
-    ):  # an installed copy inside a user's repository
-        return None
+    if top is None or Path(top) / "src" / "offramp" != package:
+        return None  # an installed copy inside a user's repository
     commit = _git(package, "rev-parse", "HEAD")
     changes = _git(package, "status", "--porcelain", "--", ".")
     if commit is None or changes is None:
@@ -63,9 +46,8 @@ def git_state(package: Path = PACKAGE) -> dict[str, Any] | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     # Inside a git hook, GIT_DIR and similar variables name another repository.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {
-        "GIT_OPTIONAL_LOCKS": "0"
-    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
@@ -78,7 +60,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def hardware() -> dict[str, Any]:
     """CPU model, cores of this process, RAM in GiB; the GPU's name where torch already uses one."""
-    described: dict[str, Any] = {"cpu": cpu_model(), "cores": usable_cores(), "ram_gib": _ram_gib()}
+    ram = None
+    if platform.system() != "Windows":
+        ram = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
+    described: dict[str, Any] = {"cpu": cpu_model(), "cores": usable_cores(), "ram_gib": ram}
     torch = sys.modules.get("torch")  # importing torch only to name an unused GPU would take seconds
     if torch is not None and torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name()
@@ -112,14 +97,3 @@ def usable_cores() -> int:
     if platform.system() == "Linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _ram_gib() -> float | None:
-    if platform.system() == "Windows":
-        return None
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
-
-
-def system() -> str:
-    """Operating system, kernel, machine and C library in one line, without the host's name."""
-    return platform.platform()

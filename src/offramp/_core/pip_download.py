@@ -20,9 +20,7 @@ from offramp._core.files import cache_dir
 OnStatus = Callable[[str], None]  # takes one line of progress
 
 
-def download(
-    package: str, version: str, scratch: Path, on_status: OnStatus, python_version: str | None = None
-) -> Path:
+def download(package: str, version: str, scratch: Path, on_status: OnStatus) -> Path:
     """The wheel or sdist, in a folder of its own in `scratch`.
 
     Raises:
@@ -35,12 +33,9 @@ def download(
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"]
     command += ["--ignore-requires-python", "--progress-bar", "off"]
     command += ["--dest", str(target), f"{package}=={version}"]
-    if python_version:
-        command += ["--python-version", python_version]
-    on_status(f"fetching {package} {version}")
-    code, output = _run_pip(
-        command, scratch, lambda size: on_status(f"fetching {package} {version} ({size})")
-    )
+    line = f"fetching {package} {version}"
+    on_status(line)
+    code, output = _run_pip(command, scratch, lambda size: on_status(f"{line} ({size})"))
     files = [path for path in target.iterdir() if path.is_file()]
     if code and f"[Errno {errno.ENOSPC}]" in output:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

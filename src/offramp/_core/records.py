@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from offramp._core import environment
 from offramp._core.errors import DataError
@@ -33,7 +34,7 @@ class RunRecord:
         config: every option of the run.
         metrics: results by name.
         seed: the run's seed.
-        tables: results with rows, by name.
+        tables: results with rows, by name: a list of dicts, or a dict of columns.
         started: UTC start in ISO 8601.
         seconds: wall time from `started` to the writing of the record, in seconds.
         versions: of Python, offramp, torch, transformers, numpy and onnxruntime, as far as installed.
@@ -67,19 +68,12 @@ def write_record(
     tables: Mapping[str, Any] | None = None,
     started: datetime | None = None,
 ) -> Path:
-    """Write the record of a run that has just ended.
+    """Write the record of a run that has just ended, and return its path.
 
     Args:
         folder_or_path: the run's folder, which then holds `record.json`, or a path that ends in `.json`.
-        command: the command, as a user would type it.
-        config: every option of the run; values may be numpy's, paths, dataclasses.
-        metrics: results by name.
-        seed: the run's seed.
-        tables: results with rows, by name: a list of dicts, or a dict of columns.
+        command, config, metrics, seed, tables: see `RunRecord`; values may be numpy's, paths, dataclasses.
         started: `datetime.now(UTC)` from before the run; None for a run that took no time.
-
-    Returns:
-        The complete file.
 
     Raises:
         OfframpError: the file cannot be written.
@@ -88,16 +82,16 @@ def write_record(
     start = (started or now).astimezone(UTC)
     record = RunRecord(
         command=command_without_folders(command),
-        config=_plain_mapping(config),
-        metrics=_plain_mapping(metrics),
+        config=cast(dict[str, Any], to_json(config)),
+        metrics=cast(dict[str, Any], to_json(metrics)),
         seed=int(seed),
-        tables=_plain_mapping(tables or {}),
+        tables=cast(dict[str, Any], to_json(tables or {})),
         started=start.isoformat(timespec="seconds"),
         seconds=round((now - start).total_seconds(), 3),
         versions=environment.versions(),
         git=environment.git_state(),
         hardware=environment.hardware(),
-        platform=environment.system(),
+        platform=platform.platform(),  # without the host's name
     )
     path = Path(folder_or_path)
     path = path if path.suffix == ".json" else path / FILE_NAME
@@ -105,18 +99,8 @@ def write_record(
     return path
 
 
-def _plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    content = to_json(mapping)
-    assert isinstance(content, dict), type(mapping)
-    return content
-
-
 def write_text(path: str | Path, text: str) -> None:
-    """Write a complete file or none, and make its folder where it is missing.
-
-    Raises:
-        OfframpError: the folder or file cannot be written, or the disk is full.
-    """
+    """Write a complete file or none, and make its folder where it is missing; errors as of `atomic_write`."""
     with atomic_write(path) as draft, open(draft, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -124,11 +108,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read one record.
-
-    Raises:
-        DataError: the file is missing, is no JSON, or is no record of this version.
-    """
+    """One record; `DataError` where the file is missing, is no JSON, or is no record of this version."""
     content = _read_json(Path(path))
     if not _is_record(content):
         raise DataError(
@@ -138,20 +118,16 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, Any]]:
-    """Read every record below a folder; other JSON files are ignored.
+    """Every record below a folder in order of the paths, each with its `path` relative to `root`.
+
+    Other JSON files are ignored. A warning names each file that cannot be read, with the reason.
 
     Args:
         root: a folder, searched at any depth, or one record.
         pattern: which files are read.
 
-    Returns:
-        The records in order of their paths, each with its `path` relative to `root`.
-
     Raises:
         DataError: `root` does not exist.
-
-    Warns:
-        UserWarning: names each file that cannot be read, with the reason; these are left out.
     """
     root = Path(root)
     if not root.exists():

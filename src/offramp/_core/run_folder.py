@@ -24,7 +24,7 @@ class RunFolder:
     """A folder that a run claims, so that a stopped run resumes and another one is refused.
 
     Attributes:
-        path: the folder; it is made when it is claimed.
+        path: made when it is claimed.
         kind: what runs here, for messages: "run", "attack", "trial".
         mark: a key that the settings of every run of this kind have.
         own: names that such a run writes, its settings and its record apart.
@@ -51,7 +51,6 @@ class RunFolder:
         return (self.path / self.record_file).exists()
 
     def record(self, **content: Any) -> Path:
-        """Write the record, with the arguments of `write_record`."""
         return write_record(self.path / self.record_file, **content)
 
     @contextmanager

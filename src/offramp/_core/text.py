@@ -51,15 +51,12 @@ def read_rows(source: Any) -> Iterable[Any]:
 
 
 def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | None]:
-    """Texts, and the second texts of pairs, in any form that is understood.
+    """Texts in any form that is understood, and the second texts of pairs or None.
 
     Args:
         source: strings, pairs of strings, or rows with the columns `text` and, for pairs, `text_pair`: dicts, a
             `datasets.Dataset`, or a pandas data frame.
         pairs: second texts, where `source` holds the first ones alone.
-
-    Returns:
-        The first texts, and the second ones or None.
 
     Raises:
         DataError: one string, texts of another type, mixed forms, missing columns, or another number of second texts.
@@ -74,12 +71,12 @@ def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | N
         return _strings(rows), _strings(second)
     if any(isinstance(row, Mapping) for row in rows):
         return _columns(rows)
-    if any(isinstance(row, tuple | list) for row in rows):
-        for row in rows:
-            if not isinstance(row, tuple | list) or len(row) != 2:
-                raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
-        return _strings([first for first, _ in rows]), _strings([second for _, second in rows])
-    return _strings(rows), None
+    if not any(isinstance(row, tuple | list) for row in rows):
+        return _strings(rows), None
+    for row in rows:
+        if not isinstance(row, tuple | list) or len(row) != 2:
+            raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
+    return _strings([first for first, _ in rows]), _strings([second for _, second in rows])
 
 
 def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
@@ -95,8 +92,8 @@ def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
                     f"expected the columns 'text' and, for pairs, 'text_pair', got {', '.join(map(repr, row))}: rename "
                     "them, or load the data with offramp.load_data"
                 )
-    columns = [_strings([row[name] for row in rows]) for name in names]
-    return columns[0], columns[1] if paired else None
+    first, *second = (_strings([row[name] for row in rows]) for name in names)
+    return first, second[0] if second else None
 
 
 def _strings(texts: list[Any]) -> list[str]:

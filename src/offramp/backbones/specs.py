@@ -97,7 +97,7 @@ def _submodule(model: PreTrainedModel, path: str) -> Any:
 def _mpnet(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the relative-position bias (1, heads, length, length) that all layers share."""
     bias = _submodule(model, "encoder").compute_position_bias(embedded[:1])
-    return Context(rows=masked(model, inputs, embedded).rows, shared={"position_bias": bias})
+    return replace(masked(model, inputs, embedded), shared={"position_bias": bias})
 
 
 def _deberta(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
@@ -125,15 +125,13 @@ def _deberta_call(
 def _roformer(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the sinusoids (1, 1, length, head dim) that rotate queries and keys."""
     positions = _submodule(model, "encoder.embed_positions")(embedded.shape[:-1])
-    return Context(
-        rows=masked(model, inputs, embedded).rows, shared={"sinusoidal_pos": positions[None, None]}
-    )
+    return replace(masked(model, inputs, embedded), shared={"sinusoidal_pos": positions[None, None]})
 
 
 def _rotary(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
     """The mask, and the rotary cosines and sines (1, length, head dim)."""
     cos, sin = _submodule(model, "rotary_emb")(embedded, _positions(embedded))
-    return Context(rows=masked(model, inputs, embedded).rows, shared={"cos": cos, "sin": sin})
+    return replace(masked(model, inputs, embedded), shared={"cos": cos, "sin": sin})
 
 
 def _rotary_call(
@@ -219,13 +217,7 @@ _HOW_TO_ADD = (
 
 
 def spec_of(config: PreTrainedConfig) -> BackboneSpec:
-    """The description of the encoder that a config belongs to.
-
-    Args:
-        config: the model's config.
-
-    Returns:
-        Its entry of `SPECS`.
+    """The entry of `SPECS` for the encoder that a config belongs to.
 
     Raises:
         ModelError: a decoder, an encoder-decoder, or an unknown architecture.
@@ -240,15 +232,10 @@ def spec_of(config: PreTrainedConfig) -> BackboneSpec:
         )
     if name in SPECS:
         return SPECS[name]
-    if _generates(name):
-        raise ModelError(f"expected an encoder, got {name!r}, a decoder that generates text: try 'minilm-l6'")
-    message = unknown_name("encoder architecture", name, SPECS)
-    raise ModelError(f"{message}. {_HOW_TO_ADD.format(name=name)}")
-
-
-def _generates(model_type: str) -> bool:
-    """Whether the library has an architecture as a text generator only."""
     from transformers.models.auto import modeling_auto
 
     generators = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return model_type in generators and model_type not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if name in generators and name not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ModelError(f"expected an encoder, got {name!r}, a decoder that generates text: try 'minilm-l6'")
+    message = unknown_name("encoder architecture", name, SPECS)
+    raise ModelError(f"{message}. {_HOW_TO_ADD.format(name=name)}")

@@ -118,7 +118,7 @@ def conflict_watch(
     if not steps:
         return ConflictWatch((), lambda: None)
     from offramp._core.run_files import read_gradients
-    from offramp.training.gradient_conflict.callback import ConflictCallback
+    from offramp.training.gradient_conflict.measure import ConflictCallback
 
     started, folder = datetime.now(UTC), run / "conflict"
     callback = ConflictCallback(model, data["train"], steps, folder, seed=seed)

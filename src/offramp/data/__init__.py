@@ -1,10 +1,16 @@
 """Labelled text from folders, files, data sets on disk or on the hub, and registry packages."""
 
-from offramp.data.fit import check_fit, fitting_labels
 from offramp.data.load import load_data
 from offramp.data.packaged import PACKAGED
 from offramp.data.tasks import GLUE, Task
-from offramp.data.text_data import TextData, fingerprint, overlap, row_hashes
+from offramp.data.text_data import (
+    TextData,
+    check_fit,
+    fingerprint,
+    fitting_labels,
+    overlap,
+    row_hashes,
+)
 
 __all__ = [
     "GLUE",

@@ -23,13 +23,7 @@ SPLIT_NAMES: dict[str, str] = {
 
 
 def read_file(path: Path) -> Table:
-    """Read one file by its suffix.
-
-    Args:
-        path: a .csv, .tsv, .jsonl (.ndjson), .json or .parquet file; text is UTF-8.
-
-    Returns:
-        All columns.
+    """All columns of a .csv, .tsv, .jsonl (.ndjson), .json or .parquet file; text is UTF-8.
 
     Raises:
         DataError: an unknown suffix, or a file that is empty, malformed, not UTF-8, or has no row or a column twice.
@@ -90,26 +84,28 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _read_csv(path: Path) -> Table:
-    return _parse_delimited(path, read_text(path), ",")
+def tab_separated(path: Path) -> list[list[str]]:
+    """All lines, cut at tabs. Only line feeds end a line, since texts hold other separators."""
+    lines = [line.removesuffix("\r").split("\t") for line in read_text(path).split("\n")]
+    return [line for line in lines if line != [""]]
 
 
 def _read_tsv(path: Path) -> Table:
     """Tab-separated; quotes count only where every field that opens with one also ends with one."""
-    text = read_text(path)
-    lines = [line.removesuffix("\r").split("\t") for line in text.split("\n") if line not in ("", "\r")]
+    lines = tab_separated(path)
     ragged = len({len(line) for line in lines}) > 1
     opened = [field for line in lines for field in line if field.startswith('"')]
     if ragged or (opened and all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in opened)):
-        return _parse_delimited(path, text, "\t")
+        return _parse_delimited(path, "\t")
     return _columns(path, lines[0], list(zip(*lines[1:], strict=True)))
 
 
-def _parse_delimited(path: Path, text: str, delimiter: str) -> Table:
+def _parse_delimited(path: Path, delimiter: str) -> Table:
     """With quoting, by pyarrow: strict about the number of fields. Every column is read as text."""
     import pyarrow as pa
     from pyarrow import csv
 
+    text = read_text(path)
     data = f"{text}\n".encode()  # pyarrow finds no header in a single line without an end
     width = text.count(delimiter, 0, text.find("\n") if "\n" in text else None) + 1
     types = {f"f{i}": pa.string() for i in range(width)}
@@ -194,7 +190,7 @@ def _read_parquet(path: Path) -> Table:
 
 
 READERS: dict[str, Callable[[Path], Table]] = {
-    ".csv": _read_csv,
+    ".csv": lambda path: _parse_delimited(path, ","),
     ".tsv": _read_tsv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from offramp._core.errors import DataError, unknown_name
-from offramp.data.files import read_text
+from offramp.data.files import tab_separated
 from offramp.data.rows import Rows, Source, Table, clean, require_column, require_rows
 from offramp.data.tasks import GLUE, Task, plain_name
 
@@ -54,14 +54,11 @@ def looks_like_glue(folder: Path, task: str | None = None) -> bool:
 
 
 def read_glue(folder: Path, task: str | None = None) -> Source | None:
-    """Read a task's folder.
+    """Read a task's folder; None where neither its name nor its columns are those of a GLUE task.
 
     Args:
         folder: holds train.tsv or dev.tsv or both (for MNLI dev_matched.tsv and dev_mismatched.tsv).
         task: its name; by default taken from the folder's name, else from the columns and labels.
-
-    Returns:
-        The source, or None where neither the name nor the columns are those of a GLUE task.
 
     Raises:
         DataError: no file, or a file that is empty, not UTF-8, or has other columns than the task's.
@@ -89,7 +86,7 @@ def _from_folder(folder: Path) -> Task | None:
 
 def _from_content(path: Path) -> Task | None:
     """The task whose columns and label values the file has; of several, the task with most columns."""
-    lines = _lines(path)[:1000]
+    lines = tab_separated(path)[:1000]
     candidates = []
     for task in GLUE.values():
         header, rows = _header(lines, task)
@@ -108,7 +105,7 @@ def _from_content(path: Path) -> Task | None:
 
 def _read_split(path: Path, task: Task, optional: bool) -> Rows | None:
     """One file; None for an unlabelled test file."""
-    header, rows = _header(_lines(path), task)
+    header, rows = _header(tab_separated(path), task)
     if optional and task.label not in header:
         _LOG.info("%s: has no labels, so it is no test split", path)
         return None
@@ -133,9 +130,3 @@ def _header(lines: list[list[str]], task: Task) -> tuple[list[str | int], list[l
         width = len(lines[0])
         return list(range(width)), lines
     return [name.strip() for name in lines[0]], lines[1:]
-
-
-def _lines(path: Path) -> list[list[str]]:
-    """All lines, cut at tabs. Only line feeds end a line, since texts hold other separators."""
-    lines = [line.removesuffix("\r").split("\t") for line in read_text(path).split("\n")]
-    return [line for line in lines if line != [""]]

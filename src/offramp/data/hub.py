@@ -21,11 +21,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path) -> dict[str, Table]:
-    """Split name to table; a single data set without a name is "train".
-
-    Raises:
-        DataError: the folder is incomplete.
-    """
+    """Split name to table; a single data set without a name is "train"; `DataError` for an incomplete folder."""
     datasets = _library()
     try:
         loaded = datasets.load_from_disk(str(folder))
@@ -35,11 +31,7 @@ def read_saved(folder: Path) -> dict[str, Table]:
 
 
 def read_hub(name: str, config: str | None) -> dict[str, Table]:
-    """Split name to table, from the hub or the cache of the `datasets` library.
-
-    Args:
-        name: "owner/name".
-        config: the data set's configuration, such as a GLUE task; None where there is only one.
+    """Split name to table, of a data set "owner/name" and its configuration, such as a GLUE task, if it has several.
 
     Raises:
         DataError: offline, unknown data set, or a configuration is needed.

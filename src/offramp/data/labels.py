@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError, unknown_name
 from offramp._core.trace import Kind
 from offramp.data.rows import NUMBER, Rows, Source, is_missing
-from offramp.data.tasks import Task
 
 _LOG = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -23,14 +22,7 @@ LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """How to read labels.
-
-    Attributes:
-        kind: classification or regression.
-        names: class names; empty for regression.
-        index: canonical label to class.
-        bounds: lowest and highest regression label, or None.
-    """
+    """How to read labels: canonical label to class, or the lowest and highest value of a regression."""
 
     kind: Kind
     names: tuple[str, ...] = ()
@@ -50,14 +42,18 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
     Raises:
         DataError: no label, nearly as many classes as rows, or a `kind` that does not fit.
     """
-    if source.task is not None:
-        return _task_scheme(source.task, kind)
+    if task := source.task:
+        if kind not in (None, task.kind):
+            raise DataError(f"{task.name} is a {task.kind} task, but kind={kind!r} was given: leave kind out")
+        index = {name: i for names in (task.labels, task.values) for i, name in enumerate(names)}
+        return LabelScheme(task.kind, task.labels, index, task.bounds)
     if source.classes and kind != "regression":
         return LabelScheme("classification", source.classes, _index(source.classes))
     names_seen = {canonical(value) for value in set(train.label) if not is_missing(value)}
     if not names_seen:
         raise DataError(f"{train.where}: no row has a label")
-    if kind == "regression" or (kind is None and _looks_real(names_seen)):
+    numbers = all(NUMBER.fullmatch(name) for name in names_seen)
+    if kind == "regression" or (kind is None and numbers and not all(map(_INTEGER.fullmatch, names_seen))):
         return LabelScheme("regression")
     if len(names_seen) > 100 and len(names_seen) > len(train.label) / 2:
         raise DataError(
@@ -74,24 +70,14 @@ def _index(names: Sequence[str]) -> dict[str, int]:
 
 
 def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Labels as numbers, and the rows that have one.
-
-    Args:
-        rows: one split.
-        scheme: how to read its labels.
-
-    Returns:
-        `(rows,)` int64 class indices or float64 values (0 for a missing label), and `(rows,)` bool.
+    """Labels `(rows,)` as int64 class indices or float64 values (0 for a missing label), and which rows have one.
 
     Raises:
         DataError: a label that is no class of the scheme, no number, or out of bounds.
     """
-    read = (
-        _number_reader(scheme, rows.where)
-        if scheme.kind == "regression"
-        else _class_reader(scheme, rows.where)
-    )
-    value_of = {value: read(value) for value in set(rows.label) if not is_missing(value)}
+    value_of = {
+        label: _value(label, scheme, rows.where) for label in set(rows.label) if not is_missing(label)
+    }
     labelled = np.array([not is_missing(value) for value in rows.label], dtype=bool)
     dtype = np.float64 if scheme.kind == "regression" else np.int64
     if missing := int((~labelled).sum()):
@@ -110,44 +96,20 @@ def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str
     )
 
 
-def _task_scheme(task: Task, kind: Kind | None) -> LabelScheme:
-    if kind not in (None, task.kind):
-        raise DataError(f"{task.name} is a {task.kind} task, but kind={kind!r} was given: leave kind out")
-    index = {name: i for i, name in enumerate(task.labels)}
-    index.update({value: i for i, value in enumerate(task.values)})
-    return LabelScheme(task.kind, task.labels, index, task.bounds)
-
-
-def _class_reader(scheme: LabelScheme, where: str) -> Any:
-    index = scheme.index or {}
-
-    def read(value: Any) -> int:
-        name = canonical(value)
-        if name not in index:
-            raise DataError(f"{where}: {unknown_name('label', name, index)}")
-        return index[name]
-
-    return read
-
-
-def _number_reader(scheme: LabelScheme, where: str) -> Any:
+def _value(label: Any, scheme: LabelScheme, where: str) -> float:
+    """A class index, or a number."""
+    text = canonical(label)
+    if scheme.kind == "classification":
+        index = scheme.index or {}
+        if text not in index:
+            raise DataError(f"{where}: {unknown_name('label', text, index)}")
+        return index[text]
+    if NUMBER.fullmatch(text) is None:
+        raise DataError(f"{where}: expected a number as regression label, got {text!r}")
     low, high = scheme.bounds or (-LARGEST, LARGEST)
-
-    def read(value: Any) -> float:
-        text = canonical(value)
-        if NUMBER.fullmatch(text) is None:
-            raise DataError(f"{where}: expected a number as regression label, got {text!r}")
-        if not low <= float(text) <= high:
-            raise DataError(f"{where}: label {text} is outside the range {low:g} … {high:g}")
-        return float(text)
-
-    return read
-
-
-def _looks_real(labels: Iterable[str]) -> bool:
-    """Whether all are numbers, and not all are whole."""
-    names = list(labels)
-    return all(NUMBER.fullmatch(v) for v in names) and not all(_INTEGER.fullmatch(v) for v in names)
+    if not low <= float(text) <= high:
+        raise DataError(f"{where}: label {text} is outside the range {low:g} … {high:g}")
+    return float(text)
 
 
 def _class_order(name: str) -> tuple[int, int, str]:

@@ -57,12 +57,8 @@ def load_data(
         text_pair: column of the second text, for pairs.
         label: column of the label.
         kind: "regression" or "classification"; by default regression for numbers that are not all whole.
-        calibration_size: rows to cut for a missing calibration split; by default 10 %, at most 1,000.
-        validation_size: the same for validation.
+        calibration_size, validation_size: rows to cut for a missing split; by default 10 %, at most 1,000.
         seed: chooses these rows.
-
-    Returns:
-        The splits, and facts about their labels.
 
     Raises:
         DataError: the source cannot be read as requested.
@@ -77,9 +73,11 @@ def load_data(
 
 
 def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: Asked) -> Source:
-    """Read any source."""
     if isinstance(source, Mapping):
-        paths = {split: _existing(Path(path)) for split, path in named_splits(source).items()}
+        paths = {split: Path(path).expanduser() for split, path in named_splits(source).items()}
+        for path in paths.values():
+            if not path.is_file():
+                raise DataError(_not_found(path, str(path)))
         return _from_tables("files", {split: read_file(path) for split, path in paths.items()}, asked, task)
     name = str(source)
     if isinstance(source, str) and (name in PACKAGED or plain_name(name) in GLUE):
@@ -129,9 +127,21 @@ def _from_folder(folder: Path, task: str | None, asked: Asked) -> Source:
         if content is not None:
             return content
     files = split_files(folder)
-    if not files:
-        raise DataError(_no_files(folder))
-    return _from_tables(folder.name, {split: read_file(path) for split, path in files.items()}, asked, task)
+    if files:
+        return _from_tables(
+            folder.name, {split: read_file(path) for split, path in files.items()}, asked, task
+        )
+    names = sorted(path.name for path in folder.iterdir())
+    usual = {plain_name(entry.folder) for entry in GLUE.values()}
+    if tasks := [name for name in names if plain_name(name) in usual]:
+        raise DataError(
+            f"{folder} is a folder of tasks: say which with task=…, or give one of {', '.join(tasks)}"
+        )
+    raise DataError(
+        f"{folder}: expected files named train, validation or test with one of the suffixes "
+        f"{', '.join(sorted(READERS))}, a GLUE folder (train.tsv, dev.tsv), or a saved data set; got "
+        f"{', '.join(names[:20]) or 'nothing'}"
+    )
 
 
 def _from_tables(name: str, tables: Mapping[str, Table], asked: Asked, task: str | None) -> Source:
@@ -155,7 +165,6 @@ def _from_tables(name: str, tables: Mapping[str, Table], asked: Asked, task: str
 def _assemble(
     source: Source, kind: Kind | None, calibration_size: int | None, validation_size: int | None, seed: int
 ) -> TextData:
-    """Encode the labels, complete the splits, build the data sets."""
     main = "train" if "train" in source.splits else "validation"
     if main not in source.splits:
         raise DataError(f"{source.name}: expected rows to train on, got only {', '.join(source.splits)}")
@@ -193,13 +202,6 @@ def _table(rows: Rows, scheme: LabelScheme) -> Any:
     return pa.table({**columns, "label": pa.array(labels)}).filter(pa.array(labelled))
 
 
-def _existing(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_file():
-        raise DataError(_not_found(path, str(path)))
-    return path
-
-
 def _is_hub_name(name: str) -> bool:
     """Whether a name is owner/name and no mistyped path."""
     path = Path(name)
@@ -220,15 +222,3 @@ def _not_found(path: Path, source: str) -> str:
         )
     message = unknown_name("data", source, [*PACKAGED, *GLUE])
     return f"{message}; or give a file, a folder or a hub name owner/name"
-
-
-def _no_files(folder: Path) -> str:
-    inside = sorted(path.name for path in folder.iterdir())
-    usual = {plain_name(task.folder) for task in GLUE.values()}
-    if tasks := [name for name in inside if plain_name(name) in usual]:
-        return f"{folder} is a folder of tasks: say which with task=…, or give one of {', '.join(tasks)}"
-    listed = ", ".join(inside[:20]) or "nothing"
-    return (
-        f"{folder}: expected files named train, validation or test with one of the suffixes "
-        f"{', '.join(sorted(READERS))}, a GLUE folder (train.tsv, dev.tsv), or a saved data set; got {listed}"
-    )

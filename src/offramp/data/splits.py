@@ -36,13 +36,9 @@ def arrange(
             never dropped: train and calibration lose the rows that are also there.
         name: of the data, for messages.
         stratify: keep the shares of the classes.
-        calibration_size: rows to cut where the calibration split is missing; by default 10 % of train, at most
+        calibration_size, validation_size: rows to cut where the split is missing; by default 10 % of train, at most
             1,000, and at least one row of each class that has two.
-        validation_size: the same for validation.
         seed: chooses the rows.
-
-    Returns:
-        Split name to table, "train" first.
 
     Raises:
         DataError: too few rows to cut from.
@@ -72,27 +68,25 @@ def stratified_order(
     rng: np.random.Generator,
     last: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.intp]:
-    """An order of `n` rows in which every prefix keeps the shares of the classes.
+    """An order of `n` row numbers in which every prefix keeps the shares of the classes.
 
     The r-th of the c rows of a class has the position (r + 1/2) / c. The first row of each class leads, so that a
     prefix as long as the number of classes has every class.
 
     Args:
-        n: number of rows.
         labels: `(n,)` class indices, or None for a plain shuffle.
-        rng: shuffles within the classes.
         last: `(n,)` rows that follow the other rows of their class.
-
-    Returns:
-        `(n,)` row numbers.
     """
     shuffled = rng.permutation(n)
     if last is not None:
         shuffled = shuffled[np.argsort(last[shuffled], kind="stable")]
     if labels is None or n == 0:
         return shuffled
-    rank, size = _rank_in_class(labels[shuffled])
-    position = np.where(rank == 0, -1.0, (rank + 0.5) / size)
+    _, inverse, counts = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    by_class = np.argsort(inverse, kind="stable")
+    rank = np.empty(n, dtype=np.intp)
+    rank[by_class] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    position = np.where(rank == 0, -1.0, (rank + 0.5) / counts[inverse])
     return shuffled[np.argsort(position, kind="stable")]
 
 
@@ -107,16 +101,6 @@ def row_codes(tables: list[Any]) -> list[NDArray[np.int64]]:
         distinct = whole.dictionary_encode()
         code = code * max(len(distinct.dictionary), 1) + distinct.indices.to_numpy(zero_copy_only=False)
     return np.split(code, np.cumsum([len(t) for t in tables])[:-1])
-
-
-def _rank_in_class(labels: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each row, the number of earlier rows of its class, and the size of its class."""
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    by_class = np.argsort(inverse, kind="stable")
-    starts = np.cumsum(counts) - counts
-    rank = np.empty(len(labels), dtype=np.intp)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
-    return rank, counts[inverse]
 
 
 def _drop(table: Any, others: list[Any], what: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from offramp._core.trace import Kind
 
@@ -12,13 +13,11 @@ class Task:
     """One labelled task.
 
     Attributes:
-        name: short name, such as "sst2".
         labels: class names in their official order; empty for regression.
         metrics: names from `offramp.metrics`; the first is the main one.
         values: spelling of each class in the files, in the same order; empty where the files have the names.
         text: column of the text; a number for files without a header.
         text_pair: column of the second text, or None.
-        label: column of the label.
         folder: usual name of the task's folder.
         bounds: lowest and highest label of a regression task.
     """
@@ -35,7 +34,6 @@ class Task:
 
     @property
     def kind(self) -> Kind:
-        """Regression for a task without classes."""
         return "classification" if self.labels else "regression"
 
     @property
@@ -47,6 +45,7 @@ class Task:
 
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
+_sentences = partial(Task, text="sentence1", text_pair="sentence2")
 
 # Wang et al. 2018 (arXiv 1804.07461), table 1; class order as in the official scripts.
 GLUE: dict[str, Task] = {
@@ -82,36 +81,17 @@ GLUE: dict[str, Task] = {
             label="is_duplicate",
             folder="QQP",
         ),
-        Task(
-            "stsb",
-            (),
-            ("pearson", "spearman"),
-            text="sentence1",
-            text_pair="sentence2",
-            label="score",
-            folder="STS-B",
-            bounds=(0.0, 5.0),
-        ),
-        Task(
+        _sentences("stsb", (), ("pearson", "spearman"), label="score", folder="STS-B", bounds=(0.0, 5.0)),
+        _sentences(
             "mnli",
             ("entailment", "neutral", "contradiction"),
             ("accuracy",),
-            text="sentence1",
-            text_pair="sentence2",
             label="gold_label",
             folder="MNLI",
         ),
         Task("qnli", _ENTAILMENT, ("accuracy",), text="question", text_pair="sentence", folder="QNLI"),
-        Task("rte", _ENTAILMENT, ("accuracy",), text="sentence1", text_pair="sentence2", folder="RTE"),
-        Task(
-            "wnli",
-            ("not_entailment", "entailment"),
-            ("accuracy",),
-            _BINARY,
-            text="sentence1",
-            text_pair="sentence2",
-            folder="WNLI",
-        ),
+        _sentences("rte", _ENTAILMENT, ("accuracy",), folder="RTE"),
+        _sentences("wnli", ("not_entailment", "entailment"), ("accuracy",), _BINARY, folder="WNLI"),
     )
 }
 

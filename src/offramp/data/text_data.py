@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from offramp._core.seeding import generator
+from offramp._core.text import some_of
 from offramp._core.trace import Kind
 from offramp.data.splits import stratified_order
 
@@ -36,10 +37,7 @@ class TextData(Mapping[str, "Dataset"]):
     `label` (class index, or float for regression). No row of train or calibration is in a later split.
 
     Attributes:
-        name: of the source.
-        splits: name to `datasets.Dataset`, in memory.
         labels: class names in order; empty for regression.
-        kind: "classification" or "regression".
         pair: whether examples are pairs of texts.
         metrics: names from `offramp.metrics`; the first is the main one.
     """
@@ -87,30 +85,20 @@ class TextData(Mapping[str, "Dataset"]):
         return rows.select(sorted(chosen.tolist()))
 
     def subsample(self, n: int, seed: int = 0) -> TextData:
-        """The same data with at most `n` training rows; every other split stays as it is.
+        """The same data with at most `n` training rows, in their order; every other split stays as it is.
 
         Classes keep their shares, and each class has a row where `n` allows it. With the same seed, a smaller
         sample is contained in every larger one.
-
-        Args:
-            n: number of training rows; a larger number than there are means all.
-            seed: chooses the rows.
-
-        Returns:
-            New `TextData`; the rows stay in their order.
 
         Raises:
             DataError: `n` is below 1.
         """
         if n < 1:
             raise DataError(f"expected at least 1 training row, got n={n}")
-        table = _arrow(self["train"])
-        if n > len(table):
-            _LOG.info("%s: all %d training rows kept, %d were requested", self.name, len(table), n)
-        labels = table["label"].to_numpy() if self.kind == "classification" else None
-        order = stratified_order(len(table), labels, generator(seed, "subsample"))
-        rows = np.sort(order[:n])
-        return replace(self, splits={**self.splits, "train": make_dataset(table.take(rows), self.labels)})
+        order = self._order("train", generator(seed, "subsample"))
+        if n > len(order):
+            _LOG.info("%s: all %d training rows kept, %d were requested", self.name, len(order), n)
+        return self._with_rows("train", {"train": order[:n]})
 
     def calibrated_on(self, split: str, seed: int = 0) -> TextData:
         """The same data with half of another split as its calibration split, in place of the one it had.
@@ -119,7 +107,7 @@ class TextData(Mapping[str, "Dataset"]):
         phrases does not hold for whole sentences. The split keeps its other half.
 
         Args:
-            split: the split that is halved; neither train nor calibration.
+            split: the split that is halved.
             seed: chooses the half, each class with its share.
 
         Raises:
@@ -129,23 +117,83 @@ class TextData(Mapping[str, "Dataset"]):
             raise DataError(
                 f"expected a split of at least two rows that the model is not trained on, got {split!r}: try validation"
             )
-        table = _arrow(self[split])
-        labels = table["label"].to_numpy() if self.kind == "classification" else None
-        order = stratified_order(len(table), labels, generator(seed, "calibrated_on"))
-        halves = {"calibration": order[: len(order) // 2], split: order[len(order) // 2 :]}
-        taken = {name: make_dataset(table.take(np.sort(rows)), self.labels) for name, rows in halves.items()}
-        return replace(self, splits={**self.splits, **taken})
+        order = self._order(split, generator(seed, "calibrated_on"))
+        half = len(order) // 2
+        return self._with_rows(split, {"calibration": order[:half], split: order[half:]})
+
+    def _order(self, split: str, rng: np.random.Generator) -> NDArray[np.intp]:
+        """The rows of a split in an order in which classes keep their shares."""
+        labels = _arrow(self[split])["label"].to_numpy() if self.kind == "classification" else None
+        return stratified_order(len(self[split]), labels, rng)
+
+    def _with_rows(self, source: str, splits: Mapping[str, NDArray[np.intp]]) -> TextData:
+        """The same data with some splits made of rows of another."""
+        table = _arrow(self[source])
+        made = {name: make_dataset(table.take(np.sort(rows)), self.labels) for name, rows in splits.items()}
+        return replace(self, splits={**self.splits, **made})
+
+
+def check_fit(
+    data: TextData | Dataset, labels: Sequence[str], kind: Kind, *, model: str = "the model"
+) -> None:
+    """Refuse data of another task than a model's.
+
+    Args:
+        data: all splits, or one of them. A data set that does not name its classes is taken for one of the model's.
+        labels, kind: the model's; the class names in order, none for regression.
+        model: its name in the message.
+
+    Raises:
+        DataError: another kind of task, or other classes or another order of them.
+    """
+    name = data.name if isinstance(data, TextData) else "the data set"
+    names = data.labels if isinstance(data, TextData) else class_names(data)
+    if names is None:
+        return
+    task: Kind = data.kind if isinstance(data, TextData) else "classification"
+    if kind != task:
+        raise DataError(f"{model} is a {kind} model, but {name} is a {task} task: give other data")
+    if kind == "classification" and tuple(labels) != tuple(names):
+        own, other = (some_of([repr(label) for label in side], 6) for side in (labels, names))
+        raise DataError(
+            f"{model} has the labels {own}, but {name} has {other}: give data with the labels that the model was "
+            "trained on, in the same order"
+        )
+
+
+def fitting_labels(dataset: Dataset, labels: Sequence[str], kind: Kind) -> NDArray[np.generic] | None:
+    """The labels of a data set that fits a model: int64 classes or float32 values; None where there are none.
+
+    Raises:
+        DataError: as of `check_fit`, or labels that are no class of the model, or no finite number.
+    """
+    check_fit(dataset, labels, kind)
+    if "label" not in dataset.column_names:
+        return None
+    values = np.asarray(list(dataset["label"]))
+    if kind == "classification":
+        fit = values.dtype.kind in "iu" and (
+            not len(values) or 0 <= values.min() <= values.max() < len(labels)
+        )
+        expected = f"class labels in 0..{len(labels) - 1}"
+    else:
+        fit = values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
+        expected = "finite numbers as labels"
+    if not fit:
+        raise DataError(f"expected {expected}, got {list(dict.fromkeys(values.tolist()))[:5]}")
+    return values.astype(np.int64 if kind == "classification" else np.float32)
+
+
+def class_names(dataset: Dataset) -> tuple[str, ...] | None:
+    """The names of the classes in the column `label`, where the data set has them."""
+    from datasets import ClassLabel
+
+    feature = dataset.features.get("label")
+    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of the examples: the same rows give the same value, in any order and from any cache.
-
-    Args:
-        dataset: has `text`, and maybe `text_pair` and `label`; `id` does not count.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """A hash of texts, second texts and labels, 16 hexadecimal digits: the order of the rows does not matter."""
     table = _arrow(dataset)
     columns = [
         table[name].to_pylist() for name in ("text", "text_pair", "label") if name in table.column_names
@@ -155,24 +203,12 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def overlap(a: Dataset, b: Dataset) -> int:
-    """How many different (text, pair) rows are in both data sets; labels do not count.
-
-    Args:
-        a: a data set with `text`, and maybe `text_pair`.
-        b: another.
-
-    Returns:
-        Number of different rows in both.
-    """
+    """How many different (text, pair) rows are in both data sets; labels do not count."""
     return len(_keys(a) & _keys(b))
 
 
 def row_hashes(dataset: Dataset) -> NDArray[np.uint64]:
-    """Sorted hashes of 64 bits, one for each different (text, pair): they identify rows without their texts.
-
-    Args:
-        dataset: has `text`, and maybe `text_pair`; labels do not count.
-    """
+    """Sorted hashes of 64 bits, one for each different (text, pair): they identify rows without their texts."""
     keys = (repr(key).encode("utf-8", "surrogatepass") for key in _keys(dataset))
     hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") for key in keys]
     return np.array(sorted(hashes), dtype=np.uint64)

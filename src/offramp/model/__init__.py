@@ -2,9 +2,10 @@
 
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
+from offramp.model.heads import MultiExitOutput
 from offramp.model.importing import import_checkpoint
 from offramp.model.loading import read_model
-from offramp.model.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 __all__ = [
     "MultiExitConfig",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils.generic import ModelOutput
 
 from offramp._core.errors import DataError, ModelError, OfframpError
 from offramp._core.files import policy_file
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
-from offramp.backbones import spec_of
+from offramp.backbones import load_backbone, spec_of, truncated_config
 from offramp.costs import CostModel, count_flops, fit_polynomial
-from offramp.model.checkpoint_files import read_tokenizer, refuse_partial
-from offramp.model.config import MultiExitConfig
-from offramp.model.trained_on import Rows, load_rows, save_rows
+from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
+from offramp.model.config import MultiExitConfig, check_exits, check_length, class_names, default_exits
+from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.trained_on import FILE as ROWS_FILE
+from offramp.model.trained_on import Rows, load_rows
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -39,37 +38,6 @@ class SavedPolicy(Protocol):
     def criterion(self) -> Any: ...
     def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None: ...
     def save(self, path: str | PathLike[str]) -> None: ...
-
-
-class SegmentState(Protocol):
-    """A batch between two segments."""
-
-    def take(self, rows: Tensor) -> Self: ...
-    def detach(self) -> Self: ...
-
-
-@dataclass
-class MultiExitOutput(ModelOutput):
-    """Output of a multi-exit model.
-
-    Attributes:
-        loss: sum of the exits' losses, where labels were given.
-        logits: `(batch, classes)` float32, of the last exit, as of any classifier of the library.
-        exit_logits: `(batch, exits, classes)` float32.
-        gates: `(batch, exits)` gate probabilities, or None.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    exit_logits: Tensor | None = None
-    gates: Tensor | None = None
-
-
-def exit_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error where there is one output."""
-    if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels)
 
 
 class SegmentedModel(PreTrainedModel):
@@ -87,6 +55,58 @@ class SegmentedModel(PreTrainedModel):
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
     trained_on: Rows | None = None  # hashes of the training rows, saved too; None where they are unknown
     policy: Any = None  # the `offramp.Policy` that travels with the weights, or None
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str,
+        exits: Sequence[int] | None = None,
+        *,
+        labels: Sequence[str] | int = 2,
+        kind: str = "classification",
+        pooling: str | None = None,
+        gates: bool = False,
+        max_length: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """A fresh model on a pretrained encoder, which is cut to the last exit layer.
+
+        Args:
+            backbone: a packaged name (`minilm-l6`, `mpnet-base`), a folder, or a hub id.
+            exits: exit layers, counted from 1, increasing; by default four, see `default_exits`.
+            labels: class names in the order of the class indices, or their number; ignored for regression.
+            kind: `classification` or `regression`.
+            pooling: `mean`, `first` or `pooler`; by default the backbone's.
+            gates: whether each exit carries a learned gate.
+            max_length: longest input in tokens, special tokens included; by default 256 or the encoder's limit.
+            seed: for the weights of the heads.
+
+        Raises:
+            ModelError: an unknown encoder, exit layers or a length that do not fit it, fewer than two classes, or gates
+                for regression.
+        """
+        encoder, tokenizer = load_backbone(backbone)
+        depth = encoder.config.num_hidden_layers
+        layers = check_exits(default_exits(depth) if exits is None else exits, depth)
+        names = class_names(labels, kind, gates)
+        config = cls.config_class(
+            backbone_config=truncated_config(encoder.config, layers[-1]),
+            exits=layers,
+            pooling=pooling or spec_of(encoder.config).default_pooling,
+            gates=gates,
+            kind=kind,
+            max_tokens=check_length(max_length, encoder, tokenizer),
+            id2label=dict(enumerate(names)),
+            label2id={name: i for i, name in enumerate(names)},
+        )
+        model = cls.from_encoder(config, encoder, seed=seed)
+        model.tokenizer = tokenizer
+        return model
+
+    @classmethod
+    @abstractmethod
+    def from_encoder(cls, config: Any, encoder: PreTrainedModel, *, seed: int) -> Self:
+        """A model on the first layers of an encoder, with poolers started from its pooler and heads drawn by `seed`."""
 
     @abstractmethod
     def start(self, inputs: Mapping[str, Any]) -> Any:
@@ -159,13 +179,9 @@ class SegmentedModel(PreTrainedModel):
             raise DataError("forward needs input_ids (batch, length); give them beside inputs_embeds too")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "inputs_embeds": inputs_embeds,
-        }
-        state = self.start({k: v for k, v in inputs.items() if v is not None})
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        optional = {"token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
+        state = self.start(inputs | {name: value for name, value in optional.items() if value is not None})
         logits: list[Tensor] = []
         gates: list[Tensor] = []
         for k in range(len(self.exit_layers)):
@@ -257,37 +273,26 @@ class SegmentedModel(PreTrainedModel):
         if policy is not None:
             policy.save(Path(save_directory) / policy_file(policy.criterion.name))
         if self.trained_on is not None:
-            save_rows(str(save_directory), self.trained_on)
+            np.save(Path(save_directory) / ROWS_FILE, self.trained_on)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder of `save_pretrained` or a hub id; `ModelError` where tensors are missing or foreign."""
         wants_info = kwargs.pop("output_loading_info", False)
-        try:
-            with quiet():
-                # Tensors of other sizes pass here; below, they are refused by name.
-                loaded: Any = super().from_pretrained(
-                    pretrained_model_name_or_path,
-                    *args,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    **kwargs,
-                )
-        except OSError as error:
-            raise ModelError(f"no offramp model at {pretrained_model_name_or_path}: {error}") from error
-        except Exception as error:  # a corrupt safetensors file has an error type of the library's own
-            if isinstance(error, ModelError):
-                raise
-            raise ModelError(
-                f"the checkpoint at {pretrained_model_name_or_path} cannot be read "
-                f"({type(error).__name__}: {error}): it is corrupt or no offramp model; copy or train it again"
-            ) from error
+        with quiet(), readable_checkpoint(pretrained_model_name_or_path):
+            # Tensors of other sizes pass here; below, they are refused by name.
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
         model, info = loaded
         refuse_partial(pretrained_model_name_or_path, info)
         folder = Path(pretrained_model_name_or_path)
-        if (
-            not folder.exists() or (folder / "tokenizer_config.json").exists()
-        ):  # a hub id, or a folder with one
+        is_hub_id = not folder.exists()
+        if is_hub_id or (folder / "tokenizer_config.json").exists():
             model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from offramp.backbones import BackboneState, load_backbone, truncated_config
+from offramp.backbones import BackboneState, truncated_config
 from offramp.costs import CostModel
 from offramp.model.base import SegmentedModel
-from offramp.model.config import MultiExitConfig, check_exits, default_exits
-from offramp.model.multi_exit import MultiExitForSequenceClassification, check_length
+from offramp.model.config import MultiExitConfig, check_exits
+from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 
 class MultiModelConfig(MultiExitConfig):
@@ -51,7 +52,6 @@ class CascadeState:
     reached: BackboneState | None = None
 
     def take(self, rows: Tensor) -> Self:
-        """Some of the rows."""
         inputs = {
             k: [embeds[rows] for embeds in v] if k == "inputs_embeds" else v[rows]
             for k, v in self.inputs.items()
@@ -93,42 +93,12 @@ class MultiModelForSequenceClassification(SegmentedModel):
         self.post_init()
 
     @classmethod
-    def from_backbone(
-        cls,
-        backbone: str,
-        exits: Sequence[int] | None = None,
-        *,
-        labels: Sequence[str] | int = 2,
-        kind: str = "classification",
-        pooling: str | None = None,
-        gates: bool = False,
-        max_length: int | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """A fresh cascade, each member started from the same pretrained encoder.
-
-        Arguments and errors are those of `MultiExitForSequenceClassification.from_backbone`.
-        """
-        encoder, tokenizer = load_backbone(backbone)
-        depth = encoder.config.num_hidden_layers
-        exits = check_exits(default_exits(depth) if exits is None else exits, depth)
-        max_length = check_length(max_length, encoder, tokenizer)
-        single = MultiExitForSequenceClassification.config_for(
-            encoder, exits, labels=labels, kind=kind, pooling=pooling, gates=gates, max_length=max_length
-        )
-        options = {
-            k: v for k, v in single.to_dict().items() if k not in ("model_type", "architectures", "strategy")
-        }
-        options["backbone_config"] = truncated_config(encoder.config, exits[-1]).to_dict()
-        config = MultiModelConfig(**options)
+    def from_encoder(cls, config: MultiModelConfig, encoder: PreTrainedModel, *, seed: int) -> Self:
         with torch.random.fork_rng(devices=[]):
             model = cls(config)
-        for k, layers in enumerate(exits):
-            member = MultiExitForSequenceClassification.from_encoder(
-                config.member(k), load_backbone(backbone, depth=layers)[0], seed=seed + k
-            )
+        for k in range(len(config.exits)):
+            member = MultiExitForSequenceClassification.from_encoder(config.member(k), encoder, seed=seed + k)
             model.member(k).load_state_dict(member.state_dict())
-        model.tokenizer = tokenizer
         return model
 
     def member(self, k: int) -> MultiExitForSequenceClassification:
@@ -136,11 +106,9 @@ class MultiModelForSequenceClassification(SegmentedModel):
         return cast(MultiExitForSequenceClassification, self.members[k])
 
     def start(self, inputs: Mapping[str, Any]) -> CascadeState:
-        """The inputs; nothing runs before the first member."""
         return CascadeState(dict(inputs))
 
     def segment(self, k: int, state: CascadeState) -> CascadeState:
-        """Run member `k` from scratch."""
         inputs = dict(state.inputs)
         if "inputs_embeds" in inputs:
             inputs["inputs_embeds"] = [inputs["inputs_embeds"][k]]
@@ -148,11 +116,9 @@ class MultiModelForSequenceClassification(SegmentedModel):
         return replace(state, reached=member.segment(0, member.start(inputs)))
 
     def head(self, k: int, state: CascadeState) -> tuple[Tensor, Tensor | None]:
-        """Member `k`'s logits and gate logits."""
         return self.member(k).head(0, cast(BackboneState, state.reached))
 
     def embedding_tables(self) -> list[nn.Embedding]:
-        """One table of token embeddings for each member."""
         return [self.member(k).embedding_tables()[0] for k in range(len(self.members))]
 
     def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:

@@ -62,14 +62,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
 def backbone_config(
     source: Path, encoder: str, model_type: str, stored: Mapping[str, Any]
 ) -> PretrainedConfig:
-    """The encoder's config in the library's own class, with the keys that describe the architecture only.
-
-    Args:
-        source: the folder, for messages.
-        encoder: prefix of the encoder's weights.
-        model_type: the library's name of the architecture.
-        stored: the content of `config.json`.
-    """
+    """The config of an encoder of a known type, with the keys of a `config.json` that describe the architecture."""
     named = stored.get("model_type", encoder)  # the first versions of the library wrote none
     if named not in (encoder, model_type):
         raise ModelError(
@@ -91,6 +84,22 @@ def usable_config(source: Path) -> Iterator[None]:
     except Exception as error:  # it checks fields and sizes with many error types, some of its own
         raise ModelError(
             f"the config.json in {source} cannot be used ({' '.join(str(error).split())[:160]}): restore the original"
+        ) from error
+
+
+@contextmanager
+def readable_checkpoint(source: object) -> Iterator[None]:
+    """Turn the library's errors about a folder or hub id that holds no model of ours into a `ModelError`."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"no offramp model at {source}: {error}") from error
+    except Exception as error:  # a corrupt safetensors file has an error type of the library's own
+        raise ModelError(
+            f"the checkpoint at {source} cannot be read ({type(error).__name__}: {error}): it is corrupt or no "
+            "offramp model; copy or train it again"
         ) from error
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from offramp._core.errors import ModelError, unknown_name
+from offramp.backbones import Backbone
 
 POOLINGS = ("pooler", "first", "mean")
 DEFAULT_MAX_LENGTH = 256
@@ -32,6 +33,36 @@ def check_exits(exits: Sequence[int], depth: int) -> list[int]:
 def default_exits(depth: int) -> list[int]:
     """The first layer, a third, two thirds and the whole depth: 1, 2, 4, 6 of six; 1, 4, 8, 12 of twelve."""
     return sorted({1, max(1, depth // 3), max(1, 2 * depth // 3), depth})
+
+
+def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: Any) -> int:
+    """The requested or default maximum length; `ModelError` beyond the limit of encoder and tokenizer."""
+    positions = getattr(encoder.config, "max_position_embeddings", DEFAULT_MAX_LENGTH)
+    backbone = Backbone(encoder)
+    if backbone.spec.positions_from_ids:  # these count from the id after the padding token's
+        positions -= (backbone.word_embeddings.padding_idx or 0) + 1
+    limit = min(positions, tokenizer.model_max_length)
+    if max_length is None:
+        return int(min(DEFAULT_MAX_LENGTH, limit))
+    if not 4 <= max_length <= limit:
+        raise ModelError(f"max_length must lie in 4..{limit} for this encoder, got {max_length}")
+    return max_length
+
+
+def class_names(labels: Sequence[str] | int, kind: str, gates: bool) -> list[str]:
+    """Names of a model's outputs, from the names of the classes or their number."""
+    if kind == "regression":
+        if gates:
+            raise ModelError(
+                "a gate predicts whether an exit's class is right, and scores have no class: leave gates out"
+            )
+        return ["score"]
+    names = [str(name) for name in (range(labels) if isinstance(labels, int) else labels)]
+    if len(names) < 2:
+        raise ModelError(
+            f"classification needs at least 2 classes, got {names}; for scores use kind='regression'"
+        )
+    return names
 
 
 class MultiExitConfig(PretrainedConfig):

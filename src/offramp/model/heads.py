@@ -1,20 +1,23 @@
-"""The head of an exit: norm (where the backbone needs one), pooling, classifier, learned gate."""
+"""The head of an exit: norm (where the backbone needs one), pooling, classifier, learned gate; and its loss."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.utils.generic import ModelOutput
 
 
 class Pooler(nn.Module):
-    """Dense + tanh on the first token, one per exit, started from the pretrained pooler where there is one."""
+    """Dense + tanh on the first token, `(batch, dim)` → `(batch, dim)`; started from the pretrained pooler if any."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """`(batch, dim)` first-token states → `(batch, dim)`."""
         return torch.tanh(self.dense(first))
 
     def start_from(self, pretrained: nn.Module) -> None:
@@ -41,9 +44,7 @@ class ExitHead(nn.Module):
     Args:
         hidden_size: width of the backbone.
         num_labels: number of classes, 1 for regression.
-        pooling: `mean`, `first` or `pooler`.
-        gate: whether to predict "this exit is right" (SWEET paper, learned exits).
-        dropout: before the classifier.
+        pooling, gate, dropout: see `MultiExitConfig`.
         norm: a final norm of the backbone's own kind, for pre-norm encoders; identity elsewhere.
     """
 
@@ -78,3 +79,27 @@ class ExitHead(nn.Module):
         pooled = self.dropout(self.pool(hidden, mask))
         gate = None if self.gate is None else self.gate(pooled).squeeze(-1).float()
         return self.classifier(pooled).float(), gate
+
+
+@dataclass
+class MultiExitOutput(ModelOutput):
+    """Output of a multi-exit model.
+
+    Attributes:
+        loss: sum of the exits' losses, where labels were given.
+        logits: `(batch, classes)` float32, of the last exit, as of any classifier of the library.
+        exit_logits: `(batch, exits, classes)` float32.
+        gates: `(batch, exits)` gate probabilities, or None.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    exit_logits: Tensor | None = None
+    gates: Tensor | None = None
+
+
+def exit_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error where there is one output."""
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels)

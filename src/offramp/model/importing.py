@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,11 +13,72 @@ from transformers import PretrainedConfig
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp._core.text import some_of
-from offramp.backbones import has_tokenizer, load_tokenizer
+from offramp.backbones import SPECS, has_tokenizer, load_tokenizer
 from offramp.model.checkpoint_files import backbone_config, read_config, read_weights, usable_config
-from offramp.model.config import MultiExitConfig
-from offramp.model.layouts import LAYOUTS, LastExit, Layout
-from offramp.model.multi_exit import MultiExitForSequenceClassification, check_length
+from offramp.model.config import MultiExitConfig, check_length
+from offramp.model.multi_exit import MultiExitForSequenceClassification
+
+LastExit = Literal["classifier", "highway"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of one code base. `{encoder}` is the encoder's prefix, `{exit}` an exit counted from 0, `{pooler}` the
+    path of the encoder's own pooler.
+
+    Attributes:
+        encoders: prefix of the encoder's names, to its architecture.
+        pooler: the dense layer that reads the first token at an exit; a tanh follows it.
+        classifier: the linear layer after it.
+        final: pooler and classifier of the model itself, where they are not those of the last exit.
+    """
+
+    encoders: dict[str, str]
+    pooler: str
+    classifier: str
+    final: tuple[str, str] | None = None
+
+    def head(self, encoder: str, exit: int) -> tuple[str, str]:
+        """Paths of the pooler and the classifier of an exit."""
+        return self._path(self.pooler, encoder, exit), self._path(self.classifier, encoder, exit)
+
+    def final_head(self, encoder: str) -> tuple[str, str] | None:
+        """Paths of the model's own pooler and classifier, or None."""
+        return None if self.final is None else (self._path(self.final[0], encoder), self.final[1])
+
+    def encoder_of(self, keys: Collection[str]) -> str | None:
+        """Prefix of the encoder in a state dict, or None for another layout."""
+        for encoder in self.encoders:
+            if all(f"{path}.weight" in keys for path in self.head(encoder, 0)):
+                return encoder
+        return None
+
+    def _path(self, template: str, encoder: str, exit: int = 0) -> str:
+        return template.format(encoder=encoder, exit=exit, pooler=SPECS[self.encoders[encoder]].pooler)
+
+
+LAYOUTS: dict[str, Layout] = {
+    # Xin et al. 2020 (arXiv 2004.12993). An off-ramp ("highway") after every layer, the last included, and the
+    # classifier with which BERT or RoBERTa was fine-tuned.
+    "deebert": Layout(
+        encoders={"bert": "bert", "roberta": "roberta"},
+        pooler="{encoder}.encoder.highway.{exit}.pooler.dense",
+        classifier="{encoder}.encoder.highway.{exit}.classifier",
+        final=("{encoder}.{pooler}", "classifier"),
+    ),
+    # Liu et al. 2022 (arXiv 2110.07038), the code for fine-tuning with exits: a pooler and a classifier a layer.
+    "elasticbert": Layout(
+        encoders={"elasticbert": "bert"},
+        pooler="{encoder}.encoder.pooler.{exit}.dense",
+        classifier="classifiers.{exit}",
+    ),
+    # Zhou et al. 2020 (arXiv 2006.04152). One pooler that all exits share, and a classifier a layer.
+    "pabee": Layout(
+        encoders={"albert": "albert", "bert": "bert"},
+        pooler="{encoder}.{pooler}",
+        classifier="classifiers.{exit}",
+    ),
+}
 
 # Old versions of the libraries saved these beside the weights; present ones make them anew.
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -45,62 +107,55 @@ def import_checkpoint(
     the classifier's elsewhere. An exit here has one head, and `last_exit` chooses it.
 
     Args:
-        folder: `config.json`, and `model.safetensors` or `pytorch_model.bin`; mostly a tokenizer too.
+        folder: holds `config.json`, and `model.safetensors` or `pytorch_model.bin`; usually a tokenizer too.
         layout: `deebert` (BERT, RoBERTa), `pabee` (BERT, ALBERT) or `elasticbert`.
         labels: class names in the order of the outputs; by default those in `config.json`. DeeBERT and PABEE code has
             MNLI's as contradiction, entailment, neutral; with RoBERTa the last two change places.
-        order: the same names in another order, such as that of your data; by default the order stays.
+        order: the same names in the order of your data, if it differs.
         tokenizer: a packaged encoder, folder or hub id that has the tokenizer, where `folder` has none.
         last_exit: of DeeBERT, the head of the last exit: `classifier`, or the last off-ramp, `highway`.
         max_length: longest input in tokens; by default 256 or the encoder's limit.
 
     Returns:
-        A model in evaluation mode, float32, to be saved, traced, tuned, attacked and exported like any other. With
-        one output it is a regression.
+        A float32 model in evaluation mode, for regression if it has one output.
 
     Raises:
         ConfigError: an unknown layout or last exit.
         ModelError: no checkpoint, another layout, tensors that are missing, foreign or of another shape, names for
             another number of labels, or no tokenizer.
     """
-    chosen = _check_options(layout, last_exit)
+    if layout not in LAYOUTS:
+        raise ConfigError(unknown_name("layout", layout, LAYOUTS))
+    if last_exit not in get_args(LastExit):
+        raise ConfigError(unknown_name("last exit", last_exit, get_args(LastExit)))
+    chosen = LAYOUTS[layout]
+    if last_exit == "highway" and chosen.final is None:
+        raise ConfigError(
+            f"last_exit='highway' is for DeeBERT, which has two last heads; {layout!r} has one: leave it out"
+        )
     source = Path(folder).expanduser()
     stored, weights = read_config(source), read_weights(source)
     encoder = _encoder_of(source, layout, weights)
     backbone = backbone_config(source, encoder, chosen.encoders[encoder], stored)
-    heads, unused = _heads(chosen, encoder, backbone.num_hidden_layers, last_exit)
-    names = _label_names(source, stored, _outputs(source, heads[0][1], weights), labels)
+    heads = [chosen.head(encoder, exit) for exit in range(backbone.num_hidden_layers)]
+    spare = chosen.final_head(encoder)
+    if spare is not None and last_exit == "classifier":
+        heads[-1], spare = spare, heads[-1]
+    unused = {f"{path}.{parameter}" for path in spare or () for parameter in PARAMETERS}
+    names = _label_names(source, stored, heads[0][1], weights, labels)
     target = names if order is None else list(order)
     if sorted(target) != sorted(names):
         raise ModelError(f"expected an order of the labels {names}, got {target}: name each of them once")
     with torch.random.fork_rng(devices=[]), usable_config(source):
         model = MultiExitForSequenceClassification(_config(backbone, target))
     origins = _origins(model, encoder, heads)
-    for problem, misfits in _misfits(model.state_dict(), weights, origins, unused):
-        if misfits:
-            raise ModelError(
-                f"the checkpoint in {source} is in the layout {layout!r}, but {problem} {some_of(misfits)}: it is "
-                "damaged, or its config.json is of another model"
-            )
+    _check_tensors(source, layout, model.state_dict(), weights, origins, unused)
     outputs = [names.index(name) for name in target]
     tensors = {name: weights[origin] for name, origin in origins.items()}
     model.load_state_dict({n: t[outputs] if ".classifier." in n else t for n, t in tensors.items()})
     model.tokenizer = _tokenizer(source, tokenizer, backbone)
     model.config.max_tokens = check_length(max_length, model.backbone, model.tokenizer)
     return model.eval()
-
-
-def _check_options(layout: str, last_exit: str) -> Layout:
-    """The layout by name; `ConfigError` for an unknown one, or a last exit that it does not have."""
-    if layout not in LAYOUTS:
-        raise ConfigError(unknown_name("layout", layout, LAYOUTS))
-    if last_exit not in get_args(LastExit):
-        raise ConfigError(unknown_name("last exit", last_exit, get_args(LastExit)))
-    if last_exit == "highway" and LAYOUTS[layout].final is None:
-        raise ConfigError(
-            f"last_exit='highway' chooses one of DeeBERT's two last heads, and {layout!r} has one: leave it out"
-        )
-    return LAYOUTS[layout]
 
 
 def _encoder_of(source: Path, layout: str, weights: Mapping[str, Tensor]) -> str:
@@ -120,7 +175,6 @@ def _encoder_of(source: Path, layout: str, weights: Mapping[str, Tensor]) -> str
 
 
 def _config(backbone: PretrainedConfig, labels: Sequence[str]) -> MultiExitConfig:
-    """The config of a model with an exit behind every layer."""
     return MultiExitConfig(
         backbone_config=backbone,
         exits=range(1, backbone.num_hidden_layers + 1),
@@ -132,31 +186,20 @@ def _config(backbone: PretrainedConfig, labels: Sequence[str]) -> MultiExitConfi
     )
 
 
-def _heads(
-    layout: Layout, encoder: str, depth: int, last_exit: LastExit
-) -> tuple[list[tuple[str, str]], set[str]]:
-    """Paths of each exit's pooler and classifier, and the names in the checkpoint that are left out."""
-    heads = [layout.head(encoder, exit) for exit in range(depth)]
-    spare = layout.final_head(encoder)
-    if spare is not None and last_exit == "classifier":
-        heads[-1], spare = spare, heads[-1]
-    return heads, {f"{path}.{parameter}" for path in spare or () for parameter in PARAMETERS}
-
-
-def _outputs(source: Path, classifier: str, weights: Mapping[str, Tensor]) -> int:
-    """Number of outputs of a classifier."""
+def _label_names(
+    source: Path,
+    stored: Mapping[str, Any],
+    classifier: str,
+    weights: Mapping[str, Tensor],
+    labels: Sequence[str] | None,
+) -> list[str]:
+    """Class names in the order of a classifier's outputs; `score` for the one output of a regression."""
     shape = weights[f"{classifier}.weight"].shape if f"{classifier}.weight" in weights else ()
     if len(shape) != 2:
         raise ModelError(
             f"expected a matrix as {classifier}.weight in {source}, got the shape {tuple(shape)}"
         )
-    return int(shape[0])
-
-
-def _label_names(
-    source: Path, stored: Mapping[str, Any], outputs: int, labels: Sequence[str] | None
-) -> list[str]:
-    """Class names in the order of the outputs; `score` for the one output of a regression."""
+    outputs = shape[0]
     names = stored.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise ModelError(
@@ -190,21 +233,31 @@ def _origins(
     return origins
 
 
-def _misfits(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origins: Mapping[str, str], unused: set[str]
-) -> Iterator[tuple[str, list[str]]]:
-    """Kinds of problems that keep a checkpoint from being read completely, and the tensors that have them."""
-    yield "lacks", sorted(set(origins.values()) - weights.keys())
+def _check_tensors(
+    source: Path,
+    layout: str,
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    origins: Mapping[str, str],
+    unused: set[str],
+) -> None:
+    """Refuse a checkpoint that cannot be read completely."""
     left = weights.keys() - set(origins.values()) - unused
-    yield "holds besides", sorted(name for name in left if not name.endswith(BUFFERS))
-    yield (
-        "has tensors of another shape than its config.json says:",
-        [
+    misfits = {
+        "lacks": sorted(set(origins.values()) - weights.keys()),
+        "holds besides": sorted(name for name in left if not name.endswith(BUFFERS)),
+        "has tensors of another shape than its config.json says:": [
             f"{origin} {tuple(weights[origin].shape)} for {tuple(own[name].shape)}"
             for name, origin in origins.items()
-            if weights[origin].shape != own[name].shape
+            if origin in weights and weights[origin].shape != own[name].shape
         ],
-    )
+    }
+    for problem, names in misfits.items():
+        if names:
+            raise ModelError(
+                f"the checkpoint in {source} is in the layout {layout!r}, but {problem} {some_of(names)}: it is "
+                "damaged, or its config.json is of another model"
+            )
 
 
 def _tokenizer(source: Path, tokenizer: str | Path | None, backbone: PretrainedConfig) -> Any:

@@ -46,12 +46,11 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
             "wrote, or a hub id (owner/name)"
         )
     if folder.exists() and not (folder / "config.json").exists():
-        inner = folder / "model"
-        if not (inner / "config.json").exists():
+        folder = folder / "model"
+        if not (folder / "config.json").exists():
             raise ModelError(
                 f"{source} holds no config.json: give the folder that training wrote its model to"
             )
-        folder = inner
     try:
         with hub():
             config = AutoConfig.from_pretrained(str(folder))

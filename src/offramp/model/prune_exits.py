@@ -12,27 +12,18 @@ M = TypeVar("M", bound=SegmentedModel)
 
 
 def prune_exits(model: M, layers: Sequence[int]) -> M:
-    """A copy of a model with some of its exits; of a cascade, with some of its members.
+    """A copy of a model with some of its exits, or of a cascade with some of its members.
 
     Args:
-        model: a multi-exit model or a cascade.
         layers: the exit layers to keep, the last one among them.
 
     Raises:
         ModelError: layers without an exit, or without the last exit.
     """
-    kept = tuple(layers)
-    present = model.exit_layers
-    if (
-        not set(kept) <= set(present)
-        or not kept
-        or kept[-1] != present[-1]
-        or list(kept) != sorted(set(kept))
-    ):
-        raise ModelError(
-            f"expected some of the exit layers {list(present)} with the last one, got {list(kept)}"
-        )
-    config = type(model.config)(**{**model.config.to_dict(), "exits": list(kept), "costs": None})
+    kept, present = list(layers), list(model.exit_layers)
+    if kept[-1:] != present[-1:] or kept != sorted(set(kept) & set(present)):
+        raise ModelError(f"expected some of the exit layers {present} with the last one, got {kept}")
+    config = type(model.config)(**{**model.config.to_dict(), "exits": kept, "costs": None})
     smaller = type(model)(config)
     positions = {str(present.index(layer)): str(k) for k, layer in enumerate(kept)}
     weights = {}

@@ -20,17 +20,8 @@ CHANCE = 0.01  # share of rows that other data may have in common; they change a
 Rows = NDArray[np.uint64]  # see `row_hashes`: no text can be recovered
 
 
-def save_rows(folder: str | Path, rows: Rows) -> None:
-    """Write the rows into a model's folder."""
-    np.save(Path(folder) / FILE, rows)
-
-
 def load_rows(folder: str | Path) -> Rows | None:
-    """The rows in a model's folder; None without such a file or folder.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """The rows in a model's folder; None without such a file or folder, `ModelError` for a damaged file."""
     path = Path(folder) / FILE
     if not path.is_file():
         return None
@@ -38,7 +29,7 @@ def load_rows(folder: str | Path) -> Rows | None:
         rows = np.load(path, allow_pickle=False)
     except Exception as error:  # EOFError, OSError or ValueError
         raise ModelError(
-            f"{path} cannot be read ({error}): delete it; the training rows are then unknown"
+            f"{path} cannot be read ({error}): delete it; the training rows can then no longer be recognised"
         ) from error
     if rows.dtype != np.uint64 or rows.ndim != 1:
         raise ModelError(f"{path} holds no hashes of rows: delete it, or train again")
@@ -49,7 +40,7 @@ def refuse_trained_on(trained_on: Rows | None, rows: Any, what: str) -> None:
     """Refuse rows that a model was trained on; a few, which may be chance, are reported in the log.
 
     Args:
-        trained_on: the rows that the model was trained on, or None where these are unknown.
+        trained_on: the hashes of a model's training rows, or None where these are unknown.
         rows: a data set for measuring or calibration.
         what: the name of both, for the message.
 

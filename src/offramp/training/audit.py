@@ -28,6 +28,10 @@ def gradient_reach(
         strategy: the audited strategy.
         moment: the audited step and phase, for strategies whose steps differ.
     """
+    vocabulary = model.embedding_tables()[0].num_embeddings
+    ids = torch.randint(1, vocabulary, (2, PROBE_TOKENS), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+    labels = torch.tensor([1.0, -1.0] if model.kind == "regression" else [0, 1], device=model.device)
     reach: dict[str, list[int]] = {name: [] for name, _ in model.named_parameters()}
     training = model.training
     saved = {name: p.grad for name, p in model.named_parameters()}
@@ -35,7 +39,8 @@ def gradient_reach(
     try:
         for exit in range(len(model.exit_layers)):
             model.zero_grad(set_to_none=True)
-            _step_of_one_exit(model, strategy, exit, moment)
+            muted: Any = _OneExit(model, exit)
+            strategy.step(muted, inputs, labels, lambda loss: loss.backward(), moment)
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None and bool(parameter.grad.abs().max() > 0):
                     reach[name].append(exit)
@@ -59,18 +64,6 @@ class _OneExit:
         logits, gate = self.model.head(k, state)
         keep = float(k == self.exit)
         return logits * keep, None if gate is None else gate * keep
-
-
-def _step_of_one_exit(model: SegmentedModel, strategy: Strategy, exit: int, moment: Moment) -> None:
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.embedding_tables()[0].num_embeddings
-    ids = torch.randint(1, vocabulary, (2, PROBE_TOKENS), generator=generator).to(model.device)
-    labels = torch.tensor([0, 1], device=model.device)
-    if model.kind == "regression":
-        labels = torch.tensor([1.0, -1.0], device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    muted: Any = _OneExit(model, exit)
-    strategy.step(muted, inputs, labels, lambda loss: loss.backward(), moment)
 
 
 def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:

@@ -21,11 +21,17 @@ from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.folder import last_checkpoint, noted_seconds, save_model
 from offramp.training.options import Precision, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
-from offramp.training.trainer import EncodedDataset, MultiExitTrainer, ProgressBar, SafeStop
+from offramp.training.trainer import (
+    EncodedDataset,
+    MultiExitTrainer,
+    ProgressBar,
+    SafeStop,
+    last_checkpoint,
+    noted_seconds,
+)
 
 RECORD = "train.json"
 DEFAULTS = TrainingOptions()
@@ -42,21 +48,14 @@ def untrained_model(
     max_length: int | None = None,
     seed: int = 0,
 ) -> SegmentedModel:
-    """A pretrained encoder with fresh heads: one with several exits, or a cascade where exits train alone.
+    """An untrained model of the class that a strategy trains, for the labels and the task of some data.
 
-    Args:
-        strategy: a key of `offramp.training.strategies.STRATEGIES`.
-        backbone: packaged name, folder or hub name.
-        exits: exit layers from 1; None for the backbone's default.
-        data: gives the labels and the kind of task.
-        pooling, gates, max_length, seed: as for `MultiExitForSequenceClassification.from_backbone`.
-
-    Raises:
-        ConfigError: an unknown strategy, before any download.
-        ModelError: as for `from_backbone`.
+    The other arguments and errors are those of `from_backbone`; an unknown strategy is a `ConfigError` before any
+    download.
     """
-    alone = strategy_class(strategy).trains_alone
-    cls = MultiModelForSequenceClassification if alone else MultiExitForSequenceClassification
+    cls: type[SegmentedModel] = MultiExitForSequenceClassification
+    if strategy_class(strategy).trains_alone:
+        cls = MultiModelForSequenceClassification
     return cls.from_backbone(
         backbone,
         exits,
@@ -129,14 +128,8 @@ def train(
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
-    run = RunFolder(
-        Path(output_dir),
-        "run",
-        mark="strategy",
-        own=("model", "checkpoints"),
-        shared=True,
-        record_file=RECORD,
-    )
+    own = ("model", "checkpoints")
+    run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
     noted = {"seed": seed, **config}
     if run.recorded and run.check(noted, later=noted):
         model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
@@ -145,7 +138,11 @@ def train(
         started = datetime.now(UTC)
         seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
         model.flops(np.array([8]))  # counted once, kept in the config
-        save_model(model, run.path)
+        partial = run.path / "model.partial"  # the model is saved whole or not at all
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        shutil.rmtree(run.path / "model", ignore_errors=True)
+        partial.rename(run.path / "model")
         metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
         run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
@@ -171,7 +168,7 @@ def _fit_stages(
             trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
         for callback in callbacks:
             trainer.add_callback(callback)
-        seconds += _fit(trainer, checkpoints, save_last=len(stages) > 1)
+        seconds += _fit(trainer, checkpoints, save_last=len(stages) > 1)  # a finished stage is not repeated
     model.eval()
     return seconds
 
@@ -220,10 +217,7 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
-    """Train, from the last checkpoint if there is one; the seconds over all calls.
-
-    `save_last` saves the last step too, so that a finished stage is not repeated.
-    """
+    """Train, from the last checkpoint if there is one; the seconds over all calls."""
     checkpoint = last_checkpoint(folder)
     stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """The same values, whose gradient is multiplied by `factor`."""
-    scaled: Tensor = _ScaleGradient.apply(values, factor)
-    return scaled
+    return cast(Tensor, _ScaleGradient.apply(values, factor))
 
 
 def scale_state(state: BackboneState, factor: float) -> BackboneState:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
@@ -17,17 +19,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.records import write_text
 from offramp.engine.batching import pad
-from offramp.training.folder import note_seconds
 from offramp.training.strategies import Moment, Strategy
 
 Arguments: TypeAlias = TrainingArguments
 
 CHECKPOINT_SECONDS = 120.0
+SECONDS = "seconds.json"  # in a checkpoint: how long the training up to it took
+# Where one of these is missing, the library makes a fresh one.
+RESUMED = (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth")
 
 
 class EncodedDataset(Dataset[dict[str, Any]]):
@@ -119,11 +125,10 @@ class MultiExitTrainer(Trainer):
 
 
 class SafeStop(TrainerCallback):
-    """Saves a checkpoint every few minutes and on Ctrl-C; a second Ctrl-C stops at once.
+    """Saves a checkpoint every few minutes, on Ctrl-C and maybe at the end; a second Ctrl-C stops at once.
 
     Args:
         every: seconds between checkpoints.
-        save_last: save one at the end, too.
         before: seconds of training in earlier calls, up to the checkpoint.
     """
 
@@ -147,8 +152,7 @@ class SafeStop(TrainerCallback):
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Note that the checkpoint has been read completely."""
-        self.began = True
+        self.began = True  # the checkpoint has been read completely
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
@@ -161,7 +165,6 @@ class SafeStop(TrainerCallback):
             self.previous = None
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Request a checkpoint when it is due, and the end after Ctrl-C."""
         last = self.save_last and state.global_step >= state.max_steps
         if self.interrupted or last or time.monotonic() - self.saved > self.every:
             control.should_save = True
@@ -170,8 +173,8 @@ class SafeStop(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Store the seconds with the checkpoint."""
-        note_seconds(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.spent)
+        checkpoint = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_text(checkpoint / SECONDS, f"{json.dumps(self.spent)}\n")
 
 
 class ProgressBar(TrainerCallback):
@@ -191,7 +194,6 @@ class ProgressBar(TrainerCallback):
         self.printed = 0.0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start at the step from which the run resumes."""
         self.task = self.bar.add_task(
             self.title, total=state.max_steps, completed=state.global_step, loss="-"
         )
@@ -199,7 +201,6 @@ class ProgressBar(TrainerCallback):
             self.bar.start()
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move on."""
         self.bar.update(self.task, completed=state.global_step)
         due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
         if not self.bar.console.is_terminal and due:
@@ -207,10 +208,28 @@ class ProgressBar(TrainerCallback):
             print(f"{self.title}: step {state.global_step}/{state.max_steps}", file=sys.stderr, flush=True)
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep the last line."""
         self.bar.stop()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint, whose last file is the trainer's state; `ConfigError` if it has lost a file."""
+    whole = [state.parent for state in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    newest = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
+    if newest and (lost := [name for name in RESUMED if not (newest / name).exists()]):
+        raise ConfigError(
+            f"cannot resume from {newest}, which lacks {', '.join(lost)}: delete it to resume from an earlier "
+            "checkpoint or start again"
+        )
+    return newest
+
+
+def noted_seconds(checkpoint: Path | None) -> float:
+    """How long the training up to a checkpoint took; 0 where this is not known."""
+    if checkpoint is not None:
+        with suppress(OSError, ValueError):
+            return float(json.loads((checkpoint / SECONDS).read_text(encoding="utf-8")))
+    return 0.0

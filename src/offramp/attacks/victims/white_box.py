@@ -23,8 +23,9 @@ from offramp.attacks.victims.fingerprints import describe_policy, weights_finger
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
-from offramp.model.base import MultiExitOutput, SegmentedModel
+from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.heads import MultiExitOutput
 
 
 class WhiteBoxVictim(OpenVictim):

@@ -178,7 +178,7 @@ class TrainingTrial(Trial):
 
     def _callbacks(self, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
         """Measures gradient conflict, if the trial asks for it, and keeps it beside the record."""
-        from offramp.training.gradient_conflict.callback import ConflictCallback
+        from offramp.training.gradient_conflict.measure import ConflictCallback
         from offramp.training.stages import training_steps
 
         if not self.conflict:

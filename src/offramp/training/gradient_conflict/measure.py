@@ -1,23 +1,28 @@
-"""Measure how the exits' gradients agree: inner products, one layer at a time."""
+"""Measure how the exits' gradients agree: inner products, one layer at a time, also at chosen steps of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.run_files import GRADIENT_FILE, read_gradients, write_gradients
 from offramp._core.seeding import generator
 from offramp.engine.batching import pad
-from offramp.model.base import SegmentedModel, exit_loss
+from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.heads import exit_loss
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 from offramp.training.strategies import STRATEGIES
+from offramp.training.trainer import Arguments
 
 Batch = tuple[dict[str, Tensor], Tensor]
 Products = NDArray[np.float64]  # (batches, layers, exits, exits)
@@ -110,18 +115,13 @@ def measure_products(
     seed: int = 0,
     cut: bool | None = None,
 ) -> Products:
-    """`gradient_products` on several batches, without dropout; the model does not change.
+    """`gradient_products` on some batches, `(batches, layers, exits, exits)`, without dropout; no weight changes.
 
     Args:
-        model: a multi-exit model.
         dataset: labelled, with columns `text` and for pairs `text_pair`.
         batches: their number; fewer for small data.
-        batch_size: examples in a batch.
         seed: chooses the examples.
         cut: whether the graph is cut after every exit; None takes what the model's training strategy did.
-
-    Returns:
-        `(batches, layers, exits, exits)`.
 
     Raises:
         ConfigError: a cascade, or fewer than one batch or example.
@@ -133,8 +133,8 @@ def measure_products(
     training = model.training
     model.eval()
     try:
-        jobs = batches_of(model, dataset, batches, batch_size, seed)
-        return np.stack([gradient_products(whole, inputs, labels, cut=severed) for inputs, labels in jobs])
+        examples = batches_of(model, dataset, batches, batch_size, seed)
+        return np.stack([gradient_products(whole, *batch, cut=severed) for batch in examples])
     finally:
         model.train(training)
 
@@ -166,3 +166,41 @@ def batches_of(
         padded = pad(encodings[stretch], encoder.pad_values)
         inputs = {name: torch.from_numpy(values).to(model.device) for name, values in padded.items()}
         yield inputs, labels[stretch]
+
+
+class ConflictCallback(TrainerCallback):
+    """Measures at chosen steps; weights, gradients and random numbers do not change.
+
+    Args:
+        dataset: labelled examples, the same at every step.
+        steps: optimizer steps after which to measure, counted over all phases; 0 is before the first.
+        folder: of `products.npz`, to which a resumed run adds.
+        measure: options of `measure_products`.
+    """
+
+    def __init__(
+        self, model: Any, dataset: Any, steps: Sequence[int], folder: str | Path, **measure: Any
+    ) -> None:
+        if not steps or min(steps) < 0:
+            raise ConfigError(f"expected steps from 0 on to measure conflict at, got {list(steps)}")
+        self.model, self.dataset = check_measurable(model), dataset
+        self.steps, self.path = frozenset(steps), Path(folder) / GRADIENT_FILE
+        # Called when measuring: the model has its strategy only when the training begins.
+        self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
+        self.before = 0  # steps of finished phases
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0 and self.before == 0:
+            self._visit(0)
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # A finished phase that resumes inside an epoch takes one more step, with a rate of 0.
+        if state.global_step <= state.max_steps:
+            self._visit(self.before + state.global_step)
+
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.before += min(state.global_step, state.max_steps)
+
+    def _visit(self, step: int) -> None:
+        if step in self.steps:
+            write_gradients(self.path, {**read_gradients(self.path), step: self.measure()})

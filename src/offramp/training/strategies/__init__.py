@@ -1,7 +1,7 @@
 """Training strategies: which exit's loss reaches which parameters, and when.
 
-A strategy takes one step: it runs the model on a batch and calls `backward` on the loss. The library's trainer owns
-the optimizer, the schedule and everything else. This package imports no torch.
+A strategy runs the model on a batch and gives the losses to minimise. The library's trainer owns the optimizer, the
+schedule and everything else. This package imports no torch.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from inspect import signature
 from typing import Any
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.training.strategies.base import ONE_PHASE, START, Backward, Inputs, Moment, Phase, Strategy
-from offramp.training.strategies.equilibrium import GradientEquilibrium
-from offramp.training.strategies.joint import Alternating, Joint, MultiModel, SelfDistill
-from offramp.training.strategies.pcgrad import PCGrad
+from offramp.training.strategies.base import ONE_PHASE, START, Moment, Phase, Strategy
+from offramp.training.strategies.joint import (
+    Alternating,
+    GradientEquilibrium,
+    Joint,
+    MultiModel,
+    PCGrad,
+    SelfDistill,
+)
 from offramp.training.strategies.phased import Mixed, TwoStage
 from offramp.training.strategies.sweet import Sweet
 
@@ -24,9 +29,7 @@ __all__ = [
     "START",
     "STRATEGIES",
     "Alternating",
-    "Backward",
     "GradientEquilibrium",
-    "Inputs",
     "Joint",
     "Mixed",
     "Moment",
@@ -80,12 +83,12 @@ def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
         if option not in kinds:
             raise ConfigError(unknown_name(f"option of strategy {name!r}", option, kinds))
     return {
-        option: _number(value, f"{option} of {name}") if kinds[option] is float else value
+        option: _number(f"{option} of {name}", value) if kinds[option] is float else value
         for option, value in options.items()
     }
 
 
-def _number(value: Any, name: str) -> float:
+def _number(name: str, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

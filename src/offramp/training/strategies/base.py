@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 Backward: TypeAlias = "Callable[[Tensor], None]"
 Inputs: TypeAlias = "Mapping[str, Tensor]"
+Losses: TypeAlias = "Iterator[Tensor]"
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The position of a step in the training: all that a strategy may depend on besides batch and weights.
+    """The position of a step in training. A strategy may depend on it, on the batch and on the weights only.
 
     A resumed run meets the same moments again, so a strategy needs no state of its own.
 
@@ -78,6 +79,9 @@ class Strategy(ABC):
         return (ONE_PHASE,)
 
     @abstractmethod
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        """The scalars that one step minimises, each with its graph; arguments are those of `step`."""
+
     def step(
         self,
         model: SegmentedModel,
@@ -92,30 +96,16 @@ class Strategy(ABC):
             model: in training mode.
             inputs: `input_ids`, `attention_mask`, …, `(batch, length)`.
             labels: `(batch,)`.
-            backward: takes the scalar that is minimised; may be called several times.
+            backward: takes a scalar to minimise; called once for each of `losses`, before the next is computed.
             moment: the position of this step in the training.
 
         Returns:
             The summed loss, detached.
         """
+        import torch
 
-
-class SingleLoss(Strategy):
-    """A strategy whose step is one backward pass from one loss."""
-
-    @abstractmethod
-    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
-        """The loss of one batch, with its graph: a scalar. Arguments are those of `step`."""
-
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """One forward pass, one backward pass."""
-        loss = self.loss(model, inputs, labels, moment)
-        backward(loss)
-        return loss.detach()
+        total = torch.zeros((), device=labels.device)
+        for loss in self.losses(model, inputs, labels, moment):
+            backward(loss)
+            total = total + loss.detach()
+        return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.training.strategies.base import Inputs, Moment, SingleLoss
+from offramp.training.strategies.base import Inputs, Losses, Moment, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WEIGHTS = ("uniform", "linear")
 
 
-class Joint(SingleLoss):
+class Joint(Strategy):
     """Early-Exit: the weighted sum of all exits' losses; every exit updates all layers below it.
 
     Args:
@@ -37,12 +37,11 @@ class Joint(SingleLoss):
         ranks = range(1, exits + 1)
         return [1.0 if self.weights == "uniform" else rank / sum(ranks) * exits for rank in ranks]
 
-    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
-        """The weighted sum of all exits' losses."""
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         from offramp.training.strategies.losses import exit_losses, weighted_sum
 
         losses = exit_losses(model, inputs, labels)
-        return weighted_sum(losses, self.exit_weights(len(losses)))
+        yield weighted_sum(losses, self.exit_weights(len(losses)))
 
 
 class MultiModel(Joint):
@@ -65,13 +64,13 @@ class Alternating(Joint):
     label = "alternating"
     is_baseline = False
 
-    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
-        """The last exit's loss or the joint one; on even steps the other heads do not run."""
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         from offramp.training.strategies.losses import last_exit_loss
 
         if moment.step % 2:
-            return super().loss(model, inputs, labels, moment)
-        return last_exit_loss(model, inputs, labels)
+            yield from super().losses(model, inputs, labels, moment)
+        else:
+            yield last_exit_loss(model, inputs, labels)
 
 
 class SelfDistill(Joint):
@@ -97,9 +96,8 @@ class SelfDistill(Joint):
             raise ConfigError(f"the temperature of self_distill must be positive, got {temperature}")
         self.temperature, self.weight = temperature, weight
 
-    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
-        """The joint loss and the distillation, which does not reach the teacher."""
-        from offramp.model.base import exit_loss
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        from offramp.model.heads import exit_loss
         from offramp.training.strategies.losses import distill_loss, gate_loss, weighted_sum
 
         state, logits, losses = model.start(inputs), [], []
@@ -111,4 +109,67 @@ class SelfDistill(Joint):
         loss = weighted_sum(losses, self.exit_weights(len(losses)))
         for student in logits[:-1]:
             loss = loss + self.weight * distill_loss(student, logits[-1], self.temperature)
-        return loss
+        yield loss
+
+
+class GradientEquilibrium(Strategy):
+    """Joint training, gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
+    and those of later exits by `(E-i)/(E-i+1)`.
+
+    So a layer receives the mean over the exits above it; joint training gives it their sum. The heads themselves
+    are not scaled, since one exit alone updates them.
+
+    All of a segment has one factor, and Adam divides each gradient by its own size: under Adam this differs from
+    joint training through gradient clipping and Adam's epsilon only. The paper trains with SGD.
+
+    Source: Li et al. 2019 (Improved Techniques for Training Adaptive Deep Networks), "gradient equilibrium".
+    """
+
+    name = "gradient_equilibrium"
+    label = "gradient equilibrium"
+
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        import torch
+
+        from offramp.training.strategies.losses import head_loss
+        from offramp.training.surgery import scale_state
+
+        state = model.start(inputs)
+        losses: list[Tensor] = []
+        for later in reversed(range(len(model.exit_layers))):  # exits behind this one: E - i
+            k = len(losses)
+            state = model.segment(k, state)
+            losses.append(head_loss(model, k, scale_state(state, 1 / (later + 1)), labels))
+            state = scale_state(state, later / (later + 1))
+        yield torch.stack(losses).sum()
+
+
+class PCGrad(Strategy):
+    """Joint training in which an exit's gradient is projected off those that it conflicts with.
+
+    Gradients are compared over the parameters that both exits reach: the layers below the earlier one. A step
+    is one forward pass and a backward pass for each exit, whose gradients are kept; the model is not copied.
+
+    Source: Yu et al. 2020 (Gradient Surgery for Multi-Task Learning), algorithm 1.
+    """
+
+    name = "pcgrad"
+    label = "pcgrad"
+
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        """Seed and step draw the order of the projections, so that a resumed run repeats it."""
+        import torch
+
+        from offramp.training.strategies.losses import exit_losses
+        from offramp.training.surgery import conflict_free_sum, projection_order
+
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        losses = exit_losses(model, inputs, labels)
+        gradients = [
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses
+        ]
+        summed = conflict_free_sum(gradients, projection_order(len(losses), moment.seed, moment.step))
+        # A linear function whose gradient is the sum; shifted, it has the value of the exits' summed losses.
+        linear = [(p * g).sum() for p, g in zip(parameters, summed, strict=True) if g is not None]
+        surrogate, loss = torch.stack(linear).sum(), torch.stack(losses).sum()
+        yield surrogate + (loss - surrogate).detach()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offramp.model.base import SegmentedModel, exit_loss
+from offramp.model.base import SegmentedModel
+from offramp.model.heads import exit_loss
 from offramp.training.strategies.base import Inputs
 
 
@@ -44,11 +45,8 @@ def last_exit_loss(model: SegmentedModel, inputs: Inputs, labels: Tensor) -> Ten
 def distill_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """`T² · KL(p_teacher ‖ p_student)`, both at temperature T, the teacher without gradient.
 
-    Args:
-        student: logits `(batch, classes)`. For regression, `(batch, 1)`: the mean squared difference of the two
-            outputs then replaces the divergence.
-        teacher: likewise.
-        temperature: T. The square of T keeps the size of the gradients (Hinton 2015).
+    Logits are `(batch, classes)`. For regression, `(batch, 1)`, the mean squared difference of the two outputs
+    replaces the divergence. The square of T keeps the size of the gradients (Hinton 2015).
     """
     teacher = teacher.detach()
     if student.shape[-1] == 1:

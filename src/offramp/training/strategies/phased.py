@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Phase, Strategy
+from offramp.training.strategies.base import Inputs, Losses, Moment, Phase, Strategy
 from offramp.training.strategies.joint import Joint
 
 if TYPE_CHECKING:
@@ -34,43 +34,26 @@ class TwoStage(Strategy):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Backbone, then heads."""
         return (Phase("backbone"), Phase("heads", self.heads_share))
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """The last exit's loss in the first stage, the other heads' in the second."""
-        if moment.phase:
-            return self._heads(model, inputs, labels, backward)
-        from offramp.training.strategies.losses import last_exit_loss
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        """The last exit's loss in the first stage, the other heads' in the second.
 
-        loss = last_exit_loss(model, inputs, labels)
-        backward(loss)
-        return loss.detach()
-
-    @staticmethod
-    def _heads(model: SegmentedModel, inputs: Inputs, labels: Tensor, backward: Backward) -> Tensor:
-        """Frozen means without gradient: an optimizer passes over such parameters, weight decay included."""
+        Frozen means without gradient: an optimizer passes over such parameters, weight decay included.
+        """
         import torch
 
-        from offramp.training.strategies.losses import head_loss
+        from offramp.training.strategies.losses import head_loss, last_exit_loss
 
-        total = torch.zeros((), device=labels.device)
+        if moment.phase == 0:
+            yield last_exit_loss(model, inputs, labels)
+            return
         with torch.no_grad():
             state = model.start(inputs)
         for k in range(len(model.exit_layers) - 1):
             with torch.no_grad():
                 state = model.segment(k, state)
-            loss = head_loss(model, k, state, labels)
-            backward(loss)
-            total += loss.detach()
-        return total
+            yield head_loss(model, k, state, labels)
 
 
 class Mixed(Joint):
@@ -96,13 +79,12 @@ class Mixed(Joint):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Backbone, then everything."""
         return (Phase("backbone", self.first), Phase("joint", 1 - self.first))
 
-    def loss(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Tensor:
-        """The last exit's loss in the first phase, the joint loss in the second."""
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         from offramp.training.strategies.losses import last_exit_loss
 
         if moment.phase:
-            return super().loss(model, inputs, labels, moment)
-        return last_exit_loss(model, inputs, labels)
+            yield from super().losses(model, inputs, labels, moment)
+        else:
+            yield last_exit_loss(model, inputs, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from offramp.training.strategies.base import START, Backward, Inputs, Moment, Strategy
+from offramp.training.strategies.base import Inputs, Losses, Moment, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,25 +25,12 @@ class Sweet(Strategy):
     cuts_graph = True
     claim = 1.1
 
-    def step(
-        self,
-        model: SegmentedModel,
-        inputs: Inputs,
-        labels: Tensor,
-        backward: Backward,
-        moment: Moment = START,
-    ) -> Tensor:
-        """Forward and backward, segment by segment."""
-        import torch
-
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         from offramp.training.strategies.losses import head_loss
 
         state = model.start(inputs)
-        total = torch.zeros((), device=labels.device)
         for k in range(len(model.exit_layers)):
             state = model.segment(k, state)
             loss = head_loss(model, k, state, labels)
             state = state.detach()
-            backward(loss)
-            total += loss.detach()
-        return total
+            yield loss
