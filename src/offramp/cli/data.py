@@ -24,7 +24,12 @@ def data(
         examples: how many training examples to show.
     """
     if source is None:
-        _list_packaged(json)
+        from offramp.data import GLUE, PACKAGED
+
+        names = [{"name": name, "kind": "packaged"} for name in PACKAGED]
+        names += [{"name": name, "kind": "GLUE task: a folder, or the hub when online"} for name in GLUE]
+        show("Data sets by name", names)
+        emit(json, {"names": [row["name"] for row in names]})
         return
     loaded = reading.load(source)
     splits = [
@@ -54,14 +59,3 @@ def _shares(data: Any, rows: Any) -> dict[str, str]:
     counts = np.bincount(values.astype(int), minlength=data.num_labels)
     shown = [f"{name} {count}" for name, count in zip(data.labels, counts, strict=True)]
     return {"labels": ", ".join(shown[:6]) + (f", … ({len(shown)} classes)" if len(shown) > 6 else "")}
-
-
-def _list_packaged(json: bool) -> None:
-    from offramp.data.packaged import PACKAGED
-    from offramp.data.tasks import GLUE
-
-    names = [{"name": name, "kind": "packaged"} for name in PACKAGED] + [
-        {"name": name, "kind": "GLUE task: a folder, or the hub when online"} for name in GLUE
-    ]
-    show("Data sets by name", names)
-    emit(json, {"names": [row["name"] for row in names]})

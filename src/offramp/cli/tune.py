@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from offramp._core.files import policy_file
 
 # The command line resolves inherited annotations in this module.
-from offramp.calibration.tuning import Guarantee, TuningTarget  # noqa: F401
+from offramp.calibration.tuning import Guarantee, TuningTarget, measure_exit_choice, tune_model  # noqa: F401
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
@@ -23,10 +23,6 @@ from offramp.cli.common import (
     refuse_filled,
     show,
 )
-
-if TYPE_CHECKING:
-    from offramp.data.text_data import TextData
-    from offramp.model.base import SegmentedModel
 
 
 @Parameter(name="*", group="Target: at most one of the four kinds")
@@ -82,16 +78,25 @@ def tune(
         output: the policy file; by default `policy-CRITERION.json` beside the model.
     """
     limit_threads(threads)
-    from offramp.calibration.tuning import tune_model
+    from offramp.model.prune_exits import prune_exits
 
     if kept is not None:
         target.check_exit_choice()
         refuse_filled(kept)
     texts = reading.load(data)
     loaded = load_for(model, texts, "calibration")
-    wanted = TuningTarget(**vars(target))
+    wanted = TuningTarget(**vars(target))  # of the base class, since its defaults are recognised by equality
     if kept is not None:
-        loaded, model = drop_exits(loaded, texts, criterion, wanted, kept), kept
+        choice = measure_exit_choice(loaded, texts, criterion, wanted)
+        steps = [
+            {"exit dropped": int(step["dropped"]) or "none", "cost after": step["cost"]}
+            for step in choice.steps
+        ]
+        show(f"exits, each visit at {choice.visit:.1%} of the full model's time", steps)
+        smaller = prune_exits(loaded, choice.layers)
+        smaller.save_pretrained(kept)
+        note(f"kept the exits {list(choice.layers)} of {list(loaded.exit_layers)}: {kept}")
+        loaded, model = smaller, kept
     policy = tune_model(loaded, texts, criterion, wanted, temperatures=temperatures)
     path = output or model / policy_file(criterion)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,21 +105,3 @@ def tune(
     show("policy, on the calibration split", [result])
     note(f"policy: {path}")
     emit(json, {"policy": str(path), **result})
-
-
-def drop_exits(
-    model: SegmentedModel, data: TextData, criterion: str, target: TuningTarget, folder: Path
-) -> SegmentedModel:
-    """The model with the exits that pay by measured time, saved to a folder."""
-    from offramp.calibration.tuning import measure_exit_choice
-    from offramp.model.prune_exits import prune_exits
-
-    choice = measure_exit_choice(model, data, criterion, target)
-    steps = [
-        {"exit dropped": int(step["dropped"]) or "none", "cost after": step["cost"]} for step in choice.steps
-    ]
-    show(f"exits, each visit at {choice.visit:.1%} of the full model's time", steps)
-    smaller = prune_exits(model, choice.layers)
-    smaller.save_pretrained(folder)
-    note(f"kept the exits {list(choice.layers)} of {list(model.exit_layers)}: {folder}")
-    return smaller

@@ -13,15 +13,15 @@ import numpy as np
 from offramp._core.environment import versions
 from offramp._core.errors import ModelError
 from offramp._core.text import clean_text
-from offramp.engine.batching import Encoding
+from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import FILE_NAME, Manifest, sha256
-from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx import OnnxSegments, OnnxState
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import measure_segments
 from offramp.exporting.fused_graph import RULES, write_fused
 from offramp.exporting.graphs import INLINE_BYTES, OPSET, export_graphs
 from offramp.exporting.parity import TEXTS, compare_exports
-from offramp.exporting.quantise import quantise
+from offramp.exporting.quantise import quantise_graph
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
@@ -73,9 +73,27 @@ def write_int8(
     compared: Sequence[Encoding],
     labels: Any = None,
 ) -> Manifest:
-    """The int8 twin of a float32 folder, compared with the torch model too."""
+    """Write the int8 twin of a float32 folder, and compare it with the torch model.
+
+    Args:
+        model: the torch model.
+        fp32: manifest of the float32 folder.
+        source: the float32 folder.
+        folder: the folder to write.
+        calibration: some hundred real texts, which give the ranges of the activations.
+        compared: texts on which the graphs are compared with the model.
+        labels: of these texts.
+    """
     folder.mkdir()
-    quantise(source, folder, fp32, calibration)
+    segments = OnnxSegments(source, verify=False)
+    feeds: list[list[OnnxState]] = [[] for _ in fp32.segments]
+    for _, batch in batches(calibration, 16, fp32.pad_values, alike=segments.reads_padding):
+        state = segments.start(batch)
+        for k, segment in enumerate(fp32.segments):
+            feeds[k].append({name: state[name] for name in segment.inputs})
+            state, _ = segments.run(k, state)
+    for segment, inputs in zip(fp32.segments, feeds, strict=True):
+        quantise_graph(source / segment.file, folder / segment.file, inputs)
     for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from offramp._core.errors import MissingExtraError
-from offramp.engine.batching import Encoding, batches
-from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments, OnnxState
+from offramp.engine.onnx import OnnxState
 from offramp.exporting.fold import DOMAIN, fold_attention, fold_products
 from offramp.exporting.graphs import silent
 from offramp.exporting.joining import readers_by_tensor
@@ -25,29 +23,6 @@ QUANTISED = ("MatMul", "Gemm")
 MIN_ROWS = 1000  # tables of positions and token types are too small to pay
 LEVELS = 127
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
-
-
-def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence[Encoding]) -> None:
-    """Write the int8 twin of every float32 graph of a folder.
-
-    Args:
-        source: folder of the float32 graphs, with its manifest.
-        target: where the int8 graphs go, under the same names.
-        manifest: of the float32 graphs.
-        encodings: real texts on which the activations' ranges are taken, some hundred.
-
-    Raises:
-        MissingExtraError: without `onnx`.
-    """
-    segments = OnnxSegments(source, verify=False)
-    feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
-    for _, batch in batches(encodings, 16, manifest.pad_values, alike=segments.reads_padding):
-        state = segments.start(batch)
-        for k, segment in enumerate(manifest.segments):
-            feeds[k].append({name: state[name] for name in segment.inputs})
-            state, _ = segments.run(k, state)
-    for segment, inputs in zip(manifest.segments, feeds, strict=True):
-        quantise_graph(source / segment.file, target / segment.file, inputs)
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
