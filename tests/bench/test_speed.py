@@ -12,8 +12,7 @@ from offramp._core.errors import ConfigError
 from offramp._core.records import read_record
 from offramp.bench.artifacts import prepare
 from offramp.bench.baselines import BenchArtifacts, find_baselines
-from offramp.bench.machine import EnergyMeter, OtherCpuLoad
-from offramp.bench.measures import cold_start
+from offramp.bench.measures import EnergyMeter, OtherCpuLoad, cold_start
 from offramp.bench.speed import (
     BenchConfig,
     at_length,

@@ -10,7 +10,7 @@ import pytest
 
 from offramp._core.records import read_records
 from offramp.bench.attacks import REFERENCE
-from offramp.cli.main import COMMANDS, run
+from offramp.cli.main import COMMANDS, SUBCOMMANDS, run
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +223,22 @@ def test_the_list_of_commands_says_what_each_is_for(capsys: pytest.CaptureFixtur
         assert line in shown
     assert run(["tune", "--help"]) == 0
     assert "the calibration split" in capsys.readouterr().out  # its own words, not the list's
+
+
+def test_the_list_of_benchmarks_says_what_each_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(line in shown for _, line in SUBCOMMANDS["bench"].values())
+    assert run(["bench", "train", "--help"]) == 0
+    assert "every strategy against a plain classifier" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("module", ["torch", "pydantic", "pandas", "jinja2"])
+def test_a_missing_library_gives_the_line_that_installs_it(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def data(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.core")
+
+    monkeypatch.setattr("offramp.data.load_data", data)
+    assert "pip install 'offramp[torch]'" in bad(["data", "movies"], capsys)

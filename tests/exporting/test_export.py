@@ -24,9 +24,8 @@ from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
 from offramp.engine.tracing import trace_segments
-from offramp.exporting.attention import fold_attention
-from offramp.exporting.folder import compare_exports
-from offramp.exporting.parity import refuse_wrong_graph
+from offramp.exporting.fold import fold_attention
+from offramp.exporting.parity import compare_exports, refuse_wrong_graph
 from offramp.exporting.run import Texts, export, export_model
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from offramp.engine.onnx import OnnxSegments
-from offramp.exporting.attention import fold_attention
-from offramp.exporting.embeddings import MIN_ROWS, narrow_embeddings
+from offramp.exporting.fold import fold_attention
 from offramp.exporting.joining import load_segments, write_cut
+from offramp.exporting.quantise import MIN_ROWS, narrow_embeddings
 
 HEADS, WIDTH = 3, 12
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from offramp.engine.onnx import OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 from offramp.engine.reference import run_reference
-
-if TYPE_CHECKING:
-    from offramp.model.base import SegmentedModel
 
 Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answers (batch,)
 
@@ -106,25 +103,24 @@ def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
     return answer
 
 
-def _compile_graph(path: Path, threads: int | None) -> Any:
-    """A graph, ready to run in OpenVINO; `ModelError` if this OpenVINO cannot run it."""
+def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
+    """One graph in OpenVINO by default: float32 graphs run in bfloat16 where the processor has it.
+
+    Raises:
+        ModelError: this OpenVINO cannot run the graph.
+    """
     try:
         import openvino
     except ImportError as error:
         raise MissingExtraError("openvino", "bench") from error
-    options = {"INFERENCE_NUM_THREADS": thread_count(threads), "PERFORMANCE_HINT": "LATENCY"}
-    try:
-        return openvino.Core().compile_model(str(path), "CPU", options)
-    except Exception as error:  # the binding raises bare RuntimeError and its own classes
-        raise ModelError(
-            f"openvino {openvino.__version__} cannot run {path.name}: {' '.join(str(error).split())[:300]}"
-        ) from error
-
-
-def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
-    """One graph in OpenVINO by default: float32 graphs run in bfloat16 where the processor has it."""
     manifest = Manifest.load(artifacts.work / "fp32")
-    request = _compile_graph(artifacts.work / "full" / file, artifacts.threads).create_infer_request()
+    path = artifacts.work / "full" / file
+    options = {"INFERENCE_NUM_THREADS": thread_count(artifacts.threads), "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        request = openvino.Core().compile_model(str(path), "CPU", options).create_infer_request()
+    except Exception as error:  # the binding raises bare RuntimeError and its own classes
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"openvino {openvino.__version__} cannot run {path.name}: {reason}") from error
     inputs = [value.get_any_name() for value in request.model_inputs]
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
@@ -200,7 +196,7 @@ def _torch_model(artifacts: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:
     from offramp.model.encoding import TextEncoder
 
     torch.set_num_threads(artifacts.threads)
-    model: SegmentedModel = read_model(artifacts.model)
+    model = read_model(artifacts.model)
     return model.eval(), TextEncoder.of(model).pad_values
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from offramp._core.errors import CalibrationError
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import LOSSES, Risk, tune_conformal, tune_with_guarantee
+from offramp.calibration.tuning import Guarantee
 from offramp.criteria import first_exit, scores
 from offramp.engine.policy import Policy
 
 LEVEL = 0.05  # of the tests for a broken guarantee
-Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class GuaranteeSpec:
         """A policy with the guarantee, from a calibration trace."""
         if self.guarantee == "conformal":
             return tune_conformal(trace, criterion, alpha=self.alpha, seed=seed)
-        options: dict[str, Any] = {"alpha": self.alpha, "delta": self.delta, "seed": seed}
-        return tune_with_guarantee(trace, criterion, risk=self.guarantee, **options)
+        return tune_with_guarantee(
+            trace, criterion, risk=self.guarantee, alpha=self.alpha, delta=self.delta, seed=seed
+        )
 
 
 def check_coverage(
@@ -60,14 +61,14 @@ def check_coverage(
     """Measure on random splits how often guarantees hold.
 
     A Learn-then-Test guarantee is broken if it holds in a share of splits significantly below 1 − delta. A conformal
-    guarantee is about calibration rows and new row together; it is broken if the mean risk is significantly above
+    guarantee covers calibration rows and new rows together; it is broken if the mean risk is significantly above
     alpha. Both tests are one-sided at 5 %. Measured risks are noisy: measure on many more rows than calibrate.
 
     Args:
         trace: run of a classifier over labelled rows that it was not trained on.
         criteria: names of exit rules.
         promises: the guarantees.
-        calibration: rows that a policy is chosen on; the others measure its risk.
+        calibration: number of rows that a policy is chosen on; the others measure its risk.
         splits: number of random splits.
         seed: of the splits.
         progress: receives a line for each step.

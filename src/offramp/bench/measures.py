@@ -1,8 +1,9 @@
-"""What a benchmark measures beside latency: peak memory, energy, cold starts, and shares of FLOPs."""
+"""What a benchmark measures beside latency: FLOPs, energy, memory, cold starts, and the load of other processes."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.bench.baselines import BenchArtifacts, find_baselines, make_engine
-from offramp.bench.machine import EnergyMeter
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.timing import Timing
 
+POWERCAP = Path("/sys/class/powercap")
+STAT = Path("/proc/stat")
 MIB = 2**20
 ENERGY_SECONDS = 2.0  # counters are read over at least so long
 FIRST_ANSWER = """
@@ -45,6 +47,41 @@ class FlopShares:
         """
         spent = self.spent[precision] if cut is None else self.exits[:, cut]
         return float(spent[texts].sum() / self.full[texts].sum())
+
+
+class EnergyMeter:
+    """Reads RAPL counters (Intel's and AMD's) from Linux's folder of them.
+
+    Attributes:
+        available: whether there is a counter that may be read.
+    """
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        # One colon: a package. Its parts (cores, memory) have two, and are in it already.
+        packages = [path for path in sorted(root.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        self.zones = [zone for zone in packages if _read(zone / "energy_uj") is not None]
+        self.available = bool(self.zones)
+
+    def read(self) -> list[int]:
+        """The counters in microjoules, for `joules`."""
+        return [_read(zone / "energy_uj") or 0 for zone in self.zones]
+
+    def joules(self, before: list[int], after: list[int]) -> float | None:
+        """Energy between two readings; None where nothing can be read. Counters start again at their maximum."""
+        if not self.available:
+            return None
+        total = 0
+        for zone, first, second in zip(self.zones, before, after, strict=True):
+            turn = _read(zone / "max_energy_range_uj") or 0
+            total += second - first if second >= first else second - first + turn
+        return total / 1e6
+
+
+def _read(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # not there, not ours to read, or no number
+        return None
 
 
 def joules(call: Callable[[], object], size: int) -> float | None:
@@ -89,3 +126,29 @@ def cold_start(folder: Path, threads: int, repeats: int = 5) -> Timing:
         subprocess.run(command, check=True, capture_output=True)
         seconds.append(time.perf_counter() - before)
     return Timing(np.array(seconds[1:]))
+
+
+class OtherCpuLoad:
+    """Cores that other processes keep busy, from its creation on, by Linux's counters."""
+
+    def __init__(self, stat: Path = STAT) -> None:
+        self.stat = stat
+        self._start = self._read()
+
+    def cores(self) -> float | None:
+        """Mean number of cores busy with other processes since then; None where the system does not report it."""
+        now = self._read()
+        if now is None or self._start is None:
+            return None
+        busy, own, wall = (after - before for after, before in zip(now, self._start, strict=True))
+        return max(busy - own, 0.0) / max(wall, 1e-9)
+
+    def _read(self) -> tuple[float, float, float] | None:
+        """Seconds of all busy cores, of this process and its children, and of the clock."""
+        if not self.stat.exists():
+            return None
+        user, nice, system, _, _, irq, softirq, steal = map(int, self.stat.read_text().split()[1:9])
+        ticks = os.sysconf("SC_CLK_TCK")
+        spent = os.times()
+        own = spent.user + spent.system + spent.children_user + spent.children_system
+        return (user + nice + system + irq + softirq + steal) / ticks, own, time.perf_counter()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.numbers import check_number
 from offramp._core.seeding import generator
 from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines
 from offramp.bench.measures import FlopShares, joules, peak_memory
@@ -21,9 +22,7 @@ from offramp.metrics import score
 
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST = (
-    0.004  # seconds before each call: threads of torch and OpenVINO spin for one to three milliseconds more
-)
+REST = 0.004  # seconds before each call, in which threads of torch and OpenVINO stop spinning
 LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 Progress = Callable[[str], object]
@@ -33,23 +32,24 @@ Progress = Callable[[str], object]
 class BenchConfig:
     """The settings of a benchmark.
 
-    Attributes:
-        batch_sizes: texts a request.
-        length: tokens of every text; 0 leaves the texts as they are in the data.
+    Args:
+        batch_sizes: texts in a request.
+        length: repeat or cut every text to this many tokens; with 0 texts keep their length.
         repeats: how often every request is timed.
-        seed: of the order of the texts.
-        metric: key of `METRICS`.
-        peers: names of the baselines that take part; all if empty.
-        memory: measure peak memory too, in a process for each baseline.
+        seed: chooses the texts and their order.
+        peers: names of the baselines and engines to time; by default all whose libraries are installed.
+        memory: measure peak memory, in a process for each baseline.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     length: int = 0
     repeats: int = 3
     seed: int = 0
-    metric: str = "accuracy"
     peers: tuple[str, ...] = ()
     memory: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("seed", self.seed, "a whole number of at least 0", lambda n: n >= 0, whole=True)
 
 
 def run_benchmark(
@@ -57,6 +57,8 @@ def run_benchmark(
     encodings: Sequence[Encoding],
     labels: ArrayLike | None,
     config: BenchConfig = BenchConfig(),
+    *,
+    metric: str = "accuracy",
     tokenise: Tokenise | None = None,
     progress: Progress = lambda message: None,
 ) -> list[dict[str, Any]]:
@@ -69,8 +71,9 @@ def run_benchmark(
         encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
         config: batch sizes, lengths and rounds.
-        tokenise: makes the encodings of a request anew from its texts, within the time of every baseline. Without it,
-            and where texts are brought to one length, token ids are ready.
+        metric: of the score, a key of `METRICS`.
+        tokenise: encodes the texts of a request within the time of every baseline. Without it, and if texts are
+            brought to one length, token ids are ready.
         progress: receives a line for each step.
 
     Returns:
@@ -86,10 +89,13 @@ def run_benchmark(
     baselines = check_baselines(artifacts, config, len(encodings))
     if config.length:
         encodings, tokenise = [at_length(encoding, config.length) for encoding in encodings], None
-    entrants = {
-        name: _prepare(artifacts, name, baseline, encodings, labels, config, progress)
-        for name, baseline in baselines.items()
-    }
+    entrants = {}
+    for name, baseline in baselines.items():
+        progress(f"{name}: {'memory and score' if config.memory else 'score'}")
+        first_texts = encodings[: max(config.batch_sizes)]
+        peak = peak_memory(artifacts, name, first_texts) if config.memory else None
+        run = baseline.build(artifacts)
+        entrants[name] = Entrant(run, _score(run, encodings, labels, metric), peak)
     shares = FlopShares(artifacts, encodings)
     rows = []
     for size in config.batch_sizes:
@@ -119,22 +125,13 @@ class Entrant:
     peak_mib: float | None
 
 
-def _prepare(
-    artifacts: BenchArtifacts,
-    name: str,
-    baseline: Baseline,
-    encodings: Sequence[Encoding],
-    labels: ArrayLike | None,
-    config: BenchConfig,
-    progress: Progress,
-) -> Entrant:
-    progress(f"{name}: {'memory and score' if config.memory else 'score'}")
-    peak = peak_memory(artifacts, name, encodings[: max(config.batch_sizes)]) if config.memory else None
-    run = baseline.build(artifacts)
+def _score(
+    run: Answers, encodings: Sequence[Encoding], labels: ArrayLike | None, metric: str
+) -> float | None:
     if labels is None:
-        return Entrant(run, None, peak)
+        return None
     answers: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
-    return Entrant(run, score(config.metric, np.asarray(labels), np.concatenate(answers)), peak)
+    return score(metric, np.asarray(labels), np.concatenate(answers))
 
 
 def _time(

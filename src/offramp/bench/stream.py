@@ -40,12 +40,12 @@ def stream_series(
     """Stream texts through an engine and sample its speed and memory.
 
     Args:
-        engine: what answers.
+        engine: the engine.
         texts: texts or pairs of texts, which repeat.
-        count: how many to stream.
+        count: number of texts to stream.
         every: seconds between two samples.
         seed: of their order.
-        look: called with the rows so far at each sample.
+        on_sample: called with the rows so far at each sample.
 
     Returns:
         A row per sample: `seconds` since the start, `texts` answered so far, `throughput` in texts a second since the

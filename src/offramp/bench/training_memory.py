@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -13,15 +14,12 @@ from offramp.training.strategies import Strategy
 
 
 class _Ledger:
-    """Bytes of distinct storages that autograd keeps alive, now and at most."""
+    """Bytes of distinct storages that autograd keeps alive: now, and the peak."""
 
     def __init__(self, ignored: set[int]) -> None:
         self.ignored = ignored
         self.held: dict[int, int] = {}
         self.now = self.peak = 0
-
-    def pack(self, tensor: Tensor) -> _Kept:
-        return _Kept(self, tensor)
 
 
 class _Kept:
@@ -72,10 +70,6 @@ def peak_activation_bytes(
 def peak_held_bytes(parameters: Iterable[Tensor], step: Callable[[], object]) -> int:
     """Peak bytes that autograd holds while `step` runs forward and backward; the parameters are not counted."""
     ledger = _Ledger({p.untyped_storage().data_ptr() for p in parameters})
-
-    def unpack(kept: Any) -> Tensor:
-        return kept.tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(ledger.pack, unpack):
+    with torch.autograd.graph.saved_tensors_hooks(partial(_Kept, ledger), attrgetter("tensor")):
         step()
     return ledger.peak

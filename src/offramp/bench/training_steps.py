@@ -1,4 +1,4 @@
-"""What a training step costs: every strategy against plain fine-tuning with the library's own trainer."""
+"""The cost of a training step: every strategy against plain fine-tuning with the library's own trainer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ from offramp.training.strategies import make_strategy
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
 PLAIN = "one exit, transformers.Trainer"
-WARM_UP = 2  # steps of a round that are not counted
+WARM_UP = 2  # uncounted steps at the start of a round
 MIB = 2**20
 
 Round = Callable[[], float]  # trains some steps, returns the median seconds of one
@@ -43,7 +43,7 @@ Round = Callable[[], float]  # trains some steps, returns the median seconds of 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one way of training costs.
+    """The cost of one way of training.
 
     Attributes:
         name: the strategy, or `PLAIN`.
@@ -83,13 +83,13 @@ def bench_training(
         models: untrained models by strategy; they are trained a little.
         data: labelled training split, with columns `text` and for pairs `text_pair`.
         options: batch size, precision and so on, for all.
-        steps: of each way in each round; 50 batches hold every length there is.
-        rounds: how often the ways take turns.
+        steps: of each way in each round; 50 batches hold texts of every length.
+        rounds: number of rounds, in each of which all ways take a turn.
         seed: for the order of the data.
         progress: receives a line for each step.
 
     Returns:
-        One a way, plain fine-tuning first.
+        One entry for each way, plain fine-tuning first.
 
     Raises:
         ConfigError: no model, or too few steps, rounds or examples.
@@ -104,42 +104,38 @@ def bench_training(
         )
     whole = next(iter(models.values()))
     rows = encoded(whole, data)
-    limited = TrainingOptions(**{**vars(options), "max_steps": steps})
+    limited = replace(options, max_steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Round] = {PLAIN: _plain(whole, rows, limited, seed, Path(folder))}
         for name, model in models.items():
             ways[name] = _strategy(name, model, rows, limited, seed, Path(folder))
-        times = _in_turns(ways, rounds, progress)
+        names = [*ways]
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                progress(f"round {turn + 1} of {rounds}: {name}")
+                times[name].append(ways[name]())
     batch = _longest(whole, rows, options.batch_size)
-    memory = {PLAIN: _plain_memory(whole, batch, options)}
-    memory |= {name: _memory(name, model, batch, options) for name, model in models.items()}
+    with _autocast(whole, options):
+        memory = {PLAIN: _plain_memory(whole, batch)}
+    for name, model in models.items():
+        with _autocast(model, options):
+            memory[name] = _memory(name, model, batch, options)
     return [_cost(name, times, options.batch_size, memory[name]) for name in ways]
-
-
-def _in_turns(ways: dict[str, Round], rounds: int, progress: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of a step by way and round; each round begins with another way."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    names = [*ways]
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            progress(f"round {turn + 1} of {rounds}: {name}")
-            times[name].append(ways[name]())
-    return times
 
 
 def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) -> StepCost:
     mine = times[name]
-    seconds = statistics.median(mine)
     ratios = [own / plain for own, plain in zip(mine, times[PLAIN], strict=True)]
     return StepCost(
         name,
-        seconds,
-        min(mine),
-        max(mine),
-        batch_size / seconds,
-        statistics.median(ratios),
-        held / MIB,
+        seconds=statistics.median(mine),
+        lowest=min(mine),
+        highest=max(mine),
+        examples_per_second=batch_size / statistics.median(mine),
+        times_plain=statistics.median(ratios),
+        activation_mib=held / MIB,
     )
 
 
@@ -152,7 +148,6 @@ class StepClock(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Record the time."""
         self.ends.append(time.perf_counter())
 
     @property
@@ -228,17 +223,14 @@ def _longest(whole: SegmentedModel, rows: EncodedDataset, batch_size: int) -> di
 def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: TrainingOptions) -> int:
     strategy = make_strategy(name, **options.strategy_options)
     inputs, labels = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
-    with _autocast(model, options):
-        return max(
-            peak_activation_bytes(stage.model, strategy, inputs, labels)
-            for stage in stages_of(model, strategy)
-        )
+    return max(
+        peak_activation_bytes(stage.model, strategy, inputs, labels) for stage in stages_of(model, strategy)
+    )
 
 
-def _plain_memory(whole: SegmentedModel, batch: dict[str, Any], options: TrainingOptions) -> int:
+def _plain_memory(whole: SegmentedModel, batch: dict[str, Any]) -> int:
     model = _plain_model(whole).to(whole.device).train()
-    with _autocast(whole, options):
-        return peak_held_bytes(model.parameters(), lambda: model(**batch).loss.backward())
+    return peak_held_bytes(model.parameters(), lambda: model(**batch).loss.backward())
 
 
 def _autocast(model: SegmentedModel, options: TrainingOptions) -> Any:

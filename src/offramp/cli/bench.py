@@ -1,22 +1,22 @@
-"""`offramp bench`: is early exit faster than the alternatives?"""
+"""`offramp bench`: compare early exit with full-depth baselines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from offramp.bench.speed import BenchConfig
 from offramp.cli.common import (
     DataOptions,
-    Seed,
+    JsonFlag,
+    Threads,
     emit,
     limit_threads,
     load_for,
     note,
-    pick_split,
     record_bench,
     refuse_calibration,
     show,
@@ -25,98 +25,70 @@ from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.bench.baselines import BenchArtifacts
-    from offramp.bench.speed import BenchConfig
     from offramp.model.base import SegmentedModel
 
 SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What is timed.
-
-    Args:
-        batch_sizes: texts a request.
-        length: tokens of every text, which is repeated or cut to them; by default as in the data.
-        examples: texts, chosen by `seed` from `split`.
-        split: the split they come from.
-        repeats: how often every request is timed.
-        seed: chooses the texts and their order.
-        peers: names of the baselines that take part; by default all that there are libraries for.
-        memory: measure peak memory, in a process for each baseline.
-    """
-
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
-    length: int = 0
-    examples: int = 200
-    split: str = "validation"
-    repeats: int = 3
-    seed: Seed = 0
-    peers: tuple[str, ...] = ()
-    memory: bool = True
-
-    def config(self, metric: str) -> BenchConfig:
-        """These options as the benchmark takes them."""
-        from offramp.bench.speed import BenchConfig
-
-        return BenchConfig(
-            self.batch_sizes, self.length, self.repeats, self.seed, metric, self.peers, self.memory
-        )
 
 
 def bench(
     model: Path,
     data: str,
     *,
-    rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
-    options: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
+    rule: RuleOptions = RuleOptions(),
+    config: Annotated[BenchConfig, Parameter(name="*")] = BenchConfig(),
+    split: str = "validation",
+    examples: int = 200,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Time a model with early exits against full depth in every runtime, smaller models, and earlier designs.
 
-    For example `offramp bench runs/sweet movies`. All baselines take part in every round, on the same texts, and every
-    row gives the score beside the time. `offramp report` draws the two against each other.
+    For example `offramp bench runs/sweet movies`. Every round times all baselines on the same texts. Every row reports
+    the score beside the time. `offramp report` draws the two against each other.
 
     Args:
         model: folder that `offramp train` wrote.
         data: the data that the model was trained on; its calibration split gives the scales of int8.
-        rule: when the model leaves.
-        options: what is timed.
+        split: the split that the texts come from.
+        examples: number of texts, chosen by `--seed`.
         output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
-            model, policy and texts in it are used again.
-        reading: how to read the data.
-        threads: CPU threads of every baseline; by default as many as the process may use.
-        json: print one JSON object on stdout.
+            model, policy and texts are reused.
     """
-    limit_threads(threads)
-    from offramp._core.environment import usable_cores
+    count = limit_threads(threads)
     from offramp.bench.artifacts import prepare
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import check_baselines
     from offramp.exporting.run import Texts
 
-    refuse_calibration(options.split)
+    refuse_calibration(split)
     started = datetime.now(UTC)
     texts = reading.load(data)
-    loaded = load_for(model, texts, "calibration", options.split)
+    loaded = load_for(model, texts, "calibration", split)
     policy = rule.of(model, loaded, texts)
-    rows = pick_split(texts, options.split, options.examples, options.seed)
-    folder, count = output or model / "bench", threads or usable_cores()
+    rows = texts.sample(split, examples, config.seed)
+    folder = output or model / "bench"
     artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
-    config = options.config(texts.metrics[0])
     check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
     note(f"exports for every baseline: {folder}")
-    few = rows.select(range(min(COMPARED, len(rows))))
-    prepare(model, folder, policy, Texts(pick_split(texts, "calibration", SCALED), few))
-    table, metrics = _measure(artifacts, loaded, rows, config)
-    left = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
-    settings = {"data": data, "threads": count, "metric": texts.metrics[0], **vars(options), **left}
-    settings["exit_layers"] = policy.exit_layers
+    compared = rows.select(range(min(COMPARED, len(rows))))
+    prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+    metric = texts.metrics[0]
+    table, metrics = _measure(artifacts, loaded, rows, config, metric)
+    settings = {
+        "data": data,
+        "threads": count,
+        "metric": metric,
+        **vars(config),
+        "split": split,
+        "examples": examples,
+        "criterion": policy.criterion.name,
+        "threshold": policy.criterion.threshold,
+        "exit_layers": policy.exit_layers,
+    }
     path = record_bench(
-        folder, "bench", {"bench": table}, settings, started, seed=options.seed, metrics=metrics
+        folder, "bench", {"bench": table}, settings, started, seed=config.seed, metrics=metrics
     )
     show_benchmark(table)
     cold = metrics["cold_start_seconds"]
@@ -125,11 +97,10 @@ def bench(
 
 
 def _measure(
-    artifacts: BenchArtifacts, model: SegmentedModel, rows: Any, config: BenchConfig
+    artifacts: BenchArtifacts, model: SegmentedModel, rows: Any, config: BenchConfig, metric: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of the benchmark, and what is measured beside them."""
-    from offramp.bench.machine import OtherCpuLoad
-    from offramp.bench.measures import cold_start
+    from offramp.bench.measures import OtherCpuLoad, cold_start
     from offramp.bench.speed import run_benchmark
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
@@ -146,7 +117,9 @@ def _measure(
         return encoder(*([column[row] for row in chosen] for column in columns))
 
     load = OtherCpuLoad()
-    table = run_benchmark(artifacts, encodings, labels, config, tokenise, note)
+    table = run_benchmark(
+        artifacts, encodings, labels, config, metric=metric, tokenise=tokenise, progress=note
+    )
     return table, {
         "cold_start_seconds": cold_start(int8, artifacts.threads).p50,
         "other_cores_busy": load.cores(),
@@ -161,12 +134,12 @@ def show_benchmark(table: list[dict[str, Any]]) -> None:
     columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))
     for size in dict.fromkeys(row["batch_size"] for row in table):
         rows = [row for row in table if row["batch_size"] == size]
-        lines = [{narrow.get(name, name): _short(row[name]) for name in columns} for row in rows]
+        lines = [{narrow.get(name, name): rounded(row[name]) for name in columns} for row in rows]
         show(f"batch {size}: milliseconds a request", lines)
 
 
-def _short(value: Any) -> Any:
-    """A number with as many digits as the measurement carries."""
+def rounded(value: Any) -> Any:
+    """A float as text with three significant digits."""
     if not isinstance(value, float):
         return value
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"

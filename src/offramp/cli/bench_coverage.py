@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from offramp._core.errors import DataError
 from offramp.cli.common import (
     DataOptions,
+    JsonFlag,
     Seed,
+    Threads,
     emit,
     limit_threads,
     load_for,
@@ -34,31 +34,28 @@ def bench_coverage(
     splits: int = 200,
     seed: Seed = 0,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
-    """Choose guaranteed thresholds on many random parts of some rows, and measure their risk on all the others.
+    """Choose guaranteed thresholds on random samples of the rows, and measure their risk on the remaining rows.
 
     For example `offramp bench coverage runs/sweet movies`. Each of the three guarantees of `offramp tune --guarantee`
-    is checked at every alpha. A risk measured on few rows is noisy (by 1.6 points for a risk of 5 % on 200 rows), and
-    then a guarantee seems broken more often than it is.
+    is checked at every alpha. A risk measured on few rows is noisy (by 1.6 points for a risk of 5 % on 200 rows).
+    Guarantees then seem to fail more often than they do.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: what the model was trained on.
+        data: the data that the model was trained on.
         criteria: exit rules.
-        alphas: largest risks.
-        delta: the largest probability that the risk of a Learn-then-Test threshold is larger nevertheless.
-        split: the split whose rows are divided; of `train`, those that the model was not trained on.
-        examples: rows at most.
-        calibration: rows that a threshold is chosen on; by default a fifth of them.
+        alphas: the largest risks.
+        delta: the probability with which the risk of a Learn-then-Test threshold may exceed alpha.
+        split: the split whose rows are divided; of train, those that the model was not trained on.
+        examples: the largest number of rows.
+        calibration: rows that a threshold is chosen on; by default a fifth of all.
         splits: how often the rows are divided.
-        seed: of the rows and their divisions.
+        seed: chooses the rows and divides them.
         output: folder of the record; by default `bench-promises` inside the model's folder.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     from offramp.bench.coverage_check import GuaranteeSpec, check_coverage

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
+from offramp._core.environment import usable_cores
 from offramp._core.records import write_record
-from offramp.cli.common import DataOptions, Seed, emit, note, show
+from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, note, show
 
 
 def bench_stream(
@@ -24,9 +22,9 @@ def bench_stream(
     split: str = "train",
     seed: Seed = 0,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Stream texts through an exported model, and sample throughput and resident memory.
 
@@ -35,20 +33,16 @@ def bench_stream(
     series.
 
     Args:
-        folder: what `offramp export` wrote, with a policy.
-        data: where the texts come from.
-        texts: how many are streamed in each mode.
+        folder: folder that `offramp export` wrote, with a policy.
+        data: the source of the texts.
+        texts: number of texts to stream in each mode.
         modes: plain batches, or pools in which rows of several batches wait for each other.
         batch_size: rows run at once.
         every: seconds between two samples of speed and memory.
         split: the split of the data.
-        seed: of the order of the texts.
+        seed: chooses the order of the texts.
         output: folder of the record; by default `bench-stream` beside the exported folder.
-        reading: how to read the data.
-        threads: CPU threads; by default as many as the process may use.
-        json: print one JSON object on stdout.
     """
-    from offramp._core.environment import usable_cores
     from offramp.bench.stream import MODES, flatness, stream_series
     from offramp.inference.engine import Engine
 
@@ -59,32 +53,40 @@ def bench_stream(
     if "text_pair" in rows.column_names:
         sources = list(zip(sources, rows["text_pair"], strict=True))
     config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
-    keep = partial(
-        write_record,
-        output or folder.parent / "bench-stream",
-        command="bench stream",
-        config={**config, "every": every},
-        seed=seed,
-        started=started,
-    )
-    table: list[dict[str, Any]] = []
-    lines = []
-    metrics: dict[str, float] = {}
+    series: dict[str, list[dict[str, float]]] = {}
+
+    def save() -> Path:
+        return write_record(
+            output or folder.parent / "bench-stream",
+            command="bench stream",
+            config={**config, "every": every},
+            metrics=drifts(series),
+            seed=seed,
+            tables={"stream": [{"mode": mode, **row} for mode, samples in series.items() for row in samples]},
+            started=started,
+        )
+
     for mode in modes:
 
-        def save(series: list[dict[str, float]], mode: str = mode) -> Path:
-            drift = {f"{mode}_{name}": value for name, value in flatness(series).items()}
-            return keep(
-                metrics=metrics | drift, tables={"stream": table + [{"mode": mode, **row} for row in series]}
-            )
+        def sampled(samples: list[dict[str, float]], mode: str = mode) -> None:
+            series[mode] = samples
+            save()
 
         engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-        series = stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=save)
-        table.extend({"mode": mode, **row} for row in series)
-        drift = flatness(series)
-        metrics.update({f"{mode}_{name}": value for name, value in drift.items()})
-        lines.append({"mode": mode, "texts": texts, "seconds": series[-1]["seconds"], **drift})
-    path = keep(metrics=metrics, tables={"stream": table})
+        stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sampled)
+    path = save()
     note(f"record: {path}")
-    show("streamed", lines)
-    emit(json, {"record": str(path), **metrics})
+    ends = {mode: {"texts": texts, "seconds": samples[-1]["seconds"]} for mode, samples in series.items()}
+    show("streamed", [{"mode": mode, **ends[mode], **flatness(series[mode])} for mode in series])
+    emit(json, {"record": str(path), **drifts(series)})
+
+
+def drifts(series: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """How far speed and memory drifted, as metrics by mode and name."""
+    from offramp.bench.stream import flatness
+
+    return {
+        f"{mode}_{name}": value
+        for mode, samples in series.items()
+        for name, value in flatness(samples).items()
+    }

@@ -9,7 +9,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, record_bench, show
+from offramp.cli.common import (
+    DataOptions,
+    JsonFlag,
+    Seed,
+    Threads,
+    emit,
+    limit_threads,
+    note,
+    record_bench,
+    show,
+)
 from offramp.training.options import TrainingOptions
 
 
@@ -25,32 +35,27 @@ def bench_train(
     max_length: int | None = None,
     training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
     seed: Seed = 0,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Time training steps and their memory, every strategy against a plain classifier in transformers.Trainer.
 
-    For example `offramp bench train sst2 --precision auto --output results/bench-train-minilm`. All ways take turns on
-    the same batches.
+    For example `offramp bench train sst2 --precision auto --output results/bench-train-minilm`. All strategies train
+    on the same batches in turns.
 
     Args:
         data: as for `offramp train`.
         output: folder of the record.
         backbone: as for `offramp train`.
         exits: layers to leave after; by default a sixth, a third, two thirds, and the last.
-        strategies: those of `offramp train`.
-        steps: of each way in each round.
-        rounds: how often the ways take turns.
+        strategies: strategies, as for `offramp train`.
+        steps: training steps of each strategy in a round.
+        rounds: number of rounds.
         max_length: longest input in tokens; by default 256.
-        training: how to fine-tune.
         seed: for the order of the data.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
-    limit_threads(threads)
-    from offramp._core.environment import usable_cores
+    count = limit_threads(threads)
     from offramp.bench.training_steps import bench_training
     from offramp.training.run import untrained_model
 
@@ -70,7 +75,7 @@ def bench_train(
         "exit_layers": next(iter(models.values())).exit_layers,
         "steps": steps,
         "rounds": rounds,
-        "threads": threads or usable_cores(),
+        "threads": count,
         **asdict(training),
     }
     path = record_bench(output, "bench train", {"bench_train": table}, config, started, seed=seed)

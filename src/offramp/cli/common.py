@@ -11,12 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Group, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
+from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write
+from offramp._core.records import write_record
 from offramp._core.to_json import to_json
 
 if TYPE_CHECKING:
@@ -24,26 +26,29 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**31))]
+Threads = Annotated[int | None, Parameter(help="CPU threads; by default as many as the process may use.")]
+JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
 # Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else.
 console = Console(stderr=True)
 WIDE = 6  # columns beside each other that a narrow terminal still shows in full
 
 
+@Parameter(name="*", group=Group("How to read the data", sort_key=9))
 @dataclass(frozen=True)
 class DataOptions:
-    """How to read the data; only needed for your own files without the usual column names.
+    """How to read the data; the names of columns are only needed for your own files with unusual names.
 
     Args:
         text: column of the text.
         text_pair: column of the second text, for pairs.
         label: column of the label.
         kind: classification or regression; by default labels with decimals are regression.
-        task: GLUE task of a folder, if its name and columns do not say.
-        train_size: number of training examples to use, chosen by `data_seed`, with the same share of each class.
-        calibrate_on: move half of this split to the calibration split. Use it for data whose training rows differ from
-            future rows, such as SST-2's phrases, and give it to every command.
-        data_seed: chooses the rows of split parts, and of `train_size`.
+        task: GLUE task of a folder, if its name and columns do not show it.
+        train_size: number of training examples to use, chosen by `--data-seed`, with the same share of each class.
+        calibrate_on: move half of this split to the calibration split. Use this for data whose training rows differ
+            from future rows, such as SST-2's phrases, and give it to every command.
+        data_seed: chooses the rows that `--train-size` keeps and those that move to another split.
     """
 
     text: str | None = None
@@ -97,7 +102,7 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raise `ConfigError` if a folder that is to be written already holds something."""
+    """Raise `ConfigError` if an output folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} holds something already: choose a new folder, or empty it")
 
@@ -115,15 +120,17 @@ def pick_split(data: TextData, split: str, examples: int | None = None, seed: in
     return data.sample(split, examples, seed)
 
 
-def limit_threads(threads: int | None) -> None:
-    """Torch's CPU threads; by default as many as the process may use."""
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}")
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        import torch
+def limit_threads(threads: int | None) -> int:
+    """Set torch's CPU threads, where a number is given; returns the number in use."""
+    if threads is None:
+        return usable_cores()
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
 
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def note(text: str) -> None:
@@ -149,7 +156,7 @@ def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def format_cell(value: Any) -> str:
-    """A value as a table cell: three decimals for floats, a dash for what is missing."""
+    """A value as a table cell: three decimals for floats, a dash for a missing value."""
     if value is None or (isinstance(value, float) and value != value):
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -174,33 +181,21 @@ def _json_ready(value: Any) -> Any:
 def record_bench(
     folder: Path,
     command: str,
-    table: Mapping[str, Any],
+    tables: Mapping[str, Any],
     config: Mapping[str, Any],
     started: datetime,
     *,
     seed: int,
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the record of a benchmark, and print its path.
-
-    Args:
-        folder: of the record.
-        command: the command, such as `bench train`.
-        table: the name of the table in the report, and its rows.
-        config: the settings.
-        started: when.
-        seed: of everything random.
-        metrics: summary numbers.
-    """
-    from offramp._core.records import write_record
-
+    """Write the record of a benchmark, and print its path; arguments as of `write_record`."""
     path = write_record(
         folder,
         command=command,
-        config=dict(config),
-        metrics=dict(metrics or {}),
+        config=config,
+        metrics=metrics or {},
         seed=seed,
-        tables=dict(table),
+        tables=tables,
         started=started,
     )
     note(f"record: {path}")

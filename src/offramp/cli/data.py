@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
+from offramp.cli.common import DataOptions, JsonFlag, emit, note, show
 
-from offramp.cli.common import DataOptions, emit, note, show
+LONGEST = 200  # characters of an example's text that are shown
 
 
 def data(
     source: str | None = None,
     *,
     examples: int = 3,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    json: JsonFlag = False,
 ) -> None:
     """Show a data set: its splits, labels and some examples. Without a name, list the packaged sets.
 
@@ -22,11 +22,14 @@ def data(
         source: a packaged set, a GLUE task or folder, a CSV / TSV / JSON Lines / Parquet file, a folder that
             `datasets` saved, or a hub name.
         examples: how many training examples to show.
-        reading: how to read the source.
-        json: print one JSON object on stdout.
     """
     if source is None:
-        _list_packaged(json)
+        from offramp.data import GLUE, PACKAGED
+
+        names = [{"name": name, "kind": "packaged"} for name in PACKAGED]
+        names += [{"name": name, "kind": "GLUE task: a folder, or the hub when online"} for name in GLUE]
+        show("Data sets by name", names)
+        emit(json, {"names": [row["name"] for row in names]})
         return
     loaded = reading.load(source)
     splits = [
@@ -35,23 +38,13 @@ def data(
     show(f"{loaded.name} ({loaded.kind}, metrics {', '.join(loaded.metrics)})", splits)
     first = [loaded["train"][i] for i in range(min(examples, len(loaded["train"])))]
     for row in first:
-        note(
-            str(
-                {k: (v if not isinstance(v, str) or len(v) < 200 else v[:200] + " …") for k, v in row.items()}
-            )
-        )
-    emit(
-        json,
-        {
-            "name": loaded.name,
-            "kind": loaded.kind,
-            "labels": loaded.labels,
-            "metrics": loaded.metrics,
-            "pair": loaded.pair,
-            "splits": splits,
-            "examples": first,
-        },
-    )
+        note(str({name: _shortened(value) for name, value in row.items()}))
+    described = {name: getattr(loaded, name) for name in ("name", "kind", "labels", "metrics", "pair")}
+    emit(json, {**described, "splits": splits, "examples": first})
+
+
+def _shortened(value: Any) -> Any:
+    return f"{value[:LONGEST]} …" if isinstance(value, str) and len(value) > LONGEST else value
 
 
 def _shares(data: Any, rows: Any) -> dict[str, str]:
@@ -66,14 +59,3 @@ def _shares(data: Any, rows: Any) -> dict[str, str]:
     counts = np.bincount(values.astype(int), minlength=data.num_labels)
     shown = [f"{name} {count}" for name, count in zip(data.labels, counts, strict=True)]
     return {"labels": ", ".join(shown[:6]) + (f", … ({len(shown)} classes)" if len(shown) > 6 else "")}
-
-
-def _list_packaged(json: bool) -> None:
-    from offramp.data.packaged import PACKAGED
-    from offramp.data.tasks import GLUE
-
-    names = [{"name": name, "kind": "packaged"} for name in PACKAGED] + [
-        {"name": name, "kind": "GLUE task: a folder, or the hub when online"} for name in GLUE
-    ]
-    show("Data sets by name", names)
-    emit(json, {"names": [row["name"] for row in names]})

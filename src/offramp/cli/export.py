@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import DataOptions, emit, limit_threads, note, show
-from offramp.cli.policies import policy_path
+from offramp._core.files import policy_file
+from offramp.cli.common import DataOptions, JsonFlag, Threads, emit, limit_threads, note, show
 
 MOST_LOST = 0.005  # accuracy: half a point
 
@@ -23,9 +21,9 @@ def export(
     data: str | None = None,
     examples: int = 300,
     compared: int = 1000,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Export a model as ONNX, one graph for each stretch between exits, and compare it with the original.
 
@@ -35,23 +33,20 @@ def export(
 
     Args:
         model: folder that `offramp train` wrote.
-        output: the folder to write: new, empty, or an earlier export, which is replaced.
-        precision: fp32, or int8 with scales fixed on real texts, which needs `data`.
-        policy: a policy file; by default the one beside the model, where there is one.
+        output: output folder: new, empty, or an earlier export, which is replaced.
+        precision: fp32, or int8 with scales fixed on real texts, which needs `--data`.
+        policy: a policy file; by default the one beside the model, if there is one.
         data: the data that the model was trained on. Its calibration split gives the scales of int8, its validation
             split the texts on which the export is compared.
         examples: texts taken from the calibration split.
         compared: texts taken from the validation split.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     from offramp.exporting.run import export as run
 
     if precision == "int8" and data is None:
         raise ConfigError("int8 takes its scales from real texts: give --data, what the model was trained on")
-    usual = policy_path(model, "confidence")
+    usual = model / policy_file("confidence")
     manifest = run(
         model,
         output,

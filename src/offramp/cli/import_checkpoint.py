@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from offramp.cli.common import emit, note, refuse_filled
+from offramp.cli.common import JsonFlag, emit, note, refuse_filled
 
 
 def import_checkpoint(
@@ -18,24 +18,23 @@ def import_checkpoint(
     tokenizer: str | None = None,
     last_exit: Literal["classifier", "highway"] = "classifier",
     max_length: int | None = None,
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
     """Import a checkpoint of DeeBERT, PABEE or ElasticBERT code: the same logits, an exit after every layer.
 
     For example `offramp import sst2-deebert --layout deebert --labels negative positive --output runs/deebert`. The
-    result is tuned, evaluated, attacked and exported like a model of `offramp train`.
+    imported model can be tuned, evaluated, attacked and exported like a model of `offramp train`.
 
     Args:
         checkpoint: folder with config.json, and model.safetensors or pytorch_model.bin.
         layout: the code that wrote it: deebert (BERT, RoBERTa), pabee (BERT, ALBERT) or elasticbert.
         output: folder of the model, new or empty.
         labels: class names in the order of the outputs, as your data calls them; by default those in config.json.
-        order: the same names in the order of your data, where it differs, as for MNLI.
-        tokenizer: packaged encoder, folder or hub id with the tokenizer, where the checkpoint has none.
-        last_exit: of deebert, the head of the last exit: the classifier, or the last off-ramp (highway), which DeeBERT
-            does not train.
+        order: the same names in the order of your data, if it differs, as for MNLI.
+        tokenizer: packaged encoder, folder or hub id with the tokenizer, if the checkpoint has none.
+        last_exit: head of the last exit of deebert: classifier, or highway for the last off-ramp, which DeeBERT does
+            not train.
         max_length: longest input in tokens.
-        json: print one JSON object on stdout.
     """
     refuse_filled(output)
     from offramp.model import import_checkpoint as load
@@ -50,16 +49,8 @@ def import_checkpoint(
         max_length=max_length,
     )
     model.save_pretrained(output / "model")
-    what = ", ".join(model.labels) or "one value"
-    note(f"{len(model.exit_layers)} exits on {model.config.backbone.model_type}; answers: {what}")
+    answers = ", ".join(model.labels) or "one value"
+    note(f"{len(model.exit_layers)} exits on {model.config.backbone.model_type}; answers: {answers}")
     note(f"model: {output / 'model'}")
-    emit(
-        json,
-        {
-            "model": str(output / "model"),
-            "layout": layout,
-            "kind": model.kind,
-            "labels": model.labels,
-            "exit_layers": model.exit_layers,
-        },
-    )
+    described = {"kind": model.kind, "labels": model.labels, "exit_layers": model.exit_layers}
+    emit(json, {"model": str(output / "model"), "layout": layout, **described})

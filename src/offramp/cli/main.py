@@ -1,9 +1,10 @@
-"""`offramp`: the entry point. Options come from the commands' signatures, YAML files from the same declaration."""
+"""`offramp`: the entry point. The commands' signatures declare the options of command lines and YAML files."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from cyclopts.config import Dict
 from offramp import __version__
 from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
 
-TORCH_EXTRA = ("torch", "transformers", "datasets", "accelerate", "safetensors", "matplotlib", "plotly")
+# Modules that come with the extra `torch`: one that is missing gives the line that installs them.
+TORCH_EXTRA = {
+    *("torch", "transformers", "datasets", "accelerate", "safetensors"),
+    *("matplotlib", "plotly", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
+}
 USAGE_ERROR = 2
 INTERRUPTED = 130
 # A command's module is imported when the command runs; the list of commands shows the line beside it.
@@ -24,25 +29,25 @@ COMMANDS = {
     "train": ("offramp.cli.train:train", "fine-tune an encoder so that it can leave early"),
     "import": (
         "offramp.cli.import_checkpoint:import_checkpoint",
-        "read a checkpoint of DeeBERT or PABEE code",
+        "read a checkpoint of other early-exit code",
     ),
     "tune": ("offramp.cli.tune:tune", "choose the threshold to leave at, on calibration data"),
     "evaluate": ("offramp.cli.evaluate:evaluate", "measure exits, curves and speed; compare models"),
     "attack": ("offramp.cli.attack:attack", "edit words so that a model runs deep"),
-    "conflict": ("offramp.cli.conflict:conflict", "how far the exits' gradients pull apart"),
-    "sweep": ("offramp.cli.sweep:sweep", "many models, over strategies, encoders, tasks and seeds"),
+    "conflict": ("offramp.cli.conflict:conflict", "measure how far the exits' gradients conflict"),
+    "sweep": ("offramp.cli.sweep:sweep", "run a grid of models, or of attacks on them"),
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
-    "bench": ("offramp.cli.bench:bench", "time models against full-depth peers"),
-    "report": ("offramp.cli.report:report", "tables, figures and a page from records"),
+    "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
+    "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
 # `offramp bench MODEL DATA` is a command, and so is `offramp bench attack MODEL DATA`.
 SUBCOMMANDS = {
     "bench": {
-        "attack": "offramp.cli.bench_attack:bench_attack",
-        "train": "offramp.cli.bench_train:bench_train",
-        "stream": "offramp.cli.bench_stream:bench_stream",
-        "coverage": "offramp.cli.bench_coverage:bench_coverage",
+        "attack": ("offramp.cli.bench_attack:bench_attack", "time attacks"),
+        "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
+        "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
+        "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },
 }
 HELP = """Train text classifiers that leave early, measure what that saves, and attack the savings.
@@ -61,12 +66,12 @@ Many models, over strategies, encoders, tasks and seeds: `offramp sweep configs/
 Every option can stand in a YAML file: `offramp train --config train.yaml`."""
 
 
-def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
+def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
     """The application.
 
     Args:
         options: out of a file; those of the command line come first.
-        chosen: whether a command was named: its own help is shown, not the list of commands.
+        words: the words of the command line. A command named there shows its own help, the others a line in a list.
     """
     app = App(
         name="offramp",
@@ -78,22 +83,16 @@ def make_app(options: Dict | None = None, *, chosen: bool = True) -> App:
         suppress_keyboard_interrupt=False,  # our own message says what was saved and how to resume
     )
     for name, (target, line) in COMMANDS.items():
-        # A line given here replaces the command's own help, so it is for the list only.
-        if chosen and name in SUBCOMMANDS:
-            app.command(_make_group(name, target))
+        if name in words and name in SUBCOMMANDS:
+            module, _, function = target.partition(":")
+            group = App(name=name)
+            group.default(getattr(import_module(module), function))
+            for below, (path, below_line) in SUBCOMMANDS[name].items():
+                group.command(path, name=below, help=None if below in words else below_line)
+            app.command(group)
         else:
-            app.command(target, name=name, help=None if chosen else line)
+            app.command(target, name=name, help=None if name in words else line)
     return app
-
-
-def _make_group(name: str, target: str) -> App:
-    """A command that also has subcommands."""
-    module, _, function = target.partition(":")
-    group = App(name=name)
-    group.default(getattr(import_module(module), function))
-    for below, path in SUBCOMMANDS[name].items():
-        group.command(path, name=below)
-    return group
 
 
 def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -123,22 +122,20 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; returns the exit code: 0, 2 for errors that the user can fix, 130 after Ctrl-C."""
+    """Run a command; returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     rest, config = take_config(arguments)
     try:
         options = None if config is None else read_config(config, rest)
-        make_app(options, chosen=any(argument in COMMANDS for argument in rest))(
-            rest, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        app = make_app(options, rest)
+        app(rest, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, OfframpError) as error:
         return _fail(str(error), USAGE_ERROR)
     except FileNotFoundError as error:
         return _fail(f"no such file: {error.filename or error}", USAGE_ERROR)
     except OSError as error:
-        return _fail(
-            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", USAGE_ERROR
-        )
+        file = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{file}", USAGE_ERROR)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in TORCH_EXTRA:
             raise

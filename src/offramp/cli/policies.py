@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclopts import Parameter
+
 from offramp._core.files import policy_file
 from offramp.cli.common import note
 from offramp.engine.policy import Policy
@@ -15,11 +17,7 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 
-def policy_path(model: Path, criterion: str) -> Path:
-    """The file of a model's policy for a criterion, by default."""
-    return model / policy_file(criterion)
-
-
+@Parameter(name="*")
 @dataclass(frozen=True)
 class RuleOptions:
     """When a model leaves.
@@ -27,7 +25,7 @@ class RuleOptions:
     Args:
         criterion: the exit rule; a model without a policy for it is tuned first.
         policy: a policy file, instead of the one beside the model.
-        max_accuracy_drop: target of the tuning, where there is no policy yet.
+        max_accuracy_drop: target of the tuning, if there is no policy yet.
     """
 
     criterion: str = "confidence"
@@ -47,7 +45,7 @@ def policy_for(
     """The policy beside a model, tuned first where there is none."""
     from offramp.calibration import tune
 
-    path = policy_path(folder, criterion)
+    path = folder / policy_file(criterion)
     if not path.exists():
         tune(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
         note(

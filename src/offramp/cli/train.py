@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, note, show
+from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, limit_threads, note, show
 from offramp.cli.conflict import conflict_watch
 from offramp.training.options import TrainingOptions
 
@@ -25,9 +25,9 @@ def train(
     max_length: int | None = None,
     training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
     conflict_steps: list[int] | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Train a multi-exit classifier. The same command resumes a stopped run.
 
@@ -42,17 +42,15 @@ def train(
             two_stage, alternating, self_distill, mixed, gradient_equilibrium or pcgrad.
         seed: for everything random in training.
         pooling: how an exit reads the tokens; by default the encoder's.
-        gates: give each exit a learned gate, for the criterion `learned`.
+        gates: add a learned gate to each exit, for the criterion `learned`.
         max_length: longest input in tokens; by default 256.
-        training: how to fine-tune.
-        conflict_steps: steps after which to measure the conflict between the exits' gradients, such as 0 60 120; the
+        conflict_steps: steps after which the conflict between the exits' gradients is measured, such as 0 60 120. The
             results go to `conflict` in the output folder, as from `offramp conflict`.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     loaded = reading.load(data)
+    from offramp.inference.tracing import trace
+    from offramp.metrics import score
     from offramp.training.run import train as fit
     from offramp.training.run import untrained_model
 
@@ -70,26 +68,13 @@ def train(
         callbacks=watch.callbacks,
     )
     watch.record()
-    rows = score_exits(model, loaded)
-    show(f"{loaded.metrics[0]} on validation, by exit", rows)
-    note(f"model: {output / 'model'}")
-    emit(json, {"model": str(output / "model"), "metric": loaded.metrics[0], "exits": rows})
-
-
-def score_exits(model: Any, data: Any, split: str = "validation") -> list[dict[str, Any]]:
-    """The main metric of each exit on a split."""
-    from offramp.inference.tracing import trace
-    from offramp.metrics import score
-
-    run = trace(model, data[split], progress=True)
-    labels = run.require_labels()
-    predictions = run.predictions()
-    cost = run.flops.mean(axis=0) / run.full_flops.mean()
-    return [
-        {
-            "exit_layer": layer,
-            data.metrics[0]: score(data.metrics[0], labels, predictions[:, k]),
-            "cost": float(cost[k]),
-        }
+    run, metric = trace(model, loaded["validation"], progress=True), loaded.metrics[0]
+    labels, answers = run.require_labels(), run.predictions()
+    costs = run.flops.mean(axis=0) / run.full_flops.mean()
+    rows = [
+        {"exit_layer": layer, metric: score(metric, labels, answers[:, k]), "cost": float(costs[k])}
         for k, layer in enumerate(run.exit_layers)
     ]
+    show(f"{metric} on validation, by exit", rows)
+    note(f"model: {output / 'model'}")
+    emit(json, {"model": str(output / "model"), "metric": metric, "exits": rows})

@@ -6,36 +6,34 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from offramp._core.environment import versions
 from offramp._core.errors import ModelError
 from offramp._core.text import clean_text
+from offramp.engine.batching import Encoding, batches
 from offramp.engine.manifest import FILE_NAME, Manifest, sha256
-from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx import OnnxSegments, OnnxState
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import measure_segments
-from offramp.exporting.parity import TEXTS, check_export, fused_differs
-
-if TYPE_CHECKING:
-    from offramp.engine.batching import Encoding
-    from offramp.model.base import SegmentedModel
-    from offramp.model.encoding import TextEncoder
+from offramp.exporting.fused_graph import RULES, write_fused
+from offramp.exporting.graphs import INLINE_BYTES, OPSET, export_graphs
+from offramp.exporting.parity import TEXTS, compare_exports
+from offramp.exporting.quantise import quantise_graph
+from offramp.model.base import SegmentedModel
+from offramp.model.encoding import TextEncoder
 
 POLICY = "policy.json"
 FUSED = "single.onnx"
 TOKENIZER = "tokenizer.json"
-LARGEST = 1_800_000_000  # a protobuf file ends at 2 GiB; larger models run as segments alone
 
 
 def write_graphs(
     model: SegmentedModel, encoder: TextEncoder, policy: Policy | None, folder: Path
 ) -> Manifest:
     """The segments' graphs in float32, tokenizer, policy, and a manifest without checks."""
-    from offramp.exporting.graphs import OPSET, export_graphs
-
     names = tuple(encoder([""])[0])
     graphs = export_graphs(model, names, folder)
     write_tokenizer(encoder, folder / TOKENIZER)
@@ -75,28 +73,32 @@ def write_int8(
     compared: Sequence[Encoding],
     labels: Any = None,
 ) -> Manifest:
-    """The int8 twin of a float32 folder, compared with the torch model too."""
-    from offramp.exporting.quantise import quantise
+    """Write the int8 twin of a float32 folder, and compare it with the torch model.
 
+    Args:
+        model: the torch model.
+        fp32: manifest of the float32 folder.
+        source: the float32 folder.
+        folder: the folder to write.
+        calibration: some hundred real texts, which give the ranges of the activations.
+        compared: texts on which the graphs are compared with the model.
+        labels: of these texts.
+    """
     folder.mkdir()
-    quantise(source, folder, fp32, calibration)
+    segments = OnnxSegments(source, verify=False)
+    feeds: list[list[OnnxState]] = [[] for _ in fp32.segments]
+    for _, batch in batches(calibration, 16, fp32.pad_values, alike=segments.reads_padding):
+        state = segments.start(batch)
+        for k, segment in enumerate(fp32.segments):
+            feeds[k].append({name: state[name] for name in segment.inputs})
+            state, _ = segments.run(k, state)
+    for segment, inputs in zip(fp32.segments, feeds, strict=True):
+        quantise_graph(source / segment.file, folder / segment.file, inputs)
     for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
     manifest = replace(fp32, precision="int8", fused_graph="", fused_rule="")
     return seal(manifest, folder, model, policy, compared, labels)
-
-
-def add_fused_graph(manifest: Manifest, folder: Path, policy: Policy | None) -> Manifest:
-    """Write the fused graph too, if the policy's rule can be decided in one."""
-    from offramp.exporting.fused_graph import RULES, write_fused
-
-    if policy is None or policy.criterion.name not in RULES or len(manifest.segments) == 1:
-        return manifest
-    if sum((folder / segment.file).stat().st_size for segment in manifest.segments) > LARGEST:
-        return manifest
-    write_fused(folder, manifest, policy.criterion.name, folder / FUSED)
-    return replace(manifest, fused_graph=FUSED, fused_rule=policy.criterion.name)
 
 
 def seal(
@@ -108,37 +110,23 @@ def seal(
     labels: Any = None,
 ) -> Manifest:
     """Write the fused graph, compare the folder with its model, and write the manifest with checksums."""
-    manifest = add_fused_graph(manifest, folder, policy)
+    sizes = [(folder / segment.file).stat().st_size for segment in manifest.segments]
+    joinable = len(sizes) > 1 and sum(sizes) <= INLINE_BYTES  # larger models run as segments alone
+    if joinable and policy is not None and policy.criterion.name in RULES:
+        write_fused(folder, manifest, policy.criterion.name, folder / FUSED)
+        manifest = replace(manifest, fused_graph=FUSED, fused_rule=policy.criterion.name)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)
     checks = compare_exports(model, folder, compared, policy, labels)
-    exported = OnnxSegments(folder, threads=1, verify=False)
-    if manifest.fused_graph and policy is not None:
-        checks["single_differs"] = fused_differs(exported, policy, compared)
     times: dict[str, Any] = {}
     if policy is not None:
+        exported = OnnxSegments(folder, threads=1, verify=False)
         longest = max(compared, key=lambda encoding: len(encoding["input_ids"]))
         times = measure_segments(exported, longest, threads=1, longest=manifest.max_length).to_dict()
     manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest
-
-
-def compare_exports(
-    model: SegmentedModel,
-    folder: Path,
-    compared: Sequence[Encoding],
-    policy: Policy | None,
-    labels: Any = None,
-) -> dict[str, Any]:
-    """How the graphs of a folder answer beside the model; see `parity.check_export`."""
-    from offramp.inference.segments import TorchSegments
-
-    exported = OnnxSegments(folder, threads=1, verify=False)
-    return check_export(
-        TorchSegments(model), exported, compared, exported.manifest.pad_values, policy, labels
-    )
 
 
 def write_tokenizer(encoder: TextEncoder, path: Path) -> None:

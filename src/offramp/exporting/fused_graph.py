@@ -23,7 +23,7 @@ def _confidence(make: Any, probabilities: str) -> Nodes:
 
 def _margin(make: Any, probabilities: str) -> Nodes:
     return [
-        make("TopK", [probabilities, "two"], ["top", "places"], axis=-1),
+        make("TopK", [probabilities, "two"], ["top", "classes"], axis=-1),
         make("Split", ["top"], ["first", "second"], axis=-1, num_outputs=2),
         make("Sub", ["first", "second"], ["gap"]),
         make("ReduceMax", ["gap"], [SCORE], keepdims=0),
@@ -40,7 +40,7 @@ def _entropy(make: Any, probabilities: str) -> Nodes:
     ]
 
 
-# Rules that need one exit's probabilities and no memory; whether they leave below the threshold.
+# Rules that need the probabilities of one exit alone, and whether they leave below the threshold.
 RULES: dict[str, tuple[Callable[[Any, str], Nodes], bool]] = {
     "confidence": (_confidence, False),
     "margin": (_margin, False),
@@ -53,7 +53,7 @@ def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> No
 
     Its inputs are those of the model, with `threshold` () and `temperatures` (exits,) in float64; its outputs are the
     `logits` (1, classes) of the exit taken, its index, `exit` (), and in float64 the calibrated `probability` () of its
-    answer and the rule's `score` (). What several segments compute alike, such as masks, is computed once.
+    answer and the rule's `score` (). Results that several segments share, such as masks, are computed once.
 
     Args:
         folder: the segments' graphs.
@@ -90,14 +90,14 @@ def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> No
 def _level(
     k: int, models: list[Any], names: Mapping[str, str], rule: str, seen: Mapping[Any, list[str]]
 ) -> tuple[Nodes, list[Any]]:
-    """Nodes and weights of segment `k` and all behind it; what comes of them is called `level.K.` and an output.
+    """Nodes and weights of segment `k` and all later ones; their results are called `level.K.` and an output.
 
     Args:
         k: the segment, 0-based.
         models: the graphs of all segments.
-        names: what the state's tensors are called in the levels around this one.
+        names: names of the state's tensors in the levels around this one.
         rule: the exit rule.
-        seen: what those levels have computed; see `add_segment`.
+        seen: results of those levels; see `add_segment`.
     """
     from onnx import helper
 
@@ -128,12 +128,10 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
     from onnx import TensorProto, helper, numpy_helper
 
     write, below = RULES[rule]
-    index = helper.make_node(
-        "Constant", [], ["place"], value=numpy_helper.from_array(np.array(k, dtype=np.int64))
-    )
+    index = numpy_helper.from_array(np.array(k, dtype=np.int64))
     nodes = [
-        index,
-        helper.make_node("Gather", ["temperatures", "place"], ["temperature"]),
+        helper.make_node("Constant", [], ["index"], value=index),
+        helper.make_node("Gather", ["temperatures", "index"], ["temperature"]),
         helper.make_node("Cast", [logits], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Div", ["wide", "temperature"], ["scaled"]),
         helper.make_node("Softmax", ["scaled"], ["probabilities"], axis=-1),
@@ -141,13 +139,7 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
         *write(helper.make_node, "probabilities"),
         helper.make_node("Less" if below else "GreaterOrEqual", [SCORE, "threshold"], ["leave"]),
     ]
-    given = {
-        logits: logits,
-        "temperatures": "temperatures",
-        "threshold": "threshold",
-        "two": "two",
-        "tiny": "tiny",
-    }
+    given = {name: name for name in (logits, "temperatures", "threshold", "two", "tiny")}
     local = {name: f"{name}.{k}" for node in nodes for name in node.output}
     return [renamed(node, {**given, **local}, f"decide.{k}.") for node in nodes]
 
@@ -159,14 +151,9 @@ def _stop(k: int, logits: str, prefix: str) -> Nodes:
     exit = numpy_helper.from_array(np.array(k, dtype=np.int64))
     return [
         helper.make_node("Constant", [], [f"{prefix}exit"], value=exit),
-        *(
-            helper.make_node("Identity", [name], [prefix + output])
-            for name, output in (
-                (logits, "logits"),
-                (f"probability.{k}", "probability"),
-                (f"{SCORE}.{k}", SCORE),
-            )
-        ),
+        helper.make_node("Identity", [logits], [f"{prefix}logits"]),
+        helper.make_node("Identity", [f"probability.{k}"], [f"{prefix}probability"]),
+        helper.make_node("Identity", [f"{SCORE}.{k}"], [prefix + SCORE]),
     ]
 
 

@@ -34,61 +34,45 @@ class Exported:
     shared: tuple[str, ...]
 
 
-class FirstSegment(nn.Module):
-    """Token ids to the state at a model's first exit, and that exit's answer."""
+class SegmentModule(nn.Module):
+    """One segment with its head, from tensors to tensors: token ids or the state at the previous exit come in.
 
-    def __init__(self, model: MultiExitForSequenceClassification, names: Sequence[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = tuple(names)
-
-    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """Tensors by name; the state only where another segment needs it."""
-        state = self.model.segment(0, self.model.start(dict(zip(self.names, tensors, strict=True))))
-        carried = {} if len(self.model.exit_layers) == 1 else flatten(state, 0)
-        return carried | answer(self.model, 0, state)
-
-
-class LaterSegment(nn.Module):
-    """The state at one exit to the state at the next, and that exit's answer."""
+    Args:
+        model: the model.
+        k: the segment, 0-based.
+        names: of the tensors that come in, in order.
+    """
 
     def __init__(self, model: MultiExitForSequenceClassification, k: int, names: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.k = model, k
-        self.names = tuple(names)
+        self.model, self.k, self.names = model, k, tuple(names)
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """Tensors by name; masks and biases stay as they were."""
-        state = self.model.segment(self.k, unflatten(dict(zip(self.names, tensors, strict=True)), self.k - 1))
-        last = self.k == len(self.model.exit_layers) - 1
-        return ({} if last else {hidden_name(self.k): state.hidden}) | answer(self.model, self.k, state)
+        """Logits, the gate as a probability where there is one, and the new state where another segment needs it."""
+        given, k = dict(zip(self.names, tensors, strict=True)), self.k
+        state = self.model.segment(k, self.model.start(given) if k == 0 else read_state(given, k - 1))
+        carried = {}
+        if k < len(self.model.exit_layers) - 1:
+            carried[hidden_name(k)] = state.hidden
+            if k == 0:  # masks and biases stay as they are
+                carried |= {ROW + name: value for name, value in state.rows.items() if value is not None}
+                carried |= {SHARED + name: value for name, value in state.shared.items() if value is not None}
+        logits, gate = self.model.head(k, state)
+        return carried | ({"logits": logits} if gate is None else {"logits": logits, "gate": gate.sigmoid()})
 
 
 def hidden_name(k: int) -> str:
-    """Name of the hidden states at exit `k`: a graph may not call an input and an output the same."""
+    """Name of the hidden states at exit `k`: an input and an output of a graph may not share a name."""
     return f"hidden.{k + 1}"
 
 
-def flatten(state: BackboneState, k: int) -> dict[str, Tensor]:
-    """The tensors of the state at exit `k` by name; the attention mask is the batch's own, and not among them."""
-    rows = {ROW + name: value for name, value in state.rows.items() if value is not None}
-    shared = {SHARED + name: value for name, value in state.shared.items() if value is not None}
-    return {hidden_name(k): state.hidden, **rows, **shared}
+def read_state(tensors: Mapping[str, Tensor], k: int) -> BackboneState:
+    """The state at exit `k` from its tensors by name; the attention mask is the batch's own."""
 
+    def under(prefix: str) -> dict[str, Tensor | None]:
+        return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
 
-def unflatten(tensors: Mapping[str, Tensor], k: int) -> BackboneState:
-    """The inverse of `flatten`."""
-    rows: dict[str, Tensor | None] = {n.removeprefix(ROW): v for n, v in tensors.items() if n.startswith(ROW)}
-    shared: dict[str, Tensor | None] = {
-        n.removeprefix(SHARED): v for n, v in tensors.items() if n.startswith(SHARED)
-    }
-    return BackboneState(tensors[hidden_name(k)], tensors["attention_mask"], rows, shared)
-
-
-def answer(model: SegmentedModel, k: int, state: BackboneState) -> dict[str, Tensor]:
-    """Logits, and the gate as a probability where there is one."""
-    logits, gate = model.head(k, state)
-    return {"logits": logits} if gate is None else {"logits": logits, "gate": gate.sigmoid()}
+    return BackboneState(tensors[hidden_name(k)], tensors["attention_mask"], under(ROW), under(SHARED))
 
 
 def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) -> Exported:
@@ -106,36 +90,27 @@ def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) ->
         ModelError: the exporter cannot express the architecture.
         MissingExtraError: without `onnxscript`.
     """
-    plain = exportable(model)
-    batches = [probe(plain, inputs, batch, length) for batch, length in PROBES]
-    if isinstance(plain, MultiModelForSequenceClassification):
-        members = [plain.member(k) for k in range(len(plain.exit_layers))]
-        segments = [
-            write(FirstSegment(member, inputs), batches, folder, k)[0] for k, member in enumerate(members)
-        ]
-        return Exported(tuple(segments), ())
-    assert isinstance(plain, MultiExitForSequenceClassification), type(plain)
-    segment, states = write(FirstSegment(plain, inputs), batches, folder, 0)
-    segments = [segment]
-    tensors = [{**b, **s} for b, s in zip(batches, states, strict=True)]
-    context = ["attention_mask", *(name for name in states[0] if name.startswith((ROW, SHARED)))]
-    for k in range(1, len(plain.exit_layers)):
-        names = [hidden_name(k - 1), *context]
-        segment, states = write(LaterSegment(plain, k, names), [select(s, names) for s in tensors], folder, k)
-        tensors = [{**s, **new} for s, new in zip(tensors, states, strict=True)]
-        segments.append(segment)
-    return Exported(tuple(segments), tuple(name for name in context if name.startswith(SHARED)))
-
-
-def exportable(model: SegmentedModel) -> Any:
-    """A copy of the model in the form that exports best; the model itself is left as it is."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("onnxscript", "export") from error
     plain = cast(Any, copy.deepcopy(model)).to("cpu", torch.float32).eval()
-    plain.set_attn_implementation("eager")  # plain matrix products, which every runtime knows how to fuse
-    return plain
+    plain.set_attn_implementation("eager")  # matrix products, which every runtime knows how to fuse
+    exits = range(len(plain.exit_layers))
+    tensors = [probe(plain, inputs, batch, length) for batch, length in PROBES]
+    if isinstance(plain, MultiModelForSequenceClassification):
+        members = [SegmentModule(plain.member(k), 0, inputs) for k in exits]
+        return Exported(tuple(write(member, tensors, folder, k)[0] for k, member in enumerate(members)), ())
+    names, context, segments = list(inputs), [], []
+    for k in exits:
+        given = [select(values, names) for values in tensors]
+        segment, states = write(SegmentModule(plain, k, names), given, folder, k)
+        segments.append(segment)
+        tensors = [values | new for values, new in zip(tensors, states, strict=True)]
+        if k == 0:
+            context = [name for name in states[0] if name.startswith((ROW, SHARED))]
+        names = [hidden_name(k), "attention_mask", *context]
+    return Exported(tuple(segments), tuple(name for name in context if name.startswith(SHARED)))
 
 
 def select(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -1,16 +1,16 @@
-"""Segments' graphs joined into one: what every larger graph of an export is made of."""
+"""Segments' graphs joined into one, for every larger graph of an export."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import MissingExtraError
 from offramp.engine.manifest import Manifest
 
-SMALL = 64  # constants up to so many numbers are compared; larger ones are weights, each its own
+SMALL = 64  # equal constants of up to this many numbers are stored once; larger ones are weights
 
 
 def write_cut(folder: Path, manifest: Manifest, exit: int, target: Path) -> None:
@@ -55,7 +55,7 @@ def load_segments(folder: Path, manifest: Manifest) -> list[Any]:
 
 
 def save_graph(graph: Any, models: Sequence[Any], target: Path) -> None:
-    """Write a graph that was made of others, under the latest operator set among theirs."""
+    """Write a graph that joins others, under the latest of their operator sets."""
     import onnx
     from onnx import helper
 
@@ -79,17 +79,17 @@ def model_inputs(models: Sequence[Any], manifest: Manifest) -> list[Any]:
 def add_segment(
     graph: Any, k: int, names: Mapping[str, str], seen: Mapping[Any, list[str]]
 ) -> tuple[list[Any], list[Any], dict[str, str], dict[Any, list[str]]]:
-    """A segment's nodes and weights under names of their own, without those that the segments before it have already.
+    """A segment's nodes and weights under names of their own, without those that earlier segments have.
 
     Args:
         graph: of the segment.
         k: the segment, 0-based.
-        names: what its inputs are called in the joined graph.
-        seen: what the segments before have computed, as this returns it.
+        names: names of its inputs in the joined graph.
+        seen: results of the earlier segments, as this function returns them.
 
     Returns:
-        The nodes, the weights, the names with those that stand for earlier ones, and what has been computed by now:
-        the outputs by what they are computed from.
+        The nodes; the weights; the names, with those that stand for earlier ones; and all results so far, as names of
+        outputs by operator and inputs.
     """
     prefix, seen = f"segment.{k}.", dict(seen)
     made = [*(i.name for i in graph.initializer), *(o for node in graph.node for o in node.output)]
@@ -116,7 +116,7 @@ def add_segment(
 
 
 def renamed(node: Any, names: Mapping[str, str], prefix: str) -> Any:
-    """A copy of a node with its tensors under other names; the empty name stands for an input left out."""
+    """A copy of a node with its tensors renamed; the empty name stands for a missing input."""
     copy = type(node)()
     copy.CopyFrom(node)
     copy.name = prefix + (node.name or node.output[0])
@@ -134,8 +134,17 @@ def named(tensor: Any, name: str) -> Any:
     return copy
 
 
+def readers_by_tensor(nodes: Iterable[Any]) -> dict[str, list[Any]]:
+    """The nodes that read a tensor, by its name."""
+    readers: dict[str, list[Any]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
 def used(nodes: Sequence[Any], outputs: Collection[str]) -> list[Any]:
-    """The nodes whose results are read, in the end by one of the outputs."""
+    """The nodes that one of the outputs depends on."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -145,6 +154,6 @@ def used(nodes: Sequence[Any], outputs: Collection[str]) -> list[Any]:
 
 
 def _inputs(node: Any) -> set[str]:
-    """What a node reads, the graphs inside it too."""
+    """Names of the tensors that a node and the graphs inside it read."""
     inside = [node for attribute in node.attribute if attribute.HasField("g") for node in attribute.g.node]
     return set(node.input).union(*(_inputs(node) for node in inside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from offramp.engine.compaction import CompactingEngine
 from offramp.engine.fused_graph import FusedGraph
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
-from offramp.engine.segments import Segments
 from offramp.engine.tracing import trace_segments
+from offramp.inference.segments import TorchSegments
+from offramp.model.base import SegmentedModel
 
 ALONE = 100  # texts that are run one by one too
 LIMIT = 1e-3  # in float32, a correct graph stays a hundred times below
@@ -33,23 +35,21 @@ TEXTS = (
 )
 
 
-def check_export(
-    reference: Segments[Any],
-    exported: Segments[Any],
+def compare_exports(
+    model: SegmentedModel,
+    folder: Path,
     encodings: Sequence[Encoding],
-    pad_values: Mapping[str, int],
     policy: Policy | None,
     labels: ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """Compare an exported model with its source.
+    """Compare the graphs of a folder with the model that they come from.
 
     Args:
-        reference: the torch model.
-        exported: its graphs.
+        model: the torch model.
+        folder: its graphs, with their manifest.
         encodings: the texts to compare on.
-        pad_values: what inputs are padded with.
-        policy: exits are compared under it; None compares answers at every exit alone.
-        labels: of the texts; tell what the export does to the accuracy of a classifier.
+        policy: exits are compared under it; None compares the answers at every exit.
+        labels: of the texts; with them the accuracies of a classifier and its export are compared.
 
     Returns:
         `examples`; `max_logit_difference` over all exits; `changed_answers`, the share of (example, exit) pairs with
@@ -57,9 +57,12 @@ def check_export(
         between batches of 1 and of 32, on the first texts; with labels `accuracy` and `model_accuracy`, under the
         policy or else at the last exit, and by exit `exit_accuracy` and `model_exit_accuracy`; with a policy
         `changed_exits` and `changed_labels`, the shares of examples that leave elsewhere or with another answer, and
-        whether the engine gives what the exported model's trace gives.
+        whether the engine gives what the exported model's trace gives; with a fused graph too `single_differs`, the
+        number of texts that it decides otherwise than the segments.
     """
-    before = trace_segments(reference, encodings, pad_values)
+    exported = OnnxSegments(folder, threads=1, verify=False)
+    pad_values = exported.manifest.pad_values
+    before = trace_segments(TorchSegments(model), encodings, pad_values)
     after = trace_segments(exported, encodings, pad_values)
     alone = trace_segments(exported, encodings[:ALONE], pad_values, 1)
     regression = exported.kind == "regression"
@@ -78,17 +81,24 @@ def check_export(
     if policy is None:
         return checks
     expected, decisions = policy.decide(before), policy.decide(after)
-    engine = CompactingEngine(exported, policy, pad_values=pad_values)
-    agreement = check_agreement(engine.run(encodings), after, policy)
+    engine = CompactingEngine(exported, policy, pad_values=pad_values).run(encodings)
+    agreement = check_agreement(engine, after, policy)
     other = expected.prediction != decisions.prediction
     if regression:
         other = np.abs(expected.prediction.astype(np.float64) - decisions.prediction.astype(np.float64))
-    return checks | {
+    checks |= {
         "changed_exits": float((expected.exit != decisions.exit).mean()),
         "changed_labels": float(other.mean()),
         "engine_differs_from_trace": len(agreement.mismatches),
         "within_noise": agreement.within_noise,
     }
+    if exported.manifest.fused_graph:
+        fused = FusedGraph(folder, exported.manifest, policy)
+        answers = [fused(encoding) for encoding in encodings]
+        exits = np.array([answer.exit for answer in answers])
+        classes = np.array([answer.logits.argmax() for answer in answers])
+        checks["single_differs"] = int(((exits != engine.exit) | (classes != engine.prediction)).sum())
+    return checks
 
 
 def accuracies(
@@ -104,18 +114,6 @@ def accuracies(
             float(right) for right in (answers == labels[:, None]).mean(axis=0)
         ]
     return shares
-
-
-def fused_differs(exported: OnnxSegments, policy: Policy, encodings: Sequence[Encoding]) -> int:
-    """The number of texts that the fused graph and the segments decide differently."""
-    manifest = exported.manifest
-    fused = FusedGraph(exported.folder, manifest, policy)
-    expected = CompactingEngine(exported, policy, pad_values=manifest.pad_values).run(encodings)
-    differ = 0
-    for row, encoding in enumerate(encodings):
-        answer = fused(encoding)
-        differ += int(answer.exit != expected.exit[row] or answer.logits.argmax() != expected.prediction[row])
-    return differ
 
 
 def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:

@@ -10,41 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offramp._core.errors import MissingExtraError
-from offramp.engine.batching import Encoding, batches
-from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments, OnnxState
-from offramp.exporting.attention import fold_attention
-from offramp.exporting.embeddings import narrow_embeddings
-from offramp.exporting.fold import DOMAIN, fold_products
+from offramp.engine.onnx import OnnxState
+from offramp.exporting.fold import DOMAIN, fold_attention, fold_products
 from offramp.exporting.graphs import silent
+from offramp.exporting.joining import readers_by_tensor
 from offramp.exporting.smooth import smooth
 
 QUANTISED = ("MatMul", "Gemm")
+MIN_ROWS = 1000  # tables of positions and token types are too small to pay
+LEVELS = 127
 NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
-
-
-def quantise(source: Path, target: Path, manifest: Manifest, encodings: Sequence[Encoding]) -> None:
-    """Write the int8 twin of every float32 graph of a folder.
-
-    Args:
-        source: folder of the float32 graphs, with its manifest.
-        target: where the int8 graphs go, under the same names.
-        manifest: of the float32 graphs.
-        encodings: real texts on which the activations' ranges are taken, some hundred.
-
-    Raises:
-        MissingExtraError: without `onnx`.
-    """
-    segments = OnnxSegments(source, verify=False)
-    feeds: list[list[OnnxState]] = [[] for _ in manifest.segments]
-    for _, batch in batches(encodings, 16, manifest.pad_values, alike=segments.reads_padding):
-        state = segments.start(batch)
-        for k, segment in enumerate(manifest.segments):
-            feeds[k].append({name: state[name] for name in segment.inputs})
-            state, _ = segments.run(k, state)
-    for segment, inputs in zip(manifest.segments, feeds, strict=True):
-        quantise_graph(source / segment.file, target / segment.file, inputs)
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
@@ -56,8 +34,7 @@ def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fo
         source: the float32 graph.
         target: the int8 graph.
         feeds: its inputs on real texts.
-        fold: write attention as one operator, and products with their biases as one of ONNX Runtime's own; see
-            `offramp.exporting.attention` and `offramp.exporting.fold`.
+        fold: write attention, and products with their biases, as one operator each; see `offramp.exporting.fold`.
 
     Raises:
         MissingExtraError: without `onnx`.
@@ -119,4 +96,65 @@ def unsuited(graph: Any) -> list[str]:
         node.name
         for node in graph.node
         if node.op_type in QUANTISED and widths.get(node.input[1], 0) < NARROW
+    ]
+
+
+def narrow_embeddings(graph: Any) -> int:
+    """Store large embedding tables as int8 with a scale for each row, and widen the rows that a text reads, in place.
+
+    The tables are most of a small encoder's bytes. A row's scale comes from its largest value, so a text's answer
+    depends on no other text.
+
+    Args:
+        graph: `onnx.GraphProto` in float32.
+
+    Returns:
+        How many tables were narrowed.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    readers = readers_by_tensor(graph.node)
+    tables = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+        and len(tensor.dims) == 2
+        and tensor.dims[0] >= MIN_ROWS
+        and all(_gathers(node, tensor.name) for node in readers.get(tensor.name, [None]))
+    }
+    nodes: list[Any] = []
+    for node in graph.node:
+        nodes += _widened(node) if node.input and node.input[0] in tables else [node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name, tensor in tables.items():
+        values = numpy_helper.to_array(tensor)
+        scale = np.abs(values).max(axis=1, keepdims=True) / LEVELS
+        scale = np.where(scale > 0, scale, 1).astype(np.float32)
+        graph.initializer.remove(tensor)
+        graph.initializer.append(
+            numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.int8")
+        )
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+    return len(tables)
+
+
+def _gathers(node: Any, table: str) -> bool:
+    """Whether a node reads rows of the table."""
+    if node is None or node.op_type != "Gather" or node.input[0] != table:
+        return False
+    return all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
+
+
+def _widened(gather: Any) -> list[Any]:
+    from onnx import TensorProto, helper
+
+    (table, rows), (output,) = gather.input, gather.output
+    return [
+        helper.make_node("Gather", [f"{table}.int8", rows], [f"{output}.int8"], name=f"{output}.rows"),
+        helper.make_node(
+            "Cast", [f"{output}.int8"], [f"{output}.wide"], name=f"{output}.cast", to=TensorProto.FLOAT
+        ),
+        helper.make_node("Gather", [f"{table}.scale", rows], [f"{output}.scale"], name=f"{output}.scales"),
+        helper.make_node("Mul", [f"{output}.wide", f"{output}.scale"], [output], name=f"{output}.widen"),
     ]

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp.data import TextData, fitting_labels
+from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
 from offramp.engine.policy import Policy
-from offramp.exporting.folder import compare_exports, seal, write_graphs, write_int8
-from offramp.exporting.parity import TEXTS, refuse_wrong_graph
-
-if TYPE_CHECKING:
-    from offramp.data.text_data import TextData
-    from offramp.engine.batching import Encoding
-    from offramp.model.base import SegmentedModel
-    from offramp.model.encoding import TextEncoder
+from offramp.exporting.folder import seal, write_graphs, write_int8
+from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
+from offramp.inference.loading import load_model
+from offramp.model.base import SegmentedModel
+from offramp.model.encoding import TextEncoder
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -98,9 +97,6 @@ def export_model(
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts of any source; see `export`."""
-    from offramp.inference.loading import load_model
-    from offramp.model.encoding import TextEncoder
-
     if precision not in PRECISIONS:
         raise ConfigError(unknown_name("precision", precision, PRECISIONS))
     folder = check_output(Path(output_dir))
@@ -136,8 +132,6 @@ def _encode(
     model: SegmentedModel, encoder: TextEncoder, texts: Texts
 ) -> tuple[Sequence[Encoding], Sequence[Encoding], Any]:
     """Texts to calibrate on, texts to compare on, and their labels or None."""
-    from offramp.data import fitting_labels
-
     calibration = [] if texts.calibration is None else encoder.dataset(texts.calibration)[0]
     labels = None
     if texts.comparison is None:
