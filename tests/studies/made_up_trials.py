@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from offramp.criteria import make_criterion
-from offramp.studies.training.plan import TrainingSweep, make_sweep
-from offramp.studies.training.trial import compact, record_trial, trial_metrics
+from offramp.engine.policy import Policy
+from offramp.studies.grid import Plan
+from offramp.studies.training.plan import make_sweep
 from tests.evaluation.made_up import model_trace
 
 SKILLS = {"joint": 1.0, "multi_model": 1.5, "sweet": 1.2}
@@ -21,7 +22,7 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -> TrainingSweep:
+def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -> Plan:
     """Write a record for every trial of a sweep; better methods have more skill, and so have larger samples."""
     sweep = make_sweep(content)
     for trial in sweep.trials:
@@ -29,7 +30,7 @@ def record_all(folder: Path, content: dict[str, Any] = SWEEP, **skills: float) -
         trace = model_trace(
             trial.seed, layers=LAYERS, skill=skill, cascade=trial.method.name == "multi_model", examples=150
         )
-        run = compact(replace(trace, fingerprint=trial.task))
-        metrics = trial_metrics(run, make_criterion(trial.rule), "accuracy", [1.0] * len(LAYERS))
-        record_trial(trial, folder, run, {}, metrics)
+        fitted = Policy(make_criterion(trial.rule), LAYERS, [1.0] * len(LAYERS))
+        run = replace(trace, fingerprint=trial.task)
+        trial.record(folder, run, fitted, "accuracy", {"config": {}, "metrics": {}})
     return sweep

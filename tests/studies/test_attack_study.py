@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.studies.attacks.compare import difference_table, number_table
 from offramp.studies.attacks.results import (
     AttackSetting,
     RecordedAttack,
@@ -19,6 +18,7 @@ from offramp.studies.attacks.results import (
     load_transfers,
 )
 from offramp.studies.attacks.study import NUMBERS, attack_study, average, in_common
+from offramp.studies.attacks.tables import difference_table, number_table
 from offramp.studies.training.results import is_sweep
 from tests.studies.made_up_attacks import (
     ATTACKS,

@@ -13,8 +13,7 @@ from offramp._core.run_files import GRADIENT_FILE, write_gradients
 from offramp.metrics import score
 from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import NOTHING
-from offramp.studies.training.conflict import conflict_study
-from offramp.studies.training.conflict_report import conflict_tables
+from offramp.studies.training.conflict import conflict_study, conflict_tables
 from offramp.studies.training.report import study_report
 from offramp.studies.training.results import is_sweep, load_results
 from offramp.studies.training.study import study

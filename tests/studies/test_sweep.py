@@ -18,8 +18,8 @@ from offramp._core.run_files import GRADIENT_FILE, RunFiles, read_gradients
 from offramp._core.trace import Trace
 from offramp.criteria.learned import Learned
 from offramp.evaluation.areas import area_statistic
-from offramp.studies.grid import LOCK, is_recorded, run_grid, run_trial
-from offramp.studies.training.plan import TrainingSweep, make_sweep
+from offramp.studies.grid import LOCK, Plan, is_recorded, run_grid, run_trial
+from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import load_results
 from offramp.training.strategies import Joint
 
@@ -35,7 +35,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, tiny_data: Any) -> Path:
 
 
 @pytest.fixture
-def tiny_sweep(table: Path, tiny_encoder: Path) -> TrainingSweep:
+def tiny_sweep(table: Path, tiny_encoder: Path) -> Plan:
     return make_sweep(
         {
             "backbones": {str(tiny_encoder): [1, 2]},
@@ -66,7 +66,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch, stop_at: int = -1) -> list[int]
 
 
 def test_a_sweep_stopped_and_run_again(
-    tiny_sweep: TrainingSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_sweep: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses: list[tuple[str, str]] = []
     steps = count_steps(monkeypatch, stop_at=STEPS + 2)  # inside the second trial
@@ -98,7 +98,7 @@ def test_a_sweep_stopped_and_run_again(
     assert files == sorted(["record.json", "trace.npz"] * 4 + ["planned.txt"])
 
 
-def test_what_a_trial_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+def test_what_a_trial_leaves_behind(tiny_sweep: Plan, tmp_path: Path) -> None:
     trial = tiny_sweep.trials[1]
     assert run_trial(trial, tmp_path, keep_model=True) == "done"
     folder = tmp_path / trial.folder
@@ -131,7 +131,7 @@ def test_what_a_trial_leaves_behind(tiny_sweep: TrainingSweep, tmp_path: Path) -
 
 
 def test_seeds_choose_the_training_examples(
-    tiny_sweep: TrainingSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_sweep: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
 
@@ -147,7 +147,7 @@ def test_seeds_choose_the_training_examples(
     assert seen[0] != seen[2]
 
 
-def test_a_trial_that_fails_stops_no_other(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+def test_a_trial_that_fails_stops_no_other(tiny_sweep: Plan, tmp_path: Path) -> None:
     deep = replace(tiny_sweep.trials[0], exits=(1, 9), learning_rate=1e-2)
     sweep = replace(tiny_sweep, trials=(deep, tiny_sweep.trials[0]))
     statuses = {}
@@ -162,7 +162,7 @@ def test_a_trial_that_fails_stops_no_other(tiny_sweep: TrainingSweep, tmp_path: 
     assert statuses[str(sweep.trials[1])] == ("done", "")
 
 
-def test_a_trial_that_another_process_holds_is_left_to_it(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+def test_a_trial_that_another_process_holds_is_left_to_it(tiny_sweep: Plan, tmp_path: Path) -> None:
     trial = tiny_sweep.trials[0]
     (tmp_path / trial.folder).mkdir(parents=True)
     with FileLock(tmp_path / trial.folder / LOCK):
@@ -171,7 +171,7 @@ def test_a_trial_that_another_process_holds_is_left_to_it(tiny_sweep: TrainingSw
 
 
 def test_what_cannot_work_is_told_before_anything_runs(
-    tiny_sweep: TrainingSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_sweep: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = count_steps(monkeypatch)
     wrong = replace(tiny_sweep.trials[-1], method=replace(tiny_sweep.trials[-1].method, strategy="jiont"))
@@ -186,7 +186,7 @@ def test_what_cannot_work_is_told_before_anything_runs(
         run_grid(replace(tiny_sweep, trials=(other,)), tmp_path)
 
 
-def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: TrainingSweep, tmp_path: Path) -> None:
+def test_conflict_is_measured_at_shares_of_the_training(tiny_sweep: Plan, tmp_path: Path) -> None:
     trial = replace(tiny_sweep.trials[0], conflict=(0.0, 0.5, 1.0))
     assert run_trial(trial, tmp_path) == "done"
     products = read_gradients(tmp_path / trial.folder / GRADIENT_FILE)

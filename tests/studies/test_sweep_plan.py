@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from offramp._core.errors import ConfigError
-from offramp.studies.grid import check_trials
+from offramp.studies.grid import Plan, check_trials
 from offramp.studies.plan_models import read_keys
-from offramp.studies.training.plan import make_sweep
+from offramp.studies.training.plan import SweepKeys, make_sweep
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("sweet-*.yaml"))
 SMALL: dict[str, Any] = {"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]}
@@ -103,7 +103,7 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"seeds": []}, "needs seeds"),
         ({"seeds": 10**12}, "expected a number of at most 2147483647 in seeds"),
         ({"strategies": ["joint"], "learning_rate": {"joint": 1e-4, "jiont": 1e-4}}, "Did you mean 'joint'"),
-        ({"seeds": [0, 0]}, "two trials of the sweep are the same"),
+        ({"seeds": [0, 0]}, "two trials are the same"),
     ],
 )
 def test_what_cannot_work(change: dict[str, Any], message: str) -> None:
@@ -124,7 +124,8 @@ def test_files_that_are_no_sweep(content: str, message: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configs_of_the_repository(path: Path) -> None:
-    sweep = make_sweep(read_keys(path))
+    keys = SweepKeys.read(read_keys(path))
+    sweep = Plan(keys.name, tuple(keys.trials()))
     check_trials(sweep.trials)
     assert {trial.method.name for trial in sweep.trials}
     assert path.stem.startswith(sweep.name)  # some add to the results of another one

@@ -40,6 +40,7 @@ class Comparison:
             `lead_high`, and `decided`: whether the interval of the lead excludes zero. The pair is chosen
             after seeing the scores, so among many methods the lead is flattering.
         curves: one per model, by method.
+        drawn: replicates `(resamples, measures)` by method, paired; measures in the order of `scores`.
     """
 
     baseline: str
@@ -47,6 +48,7 @@ class Comparison:
     scores: pa.Table
     winners: pa.Table
     curves: dict[str, list[Curve]]
+    drawn: dict[str, NDArray[np.float64]]
 
 
 def compare(
@@ -96,7 +98,8 @@ def compare(
             speed_accuracy(trace, rule, metric=metric, points=points, resamples=band, seed=seed)
             for trace, rule in zip(group, rules, strict=True)
         ]
-    return Comparison(base, metric, _scores(measured, base), _winners(measured), curves)
+    replicated = {name: method.drawn for name, method in measured.items()}
+    return Comparison(base, metric, _scores(measured, base), _winners(measured), curves, replicated)
 
 
 def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:

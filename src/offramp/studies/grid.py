@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
@@ -60,20 +63,13 @@ class Trial(ABC):
 
     @abstractmethod
     def run(self, output: Path, load: Load) -> None:
-        """Do the work, or resume it, and write the record last.
+        """Do the work, or resume it, and write the record last: `output` is the grid's folder."""
 
-        Args:
-            output: the grid's folder.
-            load: loads the data of a task.
-        """
-
-    def tidy(self, output: Path) -> None:
+    def tidy(self, output: Path) -> None:  # noqa: B027
         """Delete what is kept on demand only, such as a trained model; by default nothing."""
-        return
 
-    def drop_texts(self, runs: RunFiles) -> None:
+    def drop_texts(self, runs: RunFiles) -> None:  # noqa: B027
         """Delete the texts of the data from the recorded rows; by default nothing."""
-        return
 
     def __str__(self) -> str:
         return self.folder.as_posix()
@@ -82,16 +78,34 @@ class Trial(ABC):
 OnStatus = Callable[[Trial, Status, str], None]  # the trial, its status, and the reason of a failure
 
 
-class Plan(Protocol):
-    """A named set of trials."""
+@dataclass(frozen=True)
+class Plan:
+    """A named set of trials; `ConfigError` for two trials with the same folder.
 
-    @property
-    def name(self) -> str:
-        """Results go to `results/NAME` by default."""
+    Attributes:
+        name: results go to `results/NAME` by default.
+        trials: in the order in which they run: seed by seed, so that an unfinished study is balanced.
+    """
 
-    @property
-    def trials(self) -> Sequence[Trial]:
-        """In the order in which they run."""
+    name: str
+    trials: tuple[Trial, ...]
+
+    def __post_init__(self) -> None:
+        for folder, count in Counter(str(trial) for trial in self.trials).items():
+            if count > 1:
+                raise ConfigError(
+                    f"two trials are the same ({folder}): give different names, sizes and seeds"
+                )
+
+
+def short(name: str) -> str:
+    """The name of a model or data set; of an absolute path, its last component."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def slug(name: str) -> str:
+    """The name with only those characters that a folder may have."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
 
 
 def run_grid(
@@ -106,7 +120,7 @@ def run_grid(
     """Run every trial that has no record yet.
 
     Args:
-        plan: of `plans.read_plan`.
+        plan: the trials.
         output: folder of the grid; each trial has its own folder below it.
         engine: `local`, one trial after another in this process; or `ray`, on a cluster whose machines share the
             folder.
@@ -140,7 +154,7 @@ def run_grid(
 def _run_here(
     trials: Sequence[Trial], folder: Path, keep_models: bool, workers: int | None, on_status: OnStatus
 ) -> dict[str, str]:
-    """Run trials one after another; arguments and result are those of `run_grid`."""
+    """Run trials one after another."""
     from offramp.data import load_data
 
     load, failed = lru_cache(KEPT_IN_MEMORY)(load_data), {}
@@ -160,8 +174,7 @@ def _run_on_ray(
     """Run trials on the cluster that RAY_ADDRESS names, or on this machine.
 
     Ray runs a killed trial again, and the trial resumes. Each trial takes a processor, and a GPU if the cluster has
-    any; at most `workers` trials are submitted at a time, so that none waits inside ray for long. Arguments and result
-    are those of `run_grid`.
+    any; at most `workers` trials are submitted at a time, so that none waits inside ray for long.
     """
     ray = connect()
     at_once, resources = worker_slots(ray, workers)
@@ -214,23 +227,20 @@ def is_recorded(trial: Trial, runs: RunFiles) -> bool:
 
 
 def trial_folder(trial: Trial, output: Path) -> RunFolder:
-    """The folder of a trial; its record keeps its settings."""
+    """The folder of a trial."""
     return RunFolder(output / trial.folder, "trial", mark="cell", lock_file=LOCK)
 
 
 def run_trial(
     trial: Trial, output: Path, *, keep_model: bool = False, load: Load | None = None
 ) -> Literal["done", "elsewhere"]:
-    """Run and record one trial, unless it is recorded or another process runs it.
+    """Run and record one trial, unless it is recorded; "elsewhere" if another process runs it.
 
     Args:
         trial: what to run; it resumes if its process was killed.
         output: folder of the grid.
         keep_model: keep what the trial deletes at its end.
         load: loads the data of a task; `load_data` by default.
-
-    Returns:
-        "done", or "elsewhere" if another process runs the trial.
     """
     from offramp.data import load_data
 

@@ -8,15 +8,14 @@ from offramp.studies.attacks.plan import is_attack_plan, make_attack_plan
 from offramp.studies.grid import Plan
 from offramp.studies.plan_models import read_keys
 from offramp.studies.training.plan import make_sweep
-from offramp.studies.training.study import with_tuned_rates
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The plan in a YAML file; see `make_sweep` and `make_attack_plan` for its keys.
+    """The plan in a YAML file; see `SweepKeys` and `AttackStudyKeys` for its keys.
 
     Raises:
         ConfigError: a file that is no YAML, an unknown key, a value that cannot work, or models or learning rates
             that do not exist yet.
     """
     content = read_keys(path)
-    return make_attack_plan(content) if is_attack_plan(content) else with_tuned_rates(make_sweep(content))
+    return make_attack_plan(content) if is_attack_plan(content) else make_sweep(content)

@@ -9,7 +9,7 @@ from typing import Any
 
 from offramp._core.errors import ConfigError
 from offramp._core.run_files import RunFiles
-from offramp.studies.names import short
+from offramp.studies.grid import short
 from offramp.studies.training.results import sweep_records
 from offramp.studies.training.trial import RUN
 

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offramp.attacks.recipes.base import Recipe
 from offramp.attacks.recipes.same import SAME_CLAIM
-from offramp.reports.style import (
-    ATTACKED,
-    GREY,
-    WIDTH,
-    caption,
-    colour,
-    marker,
-    new_figure,
-    shown,
-    styled,
-)
+from offramp.reports.style import ATTACKED, GREY, caption, colour, marker, shown
 from offramp.studies.attacks.study import AttackStudy, Estimates
 from offramp.studies.attacks.transfer_tables import TransferMatrix, transfer_matrices
-from offramp.studies.names import slug
+from offramp.studies.grid import slug
+from offramp.studies.panels import MARK, Marks, legend, multiples, rows_downwards, single
 from offramp.studies.training.tables import name_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 2  # panels side by side
 BARS = "Bars: 95 % bootstrap intervals over examples and seeds."
 DROP_CAPTION = (
     f"{BARS} Dashed: the SAME paper's 80 %. Above 1: costlier than the full model, which a cascade can be."
@@ -64,30 +54,14 @@ def attack_figures(study: AttackStudy) -> dict[str, Figure]:
 def _main_attacks(study: AttackStudy) -> list[str]:
     """The first two slowdown recipes under their own names that all tasks have; else the first two attacks."""
     attacks, tasks = study.values("attack"), set(study.values("task"))
-    main = [a for a in attacks if a == study.recipe(a).name and not _kind(study.recipe(a))]
+    main = [a for a in attacks if a == study.recorded(a).recipe.name and not _kind(study, a)]
     on_all_tasks = [attack for attack in main if set(study.select(attack=attack)["task"]) == tasks]
     return (on_all_tasks or attacks)[:2]
 
 
-@contextmanager
-def _single(height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one panel in our style."""
-    with styled():
-        figure, axes = new_figure(height)
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
-        yield figure, axes
-
-
 def drop_panels(study: AttackStudy, backbone: str, attack: str) -> Figure:
     """A panel per task with the share of the gain lost: exit rules downwards, methods by colour."""
-
-    def frame(axes: Axes) -> None:
-        axes.axvline(0, color=GREY, lw=1)
-        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
-        _limit(axes)
-        axes.set_xlabel(DROP_LABEL, fontsize=10)
-
-    return _panels(study, backbone, attack, (DROP_LABEL, DROP_CAPTION), _draw_drop, frame)
+    return _panels(study, backbone, attack, (DROP_LABEL, DROP_CAPTION), _draw_drop, _frame_drop)
 
 
 def cost_panels(study: AttackStudy, backbone: str, attack: str) -> Figure:
@@ -108,33 +82,26 @@ def _panels(
     draw: Callable[[Axes, Estimates, float, int], None],
     frame: Callable[[Axes], None],
 ) -> Figure:
-    from matplotlib.figure import Figure
-
-    tasks = list(study.select(backbone=backbone, attack=attack).groupby("task", sort=False))
     criteria, methods = study.values("criterion"), study.values("method")
-    with styled():
-        columns = min(COLUMNS, len(tasks))
-        rows = -(-len(tasks) // columns)
-        height = (0.7 + 0.2 * len(criteria) * len(methods)) * rows + 1.0
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for axes, (task, settings) in zip(grid, tasks, strict=False):
-            for row in settings.itertuples():
-                i = methods.index(row.method)
-                draw(axes, row.estimates, criteria.index(row.criterion) + _offset(i, len(methods)), i)
-            axes.set_title(shown(task), fontsize=11, fontweight="normal")
-            axes.set_yticks(range(len(criteria)), criteria)
-            axes.set_ylim(len(criteria) - 0.5, -0.5)
-            axes.grid(visible=False, axis="y")
-            frame(axes)
-        for axes in grid[len(tasks) :]:
-            axes.set_visible(False)
-        _legend(figure, methods)
-        # On two lines, since the methods stand beside it.
-        title = f"{words[0]}\n{shown(attack)}, {shown(backbone)}"
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
-        caption(figure, words[1])
-    return figure
+
+    def draw_task(settings: pd.DataFrame, axes: Axes) -> None:
+        for row in settings.itertuples():
+            i = methods.index(row.method)
+            draw(axes, row.estimates, criteria.index(row.criterion) + _offset(i, len(methods)), i)
+        axes.set_yticks(range(len(criteria)), criteria)
+        axes.set_ylim(len(criteria) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        frame(axes)
+
+    tasks = study.select(backbone=backbone, attack=attack).groupby("task", sort=False)
+    return multiples(
+        [(shown(task), partial(draw_task, settings)) for task, settings in tasks],
+        f"{words[0]}\n{shown(attack)}, {shown(backbone)}",  # on two lines, since the methods stand beside it
+        words[1],
+        _marks(methods),
+        height=0.7 + 0.2 * len(criteria) * len(methods),
+        sharey=True,
+    )
 
 
 def _offset(method: int, methods: int) -> float:
@@ -161,49 +128,48 @@ def _mark(axes: Axes, estimate: float, height: float, method: int, fill: str = "
     axes.plot(estimate, height, marker(method), color=shade, ms=6, mfc=fill, mew=1.6, zorder=4)
 
 
-def _legend(figure: Figure, methods: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    style: dict[str, Any] = {"ls": "", "mfc": "white", "mew": 1.6, "ms": 6}
-    marks = [
-        Line2D([], [], color=colour(i), marker=marker(i), label=shown(name_of(method)), **style)
+def _marks(methods: Sequence[str]) -> Marks:
+    return {
+        shown(name_of(method)): {"ls": "", "color": colour(i), "marker": marker(i), **MARK}
         for i, method in enumerate(methods)
-    ]
-    where: Any = "outside upper right"
-    figure.legend(handles=marks, loc=where, ncols=len(marks), fontsize=10)
+    }
 
 
 def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
     """The gain lost to every attack by method, on average over tasks and exit rules."""
     attacks, methods = study.values("attack"), study.values("method")
     height = 1.5 + (0.2 + 0.13 * len(methods)) * len(attacks)
-    with _single(height, f"What attacks take away, {backbone}") as (figure, axes):
+    with single(height, f"What attacks take away, {backbone}") as (figure, axes):
         for (row, attack), (i, method) in product(enumerate(attacks), enumerate(methods)):
             estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 _draw_drop(axes, estimates, row + _offset(i, len(methods)), i)
-        _rows(axes, [f"{attack}{_kind(study.recipe(attack))}" for attack in attacks])
-        _limit(axes)
-        axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
-        axes.axvline(0, color=GREY, lw=1)
-        axes.set_xlabel(DROP_LABEL)
-        _legend(figure, methods)
+        rows_downwards(axes, [shown(f"{attack}{_kind(study, attack)}") for attack in attacks])
+        _frame_drop(axes)
+        axes.xaxis.label.set_fontsize(11)
+        legend(figure, _marks(methods))
         caption(figure, DROP_CAPTION)
     return figure
 
 
-def _kind(recipe: type[Recipe]) -> str:
+def _kind(study: AttackStudy, attack: str) -> str:
     """What is said of an attack that is no slowdown attack."""
+    recipe = study.recorded(attack).recipe
     return " (accuracy)" if recipe.goal == "misclassification" else " (floor)" if recipe.is_baseline else ""
 
 
-def _limit(axes: Axes) -> None:
-    """Set limits that show every estimate; the interval of a share of next to nothing may be cut."""
+def _frame_drop(axes: Axes) -> None:
+    """Draw the lines of no effect and of the claim, within limits that show every estimate.
+
+    The interval of a share of next to nothing may be cut.
+    """
     marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[arg-type, index]
     marks = [mark for mark in marks if np.isfinite(mark)]
+    axes.axvline(0, color=GREY, lw=1)
+    axes.axvline(SAME_CLAIM, color=GREY, lw=1.2, ls="--", zorder=1)
     low, high = axes.get_xlim()
-    least, most = min([*marks, 0.0]), max([*marks, 1.0])
-    axes.set_xlim(max(low, least - BEYOND), min(max(high, 1.05), most + BEYOND))
+    axes.set_xlim(max(low, min([*marks, 0.0]) - BEYOND), min(max(high, 1.05), max([*marks, 1.0]) + BEYOND))
+    axes.set_xlabel(DROP_LABEL, fontsize=10)
 
 
 def ablation_figure(study: AttackStudy, backbone: str) -> Figure:
@@ -213,28 +179,22 @@ def ablation_figure(study: AttackStudy, backbone: str) -> Figure:
         pair = study.pair("attack", attack, base, backbone=backbone)
         if pair is not None:
             differences[f"{attack} ({base})"] = pair[0].difference(pair[1], "efficiency_drop")
-    with _single(1.5 + 0.34 * len(differences), f"Ablations, {backbone}") as (figure, axes):
+    with single(1.5 + 0.34 * len(differences), f"Ablations, {backbone}") as (figure, axes):
         for row, (gap, low, high) in enumerate(differences.values()):
             axes.hlines(row, low, high, color=ATTACKED, lw=2)
             axes.plot(gap, row, "o", color=ATTACKED, ms=7, zorder=4)
-        _rows(axes, list(differences))
+        rows_downwards(axes, [shown(name) for name in differences])
         axes.axvline(0, color=GREY, lw=1)
         axes.set_xlabel("Difference in the share of the gain lost")
         caption(figure, f"Against the recipe in parentheses, paired. {BARS}")
     return figure
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [shown(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-
-
 def matrix_figure(matrix: TransferMatrix) -> Figure:
     """A transfer matrix as a heat map."""
     rows, columns, values = matrix.row_names(), matrix.column_names(), matrix.values.to_numpy()
     title = shown(f"Transfer of {matrix.attack}: {matrix.task}, {matrix.backbone}")
-    with _single(2.6 + 0.3 * len(rows), title) as (figure, axes):
+    with single(2.6 + 0.3 * len(rows), title) as (figure, axes):
         axes.grid(visible=False)
         image = axes.imshow(np.clip(values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), [shown(n) for n in columns], rotation=45, ha="right", fontsize=9)

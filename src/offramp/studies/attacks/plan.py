@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -24,8 +22,7 @@ from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.attacks.transfer import transfer_trials
 from offramp.studies.attacks.trial import AttackTrial
 from offramp.studies.attacks.victims import PlannedAttack, StudyOptions
-from offramp.studies.grid import Trial
-from offramp.studies.names import short
+from offramp.studies.grid import Plan, short
 from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.trained_models import Trained, choose, trained_models
 
@@ -121,7 +118,12 @@ class AttackStudyKeys(PlanModel):
         Raises:
             ConfigError: a model that does not exist, or has no gates for a criterion that needs them.
         """
-        attacks = [self._attack(name, keys) for name, keys in self.recipes.items()]
+        attacks = []
+        for name, keys in self.recipes.items():
+            own = keys or RecipeKeys()
+            attacks.append(
+                PlannedAttack(name, own.recipe or name, {**self.options, **(own.model_extra or {})})
+            )
         pools = {criterion: self._pool(criterion) for criterion in self.criteria}
         models = [model for pool in pools.values() for model in pool]
         methods = self.strategies or dict.fromkeys(model.method for model in models)
@@ -133,7 +135,12 @@ class AttackStudyKeys(PlanModel):
             seeds = given or sorted({model.seed for model in models if model.task == short(task)})
             for seed, criterion, attack in product(seeds, self.criteria, attacks):
                 victim = choose(pools[criterion], backbone, task, method, seed)
-                _check_gates(victim, criterion)
+                if CRITERIA[criterion].needs_gate and not victim.gates:
+                    raise ConfigError(
+                        f"the criterion {criterion!r} needs gates, but {victim.sweep / victim.folder} was trained "
+                        f"without: leave it out of criteria, or name a sweep with gates, `models: {{{OTHERS}: …, "
+                        f"{criterion}: …}}`"
+                    )
                 yield AttackTrial(
                     victim=victim,
                     source=task,
@@ -142,10 +149,6 @@ class AttackStudyKeys(PlanModel):
                     attack=attack,
                     setting=setting,
                 )
-
-    def _attack(self, name: str, keys: RecipeKeys | None) -> PlannedAttack:
-        keys = keys or RecipeKeys()
-        return PlannedAttack(name, keys.recipe or name, {**self.options, **(keys.model_extra or {})})
 
     def _pool(self, criterion: str) -> list[Trained]:
         """The models that a criterion is tried on."""
@@ -163,33 +166,12 @@ class AttackStudyKeys(PlanModel):
         return models
 
 
-def _check_gates(victim: Trained, criterion: str) -> None:
-    if CRITERIA[criterion].needs_gate and not victim.gates:
-        raise ConfigError(
-            f"the criterion {criterion!r} needs gates, but {victim.sweep / victim.folder} was trained without: "
-            f"leave it out of criteria, or name a sweep with gates, `models: {{{OTHERS}: …, {criterion}: …}}`"
-        )
-
-
-@dataclass(frozen=True)
-class AttackPlan:
-    """A named set of attacks, and of transfers of their texts.
-
-    Attributes:
-        name: results go to `results/NAME` by default.
-        trials: in the order in which they run: seed by seed, so that an unfinished study is balanced.
-    """
-
-    name: str
-    trials: tuple[Trial, ...]
-
-
 def is_attack_plan(content: Mapping[str, Any]) -> bool:
     """Whether a file's keys plan attacks."""
     return any(key in content for key in MARKS)
 
 
-def make_attack_plan(content: Mapping[str, Any]) -> AttackPlan:
+def make_attack_plan(content: Mapping[str, Any]) -> Plan:
     """An attack study from its keys.
 
     Args:
@@ -201,8 +183,5 @@ def make_attack_plan(content: Mapping[str, Any]) -> AttackPlan:
     """
     keys = AttackStudyKeys.read(content)
     attacks = sorted(keys.trials(), key=lambda trial: trial.victim.seed)
-    folder, count = Counter(trial.folder for trial in attacks).most_common(1)[0]
-    if count > 1:
-        raise ConfigError(f"two trials of the study are the same ({folder}): give different names")
     transfers = transfer_trials([trial for trial in attacks if trial.attack.name in keys.transfer])
-    return AttackPlan(keys.name, (*attacks, *transfers))
+    return Plan(keys.name, (*attacks, *transfers))

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from offramp.reports import write_report
-from offramp.reports.text_table import TextTable, doubts_table
+from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
-from offramp.studies.attacks.compare import difference_table, number_table
 from offramp.studies.attacks.figures import attack_figures
 from offramp.studies.attacks.results import load_attacks, load_transfers
-from offramp.studies.attacks.study import AttackStudy, attack_study
-from offramp.studies.attacks.tables import attack_tables
-from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
+from offramp.studies.attacks.study import attack_study
+from offramp.studies.attacks.tables import attack_tables, difference_table, number_table
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-AXES = {"strategies": "method", "criteria": "criterion", "recipes": "attack"}
+DIFFERENCES = {"strategies": "method", "criteria": "criterion", "recipes": "attack"}
 
 
 def attack_report(
@@ -50,33 +44,15 @@ def attack_report(
     study = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
     models = {(*attack.setting[:3], attack.seed) for attack in study.attacks}
     counts = f"{len(study.attacks)} attacks on {len(models)} models, {len(study.settings)} settings."
+    transfers = {} if study.transfers is None else {"transfer": study.transfers}
+    numbers = {name: difference_table(study, axis) for name, axis in DIFFERENCES.items()}
     return write_report(
         output,
         title=Path(folder).resolve().name,
         lead=[counts],
-        tables=all_tables(study),
+        tables=attack_tables(study) | ({"doubts": doubts_table(study.doubts)} if study.doubts else {}),
         figures=attack_figures(study) if figures else {},
         shown=figures,
         table_files=table_files,
-        data=data_tables(study),
+        data={"numbers": number_table(study)} | {k: t for k, t in numbers.items() if t.num_rows} | transfers,
     )
-
-
-def all_tables(study: AttackStudy) -> dict[str, TextTable]:
-    """Every table for people, by file name."""
-    tables = attack_tables(study)
-    transferred = summary_table(study.transfers)
-    tables |= {"transfer": transferred} if transferred.rows else {}
-    for matrix in transfer_matrices(study.transfers):
-        tables[f"transfer-{matrix.attack}-{matrix.task}-{matrix.backbone}"] = matrix.table()
-    doubts = doubts_table(study.doubts)
-    return tables | ({"doubts": doubts} if doubts.rows else {})
-
-
-def data_tables(study: AttackStudy) -> dict[str, pa.Table]:
-    """Every table for programs, by file name."""
-    tables = {"numbers": number_table(study)}
-    for name, axis in AXES.items():
-        rows = difference_table(study, axis)
-        tables |= {name: rows} if rows.num_rows else {}
-    return tables | ({} if study.transfers is None else {"transfer": study.transfers})

@@ -97,6 +97,11 @@ class RecordedAttack:
     def __str__(self) -> str:
         return f"{self.setting}, seed {self.seed}"
 
+    @property
+    def victim_and_options(self) -> tuple[AttackSetting, int, str]:
+        """What comparable attacks share."""
+        return self.setting._replace(attack=""), self.seed, repr(self.options)
+
     @cached_property
     def statistic(self) -> Statistic:
         """`NUMBERS` under any weighting of the examples."""

@@ -6,22 +6,21 @@ shares would be dominated by models that had next to nothing to lose.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp.attacks.recipes.base import Recipe
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import percentile_band, replicates
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.evaluation.sanity_checks.doubts import tally
 from offramp.evaluation.sanity_checks.random_baseline import random_baseline_doubts, uses_inside
 from offramp.studies.attacks.results import AXES, NUMBERS, AttackSetting, RecordedAttack
+from offramp.studies.training.results import bootstrap_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,27 +99,22 @@ class AttackStudy:
         """The values of an axis, in order."""
         return list(dict.fromkeys(self.settings[axis]))
 
-    def recipe(self, attack: str) -> type[Recipe]:
-        """The recipe behind a name."""
-        return self._first(attack).recipe
-
-    def options(self, attack: str) -> dict[str, Any]:
-        """The options behind a name."""
-        return self._first(attack).options
-
-    def _first(self, attack: str) -> RecordedAttack:
+    def recorded(self, attack: str) -> RecordedAttack:
+        """The first attack of a name: all of them have its recipe and options."""
         return next(recorded for recorded in self.attacks if recorded.setting.attack == attack)
 
     def variants(self) -> list[tuple[str, str]]:
         """Attacks that are a recipe with other options: the variant, and the recipe under its own name."""
         attacks = self.values("attack")
-        pairs = [(attack, self.recipe(attack).name) for attack in attacks]
+        pairs = [(attack, self.recorded(attack).recipe.name) for attack in attacks]
         return [(attack, recipe) for attack, recipe in pairs if attack != recipe and recipe in attacks]
 
     def base(self, axis: str) -> str:
         """What the other values are compared with: the first one; of attacks the random baseline, if any."""
         values = self.values(axis)
-        baselines = [value for value in values if axis == "attack" and self.recipe(value).is_baseline]
+        baselines = [
+            value for value in values if axis == "attack" and self.recorded(value).recipe.is_baseline
+        ]
         return (baselines or values)[0]
 
     def select(self, **wanted: str) -> pd.DataFrame:
@@ -160,20 +154,15 @@ class AttackStudy:
     def _below_random(self) -> list[str]:
         """White-box attacks that are weaker than the strongest random edits with the same options."""
         rising = sorted(self.attacks, key=lambda attack: floats(attack.rows, "adversarial_layer").mean())
-        baselines = {_budget(attack): attack for attack in rising if attack.recipe.is_baseline}
+        baselines = {attack.victim_and_options: attack for attack in rising if attack.recipe.is_baseline}
         doubts = []
         for attack in self.attacks:
-            baseline = baselines.get(_budget(attack))
+            baseline = baselines.get(attack.victim_and_options)
             if baseline and uses_inside(attack.recipe.name, attack.rows):
                 names = attack.setting.attack, baseline.setting.attack
                 sentences = random_baseline_doubts(attack.rows, baseline.rows, names)
                 doubts += [f"{attack}: {sentence}" for sentence in sentences]
         return doubts
-
-
-def _budget(attack: RecordedAttack) -> tuple[AttackSetting, int, str]:
-    """What comparable attacks share: the victim, and the options."""
-    return attack.setting._replace(attack=""), attack.seed, repr(attack.options)
 
 
 def saving(settings: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +230,6 @@ def _estimates(setting: AttackSetting, attacks: Sequence[RecordedAttack], resamp
     models = [attack.statistic for attack in attacks]
     if len({(model.examples, model.fingerprint) for model in models}) > 1:
         raise DataError(f"{setting}: the models were attacked on different examples; attack them again")
-    seed = zlib.crc32(repr(setting.task).encode())  # another one for each task: tasks are drawn independently
     exact = np.mean([model.exact() for model in models], axis=0)
-    drawn = replicates(models, resamples=resamples, seed=seed, over="nested")
+    drawn = replicates(models, resamples=resamples, seed=bootstrap_seed(setting.task), over="nested")
     return Estimates(_with_derived(exact), _with_derived(drawn), len(models), models[0].examples)

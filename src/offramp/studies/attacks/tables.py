@@ -1,15 +1,20 @@
-"""The tables of an attack study's report."""
+"""The tables of an attack study: texts to read, and numbers to compute with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING
 
+from offramp.evaluation.arrow_tables import as_table, from_rows
 from offramp.reports.text_table import TextTable, change, interval, number
-from offramp.studies.attacks.compare import difference_table
-from offramp.studies.attacks.study import ALL, AttackStudy, Estimates, average, in_common
+from offramp.studies.attacks.results import AXES
+from offramp.studies.attacks.study import ALL, MEASURES, AttackStudy, Estimates, average, in_common
+from offramp.studies.attacks.transfer_tables import summary_table, transfer_matrices
 from offramp.studies.training.tables import name_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NESTED = "Brackets: 95 % bootstrap intervals over examples, and over seeds where there are several."
 DROP = (
@@ -17,6 +22,7 @@ DROP = (
     "models that save nothing are left out of averages."
 )
 PAIRED = "Differences are paired: same examples, same seeds, same other settings."
+COMPARED = ("clean_cost", "adversarial_cost", "adversarial_depth", "efficiency_drop")
 DIFFERENCES = {
     "clean cost": "clean_cost",
     "attacked cost": "adversarial_cost",
@@ -37,7 +43,10 @@ def attack_tables(study: AttackStudy) -> dict[str, TextTable]:
         "criterion-differences": differences(study, "criterion", "Exit rules compared"),
         "ablations": ablation_table(study),
         "robustness": settings_table(study),
+        "transfer": summary_table(study.transfers),
     }
+    for matrix in transfer_matrices(study.transfers):
+        tables[f"transfer-{matrix.attack}-{matrix.task}-{matrix.backbone}"] = matrix.table()
     return {name: table for name, table in tables.items() if table.rows}
 
 
@@ -81,9 +90,8 @@ def _cells(estimates: Estimates, *headers: str) -> Row:
 
 
 def _table(title: str, rows: Sequence[Row], note: str, words: int) -> TextTable:
-    return TextTable(
-        title, tuple(rows[0] if rows else ()), tuple(tuple(r.values()) for r in rows), note, words
-    )
+    header = tuple(rows[0] if rows else ())
+    return TextTable(title, header, tuple(tuple(row.values()) for row in rows), note, words)
 
 
 def claims_table(study: AttackStudy) -> TextTable:
@@ -93,16 +101,10 @@ def claims_table(study: AttackStudy) -> TextTable:
         for method in [ALL, *methods] if len(methods) > 1 else methods:
             estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
-                names = {"encoder": backbone, "attack": attack, "method": _name("method", method)}
-                before = _cells(estimates, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
-                rows.append(
-                    {
-                        **names,
-                        **before,
-                        "claimed": number(study.recipe(attack).claim, 1),
-                        **_cells(estimates, "score lost"),
-                    }
-                )
+                row = {"encoder": backbone, "attack": attack, "method": _name("method", method)}
+                row |= _cells(estimates, "settings", "seeds", "clean cost", "attacked cost", "gain lost")
+                row["claimed"] = number(study.recorded(attack).recipe.claim, 1)
+                rows.append(row | _cells(estimates, "score lost"))
     note = (
         "A setting is a task, training method and exit rule; those that all attacks were tried on, if there are any. "
         "Above 1: costlier than the full model, which a cascade can be. Claimed by the SAME paper: 80 % of the gain is "
@@ -139,7 +141,10 @@ def differences(study: AttackStudy, axis: str, title: str) -> TextTable:
         if several and sum(row[name] != ALL for name in fixed if name != "attack") > 1:
             continue  # one by one: in the CSV
         names = {"encoder": row["backbone"], **{name: _name(name, row[name]) for name in (*fixed, axis)}}
-        gaps = {header: _gap(row, measure) for header, measure in DIFFERENCES.items()}
+        gaps = {}
+        for header, measure in DIFFERENCES.items():
+            gap, low, high = (row[f"{measure}_{end}"] for end in ("difference", "low", "high"))
+            gaps[header] = interval(gap, low, high, 3, sign=True)
         rows.append({**names, "settings": str(row["places"]), "seeds": str(row["seeds"]), **gaps})
     note = f"Against {_name(axis, study.base(axis))}; above zero: more is lost. {PAIRED} {DROP} {NESTED}"
     return _table(title, rows, note, 5)
@@ -148,11 +153,6 @@ def differences(study: AttackStudy, axis: str, title: str) -> TextTable:
 def _name(axis: str, value: str) -> str:
     """A value of an axis as tables show it."""
     return name_of(value) if axis == "method" and value != ALL else value
-
-
-def _gap(row: dict[str, Any], measure: str) -> str:
-    gap, low, high = (row[f"{measure}_{end}"] for end in ("difference", "low", "high"))
-    return interval(gap, low, high, 3, sign=True)
 
 
 def criteria_table(study: AttackStudy) -> TextTable:
@@ -185,20 +185,13 @@ def ablation_table(study: AttackStudy) -> TextTable:
     for backbone, (attack, base) in product(study.values("backbone"), study.variants()):
         pair = study.pair("attack", attack, base, backbone=backbone)
         if pair is not None:
-            before = study.options(base)
-            changed = [f"{k} {v}" for k, v in study.options(attack).items() if before.get(k) != v]
-            gap = interval(*pair[0].difference(pair[1], "efficiency_drop"), 3, sign=True)
-            rows.append(
-                {
-                    "encoder": backbone,
-                    "recipe": base,
-                    "variant": attack,
-                    "options": ", ".join(changed),
-                    **_cells(pair[0], "settings", "attacked cost", "gain lost"),
-                    "against the recipe": gap,
-                    **_cells(pair[0], "words", "forward"),
-                }
-            )
+            before, after = study.recorded(base).options, study.recorded(attack).options
+            changed = ", ".join(f"{k} {v}" for k, v in after.items() if before.get(k) != v)
+            row = {"encoder": backbone, "recipe": base, "variant": attack, "options": changed}
+            row |= _cells(pair[0], "settings", "attacked cost", "gain lost")
+            gap = pair[0].difference(pair[1], "efficiency_drop")
+            row["against the recipe"] = interval(*gap, 3, sign=True)
+            rows.append(row | _cells(pair[0], "words", "forward"))
     note = f"Averages over tasks, training methods and exit rules that both have. {PAIRED} {DROP} {NESTED}"
     return _table("Ablations", rows, note, 4)
 
@@ -213,3 +206,58 @@ def settings_table(study: AttackStudy) -> TextTable:
         rows.append({**names, **_cells(row.estimates, *headers)})
     note = f"Depth and score: clean → attacked. A dash: nothing was saved. {NESTED}"
     return _table("Every attack", rows, note, 5)
+
+
+def number_table(study: AttackStudy) -> pa.Table:
+    """Every estimate of every setting: columns `AXES`, `measure`, `estimate`, `low`, `high`, `seeds`, `examples`."""
+    rows = [
+        (*setting, measure, *estimates.interval(measure), seeds, examples)
+        for *setting, estimates, seeds, examples in study.settings.itertuples(index=False, name=None)
+        for measure in MEASURES
+    ]
+    return from_rows((*AXES, "measure", "estimate", "low", "high", "seeds", "examples"), rows)
+
+
+def difference_table(study: AttackStudy, axis: str) -> pa.Table:
+    """Paired differences to the base along one axis, by task and on average over tasks.
+
+    Args:
+        study: the attacks.
+        axis: `method`, `criterion` or `attack`; see `AttackStudy.base`.
+
+    Returns:
+        A row per value and context: `AXES` ("all" is an average), `base`, `places` (how many settings are averaged),
+        `seeds`; for each of `COMPARED` the value's own estimate, the base's, the difference, and its interval. Without
+        rows where there is nothing to compare.
+    """
+    base, rows = study.base(axis), []
+    others = [value for value in study.values(axis) if value != base]
+    for context, value in product(_contexts(study, axis), others):
+        pair = study.pair(axis, value, base, **context)
+        if pair is not None:
+            first, second = pair
+            row: dict[str, object] = {name: context.get(name, ALL) for name in AXES}
+            row |= {axis: value, "base": base, "places": first.settings, "seeds": first.seeds}
+            for measure in COMPARED:
+                gap, low, high = first.difference(second, measure)
+                row |= {measure: first.value(measure), f"{measure}_base": second.value(measure)}
+                row |= {f"{measure}_difference": gap, f"{measure}_low": low, f"{measure}_high": high}
+            rows.append(row)
+    return as_table(rows)
+
+
+def _contexts(study: AttackStudy, axis: str) -> Iterator[dict[str, str]]:
+    """What the other axes are fixed at: the task, then one of the remaining axes, or `ALL`."""
+    tasks = study.values("task")
+    for backbone, task in product(study.values("backbone"), [ALL, *tasks] if len(tasks) > 1 else tasks):
+        fixed = {"backbone": backbone, "task": task}
+        if axis == "attack":
+            yield fixed
+            for name in ("criterion", "method") if task == ALL else ():
+                yield from ({**fixed, name: value} for value in study.values(name))
+            continue
+        rest = "criterion" if axis == "method" else "method"
+        values = study.values(rest)
+        # Slowdowns of different attacks are not averaged.
+        for attack, value in product(study.values("attack"), [ALL, *values] if len(values) > 1 else [ALL]):
+            yield {**fixed, "attack": attack, rest: value}

@@ -21,8 +21,7 @@ from offramp.evaluation.bootstrap import Statistic, Weights, intervals
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.studies.attacks.trial import AttackTrial
 from offramp.studies.attacks.victims import VictimTrial
-from offramp.studies.grid import Load, is_recorded
-from offramp.studies.names import slug
+from offramp.studies.grid import Load, is_recorded, slug
 from offramp.studies.trained_models import Trained
 
 if TYPE_CHECKING:

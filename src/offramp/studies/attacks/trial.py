@@ -17,8 +17,7 @@ from offramp.evaluation.fluency import Bigram, fluency_change
 from offramp.evaluation.sanity_checks.checks import victim_doubts
 from offramp.studies.attacks.results import FLUENCY
 from offramp.studies.attacks.victims import VictimTrial
-from offramp.studies.grid import Load
-from offramp.studies.names import slug
+from offramp.studies.grid import Load, slug
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +13,23 @@ from numpy.typing import NDArray
 
 from offramp._core.seeding import generator
 from offramp.evaluation.bootstrap import percentile_band
-from offramp.evaluation.conflict import Conflict, conflict, exit_agreement
+from offramp.evaluation.conflict import Conflict, conflict, conflict_metrics, exit_agreement
+from offramp.reports.conflict import conflict_figure
+from offramp.reports.style import colour, marker
+from offramp.reports.text_table import TextTable, interval, number
+from offramp.studies.grid import slug
+from offramp.studies.panels import multiples
 from offramp.studies.training.results import Result
+from offramp.studies.training.tables import POINTS, name_of
 from offramp.training.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUP = ["backbone", "method", "moment"]
 MODEL = ["task", "train_size", "seed"]
-POINTS = (*GROUP, *MODEL, "exit_layer", "cosine", "gap")
+EXITS = (*GROUP, *MODEL, "exit_layer", "cosine", "gap")
 RELATION = (*GROUP, "correlation", "low", "high", "models")
 
 
@@ -29,7 +41,7 @@ class ConflictStudy:
         maps: by encoder and method, then by moment (such as "50 % of training"): over all tasks, seeds and batches.
         points: a row per exit, model and moment: cosine of the exit's gradient with the sum of the others', averaged
             over the layers it shares, and how much more the separate classifier of the same task and seed scores;
-            columns `POINTS`.
+            columns `EXITS`.
         relation: Spearman's correlation of the two over exits and models, intervals over models: columns `RELATION`.
     """
 
@@ -62,7 +74,7 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
                 model = (result.setting.task, result.setting.train_size, result.seed)
                 exits = zip(result.trace.exit_layers, cosines, gaps, strict=True)
                 rows += [(backbone, method, moment, *model, *exit) for exit in exits]
-    points = pd.DataFrame(rows, columns=list(POINTS)).astype({"train_size": "Int64"})
+    points = pd.DataFrame(rows, columns=list(EXITS)).astype({"train_size": "Int64"})
     return ConflictStudy(maps, points, _relation(points, resamples))
 
 
@@ -112,3 +124,106 @@ def _spearman(pairs: NDArray[np.float64]) -> float:
     if len(kept) < 3 or (np.ptp(kept, axis=0) == 0).any():
         return float("nan")
     return float(spearmanr(kept[:, 0], kept[:, 1]).statistic)
+
+
+def conflict_figures(study: ConflictStudy) -> dict[str, Figure]:
+    """Heat maps by encoder and method, and scatter plots of conflict and gap."""
+    figures: dict[str, Figure] = {}
+    for (backbone, method), maps in study.maps.items():
+        title = f"Gradient conflict, {name_of(method)}, {backbone}"
+        figures[f"conflict-{slug(method)}-{slug(backbone)}"] = conflict_figure(maps, title)
+    for (backbone, method), points in study.points.groupby(["backbone", "method"], sort=False):
+        figures[f"conflict-gap-{slug(method)}-{slug(backbone)}"] = gap_figure(points, backbone, method)
+    return figures
+
+
+def gap_figure(points: pd.DataFrame, backbone: str, method: str) -> Figure:
+    """The lead of the separate classifiers, against how an exit's gradient agrees with the others'.
+
+    Args:
+        points: rows of `ConflictStudy.points`, of one encoder and method.
+        backbone, method: that they are of.
+    """
+    layers = sorted(points["exit_layer"].unique())
+    shapes: list[dict[str, Any]] = [
+        {"color": colour(i), "marker": marker(i), "alpha": 0.8} for i in range(len(layers))
+    ]
+    marks = {f"layer {layer}": {"ls": "", "ms": 5, **s} for layer, s in zip(layers, shapes, strict=True)}
+
+    def draw(rows: pd.DataFrame, panel: Axes) -> None:
+        for layer, shape in zip(layers, shapes, strict=True):
+            exits = rows[rows["exit_layer"] == layer]
+            panel.scatter(exits["cosine"], POINTS * exits["gap"], s=26, **shape)
+        panel.set_xlabel("Cosine with the other exits", fontsize=10)
+
+    figure = multiples(
+        [(moment, partial(draw, rows)) for moment, rows in points.groupby("moment", sort=False)],
+        f"Conflict and gap, {backbone}",
+        "A mark: one exit of one model. Cosine: averaged over the layers that the exit shares.",
+        marks,
+        height=2.6,
+        columns=points["moment"].nunique(),
+        sharey=True,
+    )
+    figure.axes[0].set_ylabel(f"Multi-Model − {name_of(method)}, points", fontsize=10)
+    return figure
+
+
+def conflict_tables(study: ConflictStudy) -> dict[str, TextTable]:
+    """The conflict at each moment, exit by exit beside the gap, and how the two are related."""
+    tables = {
+        "conflict": _moments_table(study),
+        "conflict-exits": _exits_table(study),
+        "conflict-relation": _relation_table(study),
+    }
+    return {name: table for name, table in tables.items() if table.rows}
+
+
+def _moments_table(study: ConflictStudy) -> TextTable:
+    rows = tuple(
+        (backbone, name_of(method), moment, *map(number, conflict_metrics(conflict).values()))
+        for (backbone, method), maps in study.maps.items()
+        for moment, conflict in maps.items()
+    )
+    header = (
+        *("encoder", "method", "moment", "cosine of pairs", "negative pairs"),
+        *("next | later", "negative next | later"),
+    )
+    note = (
+        "Means over batches, layers, tasks and seeds. Pairs: two exits' gradients in a layer. Next | later: the next "
+        "exit's gradient against the sum of all later ones'."
+    )
+    return TextTable("Gradient conflict", header, rows, note, words=3)
+
+
+def _exits_table(study: ConflictStudy) -> TextTable:
+    exit = ["backbone", "method", "exit_layer"]
+    means = study.points.groupby([*exit, "moment"], sort=False)[["cosine", "gap"]].mean()
+    cosines = means["cosine"].unstack("moment", sort=False)
+    gaps = means["gap"].groupby(exit, sort=False).last()
+    rows = tuple(
+        (backbone, name_of(method), str(layer), *(number(c, 2) for c in cells), number(POINTS * gap, 1))
+        for ((backbone, method, layer), *cells), gap in zip(cosines.itertuples(), gaps, strict=True)
+    )
+    header = ("encoder", "method", "exit layer", *cosines.columns, "Multi-Model scores more by")
+    note = "Cosine of an exit's gradient with the sum of the others', over the layers it shares; the gap in points."
+    return TextTable("Conflict and gap, exit by exit", header, rows, note, words=3)
+
+
+def _relation_table(study: ConflictStudy) -> TextTable:
+    rows = tuple(
+        (
+            row.backbone,
+            name_of(row.method),
+            row.moment,
+            str(row.models),
+            interval(row.correlation, row.low, row.high, 2, sign=True),
+        )
+        for row in study.relation.itertuples()
+    )
+    header = ("encoder", "method", "moment", "models", "rank correlation of cosine and gap")
+    note = (
+        "Spearman's correlation over exits and models; brackets: 95 % bootstrap intervals over models. Were conflict "
+        "what costs the exits their score, it would be negative."
+    )
+    return TextTable("Does conflict tell the gap?", header, rows, note, words=3)

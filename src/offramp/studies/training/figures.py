@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ import pandas as pd
 
 from offramp.evaluation.arrow_tables import floats
 from offramp.reports.figures import FAR, mean_curve
-from offramp.reports.style import GREY, MARKERS, WIDTH, caption, colour, marker, new_figure, styled
-from offramp.studies.names import slug
+from offramp.reports.style import GREY, MARKERS, caption, colour, marker
+from offramp.studies.grid import slug
+from offramp.studies.panels import MARK, Marks, legend, multiples, rows_downwards, single
 from offramp.studies.training.results import ModelSetting
 from offramp.studies.training.study import MethodStudy
 from offramp.studies.training.tables import POINTS, name_of, size_of
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 2  # panels side by side
 MANY = 4  # methods beyond which bands would hide each other
 BESIDE = 3  # methods whose legend fits beside the title
 NESTED = "95 % bootstrap intervals over seeds and examples."
 CURVES = "Lines: mean over seeds. Hollow marks: one exit for every example."
 EXITS = f"Whiskers: {NESTED}"
-
-Panels = Sequence[tuple[str, Callable[["Axes"], None]]]  # a title, and what draws the panel
 
 
 def study_figures(study: MethodStudy) -> dict[str, Figure]:
@@ -42,8 +40,10 @@ def study_figures(study: MethodStudy) -> dict[str, Figure]:
             ("curves", _curves, f"Score against cost, {backbone}", note),
             ("exits", _exits, f"Every exit by itself, {backbone}", EXITS),
         ):
-            panels = [(f"{s.task}, {size_of(s)} examples", partial(draw, study, s)) for s in settings]
-            figures[f"{kind}-{name}"] = _multiples(study, panels, methods, title, words)
+            panels = [
+                (f"{s.task}, {size_of(s.train_size)} examples", partial(draw, study, s)) for s in settings
+            ]
+            figures[f"{kind}-{name}"] = multiples(panels, title, words, _marks(study, methods), beside=BESIDE)
         rows = study.differences.query("backbone == @backbone and measure == 'exits'")
         if len(rows):
             figures[f"differences-{name}"] = differences_figure(study, rows, backbone)
@@ -54,47 +54,15 @@ def study_figures(study: MethodStudy) -> dict[str, Figure]:
     return figures
 
 
-def _multiples(
-    study: MethodStudy,
-    panels: Panels,
-    methods: Sequence[str],
-    title: str,
-    words: str,
-    *,
-    sharey: bool = False,
-) -> Figure:
-    """Small multiples with one legend for all."""
-    from matplotlib.figure import Figure
-
-    with styled():
-        columns = min(COLUMNS, len(panels))
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(WIDTH, 2.9 * rows + 1.0), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
-        for axis, (name, draw) in zip(axes, panels, strict=False):
-            draw(axis)
-            axis.set_title(name, fontsize=11, fontweight="normal")
-        for axis in axes[len(panels) :]:
-            axis.set_visible(False)
-        _legend(figure, study, methods)
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
-        caption(figure, words)
-    return figure
-
-
-def _legend(figure: Figure, study: MethodStudy, methods: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    marks = [Line2D([], [], **_style(study, m), label=name_of(m)) for m in methods]
-    location: Any = "outside upper right" if len(marks) <= BESIDE else "outside right upper"
-    figure.legend(handles=marks, loc=location, ncols=len(marks) if len(marks) <= BESIDE else 1, fontsize=10)
+def _marks(study: MethodStudy, methods: Sequence[str]) -> Marks:
+    return {name_of(method): _style(study, method) for method in methods}
 
 
 def _style(study: MethodStudy, method: str) -> dict[str, Any]:
     """Colour and mark of a method: the same in all figures."""
     position = study.methods.index(method)
     shape = marker(position + position // len(MARKERS))  # colours repeat, with other marks
-    return {"color": colour(position), "marker": shape, "mfc": "white", "mew": 1.6, "ms": 6}
+    return {"color": colour(position), "marker": shape, **MARK}
 
 
 def _curves(study: MethodStudy, setting: ModelSetting, axes: Axes) -> None:
@@ -140,10 +108,8 @@ def differences_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) ->
     """
     names = [r.where if pd.isna(r.train_size) else f"{r.where}, {r.train_size:,}" for r in rows.itertuples()]
     lines = list(dict.fromkeys(names))
-    with styled():
-        figure, axes = new_figure(1.8 + 0.42 * len(lines))
-        base = name_of(study.methods[0])
-        figure.suptitle(f"Against {base}, {backbone}", x=0.01, ha="left", fontweight="bold", fontsize=13)
+    title = f"Against {name_of(study.methods[0])}, {backbone}"
+    with single(1.8 + 0.42 * len(lines), title) as (figure, axes):
         step = min(0.18, 0.7 / max(len(study.others), 1))
         for name, row in zip(names, rows.itertuples(), strict=True):
             style = _style(study, row.method)
@@ -153,11 +119,9 @@ def differences_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) ->
         for method, claim in study.claims.items():
             axes.axvline(claim, color=_style(study, method)["color"], lw=1.2, ls="--", zorder=1)
         axes.axvline(0, color=GREY, lw=1)
-        axes.set_yticks(range(len(lines)), lines)
-        axes.set_ylim(len(lines) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
+        rows_downwards(axes, lines)
         axes.set_xlabel("Difference in points, mean over the exits")
-        _legend(figure, study, study.others)
+        legend(figure, _marks(study, study.others), beside=BESIDE)
         claimed = " Dashed: the SWEET paper's averages, on other encoders." if study.claims else ""
         caption(figure, f"Bars: {NESTED}{claimed}")
     return figure
@@ -174,7 +138,7 @@ def sizes_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) -> Figur
     panels = [(task, partial(_sizes, study, of_task)) for task, of_task in rows.groupby("where", sort=False)]
     title = f"The gap by training examples, {backbone}"
     words = f"Points against {name_of(study.methods[0])}, mean over the exits. Bars: {NESTED}"
-    return _multiples(study, panels, study.others, title, words, sharey=True)
+    return multiples(panels, title, words, _marks(study, study.others), sharey=True, beside=BESIDE)
 
 
 def _sizes(study: MethodStudy, rows: pd.DataFrame, axes: Axes) -> None:

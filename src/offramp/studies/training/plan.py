@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp.studies.grid import Plan, missing_trials, short
 from offramp.studies.plan_models import ByName, PlanModel, Several
+from offramp.studies.training.results import METHOD, load_results, rate_frame, tried_rates
 from offramp.studies.training.trial import Method, TrainingTrial
 from offramp.training.options import TrainingOptions
 from offramp.training.strategies import STRATEGIES
@@ -36,10 +37,6 @@ class MethodKeys(BaseModel):
     strategy: str | None = None
     gates: bool = False
     criterion: str | None = None
-
-    def method(self, name: str) -> Method:
-        """The method under its name, which is the strategy's by default."""
-        return Method(name, self.strategy or name, self.model_extra or {}, self.gates, self.criterion)
 
 
 class SweepKeys(PlanModel):
@@ -107,60 +104,76 @@ class SweepKeys(PlanModel):
 
     def trials(self) -> Iterator[TrainingTrial]:
         """Every combination of the keys."""
-        methods = [(keys or MethodKeys()).method(name) for name, keys in self.strategies.items()]
-        alone = [
-            name for name, strategy in STRATEGIES.items() if strategy.trains_alone
-        ]  # no layer to conflict in
+        methods = []
+        for name, keys in self.strategies.items():
+            own = keys or MethodKeys()
+            options = own.model_extra or {}
+            methods.append(Method(name, own.strategy or name, options, own.gates, own.criterion))
+        shared = self.model_dump(include={"training", "criterion", "pooling", "max_length"})
+        # Models that share no layer have none to conflict in.
+        alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
         for task, sizes in self.tasks.items():
             sizes = (self.train_sizes if sizes is None else sizes) or (None,)
             for size, (backbone, exits), method in product(sizes, self.backbones.items(), methods):
                 rates = self.learning_rate.get(method.name, self.learning_rate.get(EVERY)) or (None,)
                 for rate, seed in product(rates, self.seeds):
+                    conflict = () if method.strategy in alone else self.conflict
                     yield TrainingTrial(
-                        backbone,
-                        exits,
-                        task,
-                        method,
-                        size,
-                        seed,
-                        rate,
-                        training=self.training,
-                        criterion=self.criterion,
-                        pooling=self.pooling,
-                        max_length=self.max_length,
-                        conflict=() if method.strategy in alone else self.conflict,
+                        backbone, exits, task, method, size, seed, rate, conflict=conflict, **shared
                     )
 
 
-@dataclass(frozen=True)
-class TrainingSweep:
-    """A named set of trials.
-
-    Attributes:
-        name: results go to `results/NAME` by default.
-        trials: in the order in which they run: seed by seed, so that an unfinished sweep is balanced.
-        tuned_on: folder of the sweep whose best learning rates are taken, or None.
-    """
-
-    name: str
-    trials: tuple[TrainingTrial, ...]
-    tuned_on: Path | None = None
-
-
-def make_sweep(content: Mapping[str, Any]) -> TrainingSweep:
+def make_sweep(content: Mapping[str, Any]) -> Plan:
     """A sweep from its keys.
 
     Args:
         content: keys of `SweepKeys`.
 
     Raises:
-        ConfigError: an unknown key, a value that cannot work, or two trials with the same folder.
+        ConfigError: an unknown key, a value that cannot work, two trials with the same folder, learning rates that are
+            missing in the sweep that this one is tuned on, or a task that was tuned on: it would flatter the methods.
     """
     keys = SweepKeys.read(content)
-    trials = tuple(sorted(keys.trials(), key=lambda trial: trial.seed))
-    folder, count = Counter(trial.folder for trial in trials).most_common(1)[0]
-    if count > 1:
+    trials = sorted(keys.trials(), key=lambda trial: trial.seed)
+    if keys.tuned_on:
+        rates = tuned_rates(keys.tuned_on)
+        tasks = {result.setting.task for result in load_results(keys.tuned_on)}
+        trials = [_tuned(trial, keys.tuned_on, rates, tasks) for trial in trials]
+    return Plan(keys.name, tuple(trials))
+
+
+def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
+    """The best learning rate by encoder and method, from a sweep over learning rates.
+
+    Raises:
+        ConfigError: no such sweep, one without several rates, or one that is not finished.
+    """
+    try:
+        rates = tried_rates(rate_frame(load_results(folder)))
+    except DataError as error:
         raise ConfigError(
-            f"two trials of the sweep are the same ({folder}): give different names, sizes and seeds"
+            f"learning rates are to be taken from {folder}, but: {error}; run that sweep first, or give learning_rate"
+        ) from error
+    if missing := missing_trials(folder):
+        raise ConfigError(f"{missing[0]} has no record yet in {folder}: finish that sweep first")
+    counts = rates.groupby(METHOD, sort=False)["models"].nunique()
+    for backbone, method in counts.index[counts > 1]:
+        raise ConfigError(
+            f"not every learning rate of {method} on {backbone} has been tried on every task and seed in {folder}: "
+            "finish that sweep first"
         )
-    return TrainingSweep(keys.name, trials, Path(keys.tuned_on) if keys.tuned_on else None)
+    return {(row.backbone, row.method): row.learning_rate for row in rates.query("best").itertuples()}
+
+
+def _tuned(
+    trial: TrainingTrial, folder: str, rates: Mapping[tuple[str, str], float], tasks: Collection[str]
+) -> TrainingTrial:
+    """The trial with the best learning rate of its method, which was chosen on some tasks of the sweep in a folder."""
+    backbone, method = short(trial.backbone), trial.method.name
+    if (backbone, method) not in rates:
+        raise ConfigError(
+            f"{folder} has no learning rates for {method} on {backbone}: add them to that sweep"
+        )
+    if short(trial.task) in tasks:
+        raise ConfigError(f"{trial.task} was used to choose learning rates in {folder}: leave it out here")
+    return replace(trial, learning_rate=rates[backbone, method])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.reports import write_report
 from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
-from offramp.reports.text_table import TextTable, doubts_table
+from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
-from offramp.studies.names import slug
-from offramp.studies.training.conflict import conflict_study
-from offramp.studies.training.conflict_report import conflict_figures, conflict_tables
+from offramp.studies.grid import slug
+from offramp.studies.training.conflict import conflict_figures, conflict_study, conflict_tables
 from offramp.studies.training.figures import study_figures
 from offramp.studies.training.results import load_results, reliability_by_method
 from offramp.studies.training.study import study
@@ -21,8 +20,6 @@ from offramp.studies.training.tables import name_of, study_tables
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
-
-ByMethod = dict[tuple[str, str, str], "pa.Table"]  # encoder, task with its size, method
 
 
 def study_report(
@@ -56,23 +53,29 @@ def study_report(
     drawn: dict[str, Figure] = {}
     if figures:
         drawn = study_figures(results) | conflict_figures(conflicts) | _reliability_figures(reliable)
-    tables = study_tables(results) | conflict_tables(conflicts) | _calibration_tables(reliable)
-    models = sum(len(trials) for group in results.groups.values() for trials in group.values())
+    tables = study_tables(results) | conflict_tables(conflicts)
+    if reliable:
+        named: dict[tuple[str, ...], pa.Table] = {
+            (backbone, task, name_of(method)): table for (backbone, task, method), table in reliable.items()
+        }
+        tables["calibration"] = calibration_table(named, ("encoder", "task", "method"))
+    if results.doubts:
+        tables["doubts"] = doubts_table(results.doubts)
     return write_report(
         output,
         title=Path(folder).resolve().name,
         lead=[
-            f"{models} models, {len(results.groups)} comparisons.",
+            f"{len(results.compared)} models, {len(results.groups)} comparisons.",
             *(f"> left out: {reason}" for reason in results.left_out),
         ],
-        tables=tables | ({"doubts": doubts_table(results.doubts)} if results.doubts else {}),
+        tables=tables,
         figures=drawn,
         shown=figures,
         table_files=table_files,
     )
 
 
-def _reliability_figures(reliable: ByMethod) -> dict[str, Figure]:
+def _reliability_figures(reliable: Mapping[tuple[str, str, str], pa.Table]) -> dict[str, Figure]:
     """A diagram for each encoder and method, all tasks and seeds together."""
     pooled: dict[tuple[str, str], list[pa.Table]] = {}
     for (backbone, _, method), table in reliable.items():
@@ -83,12 +86,3 @@ def _reliability_figures(reliable: ByMethod) -> dict[str, Figure]:
         )
         for (backbone, method), tables in pooled.items()
     }
-
-
-def _calibration_tables(reliable: ByMethod) -> dict[str, TextTable]:
-    if not reliable:
-        return {}
-    named: dict[tuple[str, ...], pa.Table] = {
-        (backbone, task, name_of(method)): table for (backbone, task, method), table in reliable.items()
-    }
-    return {"calibration": calibration_table(named, ("encoder", "task", "method"))}

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from offramp._core.errors import DataError
@@ -21,7 +22,7 @@ from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.per_exit import reliability_table
 from offramp.reports.reliability import pool_reliability
-from offramp.studies.training.trial import RUN, expand
+from offramp.studies.training.trial import RUN, with_precision
 from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -35,16 +36,11 @@ MODEL = ["backbone", "task", "method", "train_size", "seed", "learning_rate"]  #
 
 @dataclass(frozen=True)
 class ModelSetting:
-    """A setting in which methods are compared: one encoder, task and number of training examples."""
+    """A setting in which methods are compared: one encoder, task and number of training examples (None: all)."""
 
     backbone: str
     task: str
     train_size: int | None = None
-
-    @property
-    def seed(self) -> int:
-        """Seed of the bootstrap: it differs between tasks, so that tasks are drawn independently."""
-        return zlib.crc32(repr(self.task).encode())
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,6 @@ class Result:
     """One recorded trial.
 
     Attributes:
-        setting: encoder, task and training size; the size is None where all the data there is was used.
         method, strategy, seed, learning_rate: of the trial.
         rule: exit rule of its curve, as fitted on calibration data.
         metric: main metric of the task.
@@ -93,9 +88,7 @@ Group = dict[str, list[Result]]  # by method, in order of seed; all methods with
 
 
 def load_results(folder: str | Path) -> list[Result]:
-    """Read the trials of a sweep.
-
-    Training sizes beyond the data ask for the same model; it is returned once.
+    """Read the trials of a sweep; a model that several training sizes beyond the data stand for is returned once.
 
     Raises:
         DataError: no folder, no trial, or a trial without its trace.
@@ -121,7 +114,7 @@ def sweep_records(runs: RunFiles) -> list[dict[str, Any]]:
 
 
 def _is_trained(record: Mapping[str, Any]) -> bool:
-    return "cell" in record["config"] and "method" in record["config"]["cell"]
+    return "method" in record["config"].get("cell", {})
 
 
 def trial_records(runs: RunFiles, pattern: str = FILE_NAME) -> list[dict[str, Any]]:
@@ -147,7 +140,7 @@ def _result(record: Mapping[str, Any], runs: RunFiles) -> Result:
         learning_rate=trial["learning_rate"],
         rule=make_criterion(record["config"]["criterion"], **metrics.get("rule_options", {})),
         metric=metrics["metric"],
-        logits_trace=expand(runs.trace(folder / metrics["trace"])),
+        logits_trace=with_precision(runs.trace(folder / metrics["trace"]), np.float32),
         scores=tuple(metrics["scores"]),
         temperatures=None if temperatures is None else tuple(temperatures),
         trial="/".join((runs.root / folder).parts[-4:]),
@@ -191,6 +184,14 @@ def rate_frame(results: Sequence[Result]) -> pd.DataFrame:
     return rates
 
 
+def tried_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `rate_frame` for methods with several learning rates, in rising order of the rate."""
+    rates = rates.dropna(subset="learning_rate")
+    methods = rates.groupby(METHOD, sort=False)
+    several = methods["learning_rate"].transform("size") > 1
+    return rates.assign(order=methods.ngroup())[several].sort_values(["order", "learning_rate"])
+
+
 def group_results(results: Iterable[Result]) -> tuple[dict[ModelSetting, Group], list[str]]:
     """Results by setting and method, cut to the seeds that all methods of a setting have; and what was left out.
 
@@ -231,6 +232,11 @@ def reliability_by_method(groups: Mapping[ModelSetting, Group]) -> dict[tuple[st
             ]:
                 pooled[setting.backbone, task, method] = pool_reliability(tables)
     return pooled
+
+
+def bootstrap_seed(task: str) -> int:
+    """Seed of the bootstrap on a task: it differs between tasks, so that tasks are drawn independently."""
+    return zlib.crc32(repr(task).encode())
 
 
 def rank(result: Result) -> tuple[int, bool, str, int]:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from offramp.reports.text_table import NOTHING, TextTable, interval, number, signed
-from offramp.studies.training.results import ModelSetting
 from offramp.studies.training.study import MethodStudy
 from offramp.training.strategies import STRATEGIES
 
@@ -42,9 +41,9 @@ def name_of(method: str) -> str:
     return STRATEGIES[method].label if method in STRATEGIES else method.replace("_", " ")
 
 
-def size_of(setting: ModelSetting) -> str:
-    """Training examples of a setting; "all" for all the data there is."""
-    return _size(setting.train_size)
+def size_of(train_size: int | None) -> str:
+    """A number of training examples; "all" for all the data there is."""
+    return "all" if pd.isna(train_size) else f"{train_size:,}"
 
 
 def differences_table(study: MethodStudy) -> TextTable:
@@ -110,7 +109,9 @@ def winners_table(study: MethodStudy) -> TextTable:
         for row in comparison.winners.to_pylist():
             lead = in_points(row["lead"], row["lead_low"], row["lead_high"])
             names = (name_of(row["best"]), name_of(row["second"]), "yes" if row["decided"] else "no")
-            rows.append((setting.backbone, setting.task, row["place"], *names, size_of(setting), lead))
+            rows.append(
+                (setting.backbone, setting.task, row["place"], *names, size_of(setting.train_size), lead)
+            )
     header = ("encoder", "task", "where", "best", "second", "decided", "examples", "lead in points")
     note = f"Decided: the interval of the lead excludes zero; the pair is picked after seeing the scores. {NESTED}"
     return TextTable("Which method wins where", header, tuple(rows), note, words=6)
@@ -150,7 +151,7 @@ def _differences(study: MethodStudy) -> pd.DataFrame:
     """The study's differences with cells for print: `points`, and the training size as `size` and `examples`."""
     frame = study.differences
     ends = zip(frame["difference"], frame["low"], frame["high"], strict=True)
-    sizes = [_size(size) for size in frame["train_size"]]
+    sizes = [size_of(size) for size in frame["train_size"]]
     mixed = frame["where"].str.startswith("mean of") & frame["train_size"].isna()
     examples = np.where(mixed, NOTHING, sizes)
     return frame.assign(points=[in_points(*end) for end in ends], size=sizes, examples=examples)
@@ -163,7 +164,7 @@ def _scores(study: MethodStudy) -> pd.DataFrame:
             "backbone": setting.backbone,
             "task": setting.task,
             "metric": comparison.metric,
-            "examples": size_of(setting),
+            "examples": size_of(setting.train_size),
             "seeds": str(min(len(results) for results in study.groups[setting].values())),
             "method": row["method"],
             "place": row["place"],
@@ -189,7 +190,3 @@ def _wide(
 
 def _base(study: MethodStudy) -> str:
     return name_of(study.methods[0]) if study.methods else NOTHING
-
-
-def _size(size: int | None) -> str:
-    return "all" if pd.isna(size) else f"{size:,}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,21 +16,20 @@ from offramp._core.records import read_record, write_record
 from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import prepare
-from offramp.criteria import Criterion, make_criterion
+from offramp.criteria import make_criterion
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.arrow_tables import table
 from offramp.evaluation.curves import speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
-from offramp.studies.grid import Load, Trial
-from offramp.studies.names import short, slug
+from offramp.studies.grid import Load, Trial, short, slug
 from offramp.training.options import TrainingOptions
 from offramp.training.strategies import make_strategy
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from offramp.data import TextData
+    from offramp.engine.policy import Policy
     from offramp.model.base import SegmentedModel
 
 RUN = "run"  # the folder of the training, below the trial's
@@ -43,7 +42,7 @@ class Method:
 
     Attributes:
         name: of the strategy, or any other name, such as `joint-linear`.
-        strategy: a key of `offramp.training.strategies.STRATEGIES`.
+        strategy: a key of `STRATEGIES`.
         options: of the strategy.
         gates: whether the exits carry learned gates.
         criterion: exit rule of its curve; None for the sweep's.
@@ -89,7 +88,6 @@ class TrainingTrial(Trial):
 
     @property
     def folder(self) -> Path:
-        """Where its record goes, below the sweep's folder."""
         size = "all" if self.train_size is None else self.train_size
         rate = "default" if self.learning_rate is None else f"{self.learning_rate:g}"
         names = (short(self.backbone), short(self.task), self.method.name)
@@ -115,13 +113,11 @@ class TrainingTrial(Trial):
 
     @property
     def row(self) -> str:
-        """Encoder, task and number of training examples."""
         size = "all" if self.train_size is None else f"{self.train_size:,}"
         return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
 
     @property
     def column(self) -> str:
-        """The method."""
         return self.method.name
 
     def check(self) -> None:
@@ -132,13 +128,22 @@ class TrainingTrial(Trial):
     def run(self, output: Path, load: Load) -> None:
         """Train, calibrate, trace and record the model; a killed training resumes from its last checkpoint."""
         from offramp.inference.tracing import trace
-        from offramp.training.run import train
+        from offramp.training.run import train, untrained_model
 
         started = datetime.now(UTC)
         data = load(self.task)
         if self.train_size is not None:
             data = data.subsample(self.train_size, self.seed)
-        model = self._untrained(data)
+        model = untrained_model(
+            self.method.strategy,
+            self.backbone,
+            self.exits,
+            data,
+            pooling=self.pooling,
+            gates=self.method.gates,
+            max_length=self.max_length,
+            seed=self.seed,
+        )
         rule = make_criterion(self.rule)
         rule.check(len(model.exit_layers), model.kind, model.gates)
         model = train(
@@ -153,28 +158,61 @@ class TrainingTrial(Trial):
         )
         trained = read_record(output / self.folder / RUN / "train.json")
         fitted = prepare(trace(model, data["calibration"]), rule, temperatures=True)
-        compacted = compact(trace(model, data["validation"]))
-        metrics = trial_metrics(compacted, fitted.criterion, data.metrics[0], fitted.temperatures)
-        metrics = {**trained["metrics"], **metrics}
-        record_trial(self, output, compacted, trained["config"], metrics, started)
+        self.record(output, trace(model, data["validation"]), fitted, data.metrics[0], trained, started)
+
+    def record(
+        self,
+        output: Path,
+        run: Trace,
+        fitted: Policy,
+        metric: str,
+        trained: Mapping[str, Any],
+        started: datetime | None = None,
+    ) -> None:
+        """Write the trace first and the record last: a trial with a record is complete.
+
+        Args:
+            output: folder of the sweep.
+            run: trace over validation; it is kept in half precision, and every number is computed from that.
+            fitted: exit rule and temperatures, fitted on calibration data; the curve sweeps the rule's threshold.
+            metric: main metric of the task.
+            trained: record of the training, whose `config` and `metrics` are kept.
+            started: when the trial began.
+        """
+        folder, compact = output / self.folder, with_precision(run, np.float16)
+        with atomic_write(folder / TRACE) as draft:
+            compact.save(draft)
+        wide = with_precision(compact, np.float32)
+        labels, predictions = wide.require_labels(), wide.predictions()
+        scores = [score(metric, labels, predictions[:, k]) for k in range(wide.exits)]
+        curve = speed_accuracy(wide, fitted.criterion, metric=metric, temperatures=fitted.temperatures)
+        costs = cost_statistic(wide, static_exits(wide), [""] * wide.exits).exact()
+        exits = table({"exit_layer": wide.exit_layers, "cost": costs, metric: scores})
+        metrics = {
+            **trained["metrics"],
+            "metric": metric,
+            "exit_layers": wide.exit_layers,
+            "scores": scores,
+            "mean_score": float(np.mean(scores)),
+            "areas": {name: area(curve, limits) for name, limits in RANGES.items()},
+            "temperatures": fitted.temperatures,
+            "rule_options": {k: v for k, v in asdict(fitted.criterion).items() if k != "threshold"},
+            "trace": TRACE,
+            "name": self.method.name,
+        }
+        settings = {"cell": self.to_dict(), "criterion": self.rule}
+        write_record(
+            folder,
+            command="sweep",
+            config={**settings, "validation": len(run), "training": trained["config"]},
+            metrics=metrics,
+            seed=self.seed,
+            tables={"exits": to_json(exits.to_pylist())},
+            started=started,
+        )
 
     def tidy(self, output: Path) -> None:
-        """Delete the trained model."""
         shutil.rmtree(output / self.folder / RUN, ignore_errors=True)
-
-    def _untrained(self, data: TextData) -> SegmentedModel:
-        from offramp.training.run import untrained_model
-
-        return untrained_model(
-            self.method.strategy,
-            self.backbone,
-            self.exits,
-            data,
-            pooling=self.pooling,
-            gates=self.method.gates,
-            max_length=self.max_length,
-            seed=self.seed,
-        )
 
     def _callbacks(self, model: SegmentedModel, rows: Any, output: Path) -> list[TrainerCallback]:
         """Measures gradient conflict, if the trial asks for it, and keeps it beside the record."""
@@ -188,79 +226,7 @@ class TrainingTrial(Trial):
         return [ConflictCallback(model, rows, steps, output / self.folder, seed=self.seed)]
 
 
-def compact(trace: Trace) -> Trace:
-    """The trace with half-precision arrays, some ten kilobytes; every number of a report is computed from it."""
-    gates: Any = None if trace.gates is None else trace.gates.astype(np.float16)
-    return replace(trace, logits=trace.logits.astype(np.float16), gates=gates)
-
-
-def expand(trace: Trace) -> Trace:
-    """A compact trace with single-precision arrays again."""
-    gates = None if trace.gates is None else trace.gates.astype(np.float32)
-    return replace(trace, logits=trace.logits.astype(np.float32), gates=gates)
-
-
-def trial_metrics(
-    compacted: Trace, criterion: Criterion, metric: str, temperatures: Sequence[float] | None
-) -> dict[str, Any]:
-    """The numbers of one model: the score of every exit, and the areas of its curve.
-
-    Args:
-        compacted: trace over validation, of `compact`.
-        criterion: fitted on calibration data; the curve sweeps its threshold.
-        metric: main metric of the task.
-        temperatures: fitted on calibration data; None for regression.
-    """
-    trace = expand(compacted)
-    labels, predictions = trace.require_labels(), trace.predictions()
-    scores = [score(metric, labels, predictions[:, k]) for k in range(trace.exits)]
-    curve = speed_accuracy(trace, criterion, metric=metric, temperatures=temperatures)
-    return {
-        "metric": metric,
-        "exit_layers": trace.exit_layers,
-        "scores": scores,
-        "mean_score": float(np.mean(scores)),
-        "areas": {name: area(curve, limits) for name, limits in RANGES.items()},
-        "temperatures": temperatures,
-        "rule_options": {name: value for name, value in asdict(criterion).items() if name != "threshold"},
-    }
-
-
-def record_trial(
-    trial: TrainingTrial,
-    output: Path,
-    compacted: Trace,
-    trained: dict[str, Any],
-    metrics: dict[str, Any],
-    started: datetime | None = None,
-) -> None:
-    """Write a trial's trace first and its record last: a trial with a record is complete.
-
-    Args:
-        trial: what was run.
-        output: folder of the sweep.
-        compacted: trace over validation, of `compact`.
-        trained: config of the training record: the options as they were resolved.
-        metrics: of `trial_metrics`, and any others.
-        started: when the trial began.
-    """
-    folder = output / trial.folder
-    with atomic_write(folder / TRACE) as draft:
-        compacted.save(draft)
-    wide = expand(compacted)
-    costs = cost_statistic(wide, static_exits(wide), [""] * wide.exits).exact()
-    exits = {"exit_layer": wide.exit_layers, "cost": costs, metrics["metric"]: metrics["scores"]}
-    write_record(
-        folder,
-        command="sweep",
-        config={
-            "cell": trial.to_dict(),
-            "criterion": trial.rule,
-            "validation": len(compacted),
-            "training": trained,
-        },
-        metrics={**metrics, "trace": TRACE, "name": trial.method.name},
-        seed=trial.seed,
-        tables={"exits": to_json(table(exits).to_pylist())},
-        started=started,
-    )
+def with_precision(trace: Trace, dtype: type[np.floating[Any]]) -> Trace:
+    """The trace with logits and gates of another type."""
+    gates: Any = None if trace.gates is None else trace.gates.astype(dtype)
+    return replace(trace, logits=trace.logits.astype(dtype), gates=gates)
