@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
-from offramp.calibration.exit_choice import ExitChoice, choose_exits
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
-from offramp.calibration.latency import tune_latency
+from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
 from offramp.calibration.thresholds import tune_threshold
 from offramp.criteria import Criterion
 from offramp.engine.batching import token_counts
@@ -166,7 +165,8 @@ def tune(
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits
 
-        model = prune_exits(model, measure_exit_choice(model, data, criterion, target).layers)
+        choice = measure_exit_choice(model, data, criterion, target, progress=progress)
+        model = prune_exits(model, choice.layers)
     return tune_model(
         model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
     )
@@ -239,9 +239,10 @@ def measure_exit_choice(
     data: Mapping[str, Dataset],
     criterion: str | Criterion,
     target: TuningTarget,
+    *,
     progress: bool = True,
 ) -> ExitChoice:
-    """The exits of a model that pay by the time that a visit takes on this machine; see `choose_exits`."""
+    """The exits of a model whose visits pay by measured time on this machine; see `choose_exits`."""
     from offramp.inference.exit_overhead import exit_overhead
     from offramp.inference.tracing import trace
     from offramp.model.encoding import TextEncoder
