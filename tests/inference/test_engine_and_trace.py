@@ -15,9 +15,8 @@ from datasets import Dataset
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion, scores
-from offramp.engine.agreement import check_agreement
+from offramp.engine.agreement import check_agreement, run_reference
 from offramp.engine.policy import Policy
-from offramp.engine.reference import run_reference
 from offramp.inference.engine import Engine
 from offramp.inference.segments import TorchSegments
 from offramp.inference.tracing import trace

@@ -243,8 +243,7 @@ def measure_exit_choice(
     progress: bool = True,
 ) -> ExitChoice:
     """The exits of a model whose visits pay by measured time on this machine; see `choose_exits`."""
-    from offramp.inference.exit_overhead import exit_overhead
-    from offramp.inference.tracing import trace
+    from offramp.inference.tracing import exit_overhead, trace
     from offramp.model.encoding import TextEncoder
 
     rows = data["calibration"]

@@ -1,15 +1,13 @@
 """The adaptive engine: policies, batching and compaction over segments of any framework. No torch."""
 
-from offramp.engine.agreement import Agreement, check_agreement
+from offramp.engine.agreement import Agreement, check_agreement, run_reference
 from offramp.engine.batching import Encoding, batches, pad
 from offramp.engine.compaction import CompactingEngine, Stats
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.pools import PoolingEngine
-from offramp.engine.reference import run_reference
 from offramp.engine.segment_times import SegmentTimes, measure_segments
-from offramp.engine.segments import Batch, Encoder, Segments
+from offramp.engine.segments import Batch, Encoder, Segments, trace_segments
 from offramp.engine.timing import Timing, time_interleaved
-from offramp.engine.tracing import trace_segments
 
 __all__ = [
     "Agreement",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Generic
+from threading import Lock
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +17,7 @@ from offramp.engine.active_rows import ActiveRows, DecisionBuffer, run_segment
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import (
     Encoding,
+    Numbered,
     PaddedBatch,
     Plan,
     batches,
@@ -22,11 +25,11 @@ from offramp.engine.batching import (
     token_counts,
     windows,
 )
-from offramp.engine.planning import plan_batches
 from offramp.engine.policy import Decisions, Policy
-from offramp.engine.segment_times import SegmentTimes
+from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State
-from offramp.engine.workers import Workers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ class CompactingEngine(Generic[State]):
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
         pad_values: the padding value of each input, by name; 0 by default.
-        fused: answers a text that comes alone, or every text where the batch size is 1; see `engine.fused_graph`.
+        fused: answers a text that comes alone, or every text where the batch size is 1; see `FusedGraph`.
         times: of the segments in one thread. Batches are then cut so that they take the least time: texts of very
             different lengths do not share one.
         workers: threads that run batches side by side. Each call of a segment should then stay in its own thread.
 
     Attributes:
-        stats: what the last `run`, or the last `stream` so far, did.
+        stats: of the last `run`, or of the last `stream` so far.
 
     Raises:
         CriterionError: the policy was made for another model or task.
@@ -153,9 +156,9 @@ class CompactingEngine(Generic[State]):
         lengths = token_counts(encodings)
         if self.fused is not None and truth is None and 1 in (len(encodings), self.batch_size):
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
-        buffer = DecisionBuffer.empty(len(encodings))
-        count = self._run_all(encodings, lengths, truth, buffer)
-        stats = Stats(self._exit_counts(buffer.exit), count, int(buffer.near.sum()))
+        buffer = DecisionBuffer(len(encodings))
+        self._run_all(self._batches(encodings, lengths, buffer), truth, buffer)
+        stats = Stats(self._exit_counts(buffer.exit), buffer.batches, int(buffer.near.sum()))
         return buffer.decisions(self.segments, self.policy, lengths), stats
 
     def _run_fused(
@@ -180,37 +183,65 @@ class CompactingEngine(Generic[State]):
         """How many rows left at each exit."""
         return tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
 
+    def _batches(
+        self, encodings: Sequence[Encoding], lengths: NDArray[np.int64], buffer: DecisionBuffer
+    ) -> Iterator[Numbered]:
+        alike = self.segments.reads_padding
+        for batch in batches(encodings, self.batch_size, self.pad_values, lengths, self.plan, alike):
+            buffer.batches += 1
+            yield batch
+
     def _run_all(
-        self,
-        encodings: Sequence[Encoding],
-        lengths: NDArray[np.int64],
-        labels: NDArray[Any] | None,
-        buffer: DecisionBuffer,
-    ) -> int:
-        """Decide on all texts, batch by batch; returns the number of batches."""
-        count = 0
+        self, source: Iterator[Numbered], labels: NDArray[Any] | None, buffer: DecisionBuffer
+    ) -> None:
+        """Decide on all batches."""
 
-        def counted() -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
-            nonlocal count
-            alike = self.segments.reads_padding
-            for batch in batches(
-                encodings, self.batch_size, self.pad_values, lengths, plan=self.plan, alike=alike
-            ):
-                count += 1
-                yield batch
-
-        def run(numbered: tuple[NDArray[np.intp], PaddedBatch]) -> None:
+        def run(numbered: Numbered) -> None:
             active: ActiveRows[State] | None = self._start(*numbered, labels)
             for k in range(len(self.segments.exit_layers)):
                 assert active is not None, "the last exit takes all"
                 if (active := run_segment(self.segments, self.policy, k, active, buffer)) is None:
                     break
 
-        self.workers.each(run, counted())
-        return count
+        self.workers.each(run, source)
 
     def _start(
         self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None
     ) -> ActiveRows[State]:
         """A batch before the first segment."""
         return ActiveRows(rows, self.segments.start(batch), {}, None if labels is None else labels[rows])
+
+
+class Workers:
+    """Threads that take items from one source until it is empty.
+
+    Args:
+        count: number of threads, including the caller's.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count - 1, "offramp") if count > 1 else None
+
+    def each(self, function: Callable[[T], object], items: Iterable[T]) -> None:
+        """Call a function once with every item; items are made one at a time, in their order.
+
+        Raises:
+            The error of any call, once all threads have stopped.
+        """
+        source, lock = iter(items), Lock()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    item = next(source, None)
+                if item is None:
+                    return
+                function(item)
+
+        others = [self._pool.submit(work) for _ in range(self.count - 1)] if self._pool else []
+        try:
+            work()
+        finally:
+            for other in others:
+                other.result()

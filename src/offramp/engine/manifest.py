@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
@@ -18,12 +18,10 @@ FORMAT = "offramp-onnx"
 SCHEMA = 2
 FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
-LISTS = ("labels", "exit_layers", "inputs", "shared")
-OBJECTS = ("pad_values", "costs", "versions", "checks", "times", "files")
-KEYS = {
-    "fused_graph": "single",
-    "fused_rule": "single_rule",
-}  # keys of the file that differ from the attributes
+LISTS = dict.fromkeys(("labels", "exit_layers", "inputs", "shared"), list)
+OBJECTS = dict.fromkeys(("pad_values", "costs", "versions", "checks", "times", "files"), dict)
+# Keys of the file that differ from the attributes.
+KEYS = {"fused_graph": "single", "fused_rule": "single_rule"}
 # What earlier exports lack.
 DEFAULTS: dict[str, Any] = {"times": {}, "fused_graph": "", "fused_rule": "", "reads_padding": False}
 
@@ -125,9 +123,15 @@ class Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
         attributes = {key: name for name, key in KEYS.items()}
         content = DEFAULTS | {attributes.get(key, key): value for key, value in content.items()}
-        missing = sorted({f.name for f in fields(cls)} - set(content))
-        if missing:
+        names = {f.name for f in fields(cls)}
+        if missing := sorted(names - set(content)):
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
+        for name, kind in (LISTS | OBJECTS).items():
+            if not isinstance(content[name], kind):
+                raise ModelError(
+                    f"{path} has {content[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
+                )
+        content |= {name: tuple(content[name]) for name in LISTS}
         try:
             segments = tuple(
                 SegmentFile(segment["file"], tuple(segment["inputs"]), tuple(segment["outputs"]))
@@ -135,21 +139,10 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
-        values = {f.name: content[f.name] for f in fields(cls)}
-        for names, kind in ((LISTS, list), (OBJECTS, dict)):
-            for name in names:
-                if not isinstance(values[name], kind):
-                    raise ModelError(
-                        f"{path} has {values[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
-                    )
-        for name in LISTS:
-            values[name] = tuple(cast(list[Any], values[name]))
-        manifest = cls(**{**values, "segments": segments})
-        if len(manifest.segments) != len(manifest.exit_layers):
-            raise ModelError(
-                f"{path} has {len(manifest.segments)} segments for {len(manifest.exit_layers)} exits: {AGAIN}"
-            )
-        return manifest
+        exits = content["exit_layers"]
+        if len(segments) != len(exits):
+            raise ModelError(f"{path} has {len(segments)} segments for {len(exits)} exits: {AGAIN}")
+        return cls(**{name: content[name] for name in names} | {"segments": segments})
 
     def verify(self, folder: Path) -> None:
         """Compare every file with its checksum.
@@ -168,13 +161,8 @@ class Manifest:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )
-        needed = {
-            self.tokenizer,
-            *(segment.file for segment in self.segments),
-            self.policy,
-            self.fused_graph,
-        } - {""}
-        if unlisted := sorted(needed - set(self.files)):
+        needed = {self.tokenizer, self.policy, self.fused_graph, *(segment.file for segment in self.segments)}
+        if unlisted := sorted(needed - {""} - set(self.files)):
             raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
 
 

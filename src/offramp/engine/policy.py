@@ -43,9 +43,9 @@ class Decisions:
         return len(self.exit)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls, several: Sequence[Self]) -> Self:
         """One `Decisions` from several, at least one; for example from those of a stream."""
-        return cls(*(np.concatenate([getattr(stretch, f.name) for stretch in parts]) for f in fields(cls)))
+        return cls(*(np.concatenate([getattr(item, f.name) for item in several]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from offramp._core.trace import Trace
 from offramp.engine.agreement import check_agreement
 from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import FusedGraph
 from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx_engine import FusedGraph
 from offramp.engine.policy import Policy
-from offramp.engine.segments import Segments
-from offramp.engine.tracing import trace_segments
+from offramp.engine.segments import Segments, trace_segments
 
 ALONE = 100  # texts that are run one by one too
 LIMIT = 1e-3  # in float32, a correct graph stays a hundred times below
