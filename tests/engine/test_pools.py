@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError
-from offramp.engine import CompactingEngine, PoolingEngine, SegmentTimes, run_reference
-from offramp.engine.segment_times import positive_fit, stretched
+from offramp.engine.agreement import run_reference
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.pools import PoolingEngine
+from offramp.engine.segment_times import SegmentTimes, positive_fit, stretched
 
 from .test_compaction import SURE, UNSURE, policy
 from .test_equivalence import CASES, Case, assert_equal, cases, clear_rows

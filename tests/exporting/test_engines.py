@@ -12,13 +12,13 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion, with_threshold
-from offramp.engine import SegmentTimes
 from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.onnx_engine import FusedGraph, fits
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
+from offramp.engine.segment_times import SegmentTimes
 from offramp.exporting.fused_graph import write_fused
 from offramp.inference.engine import Engine
 

@@ -72,7 +72,15 @@ def tune_with_guarantee(
     policy, fit, test = split_and_prepare(
         trace, criterion, temperatures, seed, labelled=risk == "accuracy_drop"
     )
-    refuse_if_hopeless(len(test), alpha, delta, p_value)
+    if p_value(np.zeros(len(test)), alpha) > delta:
+        needed = len(test)
+        while p_value(np.zeros(needed), alpha) > delta:
+            needed = needed * 5 // 4 + 1
+        raise CalibrationError(
+            f"{len(test)} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, not even "
+            f"without one loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger "
+            "alpha or delta"
+        )
     grid = threshold_grid(
         policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures)), MAX_STEPS
     )
@@ -185,21 +193,6 @@ def split_and_prepare(
         raise CalibrationError(f"expected at least {2 * MIN_FIT} calibration examples, got {len(trace)}")
     fit, test = trace.take(order[:size]), trace.take(order[size:])
     return prepare(fit, rule, temperatures), fit, test
-
-
-def refuse_if_hopeless(
-    n: int, alpha: float, delta: float, p_value: Callable[[NDArray[np.float64], float], float]
-) -> None:
-    """Raise `CalibrationError` if even n examples without any loss would fail the test."""
-    if p_value(np.zeros(n), alpha) <= delta:
-        return
-    needed = n
-    while p_value(np.zeros(needed), alpha) > delta:
-        needed = needed * 5 // 4 + 1
-    raise CalibrationError(
-        f"{n} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, not even without one "
-        f"loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger alpha or delta"
-    )
 
 
 def disagreement(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -30,19 +30,14 @@ SLACK = 1e-12  # float noise of sums, far below one example
 
 @dataclass(frozen=True)
 class CalibrationSweep:
-    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first.
-
-    Attributes:
-        thresholds: the thresholds.
-        costs: mean FLOPs spent as a share of the full model's; above 1 where a cascade recomputes.
-        values: the metric.
-        full: the metric of the full model, the last exit.
-    """
+    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first."""
 
     thresholds: NDArray[np.float64]
-    costs: NDArray[np.float64]
-    values: NDArray[np.float64]
-    full: float
+    costs: NDArray[
+        np.float64
+    ]  # mean FLOPs as a share of the full model's; above 1 where a cascade recomputes
+    values: NDArray[np.float64]  # of the metric
+    full: float  # the metric of the full model, the last exit
 
 
 def tune_threshold(
@@ -65,13 +60,23 @@ def tune_threshold(
     policy = checked_policy(trace, criterion, metric, temperatures)
     table = scores(policy.criterion, trace.scaled(policy.temperatures))
     swept = sweep(trace, policy.criterion, table, metric)
-    if max_accuracy_drop is None:
-        assert max_cost is not None
-        best = most_accurate(swept, max_cost)
-    else:
+    if max_cost is None:
+        assert max_accuracy_drop is not None
         # The strictest threshold is the full model itself, so that a drop of 0 can always be met.
         fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
-        best = int(fits[swept.costs[fits].argmin()])
+        best = fits[swept.costs[fits].argmin()]
+    else:
+        fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
+        if not len(fits):
+            least = int(swept.costs.argmin())
+            raise CalibrationError(
+                f"no threshold keeps the mean cost within {max_cost:g} of the full model's: the least is "
+                f"{swept.costs[least]:.4f}, with a metric of {swept.values[least]:.4f} (full model: "
+                f"{swept.full:.4f}); allow more, or add an earlier exit"
+            )
+        best = fits[
+            np.lexsort((swept.costs[fits], -swept.values[fits]))[0]
+        ]  # of equal metrics the lesser cost
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
     target = {name: value for name, value in asked.items() if value is not None}
@@ -179,19 +184,6 @@ def totals(
     below = sums[np.searchsorted(best[order], grid, side="left")]  # all waits with score < threshold
     waits = sums[-1] - below if criterion.leaves_below else below
     return values[:, 0].sum() + waits
-
-
-def most_accurate(swept: CalibrationSweep, max_cost: float) -> int:
-    """Index of the best metric within the budget; of equal metrics the lesser cost."""
-    fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
-    if not len(fits):
-        least = int(swept.costs.argmin())
-        raise CalibrationError(
-            f"no threshold keeps the mean cost within {max_cost:g} of the full model's: the least is "
-            f"{swept.costs[least]:.4f}, with a metric of {swept.values[least]:.4f} (full model: "
-            f"{swept.full:.4f}); allow more, or add an earlier exit"
-        )
-    return int(fits[np.lexsort((swept.costs[fits], -swept.values[fits]))[0]])
 
 
 def refuse_if_calibrated(policy: Policy, data: Trace | str) -> None:

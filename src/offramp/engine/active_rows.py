@@ -19,38 +19,24 @@ from offramp.engine.segments import Segments, State
 
 @dataclass(frozen=True)
 class ActiveRows(Generic[State]):
-    """Rows of a batch that have not left yet.
+    """Rows of a batch that have not left yet."""
 
-    Attributes:
-        rows: their positions among all examples `(batch,)`.
-        state: the segments' state of these rows.
-        memory: the criterion's memory, `(batch, …)` each.
-        labels: true labels `(batch,)`, or None.
-    """
-
-    rows: NDArray[np.intp]
-    state: State
-    memory: Memory
-    labels: NDArray[Any] | None
+    rows: NDArray[np.intp]  # (batch,), positions among all examples
+    state: State  # of the segments, for these rows
+    memory: Memory  # of the criterion, (batch, …) each
+    labels: NDArray[Any] | None  # (batch,)
 
 
 class DecisionBuffer:
-    """Decisions in the order of the examples, filled in by any thread.
-
-    Attributes:
-        exit: `(examples,)` exit index, 0-based.
-        score: `(examples,)` the criterion's score at that exit.
-        near: `(examples,)` whether a score came near the threshold at an exit that the row passed.
-        logits: `(examples, classes)`; None until the first rows leave, since their logits give the classes.
-        batches: how many batches were made.
-    """
+    """Decisions in the order of the examples, filled in by any thread; arrays are `(examples, …)`."""
 
     def __init__(self, examples: int) -> None:
-        self.exit = np.zeros(examples, dtype=np.intp)
-        self.score = np.zeros(examples)
-        self.near = np.zeros(examples, dtype=np.bool_)
+        self.exit = np.zeros(examples, dtype=np.intp)  # 0-based
+        self.score = np.zeros(examples)  # of the criterion, at that exit
+        self.near = np.zeros(examples, dtype=np.bool_)  # a score came near the threshold at a passed exit
+        # (examples, classes), once the first rows leave: their logits give the classes.
         self.logits: NDArray[np.floating] | None = None
-        self.batches = 0
+        self.batches = 0  # made so far
         self._lock = Lock()
 
     def record(

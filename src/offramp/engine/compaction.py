@@ -18,12 +18,10 @@ from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import (
     Encoding,
     Numbered,
-    PaddedBatch,
     Plan,
     batches,
     check_batch_size,
     token_counts,
-    windows,
 )
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segment_times import SegmentTimes, plan_batches
@@ -44,22 +42,11 @@ class FusedAnswer:
 
 @dataclass(frozen=True)
 class Stats:
-    """What an engine did.
+    """What an engine did."""
 
-    Attributes:
-        rows: how many rows left at each exit.
-        batches: how many batches were run.
-        near_threshold: rows whose score came within float noise of the threshold at an exit they passed; see
-            `agreement.near_threshold`.
-    """
-
-    rows: tuple[int, ...]
+    rows: tuple[int, ...]  # how many rows left at each exit
     batches: int = 0
-    near_threshold: int = 0
-
-    def __add__(self, other: Stats) -> Stats:
-        rows = tuple(a + b for a, b in zip(self.rows, other.rows, strict=True))
-        return Stats(rows, self.batches + other.batches, self.near_threshold + other.near_threshold)
+    near_threshold: int = 0  # rows with a score within float noise of the threshold at an exit they passed
 
 
 class CompactingEngine(Generic[State]):
@@ -78,14 +65,14 @@ class CompactingEngine(Generic[State]):
         workers: threads that run batches side by side. Each call of a segment should then stay in its own thread.
 
     Attributes:
-        stats: of the last `run`, or of the last `stream` so far.
+        stats: of the last `run`.
 
     Raises:
         CriterionError: the policy was made for another model or task.
         ConfigError: `batch_size` is below 1.
     """
 
-    window = 16  # batches that a stream sorts by length together
+    window = 16  # batches that a stream of texts sorts by length together
 
     def __init__(
         self,
@@ -108,7 +95,7 @@ class CompactingEngine(Generic[State]):
         self.plan: Plan | None = None
         if times is not None:
             self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
-        self.stats = self._no_stats()
+        self.stats = Stats((0,) * len(segments.exit_layers))
         self._flops_at = lru_cache(maxsize=None)(lambda length: segments.flops(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
 
@@ -125,28 +112,6 @@ class CompactingEngine(Generic[State]):
         Raises:
             DataError: encodings that do not fit together, or another number of labels.
         """
-        decisions, self.stats = self._decide(encodings, labels)
-        return decisions
-
-    def stream(self, encodings: Iterable[Encoding]) -> Iterator[Decisions]:
-        """Decide on any number of texts in bounded memory.
-
-        Args:
-            encodings: read when needed, `window * batch_size` at a time, and sorted by length within such a window.
-
-        Yields:
-            `Decisions` of consecutive stretches, in the order of `encodings`.
-        """
-        self.stats = self._no_stats()
-        for window in windows(encodings, self.window * self.batch_size):
-            decisions, stats = self._decide(window, None)
-            self.stats += stats
-            yield decisions
-
-    def _no_stats(self) -> Stats:
-        return Stats((0,) * len(self.segments.exit_layers))
-
-    def _decide(self, encodings: Sequence[Encoding], labels: ArrayLike | None) -> tuple[Decisions, Stats]:
         truth = None if labels is None else np.asarray(labels)
         if truth is not None and truth.shape != (len(encodings),):
             raise DataError(
@@ -158,17 +123,17 @@ class CompactingEngine(Generic[State]):
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
         buffer = DecisionBuffer(len(encodings))
         self._run_all(self._batches(encodings, lengths, buffer), truth, buffer)
-        stats = Stats(self._exit_counts(buffer.exit), buffer.batches, int(buffer.near.sum()))
-        return buffer.decisions(self.segments, self.policy, lengths), stats
+        self._count(buffer.exit, buffer.batches, buffer.near)
+        return buffer.decisions(self.segments, self.policy, lengths)
 
-    def _run_fused(
-        self, answers: Sequence[FusedAnswer], lengths: NDArray[np.int64]
-    ) -> tuple[Decisions, Stats]:
+    def _run_fused(self, answers: Sequence[FusedAnswer], lengths: NDArray[np.int64]) -> Decisions:
         """Decisions of the fused graph, which gives the score of the last exit only."""
         exit = np.array([answer.exit for answer in answers], dtype=np.intp)
         score = np.array([answer.score for answer in answers], dtype=np.float64)
         flops = [self._flops_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
-        decisions = Decisions(
+        near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
+        self._count(exit, len(answers), near)
+        return Decisions(
             exit=exit,
             layer=self._layers[exit],
             prediction=np.array([answer.logits.argmax() for answer in answers], dtype=np.int64),
@@ -176,12 +141,10 @@ class CompactingEngine(Generic[State]):
             score=score,
             flops=np.array(flops),
         )
-        near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
-        return decisions, Stats(self._exit_counts(exit), len(answers), int(near.sum()))
 
-    def _exit_counts(self, exit: NDArray[np.intp]) -> tuple[int, ...]:
-        """How many rows left at each exit."""
-        return tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
+    def _count(self, exit: NDArray[np.intp], batches: int, near: NDArray[np.bool_]) -> None:
+        rows = tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
+        self.stats = Stats(rows, batches, int(near.sum()))
 
     def _batches(
         self, encodings: Sequence[Encoding], lengths: NDArray[np.int64], buffer: DecisionBuffer
@@ -197,7 +160,7 @@ class CompactingEngine(Generic[State]):
         """Decide on all batches."""
 
         def run(numbered: Numbered) -> None:
-            active: ActiveRows[State] | None = self._start(*numbered, labels)
+            active: ActiveRows[State] | None = self._start(numbered, labels)
             for k in range(len(self.segments.exit_layers)):
                 assert active is not None, "the last exit takes all"
                 if (active := run_segment(self.segments, self.policy, k, active, buffer)) is None:
@@ -205,10 +168,9 @@ class CompactingEngine(Generic[State]):
 
         self.workers.each(run, source)
 
-    def _start(
-        self, rows: NDArray[np.intp], batch: PaddedBatch, labels: NDArray[Any] | None
-    ) -> ActiveRows[State]:
+    def _start(self, numbered: Numbered, labels: NDArray[Any] | None) -> ActiveRows[State]:
         """A batch before the first segment."""
+        rows, batch = numbered
         return ActiveRows(rows, self.segments.start(batch), {}, None if labels is None else labels[rows])
 
 

@@ -37,55 +37,30 @@ class SegmentFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`.
+    """The contents of `manifest.json`."""
 
-    Attributes:
-        precision: `fp32` or `int8`.
-        kind: classification or regression.
-        labels: class names; empty for regression.
-        exit_layers: layers after which the exits sit, counted from 1.
-        gates: whether the exits give gate probabilities.
-        max_length: longest input in tokens.
-        inputs: the encoder's outputs for a text, in the order of the model's input names.
-        pad_values: the padding value of each input.
-        costs: coefficients of the FLOPs by length, see `offramp.costs`.
-        segments: the graphs in order.
-        shared: tensors between segments that have no batch dimension.
-        architecture: the encoder's `model_type`.
-        opset: ONNX operator set of the graphs.
-        policy: file of the policy, "" where none was exported.
-        tokenizer: file of the tokenizer.
-        versions: of the libraries at export.
-        checks: how the export compares with the model it came from.
-        times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
-        fused_graph: file of the graph with all segments and the decision in it, for one text at a time; "" for none.
-        fused_rule: name of the exit rule that it decides by.
-        reads_padding: whether texts that share a batch must be of one length.
-        files: sha256 by file name.
-    """
-
-    precision: str
+    precision: str  # fp32 or int8
     kind: Kind
-    labels: tuple[str, ...]
-    exit_layers: tuple[int, ...]
-    gates: bool
-    max_length: int
-    inputs: tuple[str, ...]
-    pad_values: dict[str, int]
-    costs: dict[str, Any]
-    segments: tuple[SegmentFile, ...]
-    shared: tuple[str, ...]
-    architecture: str
-    opset: int
-    policy: str = ""
+    labels: tuple[str, ...]  # class names; empty for regression
+    exit_layers: tuple[int, ...]  # layers after which the exits sit, counted from 1
+    gates: bool  # whether the exits give gate probabilities
+    max_length: int  # longest input in tokens
+    inputs: tuple[str, ...]  # the encoder's outputs for a text, in the order of the model's input names
+    pad_values: dict[str, int]  # by input
+    costs: dict[str, Any]  # coefficients of the FLOPs by length, see `offramp.costs`
+    segments: tuple[SegmentFile, ...]  # the graphs in order
+    shared: tuple[str, ...]  # tensors between segments that have no batch dimension
+    architecture: str  # the encoder's `model_type`
+    opset: int  # ONNX operator set of the graphs
+    policy: str = ""  # file of the policy; "" where none was exported
     tokenizer: str = "tokenizer.json"
-    versions: dict[str, str] = field(default_factory=dict)
-    checks: dict[str, Any] = field(default_factory=dict)
-    times: dict[str, Any] = field(default_factory=dict)
-    fused_graph: str = ""
-    fused_rule: str = ""
-    reads_padding: bool = False
-    files: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries at export
+    checks: dict[str, Any] = field(default_factory=dict)  # how the export compares with its model
+    times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} where not measured
+    fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
+    fused_rule: str = ""  # name of the exit rule that the fused graph decides by
+    reads_padding: bool = False  # whether texts that share a batch must be of one length
+    files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`, the last file of an export: a folder without it is not read."""

@@ -66,7 +66,7 @@ class OnnxSegments:
         self.reads_padding = self.manifest.reads_padding
         self.labels = self.manifest.labels
         try:
-            self._flops = CostModel.from_dict(self.manifest.costs)
+            self.flops = CostModel.from_dict(self.manifest.costs)
         except ModelError as error:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
@@ -127,9 +127,6 @@ class OnnxSegments:
             name: v if name in self._shared else np.concatenate([state[name] for state in states])
             for name, v in states[0].items()
         }
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self._flops(lengths)
 
     def encoder(self) -> FileEncoder:
         """The tokenizer of the folder."""

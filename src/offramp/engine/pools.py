@@ -62,8 +62,8 @@ class PoolingEngine(CompactingEngine[State]):
     ) -> None:
         def run(alike: list[Numbered]) -> None:
             pools = _Pools(self, buffer, _padded_length(alike[0]))
-            for rows, batch in alike:
-                pools.advance(0, self._start(rows, batch, labels))
+            for numbered in alike:
+                pools.advance(0, self._start(numbered, labels))
             pools.drain()
 
         self.workers.each(run, (list(group) for _, group in groupby(source, key=_padded_length)))

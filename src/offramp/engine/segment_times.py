@@ -89,8 +89,8 @@ def guess_times(segments: Segments[Any]) -> SegmentTimes:
     rates = np.diff(flops_per_token, axis=1, prepend=0)  # by segment
     per_pair = np.maximum(rates[1] - rates[0], 0) / (probes[1] - probes[0])
     per_token = np.maximum(rates[0] - per_pair * probes[0], 0)
-    columns = (START_TOKENS * per_token, per_token, per_pair)
-    fixed, tokens, pairs = (tuple(column.tolist()) for column in columns)
+    columns = np.stack([START_TOKENS * per_token, per_token, per_pair])
+    fixed, tokens, pairs = map(tuple, columns.tolist())
     return SegmentTimes(fixed, tokens, pairs, copy=0.0)
 
 
@@ -119,9 +119,7 @@ def measure_segments(
     measured = np.array([time_batch(segments, example, size, clock) for size in sizes])
     powers = np.array([(1, rows * length, rows * length**2) for rows, length in sizes], dtype=np.float64)
     fits = [positive_fit(powers, measured[:, k]) for k in range(len(segments.exit_layers))]
-    fixed, per_token, per_pair = (
-        tuple(float(value) for value in column) for column in zip(*fits, strict=True)
-    )
+    fixed, per_token, per_pair = map(tuple, np.stack(fits, axis=1).tolist())
     copied = positive_fit(powers[:, 1:2], measured[:, -1]) if len(fits) > 1 else [0.0]
     return SegmentTimes(fixed, per_token, per_pair, float(copied[0]), cpu_model(), threads)
 

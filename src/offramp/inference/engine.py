@@ -60,22 +60,16 @@ class Engine:
         pools: join rows of several batches at every depth of a stream, where the times measured on this machine show
             that this saves time.
 
-    Attributes:
-        segments: the model, cut at its exits.
-        encoder: turns texts into token ids.
-        labels: class names; empty for regression.
-        compacting: the engine below, which works on token ids.
-
     Raises:
         ModelError: no such model, or a folder that is damaged or made for another backend.
         CriterionError: the policy was made for another model.
         ConfigError: an unknown backend or device, or no policy.
     """
 
-    segments: Segments[Any]
-    encoder: Encoder
-    labels: tuple[str, ...]
-    compacting: CompactingEngine[Any]
+    segments: Segments[Any]  # the model, cut at its exits
+    encoder: Encoder  # turns texts into token ids
+    labels: tuple[str, ...]  # class names; empty for regression
+    compacting: CompactingEngine[Any]  # works on token ids
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class TorchSegments:
         self.kind: Kind = model.kind
         self.gates = model.gates
         self.reads_padding = model.reads_padding
+        self.flops = model.flops
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Any:
@@ -52,12 +53,8 @@ class TorchSegments:
     def run(self, k: int, state: Any) -> tuple[Any, Evidence]:
         state = self.model.segment(k, state)
         logits, gate = self.model.head(k, state)
-        return state, Evidence(
-            k,
-            len(self.exit_layers),
-            logits.cpu().numpy(),
-            None if gate is None else gate.sigmoid().cpu().numpy(),
-        )
+        gates = None if gate is None else gate.sigmoid().cpu().numpy()
+        return state, Evidence(k, len(self.exit_layers), logits.cpu().numpy(), gates)
 
     @torch.inference_mode()
     def take(self, state: Any, rows: NDArray[np.intp]) -> Any:
@@ -66,6 +63,3 @@ class TorchSegments:
     @torch.inference_mode()
     def join(self, states: Sequence[Any]) -> Any:
         return states[0].join(states[1:])
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self.model.flops(lengths)
