@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
+from offramp.calibration import ece
 
 
 def classifier(seed=0, n=60, exits=4, classes=3, cascade=False, labels=None):
@@ -30,3 +32,9 @@ def regressor(seed=0, n=60, exits=4):
     costs = np.tile(np.arange(1.0, exits + 1), (n, 1))
     labels = truth.astype(np.float32)
     return Trace(logits, tuple(range(1, exits + 1)), costs, costs[:, -1], labels, None, "regression", "stsb")
+
+
+def exit_ece(trace, temperatures=None):
+    """Expected calibration error of every exit of a labelled trace, at one temperature per exit."""
+    logits = trace.scaled(temperatures).logits
+    return tuple(ece(softmax(logits[:, exit]), trace.labels) for exit in range(trace.exits))

@@ -8,8 +8,13 @@ import pytest
 
 from offramp._core.errors import CalibrationError, CriterionError
 from offramp.calibration import tune_conformal, tune_with_guarantee
-from offramp.calibration.guarantee import most_misleading, split_and_prepare
-from offramp.calibration.p_values import BETS, betting_p_value, binomial_p_value
+from offramp.calibration.guarantee import (
+    BETS,
+    betting_p_value,
+    binomial_p_value,
+    most_misleading,
+    split_and_prepare,
+)
 from offramp.criteria import CRITERIA, make_criterion, scores, threshold_grid, with_threshold
 from tests.calibration.calibration_traces import classifier, regressor
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import CalibrationError
-from offramp.calibration.exit_choice import choose_exits, keep, with_visits
-from offramp.calibration.latency import tune_latency
+from offramp.calibration.latency import choose_exits, keep, tune_latency, with_visits
 from offramp.criteria import first_exit, scores
 from offramp.engine.segment_times import SegmentTimes
 from tests.calibration.calibration_traces import classifier

@@ -8,9 +8,9 @@ from scipy.special import log_softmax
 
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
-from offramp.calibration import exit_ece, fit_temperatures
+from offramp.calibration import fit_temperatures
 from offramp.calibration.temperatures import BOUNDS, fit_temperature, loss
-from tests.calibration.calibration_traces import classifier, regressor
+from tests.calibration.calibration_traces import classifier, exit_ece, regressor
 
 
 def trace_of(logits, labels):

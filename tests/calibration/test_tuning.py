@@ -54,7 +54,7 @@ def test_a_latency_is_measured_on_the_model(model: Any, tiny_data: Any) -> None:
 def test_exits_that_do_not_pay_are_dropped(
     model: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offramp.inference.exit_overhead.exit_overhead", lambda model, encodings: 0.5)
+    monkeypatch.setattr("offramp.inference.tracing.exit_overhead", lambda model, encodings: 0.5)
     useless = deepcopy(model)
     answers = trace(model, tiny_data["calibration"]).predictions()[:, -1]
     for parameter in useless.heads[0].parameters():

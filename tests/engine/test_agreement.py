@@ -8,7 +8,9 @@ import pytest
 
 from offramp._core.errors import CriterionError, DataError
 from offramp.criteria import make_criterion
-from offramp.engine import CompactingEngine, Policy, check_agreement
+from offramp.engine.agreement import check_agreement
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.policy import Policy
 
 from .toy_segments import Scripted, ToyState, texts
 

@@ -109,7 +109,7 @@ def test_texts_of_one_length_can_be_kept_among_themselves() -> None:
     encodings = [{"input_ids": [1] * length} for length in (2, 5, 2, 5, 5, 3)]
     found = [
         (rows.tolist(), batch["input_ids"].shape)
-        for rows, batch in batches(encodings, 2, multiple=4, plan=lambda lengths: [0, 4], alike=True)
+        for rows, batch in batches(encodings, 2, plan=lambda lengths: [0, 4], alike=True)
     ]
     assert found == [([1, 3, 4], (3, 5)), ([5], (1, 3)), ([0, 2], (2, 2))]
     assert list(batches([], 4, alike=True)) == []

@@ -9,7 +9,9 @@ import pytest
 
 from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion
-from offramp.engine import CompactingEngine, Decisions, Policy, run_reference
+from offramp.engine.agreement import run_reference
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.policy import Policy
 
 from .toy_segments import Scripted, texts
 
@@ -210,33 +212,3 @@ def test_counting_rules_meet_their_threshold_without_noise() -> None:
         engine = CompactingEngine(net, policy(net, name, threshold))
         engine.run(texts(LENGTHS), labels=[0, 0, 0, 0])
         assert engine.stats.near_threshold == 0
-
-
-def test_stream_keeps_the_order_in_bounded_memory() -> None:
-    net = Scripted(np.tile(np.array(SCRIPT), (20, 1, 1)))
-    engine = CompactingEngine(net, policy(net), batch_size=2)
-    encodings = texts([1 + i % 5 for i in range(80)])
-    read = 0
-
-    def source():  # type: ignore[no-untyped-def]
-        nonlocal read
-        for encoding in encodings:
-            read += 1
-            yield encoding
-
-    engine.run(encodings)  # a stream counts from its own start
-    parts = engine.stream(source())
-    first = next(parts)
-    assert len(first) == read == 32, "no more is read than one window"
-    assert engine.stats.batches == 16
-    together = Decisions.concatenate([first, *parts])
-    whole = CompactingEngine(net, policy(net), batch_size=7).run(encodings)
-    for name in vars(whole):
-        np.testing.assert_array_equal(getattr(together, name), getattr(whole, name))
-    assert engine.stats.rows == (40, 20, 20)
-    assert engine.stats.batches == 16 + 16 + 8
-
-
-def test_stream_of_nothing() -> None:
-    net = Scripted(SCRIPT)
-    assert list(CompactingEngine(net, policy(net)).stream(iter([]))) == []

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.engine import CompactingEngine, SegmentTimes
-from offramp.engine.planning import plan_batches
-from offramp.engine.segment_times import guess_times
-from offramp.engine.workers import Workers
+from offramp.engine.compaction import CompactingEngine, Workers
+from offramp.engine.segment_times import SegmentTimes, guess_times, plan_batches
 from tests.engine.test_pools import Scripted, policy, texts
 
 DEAR_START = SegmentTimes((100.0,), (1.0,), (0.0,), 0.0)

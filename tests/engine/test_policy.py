@@ -10,7 +10,7 @@ from offramp._core.errors import CriterionError, OfframpError
 from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion
-from offramp.engine import Decisions, Policy
+from offramp.engine.policy import Policy
 
 LOGITS = np.array(
     [
@@ -47,13 +47,6 @@ def test_temperature_changes_who_leaves() -> None:
 def test_softmax_stands_saturated_logits(dtype: type) -> None:
     found = softmax(np.array([[6e4, -6e4, 0], [0, 0, 0]], dtype=dtype))
     np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
-
-
-def test_concatenate_keeps_order_and_types() -> None:
-    decisions = Policy(make_criterion("confidence", 0.9), (3, 6)).decide(TRACE)
-    twice = Decisions.concatenate([decisions, decisions])
-    assert twice.exit.tolist() == [0, 1, 0, 1]
-    assert twice.prediction.dtype == decisions.prediction.dtype
 
 
 @pytest.mark.parametrize("name", CRITERIA)

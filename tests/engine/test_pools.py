@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError
-from offramp.engine import CompactingEngine, PoolingEngine, SegmentTimes, run_reference
-from offramp.engine.segment_times import positive_fit, stretched
+from offramp.engine.agreement import run_reference
+from offramp.engine.compaction import CompactingEngine
+from offramp.engine.pools import PoolingEngine
+from offramp.engine.segment_times import SegmentTimes, positive_fit, stretched
 
 from .test_compaction import SURE, UNSURE, policy
 from .test_equivalence import CASES, Case, assert_equal, cases, clear_rows
@@ -32,18 +35,15 @@ def any_case(draw: st.DrawFn) -> Case:
 @given(
     case=any_case(),
     size=st.integers(1, 9),
-    multiple=st.integers(1, 4),
     fixed=st.sampled_from([0.0, 0.02, 5.0]),
     order=st.randoms(use_true_random=False),
 )
 def test_pools_decide_as_the_slow_twin_in_every_order_and_batch_size(
-    case: Case, size: int, multiple: int, fixed: float, order: Any
+    case: Case, size: int, fixed: float, order: Any
 ) -> None:
     places = list(range(len(case.encodings)))
     order.shuffle(places)
-    engine = PoolingEngine(
-        case.net, case.policy, times(case.trace.exits, fixed, 0.001), batch_size=size, multiple=multiple
-    )
+    engine = PoolingEngine(case.net, case.policy, times(case.trace.exits, fixed, 0.001), batch_size=size)
     shuffled = engine.run([case.encodings[i] for i in places], case.labels[places])
     slow = run_reference(case.net, case.policy, case.encodings, case.labels)
     back = np.argsort(np.array(places, dtype=np.intp), kind="stable")
@@ -65,8 +65,6 @@ def test_rows_of_another_length_are_not_waited_for() -> None:
     engine.batch_size = 2  # two texts a full batch, but only one of each length
     engine.run(texts([3, 2]), None)
     assert [entry[:2] for entry in net.log if entry[0] == "join"] == []
-    together = PoolingEngine(net, policy(net), times(2), batch_size=2, multiple=4)
-    assert together.run(texts([3, 2])).exit.tolist() == [1, 1]
 
 
 def test_nobody_waits_where_it_does_not_pay() -> None:
@@ -86,7 +84,7 @@ def test_what_pays_worked_out_by_hand() -> None:
     # A quarter of a batch saves three quarters of 1 ms: 15 copied tokens are as dear.
     assert found.waiting_pays(0, 1, 14, 4)
     assert not found.waiting_pays(0, 1, 16, 4)
-    assert SegmentTimes.from_dict(found.to_dict()) == found
+    assert SegmentTimes.from_dict(asdict(found)) == found
     with pytest.raises(ConfigError, match="expected the fields of SegmentTimes"):
         SegmentTimes.from_dict({"fixed": [1.0]})
 
@@ -119,5 +117,3 @@ def test_misuse() -> None:
     net = Scripted([[SURE, SURE]])
     with pytest.raises(ConfigError, match="times of 2 segments, got 3"):
         PoolingEngine(net, policy(net), times(3))
-    with pytest.raises(ConfigError, match="multiple must be at least 1, got 0"):
-        PoolingEngine(net, policy(net), times(2), multiple=0)

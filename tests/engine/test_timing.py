@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import ConfigError
-from offramp.engine import Timing, time_interleaved
+from offramp.engine.timing import Timing, time_interleaved
 
 
 class Clock:

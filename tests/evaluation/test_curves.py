@@ -7,7 +7,7 @@ import pytest
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, MissingExtraError
 from offramp.criteria import make_criterion, with_threshold
-from offramp.engine import Policy
+from offramp.engine.policy import Policy
 from offramp.evaluation import speed_accuracy, stack_curves, unstack_curves
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.operating_points import policy_statistic, sweep_thresholds

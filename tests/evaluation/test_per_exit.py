@@ -5,7 +5,7 @@ import pytest
 
 from offramp._core.errors import CalibrationError, ConfigError
 from offramp.criteria import make_criterion
-from offramp.engine import Policy
+from offramp.engine.policy import Policy
 from offramp.evaluation import exit_histogram, per_exit, policy_scores
 from offramp.metrics import score
 from tests.evaluation.made_up import model_trace, regression_trace, trace_of

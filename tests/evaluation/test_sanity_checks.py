@@ -8,7 +8,7 @@ import pytest
 from offramp._core.errors import CalibrationError, DataError
 from offramp._core.trace import Trace
 from offramp.criteria import make_criterion
-from offramp.engine import Policy
+from offramp.engine.policy import Policy
 from offramp.evaluation import attack_doubts, refuse_unlike, trace_doubts
 from offramp.evaluation.sanity_checks.doubts import tally
 from tests.evaluation.made_up import attack_row, model_trace, regression_trace, trace_of

@@ -5,7 +5,7 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion
-from offramp.engine import Policy
+from offramp.engine.policy import Policy
 from offramp.evaluation import time_speedups
 from tests.engine.toy_segments import Scripted, texts
 

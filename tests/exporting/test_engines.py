@@ -12,13 +12,13 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion, with_threshold
-from offramp.engine import SegmentTimes
-from offramp.engine.fused_graph import FusedGraph, fits
+from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx_engine import FusedGraph, fits
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
-from offramp.engine.reference import run_reference
+from offramp.engine.segment_times import SegmentTimes
 from offramp.exporting.fused_graph import write_fused
 from offramp.inference.engine import Engine
 
@@ -82,7 +82,7 @@ def test_every_engine_decides_alike_at_every_batch_size(
     engine = Engine(exports[kind], threads=1, batch_size=5)
     slow = run_reference(engine.segments, engine.compacting.policy, engine.encoder(texts, None))
     always = SegmentTimes((9.0, 9.0), (0.0, 0.0), (0.0, 0.0), 0.0)
-    pools = PoolingEngine(engine.segments, engine.compacting.policy, always, batch_size=4, multiple=4)
+    pools = PoolingEngine(engine.segments, engine.compacting.policy, always, batch_size=4)
     found = [engine.decide(texts), pools.run(engine.encoder(texts, None))]
     found += [Engine(exports[kind], threads=1, batch_size=1).decide(texts)]
     for decisions in found:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
 from offramp.criteria import make_criterion
 from offramp.data import TextData
+from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
-from offramp.engine.reference import run_reference
-from offramp.engine.tracing import trace_segments
+from offramp.engine.segments import trace_segments
 from offramp.exporting.fold import fold_attention
 from offramp.exporting.parity import compare_exports, refuse_wrong_graph
 from offramp.exporting.run import Texts, export, export_model

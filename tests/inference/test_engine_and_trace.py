@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,8 @@ from datasets import Dataset
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion, scores
-from offramp.engine.agreement import check_agreement
+from offramp.engine.agreement import check_agreement, run_reference
 from offramp.engine.policy import Policy
-from offramp.engine.reference import run_reference
 from offramp.inference.engine import Engine
 from offramp.inference.segments import TorchSegments
 from offramp.inference.tracing import trace
@@ -146,6 +146,28 @@ def test_what_is_no_text_is_refused_in_one_line(model: Any, source: Any, message
         with pytest.raises(DataError, match=message) as caught:
             run(source)
         assert "\n" not in str(caught.value)
+
+
+def test_a_stream_keeps_the_order_in_bounded_memory(model: Any) -> None:
+    texts = ["film " * (1 + i % 5) for i in range(80)]
+    engine = Engine(model, Policy(make_criterion("confidence", 0.6), model.exit_layers), batch_size=2)
+    read = 0
+
+    def source() -> Iterator[str]:
+        nonlocal read
+        for text in texts:
+            read += 1
+            yield text
+
+    answers = engine.stream(source())
+    first = next(answers)
+    assert read == 32, "no more is read than one window"
+    assert engine.compacting.stats.batches == 16
+    streamed, expected = [first, *answers], Engine(model, engine.compacting.policy).predict(texts)
+    assert [replace(answer, probability=0.0) for answer in streamed] == [
+        replace(answer, probability=0.0) for answer in expected
+    ]
+    assert list(engine.stream(iter([]))) == []
 
 
 def test_second_texts_must_fit(model: Any) -> None:

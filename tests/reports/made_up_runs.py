@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from offramp._core.records import write_record
 from offramp.criteria import make_criterion
-from offramp.engine import Policy
+from offramp.engine.policy import Policy
 from offramp.evaluation import (
     compare,
     exit_histogram,

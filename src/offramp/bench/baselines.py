@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import MissingExtraError, ModelError
+from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
-from offramp.engine.reference import run_reference
 
 Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answers (batch,)
 
@@ -151,10 +151,7 @@ def exported_folder(artifacts: BenchArtifacts, precision: str) -> Answers:
 def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
     """The engine of `exported_folder`; a batch is as large as the request."""
     segments = OnnxSegments(artifacts.work / precision, threads=1, verify=False)
-    pad_values = segments.manifest.pad_values
-    return onnx_engine(
-        segments, segments.policy(), threads=artifacts.threads, pad_values=pad_values, batch_size=1024
-    )
+    return onnx_engine(segments, segments.policy(), threads=artifacts.threads, batch_size=1024)
 
 
 def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:

@@ -1,8 +1,7 @@
 """Fitting temperatures and thresholds on a calibration split."""
 
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
-from offramp.calibration.reliability import Reliability, ece, exit_ece, reliability
-from offramp.calibration.temperatures import fit_temperatures
+from offramp.calibration.temperatures import Reliability, ece, fit_temperatures, reliability
 from offramp.calibration.thresholds import CalibrationSweep, refuse_if_calibrated, sweep, tune_threshold
 from offramp.calibration.tuning import TuningTarget, tune
 
@@ -11,7 +10,6 @@ __all__ = [
     "Reliability",
     "TuningTarget",
     "ece",
-    "exit_ece",
     "fit_temperatures",
     "refuse_if_calibrated",
     "reliability",

@@ -1,8 +1,8 @@
 """Thresholds with a guarantee on new data: Learn-then-Test, and conformal prediction of consistency.
 
 Both hold for new data from the distribution of the calibration data; the probability includes the draw of the
-calibration data. Neither covers an attacker. One part of the trace fits temperatures, gate ranges and the thresholds to
-try; the other part tests. A threshold tested on data that shaped it would void the guarantee.
+calibration data. Neither covers an attacker. Three tenths of the trace fit temperatures, gate ranges and the thresholds
+to try; the rest tests. A threshold tested on data that shaped it would void the guarantee.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from offramp._core.errors import CalibrationError, unknown_name
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.p_values import betting_p_value, binomial_p_value
 from offramp.calibration.thresholds import measure, prepare
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
@@ -26,6 +25,7 @@ Risk = Literal["accuracy_drop", "disagreement"]
 FIT_SHARE = 0.3  # a temperature per exit needs few examples, a test needs all it can get
 MIN_FIT = 20
 MAX_STEPS = 200  # thresholds tested at most
+BETS = np.linspace(0.0, 1.0, 201)[1:-1]  # as shares of the largest bet that cannot ruin
 
 
 def tune_with_guarantee(
@@ -46,12 +46,12 @@ def tune_with_guarantee(
     Args:
         trace: run of a classifier over the calibration split; labelled, unless the risk is disagreement and
             `temperatures` is off.
-        criterion: name of the rule, or a rule whose threshold is to be replaced.
+        criterion: as in `tune`.
         risk: `accuracy_drop`, the full model's accuracy less that of leaving early, or `disagreement`, the share of
             examples whose answer differs from the full model's.
         alpha: the largest risk allowed, 0.01 for one point.
         delta: the largest probability, over the draw of the calibration data, that the risk is larger nevertheless.
-        temperatures: whether to fit a temperature per exit first.
+        temperatures: as in `tune`.
         seed: chooses the three tenths of the examples that fit; the others test.
 
     Returns:
@@ -72,7 +72,15 @@ def tune_with_guarantee(
     policy, fit, test = split_and_prepare(
         trace, criterion, temperatures, seed, labelled=risk == "accuracy_drop"
     )
-    refuse_if_hopeless(len(test), alpha, delta, p_value)
+    if p_value(np.zeros(len(test)), alpha) > delta:
+        needed = len(test)
+        while p_value(np.zeros(needed), alpha) > delta:
+            needed = needed * 5 // 4 + 1
+        raise CalibrationError(
+            f"{len(test)} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, not even "
+            f"without one loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger "
+            "alpha or delta"
+        )
     grid = threshold_grid(
         policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures)), MAX_STEPS
     )
@@ -102,17 +110,16 @@ def tune_conformal(
 
     Args:
         trace: run of a classifier over the calibration split; labelled, unless `temperatures` is off.
-        criterion: name of the rule, or a rule whose threshold is to be replaced.
+        criterion: as in `tune`.
         alpha: the largest probability of another answer.
-        temperatures: whether to fit a temperature per exit first.
+        temperatures: as in `tune`.
         seed: chooses the three tenths of the examples that fit.
 
     Returns:
         The policy; the full model's for fewer than about 1 / `alpha` examples.
 
     Raises:
-        CalibrationError: as `tune_with_guarantee`.
-        CriterionError: for an unknown rule, or one that does not fit the model.
+        CalibrationError, CriterionError: as `tune_with_guarantee`.
 
     Source: Schuster et al. 2021 (Consistent Accelerated Inference via Confident Adaptive Transformers), the shared
         calibration of section 4; without a learned meta-classifier, the rule's own score taking its place.
@@ -123,9 +130,8 @@ def tune_conformal(
     table = scores(rule, test.scaled(policy.temperatures))
     strictest = threshold_grid(rule, scores(rule, fit.scaled(policy.temperatures)), 2)[-1]
     worst = np.sort(most_misleading(rule, table, test.predictions()))
-    rank = int(
-        np.ceil((len(worst) + 1) * (1 - alpha))
-    )  # 1-based; beyond the last one only the full model is left
+    rank = int(np.ceil((len(worst) + 1) * (1 - alpha)))  # 1-based
+    # Beyond the last rank only the full model is left.
     threshold = just_stricter(rule, worst[rank - 1], strictest) if rank <= len(worst) else strictest
     chosen = with_threshold(rule, threshold)
     reached = float(disagreement(test, first_exit(chosen, table)).mean())
@@ -140,7 +146,7 @@ def most_misleading(
     """Largest score (turned so that larger means leaving) at an exit with another answer, `(examples,)`; −inf: none."""
     turned = -table if criterion.leaves_below else table
     before = np.maximum.accumulate(turned, axis=1)[:, :-1]
-    # A row never leaves at an exit whose score is stricter than an earlier one: it has left there.
+    # A row never leaves at an exit whose score is stricter than an earlier score: it has left there.
     record = np.ones(turned.shape, dtype=bool)
     record[:, 1:] = turned[:, 1:] > before
     wrong = record & (predictions != predictions[:, -1:])
@@ -167,7 +173,7 @@ def check_levels(**levels: float) -> None:
 def split_and_prepare(
     trace: Trace, criterion: str | Criterion, temperatures: bool, seed: int, *, labelled: bool
 ) -> tuple[Policy, Trace, Trace]:
-    """A policy without its threshold, the part of the trace that fitted it, and the part that tests."""
+    """A policy without its threshold, the examples that fitted it, and the examples that test."""
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
     if trace.kind == "regression":
         raise CalibrationError(
@@ -189,22 +195,6 @@ def split_and_prepare(
     return prepare(fit, rule, temperatures), fit, test
 
 
-def refuse_if_hopeless(
-    n: int, alpha: float, delta: float, p_value: Callable[[NDArray[np.float64], float], float]
-) -> None:
-    """Raise `CalibrationError` if even n examples without any loss would fail the test."""
-    if p_value(np.zeros(n), alpha) <= delta:
-        return
-    needed = n
-    while p_value(np.zeros(needed), alpha) > delta:
-        needed = needed * 5 // 4 + 1
-    share = 1 - FIT_SHARE
-    raise CalibrationError(
-        f"{n} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, not even without one "
-        f"loss: use about {int(np.ceil(needed / share))} calibration examples, or a larger alpha or delta"
-    )
-
-
 def disagreement(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
     """1 where the answer at the exit taken `(examples,)` differs from the full model's, else 0."""
     answers = trace.predictions()
@@ -215,6 +205,36 @@ def accuracy_drop(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
     """1 where only the full model is right, −1 where only the exit taken is, else 0; `(examples,)`."""
     right = (trace.predictions() == trace.require_labels()[:, None]).astype(np.float64)
     return right[:, -1] - right[np.arange(len(trace)), exit]
+
+
+def binomial_p_value(losses: NDArray[np.float64], alpha: float) -> float:
+    """P-value of "the mean of these 0/1 losses is above alpha": the exact binomial tail.
+
+    For 0/1 losses it is valid as it stands, and never above the Hoeffding–Bentkus value, which covers all of [0, 1].
+
+    Source: Angelopoulos et al. 2021, section 3 (binary losses); Brown et al. 2001.
+    """
+    from scipy.special import bdtr
+
+    return float(bdtr(float(losses.sum()), len(losses), alpha))
+
+
+def betting_p_value(losses: NDArray[np.float64], alpha: float) -> float:
+    """P-value of "the mean of these losses in [−1, 1] is above alpha".
+
+    A gambler who stakes a fixed share b on every `alpha − loss` does not gain on average if the mean is alpha or more,
+    and the mean wealth W of many such gamblers does not either; so P(W ≥ 1/p) ≤ p (Markov). The wealth feels the
+    variance: paired losses are mostly 0, where bounds for the range alone would need tens of thousands of examples.
+
+    Source: Waudby-Smith and Ramdas 2024 (Estimating means of bounded random variables by betting), section 4; the
+        mixture over fixed bets is Cover's universal portfolio, and does not depend on the order of the examples.
+    """
+    from scipy.special import logsumexp
+
+    bets = BETS / (1 - alpha)  # a loss of 1 leaves the boldest gambler nothing
+    values, counts = np.unique(losses, return_counts=True)
+    wealth = np.log1p(bets[:, None] * (alpha - values)) @ counts
+    return float(min(1.0, np.exp(np.log(len(bets)) - logsumexp(wealth))))
 
 
 LOSSES: dict[str, tuple[Callable[[Trace, NDArray[np.intp]], NDArray[np.float64]], Callable[..., float]]] = {

@@ -1,6 +1,8 @@
-"""One temperature per exit, fitted by maximum likelihood."""
+"""Temperatures fitted by maximum likelihood, and how well calibrated an exit is."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,14 +20,14 @@ def fit_temperatures(trace: Trace) -> tuple[float, ...]:
     without mistakes (T → 0), at chance (T → ∞), or with one class only. Its effect fades as 1 / examples.
 
     Args:
-        trace: run of the model over the calibration split, labelled; logits `(examples, exits, classes)`.
+        trace: labelled run of the model over the calibration split.
 
     Returns:
         One temperature per exit, within `BOUNDS`.
 
     Raises:
-        CalibrationError: for regression, without labels or examples, for labels that are no class of the
-            model, or where a logit is not finite.
+        CalibrationError: regression, no labels or examples, labels that are no class of the model, or a logit that is
+            not finite.
 
     Source: Guo et al. 2017 (On Calibration of Modern Neural Networks), section 4.2; per exit as in SWEET.
     """
@@ -82,3 +84,63 @@ def loss(
     expected = (np.exp(scaled - total[:, None]) * scaled).sum(axis=1)
     prior = log_temperature[0] / len(logits)
     return float(total.mean() + prior * log_temperature[0] / 2), np.array([prior - expected.mean()])
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: equal-width bins of confidence. All but `edges` are `(bins,)`.
+
+    Attributes:
+        edges: `(bins + 1,)` from 0 to 1; a bin holds its upper edge, the first its lower one too.
+        count: examples in the bin.
+        confidence: their mean confidence; NaN where there are none.
+        accuracy: share of them that is right; NaN where there are none.
+    """
+
+    edges: NDArray[np.float64]
+    count: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
+    """Compare how sure the predictions are with how often they are right.
+
+    Args:
+        probabilities: `(examples, classes)`.
+        labels: `(examples,)` class indices.
+        bins: number of bins of equal width.
+
+    Raises:
+        CalibrationError: no bin, no example, or shapes that do not fit.
+    """
+    table = np.asarray(probabilities, dtype=np.float64)
+    truth = class_labels(labels, table.shape[-1])
+    if table.ndim != 2 or len(table) != len(truth) or not len(table) or bins < 1:
+        raise CalibrationError(
+            f"expected probabilities (examples, classes), a label each and at least one bin, got shape "
+            f"{table.shape}, {len(truth)} labels and {bins} bins"
+        )
+    sure, right = table.max(axis=1), table.argmax(axis=1) == truth
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    bin_index = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
+    share = np.where(count, count, np.nan)
+    return Reliability(
+        edges,
+        count,
+        np.bincount(bin_index, sure, bins) / share,
+        np.bincount(bin_index, right.astype(np.float64), bins) / share,
+    )
+
+
+def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error in [0, 1]: mean gap between confidence and accuracy, weighted by the bins' counts.
+
+    Arguments and errors as in `reliability`.
+
+    Source: Guo et al. 2017, equation 3.
+    """
+    diagram = reliability(probabilities, labels, bins)
+    gaps = np.nan_to_num(np.abs(diagram.confidence - diagram.accuracy))
+    return float((gaps * diagram.count).sum() / diagram.count.sum())

@@ -30,19 +30,14 @@ SLACK = 1e-12  # float noise of sums, far below one example
 
 @dataclass(frozen=True)
 class CalibrationSweep:
-    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first.
-
-    Attributes:
-        thresholds: the thresholds.
-        costs: mean FLOPs spent as a share of the full model's; above 1 where a cascade recomputes.
-        values: the metric.
-        full: the metric of the full model, the last exit.
-    """
+    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first."""
 
     thresholds: NDArray[np.float64]
-    costs: NDArray[np.float64]
-    values: NDArray[np.float64]
-    full: float
+    costs: NDArray[
+        np.float64
+    ]  # mean FLOPs as a share of the full model's; above 1 where a cascade recomputes
+    values: NDArray[np.float64]  # of the metric
+    full: float  # the metric of the full model, the last exit
 
 
 def tune_threshold(
@@ -54,39 +49,34 @@ def tune_threshold(
     metric: str = "accuracy",
     temperatures: bool = True,
 ) -> Policy:
-    """Choose the threshold of an exit rule on a calibration trace, for exactly one target.
+    """Choose the threshold of an exit rule on a calibration trace, for exactly one target; arguments as in `tune`.
 
-    With `max_accuracy_drop`: the cheapest threshold whose metric is at most so far below that of the full
-    model, the last exit. With `max_cost`: the threshold with the best metric whose mean cost keeps within
-    the budget. For accuracy every distinct outcome is tried, for other metrics 500 quantiles of them. A rule
-    passed ready made keeps its options; gate ranges of `learned` and temperatures of `energy` are fitted.
-
-    Args:
-        trace: labelled run of the model over the calibration split, neither train nor evaluation data.
-        criterion: name of the rule, or a rule whose threshold is to be replaced.
-        max_accuracy_drop: largest loss allowed, in units of the metric (0.01 is one point).
-        max_cost: largest mean cost allowed, as a share of the full model's FLOPs.
-        metric: key of `METRICS`; for regression "pearson" or "spearman".
-        temperatures: whether to fit a temperature per exit first; regression has none.
-
-    Returns:
-        The policy, with `target` saying what was asked for and what was reached on this trace.
-
-    Raises:
-        CalibrationError: unless exactly one target is given and can be met; for fewer than 20 examples,
-            missing labels, or a rule without a threshold to choose.
-        ConfigError: for an unknown metric, or one that does not fit the task.
-        CriterionError: for an unknown rule, or one that does not fit the model.
-
-    Source: temperatures, then a threshold, as in Schwartz et al. 2020 (The Right Tool for the Job) and SWEET.
+    With `max_accuracy_drop`: the cheapest threshold whose metric is at most so far below that of the full model.
+    With `max_cost`: the threshold with the best metric whose mean cost keeps within the budget. For accuracy every
+    distinct outcome is tried, for other metrics 500 quantiles of them. A rule passed ready made keeps its options;
+    gate ranges of `learned` and temperatures of `energy` are fitted.
     """
     check_target(max_accuracy_drop, max_cost)
-    rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
-    check_request(trace, rule, metric)
-    policy = prepare(trace, rule, temperatures)
+    policy = checked_policy(trace, criterion, metric, temperatures)
     table = scores(policy.criterion, trace.scaled(policy.temperatures))
     swept = sweep(trace, policy.criterion, table, metric)
-    best = cheapest(swept, max_accuracy_drop) if max_cost is None else most_accurate(swept, max_cost)
+    if max_cost is None:
+        assert max_accuracy_drop is not None
+        # The strictest threshold is the full model itself, so that a drop of 0 can always be met.
+        fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
+        best = fits[swept.costs[fits].argmin()]
+    else:
+        fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
+        if not len(fits):
+            least = int(swept.costs.argmin())
+            raise CalibrationError(
+                f"no threshold keeps the mean cost within {max_cost:g} of the full model's: the least is "
+                f"{swept.costs[least]:.4f}, with a metric of {swept.values[least]:.4f} (full model: "
+                f"{swept.full:.4f}); allow more, or add an earlier exit"
+            )
+        best = fits[
+            np.lexsort((swept.costs[fits], -swept.values[fits]))[0]
+        ]  # of equal metrics the lesser cost
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
     target = {name: value for name, value in asked.items() if value is not None}
@@ -96,7 +86,7 @@ def tune_threshold(
 
 
 def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
-    """The result of leaving at some exits `(examples,)`: the metric if there are labels, cost, depth and examples."""
+    """The metric if there are labels, cost, depth and examples of a run that leaves at some exits `(examples,)`."""
     rows = np.arange(len(trace))
     scored: dict[str, Any] = {}
     if trace.labels is not None:
@@ -111,7 +101,7 @@ def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> d
 
 
 def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:
-    """Exactly one target, with a value that makes sense."""
+    """Raise `CalibrationError` unless exactly one target is given, with a value that makes sense."""
     if (max_accuracy_drop is None) == (max_cost is None):
         given = "none" if max_cost is None else "both"
         raise CalibrationError(
@@ -128,8 +118,10 @@ def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> Non
         )
 
 
-def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
-    """Raise where this trace cannot show which threshold of this rule is best."""
+def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool) -> Policy:
+    """As `prepare`, after a check that this trace can show which threshold of this rule is best."""
+    if isinstance(criterion, str):
+        criterion = make_criterion(criterion)
     find_metric(metric, trace.kind)
     if not criterion.tunable:
         raise CalibrationError(
@@ -142,9 +134,10 @@ def check_request(trace: Trace, criterion: Criterion, metric: str) -> None:
     if len(trace) < MIN_EXAMPLES:
         raise CalibrationError(
             f"expected at least {MIN_EXAMPLES} calibration examples, got {len(trace)}: "
-            "a threshold chosen on so few says nothing"
+            "a threshold chosen on so few examples is meaningless"
         )
     criterion.check(trace.exits, trace.kind, trace.gates is not None)
+    return prepare(trace, criterion, temperatures)
 
 
 def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
@@ -183,10 +176,7 @@ def totals(
         values: `(examples, exits)`, say costs.
         criterion: the rule.
         table: its scores `(examples, exits)`.
-        grid: thresholds `(points,)`.
-
-    Returns:
-        Sums `(points,)`.
+        grid: thresholds `(points,)`, one for each sum returned.
     """
     best = best_so_far(criterion, table)[:, :-1].ravel()
     order = np.argsort(best)
@@ -196,36 +186,10 @@ def totals(
     return values[:, 0].sum() + waits
 
 
-def cheapest(swept: CalibrationSweep, max_drop: float | None) -> int:
-    """Index of the least cost whose metric meets the target."""
-    assert max_drop is not None
-    # The strictest threshold is the full model itself, so that a drop of 0 can always be met.
-    fits = np.flatnonzero(swept.values >= swept.full - max_drop - SLACK)
-    return int(fits[swept.costs[fits].argmin()])
-
-
-def most_accurate(swept: CalibrationSweep, max_cost: float) -> int:
-    """Index of the best metric within the budget; of equal metrics the lesser cost."""
-    fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
-    if not len(fits):
-        least = int(swept.costs.argmin())
-        raise CalibrationError(
-            f"no threshold keeps the mean cost within {max_cost:g} of the full model's: the least is "
-            f"{swept.costs[least]:.4f}, with a metric of {swept.values[least]:.4f} (full model: "
-            f"{swept.full:.4f}); allow more, or add an earlier exit"
-        )
-    return int(fits[np.lexsort((swept.costs[fits], -swept.values[fits]))[0]])
-
-
 def refuse_if_calibrated(policy: Policy, data: Trace | str) -> None:
-    """Refuse to report a policy on the data it was calibrated on.
+    """Raise `CalibrationError` for a policy that was calibrated on the data to report on: a trace or its fingerprint.
 
-    Args:
-        policy: the policy to report.
-        data: the trace to report on, or its fingerprint; data without a fingerprint cannot be recognised.
-
-    Raises:
-        CalibrationError: where the two fingerprints are the same.
+    Data without a fingerprint cannot be recognised.
     """
     fingerprint = data if isinstance(data, str) else data.fingerprint
     if fingerprint and fingerprint == policy.calibrated_on:

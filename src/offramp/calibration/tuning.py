@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
-from offramp.calibration.exit_choice import ExitChoice, choose_exits
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
-from offramp.calibration.latency import tune_latency
+from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
 from offramp.calibration.thresholds import tune_threshold
 from offramp.criteria import Criterion
 from offramp.engine.batching import token_counts
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
-from offramp.engine.segment_times import SegmentTimes, measure_segments
+from offramp.engine.segment_times import measure_segments
 from offramp.engine.segments import Segments
 
 if TYPE_CHECKING:
@@ -166,7 +162,8 @@ def tune(
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits
 
-        model = prune_exits(model, measure_exit_choice(model, data, criterion, target).layers)
+        choice = measure_exit_choice(model, data, criterion, target, progress=progress)
+        model = prune_exits(model, choice.layers)
     return tune_model(
         model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
     )
@@ -183,7 +180,9 @@ def tune_model(
     progress: bool = True,
 ) -> Policy:
     """Trace the calibration split and choose a threshold for a target; arguments as in `tune`."""
+    from offramp.inference.segments import TorchSegments
     from offramp.inference.tracing import trace
+    from offramp.model.encoding import TextEncoder
     from offramp.model.trained_on import refuse_trained_on
 
     if target == TuningTarget():
@@ -194,12 +193,20 @@ def tune_model(
     metric = metric or main_metric(model, data)
     if target.max_latency_ms is None:
         return target.fit(run, criterion, metric=metric, temperatures=temperatures)
-    lengths, times = measure_times(model, rows, target.timed_on)
+    encodings = TextEncoder.of(model).dataset(rows)[0]
+    segments: Segments[Any] = TorchSegments(model)
+    if target.timed_on is not None:
+        segments = OnnxSegments(target.timed_on, threads=1)
+    if tuple(segments.exit_layers) != tuple(model.exit_layers):
+        raise ConfigError(
+            f"{target.timed_on} has the exits {list(segments.exit_layers)}, the model {list(model.exit_layers)}: "
+            "export this model"
+        )
     return tune_latency(
         run,
         criterion,
-        times=times,
-        lengths=lengths,
+        times=measure_segments(segments, encodings[0], threads=1, longest=model.max_length),
+        lengths=token_counts(encodings),
         max_p95_ms=target.max_latency_ms,
         metric=metric,
         temperatures=temperatures,
@@ -215,35 +222,16 @@ def main_metric(model: SegmentedModel, data: Mapping[str, Dataset]) -> str:
     return "accuracy" if model.kind == "classification" else "pearson"
 
 
-def measure_times(
-    model: SegmentedModel, rows: Dataset, timed_on: str | Path | None
-) -> tuple[NDArray[np.int64], SegmentTimes]:
-    """Tokens of each text `(examples,)`, and the times of the model's segments, in torch or in an exported folder."""
-    from offramp.inference.segments import TorchSegments
-    from offramp.model.encoding import TextEncoder
-
-    encodings = TextEncoder.of(model).dataset(rows)[0]
-    segments: Segments[Any]
-    segments = TorchSegments(model) if timed_on is None else OnnxSegments(timed_on, threads=1)
-    if tuple(segments.exit_layers) != tuple(model.exit_layers):
-        raise ConfigError(
-            f"{timed_on} has the exits {list(segments.exit_layers)}, the model {list(model.exit_layers)}: export "
-            "this model"
-        )
-    times = measure_segments(segments, encodings[0], threads=1, longest=model.max_length)
-    return token_counts(encodings), times
-
-
 def measure_exit_choice(
     model: SegmentedModel,
     data: Mapping[str, Dataset],
     criterion: str | Criterion,
     target: TuningTarget,
+    *,
     progress: bool = True,
 ) -> ExitChoice:
-    """The exits of a model that pay by the time that a visit takes on this machine; see `choose_exits`."""
-    from offramp.inference.exit_overhead import exit_overhead
-    from offramp.inference.tracing import trace
+    """The exits of a model whose visits pay by measured time on this machine; see `choose_exits`."""
+    from offramp.inference.tracing import exit_overhead, trace
     from offramp.model.encoding import TextEncoder
 
     rows = data["calibration"]

@@ -104,7 +104,7 @@ def _measure(
     from offramp.bench.speed import run_benchmark
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
-    from offramp.engine.tokenization import FileEncoder
+    from offramp.engine.onnx import FileEncoder
     from offramp.model.encoding import TextEncoder
 
     int8 = artifacts.work / "int8"

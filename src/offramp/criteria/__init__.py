@@ -1,8 +1,16 @@
 """Exit criteria: when may an example leave?"""
 
-from offramp.criteria.base import Criterion, Memory, first_exit, scores
-from offramp.criteria.registry import CRITERIA, make_criterion, with_threshold
-from offramp.criteria.threshold_grid import best_so_far, threshold_grid
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from offramp._core.errors import CriterionError, unknown_name
+from offramp._core.numbers import is_number
+from offramp.criteria.base import Criterion, Memory, best_so_far, first_exit, scores, threshold_grid
+from offramp.criteria.learned import Learned
+from offramp.criteria.patience import Patience, PatienceConfidence, Vote
+from offramp.criteria.probability import Confidence, Energy, Entropy, Margin, NormalizedEntropy
+from offramp.criteria.reference import Fixed, Oracle
 
 __all__ = [
     "CRITERIA",
@@ -15,3 +23,51 @@ __all__ = [
     "threshold_grid",
     "with_threshold",
 ]
+
+CRITERIA: dict[str, type[Criterion]] = {
+    "confidence": Confidence,
+    "entropy": Entropy,
+    "normalized_entropy": NormalizedEntropy,
+    "margin": Margin,
+    "patience": Patience,
+    "patience_confidence": PatienceConfidence,
+    "learned": Learned,
+    "vote": Vote,
+    "energy": Energy,
+    "fixed": Fixed,
+    "oracle": Oracle,
+}
+
+
+def make_criterion(name: str, threshold: float | None = None, **options: object) -> Criterion:
+    """Make an exit rule by name.
+
+    Args:
+        name: a key of `CRITERIA`.
+        threshold: where to leave; None takes the rule's default.
+        options: the rule's own options, say `tolerance` of patience; lists (from JSON) become tuples.
+
+    Raises:
+        CriterionError: an unknown name or option, or a value out of range.
+    """
+    if name not in CRITERIA:
+        raise CriterionError(unknown_name("criterion", name, CRITERIA))
+    rule = CRITERIA[name]
+    accepted = [f.name for f in fields(rule) if f.name != "threshold"]
+    for option in options:
+        if option not in accepted:
+            raise CriterionError(unknown_name(f"option of {name!r}", option, accepted))
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return rule(plain(rule, rule.default_threshold if threshold is None else threshold), **kept)
+
+
+def plain(rule: type[Criterion], threshold: float) -> float:
+    """The threshold as an int or float, which JSON can hold; the rule refuses what is no number."""
+    if not is_number(threshold):
+        return threshold
+    return int(threshold) if rule.whole and threshold % 1 == 0 else float(threshold)
+
+
+def with_threshold(criterion: Criterion, threshold: float) -> Criterion:
+    """The same rule with the same options and another threshold, say one of `threshold_grid`."""
+    return replace(criterion, threshold=plain(type(criterion), threshold))

@@ -1,4 +1,4 @@
-"""The protocol of an exit criterion: a score at each exit, compared with a threshold."""
+"""The protocol of an exit criterion: a score at each exit, compared with a threshold; and what rules share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
-from offramp._core.numbers import is_number
+from offramp._core.numbers import is_number, log_softmax
 from offramp._core.trace import Evidence, Kind, Trace
 
 Memory = dict[str, NDArray[Any]]  # every array has the batch as its first dimension
@@ -23,9 +23,9 @@ FARTHEST = sys.float_info.max  # finite, so that a policy file stays plain JSON
 class Criterion(ABC):
     """An exit rule: an example leaves at the first exit where its score passes the threshold.
 
-    A rule is its `score`. The threshold does not enter the score, so the scores of a trace are computed once and
-    every threshold is a comparison. At the last exit every example leaves. A threshold that never fires is allowed:
-    it is the full model, one end of every sweep.
+    The threshold does not enter the `score`, so the scores of a trace are computed once and every threshold is a
+    comparison. At the last exit every example leaves. A threshold that no score passes is allowed: it gives the full
+    model, which is one end of every sweep.
     """
 
     threshold: float
@@ -56,11 +56,11 @@ class Criterion(ABC):
         return scores < self.threshold if self.leaves_below else scores >= self.threshold
 
     def fit(self, trace: Trace) -> Self:
-        """The rule with everything but the threshold fitted on a calibration trace; most rules fit nothing."""
+        """The rule with all but its threshold fitted on a calibration trace; most rules fit nothing."""
         return self
 
     def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
-        """The rule for logits that a policy divides by one temperature per exit; None: by nothing.
+        """The rule for logits that a policy divides by one temperature per exit, or by nothing (None).
 
         Most rules read probabilities, which need no correction.
         """
@@ -68,10 +68,7 @@ class Criterion(ABC):
 
     @property
     def leaves_at_once(self) -> bool:
-        """Whether every example leaves at the first exit: the threshold is at the lax end of its range.
-
-        Rules that count exits never leave at the first.
-        """
+        """Whether every example leaves at the first exit, for any evidence. Rules that count exits never do."""
         low, high = self.threshold_range
         return self.tunable and not self.whole and self.threshold == (high if self.leaves_below else low)
 
@@ -126,3 +123,94 @@ def first_exit(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np
     leave = criterion.leaves(scores)
     leave[:, -1] = True
     return leave.argmax(axis=1)
+
+
+def threshold_grid(
+    criterion: Criterion, scores: NDArray[np.floating], max_points: int | None = None
+) -> NDArray[np.float64]:
+    """Thresholds that realise every distinct outcome of a rule, from the laxest to the strictest.
+
+    On any data, all examples leave as early as the rule allows with the first threshold, and none leaves early with
+    the last. The others lie halfway between two scores, far from float noise.
+
+    Args:
+        criterion: the rule; its own threshold is ignored.
+        scores: `(examples, exits)`, from `scores`.
+        max_points: keep both ends and evenly spaced quantiles between them, at most so many; None keeps all.
+
+    Returns:
+        Thresholds `(points,)`, without repetition.
+
+    Raises:
+        CriterionError: the rule has no threshold to choose, or `max_points` is below 2.
+    """
+    if not criterion.tunable:
+        raise CriterionError(f"{criterion.name!r} has no threshold to choose: use another rule")
+    if max_points is not None and max_points < 2:
+        raise CriterionError(f"expected max_points of at least 2 (both ends), got {max_points}")
+    # The last exit takes every example, so its scores decide nothing. Neither does a score below an earlier one.
+    decisive = np.unique(best_so_far(criterion, scores)[:, :-1])
+    low, high = criterion.threshold_range
+    if criterion.whole:
+        # No count reaches E before the last exit.
+        grid = np.union1d(decisive[decisive >= low], [scores.shape[1]])
+    else:
+        between = decisive[:-1] / 2 + decisive[1:] / 2
+        # Neighbouring floats have no middle: the upper one separates them.
+        between = np.where(between > decisive[:-1], between, decisive[1:])
+        grid = np.concatenate([[low], between, [high]])
+    if max_points is not None and len(grid) > max_points:
+        grid = grid[np.linspace(0, len(grid) - 1, max_points).round().astype(np.intp)]
+    return grid[::-1].copy() if criterion.leaves_below else grid
+
+
+def best_so_far(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The score most in favour of leaving up to each exit `(examples, exits)`: monotone along the exits."""
+    extreme = np.minimum if criterion.leaves_below else np.maximum
+    return extreme.accumulate(np.asarray(scores, dtype=np.float64), axis=1)
+
+
+def finite(values: NDArray[np.floating], what: str, exit: int) -> NDArray[np.float64]:
+    """The values in float64, or a `CriterionError` that names the exit where one is NaN or infinite."""
+    # NaN compares false with every threshold, so a broken exit would silently let nobody leave.
+    wide: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    good = np.isfinite(wide)
+    if not good.all():
+        bad = ~good
+        rows = int(bad.reshape(len(bad), -1).any(axis=1).sum())
+        raise CriterionError(
+            f"expected finite {what}, got NaN or infinity at exit {exit + 1} (counted from 1) in {rows} of "
+            f"{len(wide)} examples: check that exit's weights, or run the model in float32"
+        )
+    return wide
+
+
+def finite_logits(evidence: Evidence) -> NDArray[np.float64]:
+    """Logits `(batch, classes)` in float64."""
+    return finite(evidence.logits, "logits", evidence.exit)
+
+
+def log_probabilities(evidence: Evidence) -> NDArray[np.float64]:
+    """Log-probabilities `(batch, classes)` in float64, finite for every finite logit.
+
+    Raises:
+        CriterionError: a logit is not finite, or there is only one column (a regression head).
+    """
+    logits = finite_logits(evidence)
+    if logits.shape[1] < 2:
+        raise CriterionError(
+            f"expected logits of at least two classes, got {logits.shape[1]} at exit {evidence.exit + 1}: "
+            "a regression head has no probabilities, use 'patience'"
+        )
+    return log_softmax(logits)
+
+
+def confidence(evidence: Evidence) -> NDArray[np.float64]:
+    """Largest probability `(batch,)`, in [1/K, 1]."""
+    return np.exp(log_probabilities(evidence).max(axis=1))
+
+
+def answer(evidence: Evidence) -> NDArray[Any]:
+    """The exit's answers `(batch,)`: class indices, or values where the logits have one column."""
+    logits = finite_logits(evidence)
+    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)

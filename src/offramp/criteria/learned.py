@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind, Trace
-from offramp.criteria.base import Criterion, Memory, require
-from offramp.criteria.evidence import finite, finite_logits
+from offramp.criteria.base import Criterion, Memory, finite, finite_logits, require
 
 NO_GATES = "'learned' needs learned gates: train the model with gates=True (--gates)"
 
@@ -52,11 +51,7 @@ class Learned(Criterion):
             )
 
     def fit(self, trace: Trace) -> Self:
-        """The rule with the smallest and largest gate of every exit on a calibration trace.
-
-        Raises:
-            CriterionError: the trace has no gates, no examples, or a gate that is not finite.
-        """
+        """The rule with the smallest and largest gate of every exit; `CriterionError` without finite gates."""
         if trace.gates is None:
             raise CriterionError(NO_GATES)
         if not len(trace):
@@ -68,7 +63,6 @@ class Learned(Criterion):
         return replace(self, low=low, high=high)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """The scaled gate, in [0, 1]."""
         if evidence.gate is None:
             raise CriterionError(NO_GATES)
         finite_logits(evidence)  # the gate may look fine where the answer is broken
@@ -81,7 +75,6 @@ class Learned(Criterion):
         return np.clip((gate - low) / span, 0.0, 1.0), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
-        """As every rule, and one range per exit."""
         super().check(exits, kind, gates)
         if self.low and len(self.low) != exits:
             raise CriterionError(

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.trace import Evidence
-from offramp.criteria.base import FARTHEST, Criterion, Memory, require
-from offramp.criteria.evidence import answer, confidence
+from offramp.criteria.base import FARTHEST, Criterion, Memory, answer, confidence, require
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Patience(Criterion):
         require(self.name, "tolerance", self.tolerance, 0.0, FARTHEST)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Length of the run of confirmations."""
         now = answer(evidence)
         run = np.zeros(len(now))
         if memory:
@@ -78,7 +76,6 @@ class PatienceConfidence(Criterion):
         require(self.name, "confidence", self.confidence, 0.0, 1.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Number of confident exits in a row, this one included."""
         sure = confidence(evidence) >= self.confidence
         before = memory["run"] if memory else np.zeros(len(sure))
         run = np.where(sure, before + 1, 0.0)
@@ -100,7 +97,6 @@ class Vote(Criterion):
     threshold_range = (0.0, 1000.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Summed confidence of the current run of agreeing exits."""
         now, total = answer(evidence), confidence(evidence)
         if memory:
             total = np.where(now == memory["answer"], memory["total"] + total, total)

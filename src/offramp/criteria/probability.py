@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind
-from offramp.criteria.base import FARTHEST, Criterion, Memory, require
-from offramp.criteria.evidence import confidence, finite_logits, log_probabilities
+from offramp.criteria.base import (
+    FARTHEST,
+    Criterion,
+    Memory,
+    confidence,
+    finite_logits,
+    log_probabilities,
+    require,
+)
 
 
 def entropy(evidence: Evidence) -> NDArray[np.float64]:
@@ -35,7 +42,6 @@ class Confidence(Criterion):
     threshold_range = (0.0, 2.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Largest probability."""
         return confidence(evidence), memory
 
 
@@ -54,7 +60,6 @@ class Entropy(Criterion):
     threshold_range = (0.0, 1000.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Entropy in nats."""
         return entropy(evidence), memory
 
 
@@ -73,7 +78,6 @@ class NormalizedEntropy(Criterion):
     threshold_range = (0.0, 2.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Entropy over ln K, in [0, 1]."""
         return np.minimum(entropy(evidence) / np.log(evidence.logits.shape[1]), 1.0), memory
 
 
@@ -92,7 +96,6 @@ class Margin(Criterion):
     threshold_range = (0.0, 2.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Top-1 minus top-2 probability."""
         top = np.exp(np.partition(log_probabilities(evidence), -2, axis=1)[:, -2:])
         return top[:, 1] - top[:, 0], memory
 
@@ -124,18 +127,15 @@ class Energy(Criterion):
             require(self.name, "temperatures", value, np.finfo(np.float64).tiny, FARTHEST)
 
     def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
-        """The rule that undoes these temperatures; None: there is nothing to undo."""
         return replace(self, temperatures=tuple(temperatures or ()))
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Free energy, in units of the logits before any temperature."""
         from scipy.special import logsumexp
 
         temperature = self.temperatures[evidence.exit] if self.temperatures else 1.0
         return -temperature * logsumexp(finite_logits(evidence), axis=1), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
-        """As every rule, and one temperature per exit."""
         super().check(exits, kind, gates)
         if self.temperatures and len(self.temperatures) != exits:
             raise CriterionError(

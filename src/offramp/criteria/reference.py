@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind
-from offramp.criteria.base import FARTHEST, Criterion, Memory
-from offramp.criteria.evidence import answer, finite_logits
+from offramp.criteria.base import FARTHEST, Criterion, Memory, answer, finite_logits
 
 
 class Fixed(Criterion):
@@ -26,11 +25,9 @@ class Fixed(Criterion):
     threshold_range = (1, FARTHEST)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """The exit's number, counted from 1."""
         return np.full(len(finite_logits(evidence)), float(evidence.exit + 1)), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
-        """As every rule; and the model must have an exit k."""
         super().check(exits, kind, gates)
         if self.threshold > exits:
             raise CriterionError(
@@ -52,7 +49,6 @@ class Oracle(Criterion):
     threshold_range = (1.0, 1.0)
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """1 where the exit is right, else 0."""
         if evidence.label is None:
             raise CriterionError(
                 "'oracle' needs the true labels, got none: use a labelled split, or another rule"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Generic
 
@@ -19,48 +19,31 @@ from offramp.engine.segments import Segments, State
 
 @dataclass(frozen=True)
 class ActiveRows(Generic[State]):
-    """Rows of a batch that have not left yet.
+    """Rows of a batch that have not left yet."""
 
-    Attributes:
-        rows: their positions among all examples `(batch,)`.
-        state: the segments' state of these rows.
-        memory: the criterion's memory, `(batch, …)` each.
-        labels: true labels `(batch,)`, or None.
-    """
-
-    rows: NDArray[np.intp]
-    state: State
-    memory: Memory
-    labels: NDArray[Any] | None
+    rows: NDArray[np.intp]  # (batch,), positions among all examples
+    state: State  # of the segments, for these rows
+    memory: Memory  # of the criterion, (batch, …) each
+    labels: NDArray[Any] | None  # (batch,)
 
 
-@dataclass
 class DecisionBuffer:
-    """Decisions in the order of the examples, filled in by any thread.
+    """Decisions in the order of the examples, filled in by any thread; arrays are `(examples, …)`."""
 
-    Attributes:
-        exit: `(examples,)` exit index, 0-based.
-        score: `(examples,)` the criterion's score at that exit.
-        near: `(examples,)` whether a score came near the threshold at an exit that the row passed.
-        logits: `(examples, classes)`; None until the first rows leave, since their logits give the classes.
-    """
-
-    exit: NDArray[np.intp]
-    score: NDArray[np.float64]
-    near: NDArray[np.bool_]
-    logits: NDArray[np.floating] | None = None
-    lock: Lock = field(default_factory=Lock)
-
-    @classmethod
-    def empty(cls, examples: int) -> DecisionBuffer:
-        """A buffer for so many examples."""
-        return cls(np.zeros(examples, dtype=np.intp), np.zeros(examples), np.zeros(examples, dtype=np.bool_))
+    def __init__(self, examples: int) -> None:
+        self.exit = np.zeros(examples, dtype=np.intp)  # 0-based
+        self.score = np.zeros(examples)  # of the criterion, at that exit
+        self.near = np.zeros(examples, dtype=np.bool_)  # a score came near the threshold at a passed exit
+        # (examples, classes), once the first rows leave: their logits give the classes.
+        self.logits: NDArray[np.floating] | None = None
+        self.batches = 0  # made so far
+        self._lock = Lock()
 
     def record(
         self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
     ) -> None:
         """Record rows that leave."""
-        with self.lock:
+        with self._lock:
             if self.logits is None:
                 self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
         self.exit[rows] = exit
@@ -91,11 +74,7 @@ class DecisionBuffer:
 def run_segment(
     segments: Segments[State], policy: Policy, k: int, active: ActiveRows[State], buffer: DecisionBuffer
 ) -> ActiveRows[State] | None:
-    """Run segment `k` (0-based) and record the rows that leave.
-
-    Returns:
-        The rows that stay; None where none do.
-    """
+    """Run segment `k` (0-based) and record the rows that leave; returns the rows that stay, None if none do."""
     state, evidence = segments.run(k, active.state)
     assert len(evidence.logits) == len(active.rows), "a segment must keep the rows of its state"
     if active.labels is not None:

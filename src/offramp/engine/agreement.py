@@ -1,16 +1,21 @@
-"""Whether an engine decides as the trace does."""
+"""Whether an engine decides as it should: a comparison with the trace, and a slow and obvious twin."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
+from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
-from offramp.criteria import Criterion, scores
+from offramp.criteria import Criterion, Memory, scores
+from offramp.engine.batching import MASK, Encoding
 from offramp.engine.policy import Decisions, Policy
+from offramp.engine.segments import Segments
 
 NOISE = 1e-5  # rounding alone may move a score that is this near to the threshold to either side
 
@@ -89,3 +94,46 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
         within_noise=int(noise.sum()),
         mismatches=np.flatnonzero(~noise & ~(same_exit & same_label)),
     )
+
+
+def run_reference(
+    segments: Segments[Any], policy: Policy, encodings: Sequence[Encoding], labels: ArrayLike | None = None
+) -> Decisions:
+    """The engine's slow twin: decides on one text at a time, without padding, sorting or compaction.
+
+    Arguments and result are those of `CompactingEngine.run`, which must give the same.
+    """
+    policy.check(segments.exit_layers, segments.kind, segments.gates)
+    truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)
+    decided = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
+    exit, answer, probability, score, flops = np.array(decided, dtype=np.float64).reshape(-1, 5).T
+    return Decisions(
+        exit=exit.astype(np.intp),
+        layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit.astype(np.intp)],
+        prediction=answer.astype(np.float32 if segments.kind == "regression" else np.int64),
+        probability=probability,
+        score=score,
+        flops=flops,
+    )
+
+
+def decide_one(
+    segments: Segments[Any], policy: Policy, encoding: Encoding, label: Any = None
+) -> tuple[int, float, float, float, float]:
+    """Exit index, answer, probability, score and FLOPs of one example."""
+    batch = {name: np.array([values], dtype=np.int64) for name, values in encoding.items()}
+    length = next(iter(batch.values())).shape[1]
+    batch.setdefault(MASK, np.ones((1, length), dtype=np.int64))
+    state = segments.start(batch)
+    memory: Memory = {}
+    for k in range(len(segments.exit_layers)):
+        state, evidence = segments.run(k, state)
+        scaled = replace(evidence, label=label).scaled(policy.temperatures)
+        score = policy.criterion.score(scaled, memory)[0][0]
+        leave, memory = policy.criterion.step(scaled, memory)
+        if leave[0]:
+            break
+    flops = segments.flops(np.array([length]))[0][0, k]
+    if segments.kind == "regression":
+        return k, evidence.logits[0, 0], np.nan, score, flops
+    return k, int(evidence.logits[0].argmax()), softmax(scaled.logits[0]).max(), score, flops

@@ -13,6 +13,7 @@ from offramp._core.errors import ConfigError, DataError
 
 Encoding = Mapping[str, Sequence[int]]  # one text: lists of ints of one length, under the model's input names
 PaddedBatch = dict[str, NDArray[np.int64]]
+Numbered = tuple[NDArray[np.intp], PaddedBatch]  # a batch, after the positions of its rows among all examples
 Plan = Callable[[NDArray[np.int64]], Sequence[int]]  # lengths, longest first, to where each batch starts
 
 MASK = "attention_mask"
@@ -54,15 +55,13 @@ def pad(
     encodings: Sequence[Encoding],
     pad_values: Mapping[str, int] | None = None,
     counts: NDArray[np.int64] | None = None,
-    length: int = 0,
 ) -> PaddedBatch:
-    """Pad encodings on the right to the longest of them, or further.
+    """Pad encodings on the right to the longest of them.
 
     Args:
         encodings: at least one; all with the same input names.
         pad_values: the padding value of each input, by name; 0 by default. The mask's is always 0.
         counts: their `token_counts`, if already counted.
-        length: pad to at least so many tokens.
 
     Returns:
         `(batch, length)` int64 arrays by input name; an attention mask is added if there is none.
@@ -72,7 +71,7 @@ def pad(
     """
     values = {**(pad_values or {}), MASK: 0}
     counts = token_counts(encodings) if counts is None else counts
-    shape = (len(encodings), max(int(counts.max()), length))
+    shape = (len(encodings), int(counts.max()))
     batch = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in encodings[0]}
     for name, array in batch.items():
         for row, encoding in enumerate(encodings):
@@ -82,23 +81,14 @@ def pad(
     return batch
 
 
-def by_length(counts: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The order `(examples,)` from long to short; equal lengths keep their order.
-
-    Long first, so that a batch that does not fit in memory fails at once, not after an hour.
-    """
-    return np.argsort(-counts, kind="stable")
-
-
 def batches(
     encodings: Sequence[Encoding],
     batch_size: int,
     pad_values: Mapping[str, int] | None = None,
     counts: NDArray[np.int64] | None = None,
-    multiple: int = 1,
     plan: Plan | None = None,
     alike: bool = False,
-) -> Iterator[tuple[NDArray[np.intp], PaddedBatch]]:
+) -> Iterator[Numbered]:
     """Padded batches of examples of similar length, made one at a time.
 
     Args:
@@ -106,8 +96,7 @@ def batches(
         batch_size: rows of a batch; the last one may have fewer.
         pad_values: as in `pad`.
         counts: their `token_counts`, if already counted.
-        multiple: pad every batch to a multiple of so many tokens, but no further than the longest text.
-        plan: gives the first row of each batch; by default one every `batch_size` rows. See `engine.planning`.
+        plan: gives the first row of each batch; by default one every `batch_size` rows. See `plan_batches`.
         alike: only texts of one length share a batch, and nothing is padded.
 
     Yields:
@@ -119,18 +108,18 @@ def batches(
     """
     check_batch_size(batch_size)
     counts = token_counts(encodings) if counts is None else counts
-    order = by_length(counts)
+    # Long first, so that a batch that does not fit in memory fails at once, not after an hour.
+    order = np.argsort(-counts, kind="stable")
     starts: Sequence[int] = plan(counts[order]) if plan and len(order) else range(0, len(order), batch_size)
     if alike:
-        multiple, starts = 1, sorted({*starts, *np.flatnonzero(np.diff(counts[order], prepend=0)).tolist()})
+        starts = sorted({*starts, *np.flatnonzero(np.diff(counts[order], prepend=0)).tolist()})
     for start, end in pairwise([*starts, len(order)]):
         rows = order[start:end]
-        length = min(-(-int(counts[rows[0]]) // multiple) * multiple, int(counts[order[0]]))
-        yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows], length)
+        yield rows, pad([encodings[row] for row in rows], pad_values, counts[rows])
 
 
 def windows(encodings: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive stretches of an iterable, `size` long except the last, read only when needed."""
+    """Consecutive lists of `size` items, the last one shorter, read only when needed."""
     source = iter(encodings)
     while window := list(islice(source, size)):
         yield window

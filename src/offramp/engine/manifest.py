@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
@@ -18,12 +18,10 @@ FORMAT = "offramp-onnx"
 SCHEMA = 2
 FILE_NAME = "manifest.json"
 AGAIN = "export it again with 'offramp export'"
-LISTS = ("labels", "exit_layers", "inputs", "shared")
-OBJECTS = ("pad_values", "costs", "versions", "checks", "times", "files")
-KEYS = {
-    "fused_graph": "single",
-    "fused_rule": "single_rule",
-}  # keys of the file that differ from the attributes
+LISTS = dict.fromkeys(("labels", "exit_layers", "inputs", "shared"), list)
+OBJECTS = dict.fromkeys(("pad_values", "costs", "versions", "checks", "times", "files"), dict)
+# Keys of the file that differ from the attributes.
+KEYS = {"fused_graph": "single", "fused_rule": "single_rule"}
 # What earlier exports lack.
 DEFAULTS: dict[str, Any] = {"times": {}, "fused_graph": "", "fused_rule": "", "reads_padding": False}
 
@@ -39,55 +37,30 @@ class SegmentFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`.
+    """The contents of `manifest.json`."""
 
-    Attributes:
-        precision: `fp32` or `int8`.
-        kind: classification or regression.
-        labels: class names; empty for regression.
-        exit_layers: layers after which the exits sit, counted from 1.
-        gates: whether the exits give gate probabilities.
-        max_length: longest input in tokens.
-        inputs: the encoder's outputs for a text, in the order of the model's input names.
-        pad_values: the padding value of each input.
-        costs: coefficients of the FLOPs by length, see `offramp.costs`.
-        segments: the graphs in order.
-        shared: tensors between segments that have no batch dimension.
-        architecture: the encoder's `model_type`.
-        opset: ONNX operator set of the graphs.
-        policy: file of the policy, "" where none was exported.
-        tokenizer: file of the tokenizer.
-        versions: of the libraries at export.
-        checks: how the export compares with the model it came from.
-        times: of the segments on the machine that exported, see `engine.segment_times`; {} where not measured.
-        fused_graph: file of the graph with all segments and the decision in it, for one text at a time; "" for none.
-        fused_rule: name of the exit rule that it decides by.
-        reads_padding: whether texts that share a batch must be of one length.
-        files: sha256 by file name.
-    """
-
-    precision: str
+    precision: str  # fp32 or int8
     kind: Kind
-    labels: tuple[str, ...]
-    exit_layers: tuple[int, ...]
-    gates: bool
-    max_length: int
-    inputs: tuple[str, ...]
-    pad_values: dict[str, int]
-    costs: dict[str, Any]
-    segments: tuple[SegmentFile, ...]
-    shared: tuple[str, ...]
-    architecture: str
-    opset: int
-    policy: str = ""
+    labels: tuple[str, ...]  # class names; empty for regression
+    exit_layers: tuple[int, ...]  # layers after which the exits sit, counted from 1
+    gates: bool  # whether the exits give gate probabilities
+    max_length: int  # longest input in tokens
+    inputs: tuple[str, ...]  # the encoder's outputs for a text, in the order of the model's input names
+    pad_values: dict[str, int]  # by input
+    costs: dict[str, Any]  # coefficients of the FLOPs by length, see `offramp.costs`
+    segments: tuple[SegmentFile, ...]  # the graphs in order
+    shared: tuple[str, ...]  # tensors between segments that have no batch dimension
+    architecture: str  # the encoder's `model_type`
+    opset: int  # ONNX operator set of the graphs
+    policy: str = ""  # file of the policy; "" where none was exported
     tokenizer: str = "tokenizer.json"
-    versions: dict[str, str] = field(default_factory=dict)
-    checks: dict[str, Any] = field(default_factory=dict)
-    times: dict[str, Any] = field(default_factory=dict)
-    fused_graph: str = ""
-    fused_rule: str = ""
-    reads_padding: bool = False
-    files: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries at export
+    checks: dict[str, Any] = field(default_factory=dict)  # how the export compares with its model
+    times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} where not measured
+    fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
+    fused_rule: str = ""  # name of the exit rule that the fused graph decides by
+    reads_padding: bool = False  # whether texts that share a batch must be of one length
+    files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`, the last file of an export: a folder without it is not read."""
@@ -125,9 +98,15 @@ class Manifest:
         """The manifest with lists made tuples, or a `ModelError` that names what is missing."""
         attributes = {key: name for name, key in KEYS.items()}
         content = DEFAULTS | {attributes.get(key, key): value for key, value in content.items()}
-        missing = sorted({f.name for f in fields(cls)} - set(content))
-        if missing:
+        names = {f.name for f in fields(cls)}
+        if missing := sorted(names - set(content)):
             raise ModelError(f"{path} lacks {', '.join(missing)}: {AGAIN}")
+        for name, kind in (LISTS | OBJECTS).items():
+            if not isinstance(content[name], kind):
+                raise ModelError(
+                    f"{path} has {content[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
+                )
+        content |= {name: tuple(content[name]) for name in LISTS}
         try:
             segments = tuple(
                 SegmentFile(segment["file"], tuple(segment["inputs"]), tuple(segment["outputs"]))
@@ -135,21 +114,10 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
-        values = {f.name: content[f.name] for f in fields(cls)}
-        for names, kind in ((LISTS, list), (OBJECTS, dict)):
-            for name in names:
-                if not isinstance(values[name], kind):
-                    raise ModelError(
-                        f"{path} has {values[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
-                    )
-        for name in LISTS:
-            values[name] = tuple(cast(list[Any], values[name]))
-        manifest = cls(**{**values, "segments": segments})
-        if len(manifest.segments) != len(manifest.exit_layers):
-            raise ModelError(
-                f"{path} has {len(manifest.segments)} segments for {len(manifest.exit_layers)} exits: {AGAIN}"
-            )
-        return manifest
+        exits = content["exit_layers"]
+        if len(segments) != len(exits):
+            raise ModelError(f"{path} has {len(segments)} segments for {len(exits)} exits: {AGAIN}")
+        return cls(**{name: content[name] for name in names} | {"segments": segments})
 
     def verify(self, folder: Path) -> None:
         """Compare every file with its checksum.
@@ -168,13 +136,8 @@ class Manifest:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )
-        needed = {
-            self.tokenizer,
-            *(segment.file for segment in self.segments),
-            self.policy,
-            self.fused_graph,
-        } - {""}
-        if unlisted := sorted(needed - set(self.files)):
+        needed = {self.tokenizer, self.policy, self.fused_graph, *(segment.file for segment in self.segments)}
+        if unlisted := sorted(needed - {""} - set(self.files)):
             raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
 
 

@@ -1,9 +1,9 @@
-"""An exported folder as the engine's segments: ONNX Runtime and numpy, no torch."""
+"""An exported folder as the engine's segments and encoder: ONNX Runtime, tokenizers and numpy, no torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, MissingExtraError, ModelError, unknown_name
+from offramp._core.text import clean_text, read_texts
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
 from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
-from offramp.engine.tokenization import FileEncoder
 
 OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all but the shared ones have the batch in front
 
@@ -66,7 +66,7 @@ class OnnxSegments:
         self.reads_padding = self.manifest.reads_padding
         self.labels = self.manifest.labels
         try:
-            self._flops = CostModel.from_dict(self.manifest.costs)
+            self.flops = CostModel.from_dict(self.manifest.costs)
         except ModelError as error:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
@@ -113,7 +113,6 @@ class OnnxSegments:
         return {name: np.ascontiguousarray(values, dtype=np.int64) for name, values in batch.items()}
 
     def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
-        """Run segment and head `k`."""
         segment = self.manifest.segments[k]
         values = self.sessions[k].run(segment.outputs, {name: state[name] for name in segment.inputs})
         outputs = dict(zip(segment.outputs, values, strict=True))
@@ -121,19 +120,13 @@ class OnnxSegments:
         return {name: v for name, v in {**state, **outputs}.items() if name in self._needed[k + 1]}, evidence
 
     def take(self, state: OnnxState, rows: NDArray[np.intp]) -> OnnxState:
-        """Some rows of a state."""
         return {name: v if name in self._shared else v[rows] for name, v in state.items()}
 
     def join(self, states: Sequence[OnnxState]) -> OnnxState:
-        """The rows of several states of one padded length behind each other."""
         return {
             name: v if name in self._shared else np.concatenate([state[name] for state in states])
             for name, v in states[0].items()
         }
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs by length; see `offramp.costs`."""
-        return self._flops(lengths)
 
     def encoder(self) -> FileEncoder:
         """The tokenizer of the folder."""
@@ -203,10 +196,10 @@ def open_session(
             disabled_optimizers=list(SLOW_FUSIONS) if lean else None,
         )
     except Exception as error:  # the binding raises its own classes, of no common public base
-        made = (
-            "" if manifest is None else f", exported with {manifest.versions.get('onnxruntime', 'unknown')}"
-        )
-        opset = "" if manifest is None else f" (operator set {manifest.opset})"
+        made = opset = ""
+        if manifest is not None:
+            made = f", exported with {manifest.versions.get('onnxruntime', 'unknown')}"
+            opset = f" (operator set {manifest.opset})"
         raise ModelError(
             f"onnxruntime {onnxruntime.__version__}{made}, cannot run {path.name}{opset}: "
             f"{' '.join(str(error).split())[:300]}; upgrade onnxruntime, or {AGAIN}"
@@ -223,3 +216,49 @@ def thread_count(threads: int | None) -> int:
         raise ConfigError(f"threads must be at least 1, got {threads}")
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return threads or (int(limit) if limit.isdigit() else 0) or usable_cores()
+
+
+# The field of a tokenizer's encoding for each input of a model.
+FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+class FileEncoder:
+    """The twin of `model.encoding.TextEncoder` on an exported `tokenizer.json` alone, without transformers.
+
+    Raises:
+        ModelError: no tokenizer there, or one that this version of `tokenizers` cannot read.
+        MissingExtraError: without `tokenizers`.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingExtraError("tokenizers", "onnx") from error
+        path = folder / manifest.tokenizer
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every kind of bad file
+            raise ModelError(f"{path} is no tokenizer that can be read ({error}): {AGAIN}") from error
+        if unknown := sorted(set(manifest.inputs) - set(FIELDS)):
+            raise ModelError(
+                f"{folder} asks for the inputs {', '.join(unknown)}, which no tokenizer gives: {AGAIN}"
+            )
+        self.inputs = manifest.inputs
+        self.pad_values = dict(manifest.pad_values)
+        self.max_length = manifest.max_length
+
+    def __call__(
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+    ) -> list[dict[str, list[int]]]:
+        """As `Encoder`; `DataError` for other things than lists of strings, or another number of pairs."""
+        first, second = read_texts(texts, pairs)
+        cleaned = [clean_text(text) for text in first]
+        other = None if second is None else [clean_text(text) for text in second]
+        if len(cleaned) == 1:  # a text alone needs no threads
+            encoded = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
+        else:
+            encoded = self.tokenizer.encode_batch(
+                cleaned if other is None else list(zip(cleaned, other, strict=True))
+            )
+        return [{name: getattr(encoding, FIELDS[name]) for name in self.inputs} for encoding in encoded]

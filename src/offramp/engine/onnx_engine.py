@@ -1,25 +1,74 @@
-"""The engine of an exported folder on the CPU: one core a thread, batches cut by the times of its segments."""
+"""The engine of an exported folder on the CPU: one core per thread, and a fused graph for a single text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import FusedGraph, fits
-from offramp.engine.onnx import OnnxSegments, OnnxState, thread_count
+import numpy as np
+
+from offramp.engine.batching import MASK, Encoding
+from offramp.engine.compaction import CompactingEngine, FusedAnswer
+from offramp.engine.manifest import Manifest
+from offramp.engine.onnx import OnnxSegments, OnnxState, open_session, thread_count
 from offramp.engine.policy import Policy
-from offramp.engine.pools import PoolingEngine
-from offramp.engine.segment_times import SegmentTimes, guess_times, measure_segments
+from offramp.engine.segment_times import SegmentTimes, guess_times
+
+OUTPUTS = ("logits", "exit", "probability", "score")
+
+
+class FusedGraph:
+    """One text through one graph that decides itself where to stop, without a way back to Python between exits.
+
+    Args:
+        folder: what `offramp export` wrote, with a fused graph in it.
+        manifest: the folder's manifest.
+        policy: its rule must be the one that the graph decides by; see `fits`.
+        threads: CPU threads; by default as many as the process may use.
+        session: of the graph, if it is already open.
+
+    Raises:
+        ModelError: a graph that this ONNX Runtime cannot run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        policy: Policy,
+        threads: int | None = None,
+        session: Any = None,
+    ) -> None:
+        assert fits(manifest, policy), "ask `fits` first"
+        self.session = session or open_session(
+            folder / manifest.fused_graph, threads, manifest, spinning=True, lean=True
+        )
+        self.inputs = manifest.inputs
+        temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
+        self.constants = {
+            "threshold": np.array(policy.criterion.threshold, dtype=np.float64),
+            "temperatures": np.array(temperatures, dtype=np.float64),
+        }
+
+    def __call__(self, encoding: Encoding) -> FusedAnswer:
+        ids = np.array([encoding["input_ids"]], dtype=np.int64)
+        feeds = dict(self.constants)
+        for name in self.inputs:
+            if name in encoding:
+                feeds[name] = np.array([encoding[name]], dtype=np.int64)
+            else:
+                feeds[name] = np.full(ids.shape, name == MASK, dtype=np.int64)
+        logits, exit, probability, score = self.session.run(OUTPUTS, feeds)
+        return FusedAnswer(int(exit), logits, float(probability), float(score))
+
+
+def fits(manifest: Manifest, policy: Policy) -> bool:
+    """Whether a folder has a fused graph that decides as the policy does."""
+    return bool(manifest.fused_graph) and manifest.fused_rule == policy.criterion.name
 
 
 def onnx_engine(
-    segments: OnnxSegments,
-    policy: Policy,
-    *,
-    threads: int | None = None,
-    batch_size: int = 32,
-    pad_values: Mapping[str, int] | None = None,
-    pools: bool = False,
+    segments: OnnxSegments, policy: Policy, *, threads: int | None = None, batch_size: int = 32
 ) -> CompactingEngine[OnnxState]:
     """Batches run side by side, each in its own thread; a text that comes alone has all threads to itself.
 
@@ -30,34 +79,23 @@ def onnx_engine(
         policy: when to leave.
         threads: CPU threads; by default as many as the process may use.
         batch_size: rows of a batch at most.
-        pad_values: the padding value of each input, by name; 0 by default.
-        pools: let rows of several batches wait for each other; see `PoolingEngine`.
 
     Raises:
         CriterionError: the policy was made for another model.
         ModelError: a fused graph that this ONNX Runtime cannot run.
     """
-    workers = thread_count(threads)
-    times = stored_times(segments)
-    if pools:
-        if times is None:
-            example = segments.encoder()(["word " * 9])[0]
-            times = measure_segments(segments, example, threads=1, longest=segments.manifest.max_length)
-        return PoolingEngine(
-            segments, policy, times, batch_size=batch_size, pad_values=pad_values, workers=workers
-        )
     policy.check(segments.exit_layers, segments.kind, segments.gates)
-    fused = None
-    if fits(segments.manifest, policy):
-        fused = FusedGraph(segments.folder, segments.manifest, policy, threads, segments.fused_session)
+    manifest, fused = segments.manifest, None
+    if fits(manifest, policy):
+        fused = FusedGraph(segments.folder, manifest, policy, threads, segments.fused_session)
     return CompactingEngine(
         segments,
         policy,
         batch_size=batch_size,
-        pad_values=pad_values,
+        pad_values=manifest.pad_values,
         fused=fused,
-        times=times or guess_times(segments),
-        workers=workers,
+        times=stored_times(segments) or guess_times(segments),
+        workers=thread_count(threads),
     )
 
 

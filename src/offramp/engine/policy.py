@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +40,6 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.exit)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One `Decisions` from several, at least one; for example from those of a stream."""
-        return cls(*(np.concatenate([getattr(stretch, f.name) for stretch in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
-from offramp.engine.batching import Encoding, PaddedBatch, batches
+from offramp.engine.batching import Numbered
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
@@ -27,17 +26,13 @@ class PoolingEngine(CompactingEngine[State]):
     `batch_size - 1` rows wait at a depth.
 
     Args:
-        segments: the model, cut at its exits.
-        policy: when to leave.
+        segments, policy, batch_size, pad_values: as in `CompactingEngine`.
         times: of running and joining on this machine.
-        batch_size: rows of a full batch.
-        pad_values: what to pad each input with, by name; 0 where not given.
-        multiple: batches are padded to a multiple of so many tokens: more rows meet, with more padding.
         workers: threads, each of which runs all rows of one padded length at a time.
 
     Raises:
         CriterionError: the policy was made for another model or task.
-        ConfigError: `batch_size` or `multiple` is below 1, or times of another number of segments.
+        ConfigError: `batch_size` is below 1, or times of another number of segments.
 
     Source: rebatching as DREX does for language models, without its involuntary exits.
     """
@@ -52,48 +47,29 @@ class PoolingEngine(CompactingEngine[State]):
         *,
         batch_size: int = 32,
         pad_values: Mapping[str, int] | None = None,
-        multiple: int = 1,
         workers: int = 1,
     ) -> None:
         super().__init__(segments, policy, batch_size=batch_size, pad_values=pad_values, workers=workers)
-        if multiple < 1:
-            raise ConfigError(f"multiple must be at least 1, got {multiple}")
         if len(times.fixed) != len(segments.exit_layers):
             raise ConfigError(
                 f"expected times of {len(segments.exit_layers)} segments, got {len(times.fixed)}: measure them on "
                 "this model"
             )
         self.times = times
-        self.multiple = multiple
 
     def _run_all(
-        self,
-        encodings: Sequence[Encoding],
-        lengths: NDArray[np.int64],
-        labels: NDArray[Any] | None,
-        buffer: DecisionBuffer,
-    ) -> int:
-        count = 0
-
-        def run(alike: list[tuple[NDArray[np.intp], PaddedBatch]]) -> None:
+        self, source: Iterator[Numbered], labels: NDArray[Any] | None, buffer: DecisionBuffer
+    ) -> None:
+        def run(alike: list[Numbered]) -> None:
             pools = _Pools(self, buffer, _padded_length(alike[0]))
-            for rows, batch in alike:
-                pools.advance(0, self._start(rows, batch, labels))
+            for numbered in alike:
+                pools.advance(0, self._start(numbered, labels))
             pools.drain()
 
-        def by_length() -> Iterator[list[tuple[NDArray[np.intp], PaddedBatch]]]:
-            nonlocal count
-            exact = self.segments.reads_padding
-            source = batches(encodings, self.batch_size, self.pad_values, lengths, self.multiple, alike=exact)
-            for _, group in groupby(source, key=_padded_length):
-                yield (alike := list(group))
-                count += len(alike)
-
-        self.workers.each(run, by_length())
-        return count
+        self.workers.each(run, (list(group) for _, group in groupby(source, key=_padded_length)))
 
 
-def _padded_length(numbered: tuple[NDArray[np.intp], PaddedBatch]) -> int:
+def _padded_length(numbered: Numbered) -> int:
     return numbered[1]["input_ids"].shape[1]
 
 

@@ -1,10 +1,10 @@
-"""Milliseconds of every segment as a function of rows and length, fitted to measurements on this machine."""
+"""Milliseconds of every segment by rows and length, measured on this machine, and where they say to cut batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ ROWS = (1, 4, 16, 32)
 LENGTHS = (8, 24, 64)
 REPEATS = 5
 START_TOKENS = 12.0
+PIECES = 2  # batches a thread at least, where cutting is cheap: exits make some finish early
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,9 @@ class SegmentTimes:
         """Whether this was measured for as many segments and threads, on a processor like this one."""
         return (len(self.fixed), self.threads, self.cpu) == (segments, threads, cpu_model())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> SegmentTimes:
-        """The inverse of `to_dict`; `ConfigError` for other contents."""
+        """The inverse of `asdict`; `ConfigError` for other contents."""
         try:
             fixed, per_token, per_pair = (
                 tuple(float(v) for v in stored[name]) for name in ("fixed", "per_token", "per_pair")
@@ -88,13 +85,13 @@ def guess_times(segments: Segments[Any]) -> SegmentTimes:
     Starting a segment is assumed to cost as much as twelve tokens, as on the processors measured so far.
     """
     probes = np.array([16, 64])
-    rates = np.diff(
-        segments.flops(probes)[0] / probes[:, None], axis=1, prepend=0
-    )  # FLOPs a token, by segment
+    flops_per_token = segments.flops(probes)[0] / probes[:, None]
+    rates = np.diff(flops_per_token, axis=1, prepend=0)  # by segment
     per_pair = np.maximum(rates[1] - rates[0], 0) / (probes[1] - probes[0])
     per_token = np.maximum(rates[0] - per_pair * probes[0], 0)
-    fixed = START_TOKENS * per_token
-    return SegmentTimes(tuple(fixed.tolist()), tuple(per_token.tolist()), tuple(per_pair.tolist()), copy=0.0)
+    columns = np.stack([START_TOKENS * per_token, per_token, per_pair])
+    fixed, tokens, pairs = map(tuple, columns.tolist())
+    return SegmentTimes(fixed, tokens, pairs, copy=0.0)
 
 
 def measure_segments(
@@ -122,9 +119,7 @@ def measure_segments(
     measured = np.array([time_batch(segments, example, size, clock) for size in sizes])
     powers = np.array([(1, rows * length, rows * length**2) for rows, length in sizes], dtype=np.float64)
     fits = [positive_fit(powers, measured[:, k]) for k in range(len(segments.exit_layers))]
-    fixed, per_token, per_pair = (
-        tuple(float(value) for value in column) for column in zip(*fits, strict=True)
-    )
+    fixed, per_token, per_pair = map(tuple, np.stack(fits, axis=1).tolist())
     copied = positive_fit(powers[:, 1:2], measured[:, -1]) if len(fits) > 1 else [0.0]
     return SegmentTimes(fixed, per_token, per_pair, float(copied[0]), cpu_model(), threads)
 
@@ -147,11 +142,11 @@ def time_batch(
     rounds = []
     for _ in range(REPEATS + 1):
         times, joined = [], 0.0
-        buffer = DecisionBuffer.empty(size[0])
+        buffer = DecisionBuffer(size[0])
         before = clock()
         active: ActiveRows[Any] | None = ActiveRows(rows, segments.start(batch), {}, None)
         for k in range(exits):
-            assert active is not None, "no row leaves before the last exit"
+            assert active is not None, "no text leaves before the last exit"
             state, active = active.state, run_segment(segments, policy, k, active, buffer)
             times.append(1e3 * (clock() - before))
             if k == 1:
@@ -167,3 +162,47 @@ def stretched(example: Encoding, rows: int, length: int) -> PaddedBatch:
     """A batch of one text, repeated or cut to a length, without padding."""
     batch = {name: np.tile(np.resize(values, length), (rows, 1)) for name, values in example.items()}
     return {**batch, MASK: np.ones((rows, length), dtype=np.int64)}
+
+
+def plan_batches(
+    lengths: NDArray[np.int64], batch_size: int, times: SegmentTimes, workers: int = 1
+) -> list[int]:
+    """Cut rows sorted by length into consecutive batches that take the least time.
+
+    Each batch is padded to its longest row. Small batches of similar lengths waste less on padding, but pay more often
+    for starting a segment. With several threads, no batch may hold more than its share of the whole.
+
+    Args:
+        lengths: tokens of each row `(rows,)`, at least one, the longest first.
+        batch_size: rows of a batch at most.
+        times: of the segments on this machine, in one thread.
+        workers: threads that run batches side by side.
+
+    Returns:
+        The first row of each batch.
+    """
+    starts, total = _cheapest(lengths, batch_size, times, np.inf)
+    if workers == 1:
+        return starts
+    return _cheapest(lengths, batch_size, times, total / (PIECES * workers))[0]
+
+
+def _cheapest(
+    lengths: NDArray[np.int64], batch_size: int, times: SegmentTimes, limit: float
+) -> tuple[list[int], float]:
+    """The cuts with the least sum of milliseconds, and that sum; a batch of several rows keeps within `limit`."""
+    fixed, per_token, per_pair = (sum(values) for values in (times.fixed, times.per_token, times.per_pair))
+    row = lengths * (per_token + lengths * per_pair)  # what a row costs in a batch as long as it is
+    best, came_from = np.zeros(len(lengths) + 1), np.zeros(len(lengths) + 1, dtype=np.intp)
+    for end in range(1, len(lengths) + 1):
+        first = np.arange(max(0, end - batch_size), end)
+        ms = fixed + (end - first) * row[first]
+        ms[:-1][ms[:-1] > limit] = np.inf
+        totals = best[first] + ms
+        choice = int(totals.argmin())
+        best[end], came_from[end] = totals[choice], first[choice]
+    starts, end = [], len(lengths)
+    while end:
+        end = int(came_from[end])
+        starts.append(end)
+    return starts[::-1], float(best[-1])

@@ -1,14 +1,15 @@
-"""The engine's view of a framework: three calls over the stretches between exits."""
+"""The interface between the engine and a framework: calls over the stretches between exits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.trace import Evidence, Kind
+from offramp._core.trace import Evidence, Kind, Trace
+from offramp.engine.batching import Encoding, Numbered, batches, token_counts
 
 State = TypeVar("State")
 Batch = Mapping[str, NDArray[np.int64]]  # input_ids, attention_mask, token_type_ids: (batch, length)
@@ -32,7 +33,7 @@ class Segments(Protocol[State]):
         """The state of some of its rows, in the order of `rows`."""
 
     def join(self, states: Sequence[State]) -> State:
-        """The concatenated rows of several states, at least one; all of one padded length."""
+        """The concatenated rows of one or more states of the same padded length."""
 
     def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs by length: of leaving at each exit `(examples, exits)`, of the full model `(examples,)`."""
@@ -53,3 +54,39 @@ class Encoder(Protocol):
         self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> list[dict[str, list[int]]]:
         """One dict per text: lists of ints under the model's input names."""
+
+
+def trace_segments(
+    segments: Segments[Any],
+    encodings: Sequence[Encoding],
+    pad_values: Mapping[str, int],
+    batch_size: int = 32,
+    track: Callable[[Sequence[Numbered]], Iterable[Numbered]] = iter,
+) -> Trace:
+    """Run every exit on every text.
+
+    Args:
+        segments: the model, cut at its exits.
+        encodings: token ids without padding, one dict per text, at least one.
+        pad_values: the padding value of each input.
+        batch_size: rows run at once, sorted by length.
+        track: passes the batches on one by one, for example to draw a progress bar.
+
+    Returns:
+        A `Trace` in the order of the texts, without labels.
+    """
+    exits = len(segments.exit_layers)
+    logits: NDArray[np.float32] | None = None
+    gates = np.empty((len(encodings), exits), dtype=np.float32) if segments.gates else None
+    for rows, batch in track(list(batches(encodings, batch_size, pad_values, alike=segments.reads_padding))):
+        state = segments.start(batch)
+        for k in range(exits):
+            state, evidence = segments.run(k, state)
+            if logits is None:
+                logits = np.empty((len(encodings), exits, evidence.logits.shape[1]), dtype=np.float32)
+            logits[rows, k] = evidence.logits
+            if gates is not None:
+                gates[rows, k] = evidence.gate
+    assert logits is not None, "at least one text"
+    flops, full_flops = segments.flops(token_counts(encodings))
+    return Trace(logits, segments.exit_layers, flops, full_flops, gates=gates, kind=segments.kind)

@@ -15,11 +15,9 @@ from offramp._core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one callable.
+    """Times of one callable: wall seconds `(repeats,)` in the order of the rounds.
 
-    Attributes:
-        seconds: `(repeats,)` wall seconds, in the order of the rounds; round r of several callables timed
-            together ran at about the same time, so they may be compared in pairs.
+    Round r of several callables timed together ran at about the same time, so they may be compared in pairs.
     """
 
     seconds: NDArray[np.float64]
@@ -28,11 +26,6 @@ class Timing:
     def p50(self) -> float:
         """Median in seconds."""
         return float(np.quantile(self.seconds, 0.5))
-
-    @property
-    def mean(self) -> float:
-        """Mean in seconds."""
-        return float(self.seconds.mean())
 
     @property
     def p95(self) -> float:

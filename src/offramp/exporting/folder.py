@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def seal(
     if policy is not None:
         exported = OnnxSegments(folder, threads=1, verify=False)
         longest = max(compared, key=lambda encoding: len(encoding["input_ids"]))
-        times = measure_segments(exported, longest, threads=1, longest=manifest.max_length).to_dict()
+        times = asdict(measure_segments(exported, longest, threads=1, longest=manifest.max_length))
     manifest = replace(manifest, checks=checks, times=times)
     manifest.save(folder)
     return manifest

@@ -14,10 +14,10 @@ from offramp._core.trace import Trace
 from offramp.engine.agreement import check_agreement
 from offramp.engine.batching import Encoding
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.fused_graph import FusedGraph
 from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx_engine import FusedGraph
 from offramp.engine.policy import Policy
-from offramp.engine.tracing import trace_segments
+from offramp.engine.segments import trace_segments
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp._core.text import read_rows, read_texts
 from offramp.engine.batching import token_counts, windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments, thread_count
-from offramp.engine.onnx_engine import onnx_engine
+from offramp.engine.onnx_engine import onnx_engine, stored_times
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.pools import PoolingEngine
-from offramp.engine.segment_times import measure_segments
+from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Encoder, Segments
 
 if TYPE_CHECKING:
@@ -51,20 +50,15 @@ class Engine:
         model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
         policy: when to leave: a `Policy`, or a file that `offramp tune` wrote. By default the policy that is saved
             with the model.
-        backend: `torch`, or `onnx` for an exported folder; by default whichever the model needs. `torch-compiled` lets
-            torch compile the model's layers at the first batch, which takes half a minute and a C++ compiler.
+        backend: `torch`, or `onnx` for an exported folder; by default the backend of the model or folder.
+            `torch-compiled` compiles the model's layers at the first batch, which takes half a minute and a C++
+            compiler.
         batch_size: rows run at once; exits and labels do not depend on it.
         threads: CPU threads of an exported folder; by default as many as the process may use. Each thread runs its own
-            batches; a text that comes alone has all threads.
+            batches; a single text uses all threads.
         device: of the `onnx` backend, `cpu` or `cuda`; a torch model stays on its device.
-        pools: let rows of several batches wait for each other at every depth of a stream, where the times measured on
-            this machine say that it pays.
-
-    Attributes:
-        segments: the model, cut at its exits.
-        encoder: turns texts into token ids.
-        labels: class names; empty for regression.
-        compacting: the engine below, which works on token ids.
+        pools: join rows of several batches at every depth of a stream, where the times measured on this machine show
+            that this saves time.
 
     Raises:
         ModelError: no such model, or a folder that is damaged or made for another backend.
@@ -72,10 +66,10 @@ class Engine:
         ConfigError: an unknown backend or device, or no policy.
     """
 
-    segments: Segments[Any]
-    encoder: Encoder
-    labels: tuple[str, ...]
-    compacting: CompactingEngine[Any]
+    segments: Segments[Any]  # the model, cut at its exits
+    encoder: Encoder  # turns texts into token ids
+    labels: tuple[str, ...]  # class names; empty for regression
+    compacting: CompactingEngine[Any]  # works on token ids
 
     def __init__(
         self,
@@ -130,24 +124,31 @@ class Engine:
         self.segments, self.encoder, self.labels = segments, segments.encoder(), segments.labels
         if not on_cpu:
             self._compact(chosen, batch_size, pools)
-            return
-        pad_values = self.encoder.pad_values
-        self.compacting = onnx_engine(
-            segments, chosen, threads=threads, batch_size=batch_size, pad_values=pad_values, pools=pools
-        )
+        elif pools:
+            self._compact(chosen, batch_size, pools, stored_times(segments), workers=thread_count(threads))
+        else:
+            self.compacting = onnx_engine(segments, chosen, threads=threads, batch_size=batch_size)
 
-    def _compact(self, policy: Policy, batch_size: int, pools: bool) -> None:
-        """Run the segments in this thread; whatever runs them chooses its own threads."""
+    def _compact(
+        self,
+        policy: Policy,
+        batch_size: int,
+        pools: bool,
+        times: SegmentTimes | None = None,
+        workers: int = 1,
+    ) -> None:
+        """Run the segments without a fused graph; with pools, by times that are measured where none are given."""
         pad_values = self.encoder.pad_values
         if not pools:
             self.compacting = CompactingEngine(
                 self.segments, policy, batch_size=batch_size, pad_values=pad_values
             )
             return
-        example, longest = self.encoder(["word " * 9])[0], self.encoder.max_length
-        times = measure_segments(self.segments, example, threads=usable_cores(), longest=longest)
+        if times is None:
+            example = self.encoder(["word " * 9])[0]
+            times = measure_segments(self.segments, example, threads=1, longest=self.encoder.max_length)
         self.compacting = PoolingEngine(
-            self.segments, policy, times, batch_size=batch_size, pad_values=pad_values
+            self.segments, policy, times, batch_size=batch_size, pad_values=pad_values, workers=workers
         )
 
     def decide(self, texts: Any, pairs: Iterable[str] | None = None) -> Decisions:
@@ -216,7 +217,7 @@ class Engine:
 
 
 def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
-    """The backend asked for, by default the one that the model is made for."""
+    """The backend asked for, by default that of the model or folder."""
     if name is None:
         exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
@@ -226,7 +227,7 @@ def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str
 
 
 def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> SegmentedModel:
-    """A torch model; read from a folder, it brings its policy where it is asked for one."""
+    """A torch model; a model read from a folder has its policy, if one is asked for."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "

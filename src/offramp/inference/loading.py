@@ -26,10 +26,8 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ConfigError: no such device here.
     """
     model = read_model(source, device=device)
-    folders = (
-        Path(source),
-        Path(str(model.name_or_path)),
-    )  # a run's folder, and the one of the weights inside it
+    # A run's folder, and that of the weights inside it.
+    folders = (Path(source), Path(str(model.name_or_path)))
     name = policy_file(model.config.criterion or "*")
     files = {file.resolve() for folder in folders for file in folder.glob(name)}
     if len(files) == 1:

@@ -31,51 +31,35 @@ class TorchSegments:
     def __init__(self, model: SegmentedModel, *, compiled: bool = False) -> None:
         self.model = model.eval()
         if compiled:
-            compile_layers(model)
+            if model.device.type == "cpu" and not can_compile():
+                raise ConfigError(
+                    "torch needs a C++ compiler to compile for a CPU: install g++, or use backend='torch'"
+                )
+            for module in model.modules():
+                if isinstance(module, MultiExitForSequenceClassification):
+                    for layer in module.driver.layers:  # alike, so that one compilation serves them all
+                        layer.compile(dynamic=True)
         self.exit_layers = model.exit_layers
         self.kind: Kind = model.kind
         self.gates = model.gates
         self.reads_padding = model.reads_padding
+        self.flops = model.flops
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Any:
-        """Move a batch to the device and embed it."""
         return self.model.start({k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()})
 
     @torch.inference_mode()
     def run(self, k: int, state: Any) -> tuple[Any, Evidence]:
-        """Run segment and head `k`."""
         state = self.model.segment(k, state)
         logits, gate = self.model.head(k, state)
-        return state, Evidence(
-            k,
-            len(self.exit_layers),
-            logits.cpu().numpy(),
-            None if gate is None else gate.sigmoid().cpu().numpy(),
-        )
+        gates = None if gate is None else gate.sigmoid().cpu().numpy()
+        return state, Evidence(k, len(self.exit_layers), logits.cpu().numpy(), gates)
 
     @torch.inference_mode()
     def take(self, state: Any, rows: NDArray[np.intp]) -> Any:
-        """Some rows of a state."""
         return state.take(torch.as_tensor(rows, device=self.model.device))
 
     @torch.inference_mode()
     def join(self, states: Sequence[Any]) -> Any:
-        """The rows of several states behind each other."""
         return states[0].join(states[1:])
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs by length; see `SegmentedModel.costs`."""
-        return self.model.flops(lengths)
-
-
-def compile_layers(model: SegmentedModel) -> None:
-    """Let torch compile every layer at its first use: layers are alike, so that one compilation serves them all."""
-    if model.device.type == "cpu" and not can_compile():
-        raise ConfigError(
-            "torch compiles for a CPU with a C++ compiler, and there is none: install g++, or use backend='torch'"
-        )
-    for module in model.modules():
-        if isinstance(module, MultiExitForSequenceClassification):
-            for layer in module.driver.layers:
-                layer.compile(dynamic=True)

@@ -1,21 +1,29 @@
-"""Run the model once, keep the trace."""
+"""Run the model once, keep the trace; and the time that an exit itself takes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from offramp._core.errors import DataError
-from offramp._core.trace import Trace
+from offramp._core.trace import Evidence, Trace
+from offramp.criteria import make_criterion
 from offramp.data import fingerprint, fitting_labels
-from offramp.engine.tracing import trace_segments
+from offramp.engine.batching import Encoding, pad
+from offramp.engine.segments import trace_segments
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+
+OVERHEAD_TEXTS = 20
 
 
 def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress: bool = False) -> Trace:
@@ -48,3 +56,42 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     )
     run = trace_segments(TorchSegments(model), encodings, encoder.pad_values, batch_size, bar)
     return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)
+
+
+@torch.inference_mode()
+def exit_overhead(
+    model: SegmentedModel,
+    encodings: Sequence[Encoding],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Time of one exit's head, decision and way to Python, as a share of the full model's, one text at a time.
+
+    Args:
+        model: where the exits are; run in torch.
+        encodings: texts, of which the first twenty are timed twice; the second time counts.
+        clock: seconds from any start.
+
+    Returns:
+        The median over texts and exits.
+    """
+    exits = len(model.exit_layers)
+    rule = make_criterion("confidence" if model.kind == "classification" else "patience")
+    shares = []
+    for warm in (False, True):
+        for encoding in encodings[:OVERHEAD_TEXTS]:
+            batch = {
+                name: torch.as_tensor(values, device=model.device) for name, values in pad([encoding]).items()
+            }
+            exit_seconds, before = [], clock()
+            state = model.start(batch)
+            for k in range(exits):
+                state = model.segment(k, state)
+                reached = clock()
+                logits, _ = model.head(k, state)
+                rule.leaves(rule.score(Evidence(k, exits, logits.cpu().numpy()), {})[0])
+                exit_seconds.append(clock() - reached)
+            layers = clock() - before - sum(exit_seconds)
+            if warm:
+                shares += [seconds / (layers + exit_seconds[-1]) for seconds in exit_seconds]
+    return float(np.median(shares))
