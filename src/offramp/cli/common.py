@@ -20,6 +20,7 @@ from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write
 from offramp._core.records import write_record
 from offramp._core.to_json import to_json
+from offramp.criteria import CRITERIA
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**31))]
 Threads = Annotated[int | None, Parameter(help="CPU threads; by default as many as the process may use.")]
+CriterionName = Annotated[
+    str,
+    Parameter(help=f"the exit rule: {', '.join(name for name, rule in CRITERIA.items() if rule.tunable)}."),
+]
 JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
 # Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else.

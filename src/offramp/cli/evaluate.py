@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
 from offramp.cli.common import (
+    CriterionName,
     DataOptions,
     Seed,
     emit,
@@ -35,7 +36,7 @@ def evaluate(
     models: list[Path],
     *,
     data: str,
-    criterion: str = "confidence",
+    criterion: CriterionName = "confidence",
     split: str = "validation",
     max_accuracy_drop: float = 0.01,
     timed: int = 256,
@@ -54,7 +55,6 @@ def evaluate(
     Args:
         models: folders that `offramp train` wrote; the first is the baseline.
         data: the data to measure on. Its calibration split serves for temperatures and thresholds alone.
-        criterion: the exit rule. A model without a policy for it is tuned first.
         split: the split to report on; never the calibration split.
         max_accuracy_drop: target of the tuning, where a model has no policy yet.
         timed: examples on which time is measured, at five thresholds; 0 measures none.

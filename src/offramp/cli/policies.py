@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from offramp._core.files import policy_file
-from offramp.cli.common import note
+from offramp.cli.common import CriterionName, note
 from offramp.engine.policy import Policy
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ class RuleOptions:
     """When a model leaves.
 
     Args:
-        criterion: the exit rule; a model without a policy for it is tuned first.
         policy: a policy file, instead of the one beside the model.
         max_accuracy_drop: target of the tuning, if there is no policy yet.
     """
 
-    criterion: str = "confidence"
+    criterion: CriterionName = "confidence"
     policy: Path | None = None
     max_accuracy_drop: float = 0.01
 

@@ -10,6 +10,10 @@ from cyclopts import Parameter
 from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, limit_threads, note, show
 from offramp.cli.conflict import conflict_watch
 from offramp.training.options import TrainingOptions
+from offramp.training.strategies import STRATEGIES
+
+LABELS = ", ".join(f"{name} ({strategy.label})" for name, strategy in STRATEGIES.items())
+StrategyName = Annotated[str, Parameter(help=f"how the exits are trained: {LABELS}.")]
 
 
 def train(
@@ -18,7 +22,7 @@ def train(
     output: Path,
     backbone: str = "minilm-l6",
     exits: list[int] | None = None,
-    strategy: str = "sweet",
+    strategy: StrategyName = "sweet",
     seed: Seed = 0,
     pooling: Literal["mean", "first", "pooler"] | None = None,
     gates: bool = False,
@@ -38,8 +42,6 @@ def train(
         output: folder of the model and its record.
         backbone: a packaged encoder (minilm-l6, mpnet-base, minilm-l3), a folder, or a hub name.
         exits: layers to leave after, counted from 1; by default a sixth, a third, two thirds, and the last.
-        strategy: joint (Early-Exit), sweet (each exit has its own layers), multi_model (separate classifiers),
-            two_stage, alternating, self_distill, mixed, gradient_equilibrium or pcgrad.
         seed: for everything random in training.
         pooling: how an exit reads the tokens; by default the encoder's.
         gates: add a learned gate to each exit, for the criterion `learned`.

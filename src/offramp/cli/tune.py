@@ -13,6 +13,7 @@ from offramp._core.files import policy_file
 # The command line resolves inherited annotations in this module.
 from offramp.calibration.tuning import Guarantee, TuningTarget, measure_exit_choice, tune_model  # noqa: F401
 from offramp.cli.common import (
+    CriterionName,
     DataOptions,
     JsonFlag,
     Threads,
@@ -52,7 +53,7 @@ def tune(
     model: Path,
     data: str,
     *,
-    criterion: str = "confidence",
+    criterion: CriterionName = "confidence",
     target: TargetOptions = TargetOptions(),
     temperatures: bool = True,
     kept: Path | None = None,
@@ -70,8 +71,6 @@ def tune(
     Args:
         model: folder that `offramp train` wrote.
         data: the data that the model was trained on; its calibration split is used.
-        criterion: the exit rule: confidence, entropy, normalized_entropy, margin, patience, patience_confidence,
-            vote, learned or energy.
         temperatures: fit a temperature for each exit first; `--temperatures=false` uses the logits unscaled.
         kept: new folder for a copy of the model without the exits that cost more time than they save. The policy is
             made for the copy and written beside it.
