@@ -18,6 +18,8 @@ from offramp.evaluation.operating_points import cost_statistic, exit_statistic, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PER_EXIT = ("exit", "layer", "cost", "metric", "score", "low", "high")
+HISTOGRAM = ("exit", "layer", "count", "share")
 RELIABILITY = ("layer", "side", "low", "high", "count", "confidence", "accuracy")
 SIDES = ("before", "after")
 BINS = 15
@@ -49,8 +51,7 @@ def per_exit(
             intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
         )
     ]
-    names = ("exit", "layer", "cost", "metric", "score", "low", "high")
-    return from_rows(names, rows)
+    return from_rows(PER_EXIT, rows)
 
 
 def policy_scores(
@@ -84,7 +85,8 @@ def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
     """
     counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
     exits, shares = np.arange(trace.exits), counts / max(len(trace), 1)
-    return table({"exit": exits, "layer": list(trace.exit_layers), "count": counts, "share": shares})
+    columns = (exits, trace.exit_layers, counts, shares)
+    return table(dict(zip(HISTOGRAM, columns, strict=True)))
 
 
 def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: int = BINS) -> pa.Table:

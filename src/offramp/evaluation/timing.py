@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TIMED_THRESHOLDS = 5
 TIMED_ROUNDS = 3
+TIMING = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
 
 
 def time_policy(
@@ -120,5 +121,4 @@ def time_speedups(
         ratios = timings["full"].seconds / timing.seconds  # within rounds, under the same load
         spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
         rows.append((threshold, timing.p50, timings["full"].p50, *spread))
-    names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
-    return from_rows(names, rows)
+    return from_rows(TIMING, rows)
