@@ -40,9 +40,6 @@ def time_policy(
         rows: texts to run.
         examples: how many of them.
         batch_size: for both.
-
-    Returns:
-        The table of `time_speedups`.
     """
     from offramp.inference.segments import TorchSegments
     from offramp.inference.tracing import trace
@@ -96,9 +93,8 @@ def time_speedups(
         clock: returns seconds.
 
     Returns:
-        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all
-        texts), `time_speedup` (median over the rounds of full / adaptive time), `speedup_low`, `speedup_high`
-        (its smallest and largest value).
+        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all texts),
+        `time_speedup` (median of full / adaptive time), `speedup_low`, `speedup_high` (its extremes).
 
     Raises:
         ConfigError: there are no texts or no thresholds.
