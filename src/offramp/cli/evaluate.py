@@ -26,8 +26,6 @@ from offramp.cli.common import (
 from offramp.cli.policies import policy_for
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from offramp.data.text_data import TextData
     from offramp.evaluation import ModelEvaluation
 
@@ -47,7 +45,7 @@ def evaluate(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Measure models: the score of every exit, speed–accuracy curves, and what their policies make of them.
+    """Measure models: the score of every exit, speed–accuracy curves, and the scores of their policies.
 
     For example `offramp evaluate runs/joint runs/sweet --data movies`. Several models are compared over the same
     examples, with paired-bootstrap 95 % intervals on their differences to the first one.
@@ -57,7 +55,7 @@ def evaluate(
         data: the data to measure on. Its calibration split serves for temperatures and thresholds alone.
         split: the split to report on; never the calibration split.
         max_accuracy_drop: target of the tuning, where a model has no policy yet.
-        timed: examples on which time is measured, at five thresholds; 0 measures none.
+        timed: number of examples timed, at five thresholds; 0 skips the timing.
         batch_size: for the timing.
         seed: of the bootstrap.
         output: folder for the comparison of several models; by default `comparison` beside the first one. The results
@@ -135,36 +133,11 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
 def record_model(
     name: str, evaluated: ModelEvaluation, metric: str, settings: Settings, folder: Path, started: datetime
 ) -> None:
-    """Write the record of one model, with its tables."""
+    """Write the record of one model, with its tables, as `offramp.reports.records` names them."""
     from offramp._core.records import write_record
-
-    criterion = settings.criterion
-    write_record(
-        folder,
-        command="evaluate",
-        config={**asdict(settings), "examples": len(evaluated.trace)},
-        metrics={
-            **_estimates(evaluated, criterion),
-            "metric": metric,
-            "exit_layers": evaluated.trace.exit_layers,
-            "criterion": criterion,
-            "threshold": evaluated.rules[criterion].policy.criterion.threshold,
-            "doubts": evaluated.doubts,
-        },
-        seed=settings.seed,
-        tables=write_tables(folder, record_tables(name, evaluated, criterion)),
-        started=started,
-    )
-
-
-def _estimates(evaluated: ModelEvaluation, criterion: str) -> dict[str, float]:
-    return {name: interval.estimate for name, interval in evaluated.rules[criterion].scores.items()}
-
-
-def record_tables(name: str, evaluated: ModelEvaluation, criterion: str) -> dict[str, pa.Table]:
-    """The tables of one model's record, as `offramp.reports.records` names them."""
     from offramp.evaluation import interval_table, stack_curves
 
+    criterion = settings.criterion
     rule = evaluated.rules[criterion]
     tables = {
         "per_exit": evaluated.per_exit,
@@ -174,7 +147,27 @@ def record_tables(name: str, evaluated: ModelEvaluation, criterion: str) -> dict
         "timing": rule.timing,
         "curves": stack_curves({name: rule.curve}),
     }
-    return {name: table for name, table in tables.items() if table is not None}
+    measured = {table: rows for table, rows in tables.items() if rows is not None}
+    write_record(
+        folder,
+        command="evaluate",
+        config={**asdict(settings), "examples": len(evaluated.trace)},
+        metrics={
+            **_estimates(evaluated, criterion),
+            "metric": metric,
+            "exit_layers": evaluated.trace.exit_layers,
+            "criterion": criterion,
+            "threshold": rule.policy.criterion.threshold,
+            "doubts": evaluated.doubts,
+        },
+        seed=settings.seed,
+        tables=write_tables(folder, measured),
+        started=started,
+    )
+
+
+def _estimates(evaluated: ModelEvaluation, criterion: str) -> dict[str, float]:
+    return {name: interval.estimate for name, interval in evaluated.rules[criterion].scores.items()}
 
 
 def compare(evaluated: Mapping[str, ModelEvaluation], metric: str, settings: Settings, output: Path) -> None:

@@ -39,13 +39,7 @@ def area(curve: Curve, cost_range: CostRange = WHOLE) -> float:
 
     Args:
         curve: of `speed_accuracy`.
-        cost_range: lowest and highest cost, as shares of the full model's.
-
-    Returns:
-        The mean score, in units of the metric.
-
-    Raises:
-        ConfigError: unless 0 <= lowest < highest.
+        cost_range: lowest and highest cost; `ConfigError` unless 0 <= lowest < highest.
     """
     costs = np.concatenate([[0.0], floats(curve.sweep, "cost")])
     scores = np.concatenate([[curve.floor], floats(curve.sweep, "score")])
@@ -83,11 +77,11 @@ def area_statistic(
 def mean_heights(
     costs: NDArray[np.float64], scores: NDArray[np.float64], cost_range: CostRange
 ) -> NDArray[np.float64]:
-    """Mean height `(curves,)` of piecewise-linear curves over a range of costs.
+    """Mean heights `(curves,)` of piecewise-linear curves over a range of costs.
 
     Args:
         costs, scores: `(curves, points)`; one of the costs is 0.
-        cost_range: lowest and highest cost.
+        cost_range: as for `area`.
     """
     low, high = cost_range
     if not 0 <= low < high < np.inf:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Weights = NDArray[np.float64]  # (resamples, examples)
 Models = Literal["averaged", "nested"]
 
+INTERVALS = ("name", "estimate", "low", "high")
 LEVEL = 0.95  # nominal coverage of all intervals
 CHUNK = 2**22  # weights held at once: 32 MiB
 
@@ -46,6 +47,9 @@ class Statistic:
     def exact(self) -> NDArray[np.float64]:
         """The numbers `(columns,)` on the original data."""
         return self.values(np.ones((1, self.examples)))[0]
+
+
+Group = Statistic | Sequence[Statistic]
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,7 @@ class Interval:
 
 def interval_table(intervals: Iterable[Interval]) -> pa.Table:
     """Intervals as rows `name`, `estimate`, `low`, `high`, for a run record."""
-    rows = [(i.name, i.estimate, i.low, i.high) for i in intervals]
-    return from_rows(("name", "estimate", "low", "high"), rows)
+    return from_rows(INTERVALS, [(i.name, i.estimate, i.low, i.high) for i in intervals])
 
 
 def resample_weights(examples: int, resamples: int, seed: int) -> Iterator[Weights]:
@@ -128,11 +131,7 @@ def replicates(
 
 
 def intervals(
-    models: Statistic | Sequence[Statistic],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    over: Models = "averaged",
+    models: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
 ) -> tuple[Interval, ...]:
     """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN.
 
@@ -150,12 +149,7 @@ def intervals(
 
 
 def differences(
-    a: Statistic | Sequence[Statistic],
-    b: Statistic | Sequence[Statistic],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    over: Models = "averaged",
+    a: Group, b: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
 ) -> tuple[Interval, ...]:
     """95 % paired-bootstrap intervals of `a - b` over the same examples, one per column.
 
@@ -169,10 +163,8 @@ def differences(
     first, second = _group(a), _group(b)
     _check_paired([*first, *second])
     estimate = np.mean([m.exact() for m in first], axis=0) - np.mean([m.exact() for m in second], axis=0)
-    drawn = replicates(first, resamples=resamples, seed=seed, over=over) - replicates(
-        second, resamples=resamples, seed=seed, over=over
-    )
-    return _percentiles(first[0].names, estimate, drawn)
+    drawn = [replicates(group, resamples=resamples, seed=seed, over=over) for group in (first, second)]
+    return _percentiles(first[0].names, estimate, drawn[0] - drawn[1])
 
 
 def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -193,7 +185,7 @@ def _percentiles(
     return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
 
 
-def _group(models: Statistic | Sequence[Statistic]) -> Sequence[Statistic]:
+def _group(models: Group) -> Sequence[Statistic]:
     group = [models] if isinstance(models, Statistic) else list(models)
     if not group:
         raise DataError("expected at least one model, got none: pass the statistic of at least one trace")

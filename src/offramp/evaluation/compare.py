@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Rule = str | Criterion
+Measured = tuple[
+    float, NDArray[np.float64]
+]  # an estimate; replicates `(resamples,)`, with the same draws for all
+
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+SCORES = ("method", "place", "score", "low", "high", *DIFFERENCE)
+WINNERS = ("place", "best", "second", "lead", "lead_low", "lead_high", "decided")
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,21 @@ def compare(
     """
     groups = {name: [given] if isinstance(given, Trace) else list(given) for name, given in traces.items()}
     base = next(iter(groups), "") if baseline is None else baseline
-    _check(groups, base)
+    refuse_unlike({f"{name} {i}": trace for name, group in groups.items() for i, trace in enumerate(group)})
+    if base not in groups:
+        raise ConfigError(unknown_name("baseline", base, groups))
     measured, curves = {}, {}
     for name, group in groups.items():
+        if len({trace.exit_layers for trace in group}) != 1:
+            raise DataError(
+                f"the models of {name!r} have different exits: compare them under different names"
+            )
         rule = criterion[name] if isinstance(criterion, Mapping) else criterion
         rules = [rule] * len(group) if isinstance(rule, str | Criterion) else rule
         models = [_everything(trace, rule, metric, points) for trace, rule in zip(group, rules, strict=True)]
         exact = np.mean([model.exact() for model in models], axis=0)
         drawn = replicates(models, resamples=resamples, seed=seed, over=over)
-        measured[name] = _Measured(models[0].names, exact, drawn)
+        measured[name] = dict(zip(models[0].names, zip(exact.tolist(), drawn.T, strict=True), strict=True))
         # A single model has a bootstrap band; for several, figures show the range over the models.
         band = resamples if len(group) == 1 else 0
         curves[name] = [
@@ -100,32 +114,6 @@ def compare(
         ]
     replicated = {name: method.drawn for name, method in measured.items()}
     return Comparison(base, metric, _scores(measured, base), _winners(measured), curves, replicated)
-
-
-def _check(groups: Mapping[str, Sequence[Trace]], baseline: str) -> None:
-    """Raise where the methods cannot be compared."""
-    refuse_unlike({f"{name} {i}": trace for name, group in groups.items() for i, trace in enumerate(group)})
-    if baseline not in groups:
-        raise ConfigError(unknown_name("baseline", baseline, groups))
-    for name, group in groups.items():
-        if len({trace.exit_layers for trace in group}) != 1:
-            raise DataError(
-                f"the models of {name!r} have different exits: compare them under different names"
-            )
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One method's numbers, and replicates `(resamples, measures)` with the same draws for all methods."""
-
-    measures: tuple[str, ...]
-    exact: NDArray[np.float64]
-    drawn: NDArray[np.float64]
-
-    def at(self, measure: str) -> tuple[float, NDArray[np.float64]]:
-        """Estimate and replicates `(resamples,)` of one measure."""
-        column = self.measures.index(measure)
-        return float(self.exact[column]), self.drawn[:, column]
 
 
 def _everything(trace: Trace, criterion: str | Criterion, metric: str, points: int) -> Statistic:
@@ -142,35 +130,30 @@ def _everything(trace: Trace, criterion: str | Criterion, metric: str, points: i
     return Statistic((*exits.names, mean, *areas.names), len(trace), trace.fingerprint, values)
 
 
-def _lead(leader: _Measured, follower: _Measured, measure: str) -> tuple[float, float, float]:
-    """The lead of one method over another, with the ends of its interval."""
-    (a, drawn_a), (b, drawn_b) = leader.at(measure), follower.at(measure)
-    low, high = percentile_band((drawn_a - drawn_b)[:, None])
-    return a - b, float(low[0]), float(high[0])
+def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = percentile_band(drawn[:, None])
+    return float(low[0]), float(high[0])
 
 
-def _scores(measured: Mapping[str, _Measured], baseline: str) -> pa.Table:
+def _scores(measured: Mapping[str, Mapping[str, Measured]], baseline: str) -> pa.Table:
+    rows, base = [], measured[baseline]
+    for name, measures in measured.items():
+        for measure, (score, drawn) in measures.items():
+            difference = (np.nan, np.nan, np.nan)
+            if name != baseline and measure in base:
+                base_score, base_drawn = base[measure]
+                difference = (score - base_score, *_interval(drawn - base_drawn))
+            rows.append((name, measure, score, *_interval(drawn), *difference))
+    return from_rows(SCORES, rows)
+
+
+def _winners(measured: Mapping[str, Mapping[str, Measured]]) -> pa.Table:
     rows = []
-    base = measured[baseline]
-    for name, method in measured.items():
-        low, high = percentile_band(method.drawn)
-        for measure, score, lowest, highest in zip(method.measures, method.exact, low, high, strict=True):
-            comparable = name != baseline and measure in base.measures
-            difference = _lead(method, base, measure) if comparable else (np.nan, np.nan, np.nan)
-            rows.append((name, measure, score, lowest, highest, *difference))
-    names = ("method", "place", "score", "low", "high", "difference", "difference_low", "difference_high")
-    return from_rows(names, rows)
-
-
-def _winners(measured: Mapping[str, _Measured]) -> pa.Table:
-    rows = []
-    for measure in dict.fromkeys(measure for method in measured.values() for measure in method.measures):
-        ranked = sorted(
-            (name for name, method in measured.items() if measure in method.measures),
-            key=lambda name: measured[name].at(measure)[0],
-            reverse=True,
-        )
-        if len(ranked) > 1:
-            lead, low, high = _lead(measured[ranked[0]], measured[ranked[1]], measure)
-            rows.append((measure, *ranked[:2], lead, low, high, low > 0))
-    return from_rows(("place", "best", "second", "lead", "lead_low", "lead_high", "decided"), rows)
+    for measure in dict.fromkeys(measure for measures in measured.values() for measure in measures):
+        methods = [(name, *measures[measure]) for name, measures in measured.items() if measure in measures]
+        methods.sort(key=itemgetter(1), reverse=True)
+        if len(methods) > 1:
+            (best, score, drawn), (second, lower, lower_drawn) = methods[:2]
+            low, high = _interval(drawn - lower_drawn)
+            rows.append((measure, best, second, score - lower, low, high, low > 0))
+    return from_rows(WINNERS, rows)

@@ -131,8 +131,7 @@ def speed_accuracy(
         metric: a key of `offramp.metrics.METRICS`.
         temperatures: one per exit, fitted on calibration data; None means 1.
         points: largest number of thresholds; fewer where fewer give distinct outcomes.
-        resamples: bootstrap resamples for `low` and `high` (95 % at each threshold); 0 leaves them NaN.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap for `low` and `high` (95 % at each threshold); no resamples leave them NaN.
 
     Raises:
         DataError: the trace has no labels or no examples.
@@ -173,8 +172,7 @@ def stack_curves(curves: Mapping[str, Curve | Sequence[Curve]]) -> pa.Table:
         curves: a curve, or one per model (seed), by name of the method.
 
     Returns:
-        The rows of all curves, with the columns `method`, `model` (0, 1, …), `criterion`, `metric` and
-        `floor` in front of those of `Curve.table`.
+        The rows of all curves, with the columns `FRONT` before those of `Curve.table`; `model` counts from 0.
     """
     tables = []
     for method, group in curves.items():
@@ -185,11 +183,7 @@ def stack_curves(curves: Mapping[str, Curve | Sequence[Curve]]) -> pa.Table:
 
 
 def unstack_curves(stacked: pa.Table) -> dict[str, list[Curve]]:
-    """The inverse of `stack_curves`: the curves of every method, one per model.
-
-    Raises:
-        DataError: columns are missing.
-    """
+    """The inverse of `stack_curves`: the curves of every method, one per model; `DataError` without the columns."""
     require_columns(stacked, (*FRONT, *COLUMNS), "a table of curves")
     curves: dict[str, list[Curve]] = {}
     keys = zip(*(stacked[name].to_pylist() for name in FRONT), strict=True)

@@ -33,10 +33,10 @@ class RuleEvaluation:
 
     Attributes:
         policy: the rule with its threshold and temperatures.
-        scores: what the policy gives, by name; see `policy_scores`.
+        scores: of `policy_scores`.
         curve: score against cost over all thresholds, with bands.
-        histogram: examples that leave at each exit under the policy.
-        timing: measured speed-ups at several thresholds; None where time was not measured.
+        histogram: of `exit_histogram`.
+        timing: of `time_speedups`, at several thresholds; None where time was not measured.
     """
 
     policy: Policy
@@ -142,7 +142,7 @@ def evaluate(
         criteria: the exit rules. A model without a policy for a rule is tuned first.
         split: the split to report on; never the calibration split.
         max_accuracy_drop: target of the tuning.
-        timed: examples on which time is measured; 0 measures none.
+        timed: number of examples timed; 0 skips the timing.
         batch_size: of the timing.
         seed: of the bootstrap.
         progress: show progress bars.
@@ -236,11 +236,11 @@ def _evaluate_trace(
 def compare_models(
     models: Mapping[str, ModelEvaluation], criterion: str, metric: str, *, seed: int = 0
 ) -> Comparison:
-    """Compare evaluated models with the first of them, under one exit rule.
+    """Compare models, evaluated on the same split, with the first of them, under one of their exit rules.
 
     Args:
-        models: by name, evaluated on the same split.
-        criterion: one of the rules that they were evaluated with.
+        models: by name.
+        criterion: name of the rule.
         metric: the main metric of the data.
         seed: of the bootstrap.
     """

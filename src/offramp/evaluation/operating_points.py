@@ -92,17 +92,15 @@ def cost_statistic(trace: Trace, exits: Exits, names: Sequence[str]) -> Statisti
 
 def exit_statistic(trace: Trace, metric: str = "accuracy") -> Statistic:
     """The score of every single exit: columns `layer l`."""
-    return score_statistic(
-        trace, static_exits(trace), metric, [f"layer {layer}" for layer in trace.exit_layers]
-    )
+    names = [f"layer {layer}" for layer in trace.exit_layers]
+    return score_statistic(trace, static_exits(trace), metric, names)
 
 
 def policy_statistic(trace: Trace, policy: Policy, metric: str = "accuracy") -> Statistic:
-    """Scores, costs and depths of a model under a policy.
+    """Scores, costs and depths of a model under a policy, as a statistic.
 
-    Returns:
-        A statistic with the columns `score`, `full` (score of the last exit), `drop` (full - score), `cost`
-        (share of the full model's FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
+    Its columns are `score`, `full` (score of the last exit), `drop` (full - score), `cost` (share of the full model's
+    FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
     """
     taken = policy.decide(trace).exit
     last = np.full_like(taken, trace.exits - 1)

@@ -18,6 +18,9 @@ from offramp.evaluation.operating_points import cost_statistic, exit_statistic, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Exits count from 0, layers from 1; costs are shares of the full model's FLOPs.
+PER_EXIT = ("exit", "layer", "cost", "metric", "score", "low", "high")
+HISTOGRAM = ("exit", "layer", "count", "share")
 RELIABILITY = ("layer", "side", "low", "high", "count", "confidence", "accuracy")
 SIDES = ("before", "after")
 BINS = 15
@@ -26,46 +29,37 @@ BINS = 15
 def per_exit(
     trace: Trace, *, metrics: Sequence[str] = ("accuracy",), resamples: int = 1000, seed: int = 0
 ) -> pa.Table:
-    """Scores of every single exit, with 95 % bootstrap intervals.
+    """Scores of every single exit, with 95 % bootstrap intervals: a row per metric and exit, columns `PER_EXIT`.
 
     Args:
         trace: run of the model over labelled evaluation data.
         metrics: keys of `offramp.metrics.METRICS`.
         resamples, seed: of the bootstrap.
 
-    Returns:
-        One row per metric and exit: `exit` (0-based), `layer` (from 1), `cost` (share of the full model's
-        FLOPs), `metric`, `score`, `low`, `high`.
-
     Raises:
         DataError: the trace has no labels.
         ConfigError: the metric is unknown or does not fit the task.
     """
     cost = cost_statistic(trace, static_exits(trace), [""] * trace.exits).exact()
-    rows = [
-        (exit, trace.exit_layers[exit], cost[exit], metric, interval.estimate, interval.low, interval.high)
-        for metric in metrics
-        for exit, interval in enumerate(
-            intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
-        )
-    ]
-    names = ("exit", "layer", "cost", "metric", "score", "low", "high")
-    return from_rows(names, rows)
+    rows = []
+    for metric in metrics:
+        scores = intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
+        for exit, score in enumerate(scores):
+            layer = trace.exit_layers[exit]
+            rows.append((exit, layer, cost[exit], metric, score.estimate, score.low, score.high))
+    return from_rows(PER_EXIT, rows)
 
 
 def policy_scores(
     trace: Trace, policy: Policy, *, metric: str = "accuracy", resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Scores, costs and depths of a model under a policy, with 95 % bootstrap intervals.
+    """The numbers of `policy_statistic` for a model under a policy by name, with 95 % bootstrap intervals.
 
     Args:
         trace: run of the model over labelled evaluation data.
         policy: of the model.
         metric: a key of `offramp.metrics.METRICS`.
         resamples, seed: of the bootstrap.
-
-    Returns:
-        Intervals by name: the columns of `policy_statistic`.
 
     Raises:
         CalibrationError: the policy was calibrated on the same data.
@@ -77,14 +71,15 @@ def policy_scores(
 
 
 def exit_histogram(trace: Trace, policy: Policy) -> pa.Table:
-    """How many examples leave at each exit under a policy; `CriterionError` if it was made for another model.
+    """How many examples leave at each exit under a policy: a row per exit, columns `HISTOGRAM`.
 
-    Returns:
-        One row per exit: `exit` (0-based), `layer`, `count`, `share`.
+    Raises:
+        CriterionError: the policy was made for another model.
     """
     counts = np.bincount(policy.decide(trace).exit, minlength=trace.exits)
     exits, shares = np.arange(trace.exits), counts / max(len(trace), 1)
-    return table({"exit": exits, "layer": list(trace.exit_layers), "count": counts, "share": shares})
+    columns = (exits, trace.exit_layers, counts, shares)
+    return table(dict(zip(HISTOGRAM, columns, strict=True)))
 
 
 def reliability_table(run: Trace, temperatures: Sequence[float] | None, bins: int = BINS) -> pa.Table:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TIMED_THRESHOLDS = 5
 TIMED_ROUNDS = 3
+TIMING = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
 
 
 def time_policy(
@@ -39,9 +40,6 @@ def time_policy(
         rows: texts to run.
         examples: how many of them.
         batch_size: for both.
-
-    Returns:
-        The table of `time_speedups`.
     """
     from offramp.inference.segments import TorchSegments
     from offramp.inference.tracing import trace
@@ -95,9 +93,8 @@ def time_speedups(
         clock: returns seconds.
 
     Returns:
-        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all
-        texts), `time_speedup` (median over the rounds of full / adaptive time), `speedup_low`, `speedup_high`
-        (its smallest and largest value).
+        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all texts),
+        `time_speedup` (median of full / adaptive time), `speedup_low`, `speedup_high` (its extremes).
 
     Raises:
         ConfigError: there are no texts or no thresholds.
@@ -120,5 +117,4 @@ def time_speedups(
         ratios = timings["full"].seconds / timing.seconds  # within rounds, under the same load
         spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
         rows.append((threshold, timing.p50, timings["full"].p50, *spread))
-    names = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high")
-    return from_rows(names, rows)
+    return from_rows(TIMING, rows)

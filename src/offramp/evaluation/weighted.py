@@ -19,16 +19,13 @@ Scores = Callable[[NDArray[Any], NDArray[Any], Table], Table]
 
 
 def weighted_score(metric: str, labels: NDArray[Any], predictions: NDArray[Any], weights: Table) -> Table:
-    """Scores of several columns of predictions under several weightings of the examples.
+    """Scores `(resamples, columns)` of columns of predictions under several weightings of the examples.
 
     Args:
         metric: a key of `WEIGHTED`.
         labels: `(examples,)`.
         predictions: `(examples, columns)`.
         weights: `(resamples, examples)`, whole numbers: how often each example counts.
-
-    Returns:
-        `(resamples, columns)`.
 
     Raises:
         ConfigError: the metric is unknown.
@@ -107,17 +104,15 @@ def _standard(columns: Table) -> Table:
 
 
 def _spearman(labels: NDArray[Any], predictions: NDArray[Any], weights: Table) -> Table:
-    return np.stack([_rank_correlation(labels, column, weights) for column in predictions.T], axis=1)
-
-
-def _rank_correlation(labels: NDArray[Any], column: NDArray[Any], weights: Table) -> Table:
-    """Pearson correlation `(resamples,)` of the ranks of one column, ranked in every resample."""
-    size = weights.sum(axis=1)
-    x, y = weighted_ranks(labels, weights), weighted_ranks(column, weights)
-    x -= (size[:, None] + 1) / 2  # the mean rank
-    y -= (size[:, None] + 1) / 2
-    norms = (weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1)
-    return np.clip(ratio((weights * x * y).sum(axis=1), np.sqrt(norms)), -1.0, 1.0)
+    """Pearson correlation of ranks, ranked in every resample."""
+    mean = (weights.sum(axis=1, keepdims=True) + 1) / 2  # of all ranks
+    x = weighted_ranks(labels, weights) - mean
+    correlations = []
+    for column in predictions.T:
+        y = weighted_ranks(column, weights) - mean
+        norms = (weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1)
+        correlations.append(ratio((weights * x * y).sum(axis=1), np.sqrt(norms)))
+    return np.clip(np.stack(correlations, axis=1), -1.0, 1.0)
 
 
 def weighted_ranks(values: NDArray[Any], weights: Table) -> Table:

@@ -67,11 +67,10 @@ def report(
 
 def all_figures(contents: ReportContents) -> dict[str, Figure]:
     """Every figure, by file name, with the prefix of its section in front."""
-    return {
-        f"{section.prefix}{name}": figure
-        for section in contents.sections
-        for name, figure in section_figures(section).items()
-    }
+    figures: dict[str, Figure] = {}
+    for section in contents.sections:
+        figures |= {f"{section.prefix}{name}": figure for name, figure in section_figures(section).items()}
+    return figures
 
 
 def section_figures(section: ReportSection) -> dict[str, Figure]:
@@ -105,7 +104,7 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
 
 def speed_figures(section: ReportSection, data: str) -> dict[str, Figure]:
     """Accuracy against latency for every bench and batch size, and every stream; `data` ends the titles."""
-    figures = {}
+    figures: dict[str, Figure] = {}
     for i, (label, run) in enumerate(section.labelled("bench"), start=1):
         rows = run.tables["bench"].to_pylist()
         for size in dict.fromkeys(row["batch_size"] for row in rows):

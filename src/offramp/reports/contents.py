@@ -115,7 +115,10 @@ def load_contents(folder: str | Path) -> ReportContents:
 
 def make_section(data: str, runs: list[Run]) -> ReportSection:
     """The section for the runs on one data set."""
-    curves = {run.record["path"]: _curves(run) for run in runs}
+    curves: dict[str, list[tuple[str, Curve]]] = {}
+    for run in runs:
+        stacked = unstack_curves(run.tables["curves"]) if "curves" in run.tables else {}
+        curves[run.record["path"]] = [(method, curve) for method, group in stacked.items() for curve in group]
     compared = {run.record["path"] for run in runs if "scores" in run.tables}
     in_comparisons = {_content(curve) for path in compared for _, curve in curves[path]}
     covered = frozenset(
@@ -137,11 +140,6 @@ def _by_metric(curves: Sequence[tuple[str, Curve]]) -> dict[str, dict[str, list[
         label = method if len(rules[method]) == 1 else f"{method}, {curve.criterion}"
         grouped.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
     return grouped
-
-
-def _curves(run: Run) -> list[tuple[str, Curve]]:
-    stacked = unstack_curves(run.tables["curves"]) if "curves" in run.tables else {}
-    return [(method, curve) for method, group in stacked.items() for curve in group]
 
 
 def _content(curve: Curve) -> tuple[str, bytes, bytes]:

@@ -32,9 +32,6 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
             the curve has one. Several: their mean over costs, with the band from the lowest to the highest.
         title: above the axes.
 
-    Returns:
-        The figure; hollow marks are single exits.
-
     Raises:
         DataError: there is no curve.
     """
@@ -48,7 +45,7 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
         axes.set_xlabel("Cost, as a share of the full model's FLOPs")
         axes.set_ylabel(next(iter(curves.values()))[0].metric.replace("_", " ").capitalize())
         axes.legend(loc="lower right")
-        caption(figure, " ".join([*_band_notes(curves), *_beyond(curves)]))
+        caption(figure, " ".join(_notes(curves)))
     return figure
 
 
@@ -56,13 +53,8 @@ def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], position: int) -
     costs, middle, low, high = mean_curve(group)
     axes.plot(costs, middle, color=colour(position))
     axes.fill_between(costs, low, high, color=colour(position), alpha=0.13, lw=0)
-    hollow: dict[str, Any] = {
-        "color": colour(position),
-        "marker": marker(position),
-        "mfc": "white",
-        "mew": 1.6,
-        "ms": 7,
-    }
+    hollow: dict[str, Any] = {"color": colour(position), "marker": marker(position), "ms": 7}
+    hollow |= {"mfc": "white", "mew": 1.6}
     axes.plot([], [], label=shown(label), **hollow)  # one legend entry for line and mark
     static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
     if len({points.shape for points in static}) == 1:
@@ -84,27 +76,20 @@ def mean_curve(group: Sequence[Curve]) -> tuple[Floats, Floats, Floats, Floats]:
     return costs, heights.mean(axis=0), heights.min(axis=0), heights.max(axis=0)
 
 
-def _band_notes(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
+def _notes(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
     several = sorted({len(group) for group in curves.values() if len(group) > 1})
     single = any(len(g) == 1 and np.isfinite(floats(g[0].sweep, "low")).any() for g in curves.values())
     notes = ["Hollow marks: one exit for every example."]
     if single:
         notes.append("Bands: 95 % bootstrap intervals.")
     if several:
-        notes.append(
-            f"{'Other bands' if single else 'Bands'}: range over {'–'.join(map(str, several))} models."
-        )
+        bands = "Other bands" if single else "Bands"
+        notes.append(f"{bands}: range over {'–'.join(map(str, several))} models.")
+    for label, group in curves.items():
+        costs, scores, *_ = mean_curve(group)
+        if costs[-1] > FAR:  # a cascade may cost more than the full model
+            notes.append(f"{shown(label)} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}.")
     return notes
-
-
-def _beyond(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
-    """The ends of curves that leave the picture: a cascade may cost more than the full model."""
-    ends = {label: mean_curve(group)[:2] for label, group in curves.items()}
-    return [
-        f"{shown(label)} goes on to {scores[-1]:.3f} at cost {costs[-1]:.2f}."
-        for label, (costs, scores) in ends.items()
-        if costs[-1] > FAR
-    ]
 
 
 def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Every exit by itself") -> Figure:
@@ -141,13 +126,7 @@ def histogram_figure(
     exit_layers: Sequence[int],
     title: str = "Where examples leave",
 ) -> Figure:
-    """Share of the examples that leave at each exit, side by side for several models, or clean and attacked.
-
-    Args:
-        shares: by label, `(exits,)`.
-        exit_layers: of the model.
-        title: above the axes.
-    """
+    """Shares `(exits,)` of the examples that leave at each exit, for several models, or clean and attacked."""
     width = 0.8 / max(len(shares), 1)
     with styled():
         figure, axes = new_figure(3.6, title)
@@ -169,13 +148,7 @@ def histogram_figure(
 def depth_figure(
     results: Mapping[str, Robustness], layers: int, title: str = "How deep examples go"
 ) -> Figure:
-    """Mean exit layer before and under each attack, joined by a line.
-
-    Args:
-        results: by attack.
-        layers: L, the deepest layer.
-        title: above the axes.
-    """
+    """Mean exit layer before and under each attack, joined by a line; `layers` is the deepest layer."""
     with styled():
         figure, axes = new_figure(1.9 + 0.5 * len(results), title)
         for row, robustness in enumerate(results.values()):
@@ -200,12 +173,6 @@ def _draw_depths(axes: Axes, row: int, robustness: Robustness) -> None:
     for side, shade, shape, label, to in sides:
         axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
         axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=label if row == 0 else None)
-        axes.annotate(
-            f"{side.estimate:.1f}",
-            (side.estimate, row),
-            (2 * to, 9),
-            textcoords="offset points",
-            ha="left" if to > 0 else "right",
-            fontsize=10,
-            color=shade,
-        )
+        style: dict[str, Any] = {"ha": "left" if to > 0 else "right", "fontsize": 10, "color": shade}
+        number, spot = f"{side.estimate:.1f}", (side.estimate, row)
+        axes.annotate(number, spot, (2 * to, 9), textcoords="offset points", **style)

@@ -11,9 +11,8 @@ import numpy as np
 
 from offramp._core.errors import MissingExtraError
 from offramp._core.text import visible
-from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.curves import Curve
-from offramp.reports.figures import mean_curve
+from offramp.reports.figures import FAR, mean_curve
 from offramp.reports.style import GREY, GRID, INK, colour
 
 HOVER = "cost %{x:.3f}<br>score %{y:.4f}<br>%{customdata}<extra>%{fullData.name}</extra>"
@@ -49,19 +48,11 @@ def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, 
     """
     traces: list[dict[str, Any]] = []
     for position, (label, group) in enumerate(curves.items()):
-        traces += [
-            *_band(label, group, position),
-            _sweep(label, group, position),
-            _static(label, group, position),
-        ]
+        traces += [*_sweep(label, group, position), _static(label, group, position)]
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "showline": True}
     layout = {
-        "xaxis": {
-            **axis,
-            "title": {"text": "Cost, as a share of the full model's FLOPs"},
-            "range": [0, 1.05],
-        },
-        "yaxis": {**axis, "title": {"text": _escaped(metric.replace("_", " "))}},
+        "xaxis": axis | {"title": {"text": "Cost, as a share of the full model's FLOPs"}, "range": [0, FAR]},
+        "yaxis": axis | {"title": {"text": _escaped(metric.replace("_", " "))}},
         "font": {"family": "system-ui, sans-serif", "size": 14, "color": INK},
         "legend": {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
         "margin": {"t": 10, "r": 10, "b": 60, "l": 70},
@@ -71,55 +62,39 @@ def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, 
     return {"data": traces, "layout": layout}
 
 
-def _band(label: str, group: Sequence[Curve], position: int) -> list[dict[str, Any]]:
-    """The band between its two ends, without hover text; empty where it is undefined."""
-    costs, _, low, high = mean_curve(group)
-    if not np.isfinite(low).all():
-        return []
-    silent = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    ends = [_trace(label, costs, end, []) | silent for end in (low, high)]
-    red, green, blue = (int(colour(position)[i : i + 2], 16) for i in (1, 3, 5))
-    ends[1] |= {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.13)"}
-    return ends
-
-
-def _sweep(label: str, group: Sequence[Curve], position: int) -> dict[str, Any]:
+def _sweep(label: str, group: Sequence[Curve], position: int) -> list[dict[str, Any]]:
+    """The line of a curve, behind the two ends of its band, which have no hover text, where it has a band."""
     costs, scores, low, high = mean_curve(group)
     if len(group) == 1:
         rows = group[0].sweep.to_pylist()
         hover = [f"threshold {row['threshold']:.4g}<br>depth {row['depth']:.2f}" for row in rows]
     else:
         hover = [f"mean of {len(group)} models"] * len(costs)
-    ends = zip(low, high, strict=True)
-    hover = [
-        t + ("" if math.isnan(lo) else f"<br>band {lo:.4f}–{hi:.4f}")
-        for t, (lo, hi) in zip(hover, ends, strict=True)
-    ]
-    line = {"color": colour(position), "width": 2.5}
-    return _trace(label, costs, scores, hover) | {"mode": "lines", "line": line}
+    for i, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+        hover[i] += "" if math.isnan(lowest) else f"<br>band {lowest:.4f}–{highest:.4f}"
+    line = {"mode": "lines", "line": {"color": colour(position), "width": 2.5}}
+    middle = _trace(label, costs, scores, hover) | line
+    if not np.isfinite(low).all():
+        return [middle]
+    silent = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    ends = [_trace(label, costs, end, []) | silent for end in (low, high)]
+    red, green, blue = (int(colour(position)[i : i + 2], 16) for i in (1, 3, 5))
+    ends[1] |= {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.13)"}
+    return [*ends, middle]
 
 
 def _static(label: str, group: Sequence[Curve], position: int) -> dict[str, Any]:
-    points = [
-        (cost, score, f"always layer {depth:g}")
-        for curve in group
-        for cost, score, depth in zip(
-            *(floats(curve.static, n) for n in ("cost", "score", "depth")), strict=True
-        )
-    ]
-    costs, scores, hover = (list(column) for column in zip(*points, strict=True)) if points else ([], [], [])
+    points = [row for curve in group for row in curve.static.to_pylist()]
+    costs, scores = ([row[name] for row in points] for name in ("cost", "score"))
+    hover = [f"always layer {row['depth']:g}" for row in points]
     shape = SYMBOLS[position % len(SYMBOLS)]
     mark = {"symbol": shape, "color": "white", "size": 9, "line": {"color": colour(position), "width": 2}}
     return _trace(label, costs, scores, hover) | {"mode": "markers", "marker": mark, "showlegend": False}
 
 
 def _trace(label: str, costs: Any, scores: Any, hover: list[str]) -> dict[str, Any]:
-    shared = {
-        "type": "scatter",
-        "name": _escaped(label),
-        "legendgroup": _escaped(label),
-        "hovertemplate": HOVER,
-    }
+    name = _escaped(label)
+    shared = {"type": "scatter", "name": name, "legendgroup": name, "hovertemplate": HOVER}
     xs, ys = ([round(float(v), 6) for v in values] for values in (costs, scores))
     return shared | {"x": xs, "y": ys, "customdata": hover}
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import MissingExtraError
 from offramp._core.text import visible
 from offramp.attacks.text.diff import diff_html
-from offramp.reports.contents import AttackRun, ReportContents, ReportSection
+from offramp.reports.contents import ReportContents, ReportSection
 from offramp.reports.interactive import DRAW, curve_plot, plotly_script
 from offramp.reports.text_table import TextTable
 
@@ -53,16 +53,13 @@ def page(
     *,
     interactive: bool = True,
 ) -> str:
-    """The whole page.
+    """The whole page as HTML: the same for the same input.
 
     Args:
         contents: what the records contain.
         tables: of `tables.all_tables`.
         figures: SVG images by the names of `build.all_figures`.
         interactive: whether curves answer to the mouse.
-
-    Returns:
-        HTML; the same for the same input.
 
     Raises:
         MissingExtraError: jinja2 is not installed, or plotly for an interactive page.
@@ -114,10 +111,8 @@ def environment() -> Environment:
 
 def content_policy(scripts: list[str]) -> str:
     """The content security policy: these scripts may run, nothing may be fetched."""
-    digests = [
-        base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts
-    ]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    digests = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -134,6 +129,8 @@ def _data_sections(
     section: ReportSection, tables: Mapping[str, TextTable], figures: Mapping[str, bytes], interactive: bool
 ) -> list[PageSection]:
     """Sections for the runs on one data set; those without content are left out."""
+    from markupsafe import Markup
+
     macros: Any = environment().get_template("macros.html.j2").module
     prefix = section.prefix
 
@@ -154,27 +151,22 @@ def _data_sections(
         if interactive
     ]
     curves = [*made("policies"), *(plots if interactive else drawn("curves"))]
+    examples = []
+    for attack in section.attacks:
+        rows = most_slowed(attack.rows.to_pylist(), SHOWN)
+        # `diff_html` escapes every text; only its invisible characters (zero-width, direction marks) are left.
+        shown = [row | {"diff": Markup(visible(diff_html(row)))} for row in rows]
+        examples.append(macros.examples(attack.label, shown))
     blocks = {
         "curves": [*curves, *made("areas", "comparison", "winners", "timing")],
         "exits": [*drawn("exits"), *made("exits")],
         "leaving": drawn("histogram"),
         "robustness": [*drawn("depth"), *made("robustness", "attacks")],
-        "examples": [macros.examples(attack.label, slowed_examples(attack)) for attack in section.attacks],
+        "examples": examples,
     }
     data = f"{section.data or 'other'}: " if prefix else ""
     filled = {name: content for name, content in blocks.items() if content}
     return [PageSection(prefix + name, data + SECTIONS[name], content) for name, content in filled.items()]
-
-
-def slowed_examples(attack: AttackRun) -> list[dict[str, Any]]:
-    """The examples that an attack slowed down most: `id`, `label` and `diff`."""
-    from markupsafe import Markup
-
-    # `diff_html` escapes every text; only its invisible characters (zero-width, direction marks) are left.
-    return [
-        {"id": row["id"], "label": row["label"], "diff": Markup(visible(diff_html(row)))}
-        for row in most_slowed(attack.rows.to_pylist(), SHOWN)
-    ]
 
 
 def most_slowed(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -1,26 +1,9 @@
 """The run records that reports are made from: their shape, and how they are read.
 
-A report shows a record (`offramp._core.records`) by the names of its `tables`, whatever command wrote it. A table
-is a list of rows, a dict of columns, or the name of a Parquet file relative to the record. Reports show:
+A report shows a record (`offramp._core.records`) by the names of its `tables`, whatever command wrote it: those of
+`TABLES`. A table is a list of rows, a dict of columns, or the name of a Parquet file relative to the record.
 
-=============  ========================================================================================
-`policy`       `interval_table` of `evaluation.policy_scores`
-`per_exit`     `evaluation.per_exit`
-`histogram`    `evaluation.exit_histogram`
-`curves`       `evaluation.stack_curves`
-`scores`       `evaluation.compare(…).scores`
-`winners`      `evaluation.compare(…).winners`
-`attack`       the rows of an attack; its robustness numbers are computed from them
-`timing`       `evaluation.time_speedups`
-`reliability`  `evaluation.reliability_table`
-`bench`        rows of `bench.speed`: every peer at every batch size
-`bench_train`  rows of `bench.training_steps`
-`bench_attack` rows of `bench.attacks`, with the speed-up over the released pattern
-`stream`       rows of `bench.stream`, with the mode
-`promises`     rows of `bench.coverage_check`
-=============  ========================================================================================
-
-and in `metrics` or `config`, all optional:
+Reports also show, in `metrics` or `config`, all optional:
 
 =============  ========================================================================================
 `name`         the model's name in the report; by default the folder that holds its training record, else the
@@ -45,78 +28,46 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import DataError
 from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
+from offramp.evaluation.bootstrap import INTERVALS
+from offramp.evaluation.compare import SCORES, WINNERS
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
-from offramp.evaluation.per_exit import RELIABILITY
+from offramp.evaluation.per_exit import HISTOGRAM, PER_EXIT, RELIABILITY
 from offramp.evaluation.robustness import COLUMNS as ATTACK
+from offramp.evaluation.timing import TIMING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DIFFERENCE = ("difference", "difference_low", "difference_high")
-LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup")
-COSTS = ("times_plain", "activation_mib")
-PASSES = ("examples_per_second", "forward", "gradient")
-KEPT = ("calibration", "measured", "held", "mean_risk", "high_risk", "cost", "kept")
+TEXTS = ("text", "text_pair", "adversarial_text", "adversarial_text_pair")
+LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup", "faster")
+STEP = ("seconds", "lowest", "highest", "examples_per_second", "times_plain", "activation_mib")
+EFFORT = ("seconds", "examples_per_second", "forward", "gradient", "prepared", "model_share", "times_faster")
+STATED = ("criterion", "guarantee", "alpha", "delta", "splits", "calibration", "measured")
 TABLES: dict[str, tuple[str, ...]] = {
-    "policy": ("name", "estimate", "low", "high"),
-    "per_exit": ("exit", "layer", "cost", "metric", "score", "low", "high"),
-    "histogram": ("exit", "layer", "count", "share"),
-    "curves": (*FRONT, *CURVE),
-    "scores": ("method", "place", "score", "low", "high", *DIFFERENCE),
-    "winners": ("place", "best", "second", "lead", "lead_low", "lead_high", "decided"),
-    "attack": (
-        "id",
-        "recipe",
-        "seed",
-        "text",
-        "text_pair",
-        "adversarial_text",
-        "adversarial_text_pair",
-        *ATTACK,
-    ),
-    "timing": ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low", "speedup_high"),
-    "reliability": RELIABILITY,
-    "bench": (
-        "peer",
-        "kind",
-        "batch_size",
-        "length",
-        *LATENCY,
-        "faster",
-        "cost",
-        "share",
-        "score",
-        "peak_mib",
-    ),
-    "bench_train": ("name", "seconds", "lowest", "highest", "examples_per_second", *COSTS),
-    "bench_attack": (
-        "name",
-        "examples",
-        "seconds",
-        *PASSES,
-        "prepared",
-        "model_share",
-        "clean_depth",
-        "depth",
-        "times_faster",
-    ),
-    "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),
-    "promises": ("criterion", "guarantee", "alpha", "delta", "splits", *KEPT),
+    "policy": INTERVALS,  # `interval_table` of `evaluation.policy_scores`
+    "per_exit": PER_EXIT,  # `evaluation.per_exit`
+    "histogram": HISTOGRAM,  # `evaluation.exit_histogram`
+    "curves": (*FRONT, *CURVE),  # `evaluation.stack_curves`
+    "scores": SCORES,  # `evaluation.compare(…).scores`
+    "winners": WINNERS,  # `evaluation.compare(…).winners`
+    "attack": ("id", "recipe", "seed", *TEXTS, *ATTACK),  # the rows of an attack
+    "timing": TIMING,  # `evaluation.time_speedups`
+    "reliability": RELIABILITY,  # `evaluation.reliability_table`
+    # Rows of `bench.speed`: every peer at every batch size.
+    "bench": ("peer", "kind", "batch_size", "length", *LATENCY, "cost", "share", "score", "peak_mib"),
+    "bench_train": ("name", *STEP),  # rows of `bench.training_steps`
+    # Rows of `bench.attacks`, with the speed-up over the released pattern.
+    "bench_attack": ("name", "examples", "clean_depth", "depth", *EFFORT),
+    "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),  # rows of `bench.stream`
+    "promises": (*STATED, "held", "mean_risk", "high_risk", "cost", "kept"),  # rows of `bench.coverage_check`
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 
 
 @dataclass(frozen=True)
 class Run:
-    """One record with its tables.
-
-    Attributes:
-        name: of the model.
-        command: the command's first word, say `evaluate`.
-        record: the record as it was read.
-        tables: by name, those of `TABLES` in the record.
-    """
+    """One record with its tables, those of `TABLES`; `name` is the model's, `command` the command's first word."""
 
     name: str
     command: str
@@ -143,17 +94,12 @@ class Run:
         """Exits of the model, from 1; empty where neither the record nor its attack table has them."""
         layers = self.get("exit_layers")
         if layers is None and "attack" in self.tables:
-            metadata = (self.tables["attack"].schema.metadata or {}).get(ATTACK_METADATA, b"{}")
-            layers = _described_exits(metadata)
+            metadata = self.tables["attack"].schema.metadata or {}
+            try:
+                layers = json.loads(metadata[ATTACK_METADATA])["policy"]["exit_layers"]
+            except (ValueError, KeyError, TypeError):
+                layers = None
         return tuple(int(layer) for layer in layers or ())
-
-
-def _described_exits(metadata: bytes) -> Any:
-    """Exit layers in the metadata of an attack table, or None."""
-    try:
-        return json.loads(metadata)["policy"]["exit_layers"]
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:

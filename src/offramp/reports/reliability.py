@@ -42,12 +42,7 @@ def calibration_errors(table: pa.Table) -> dict[tuple[int, str], float]:
 
 
 def reliability_figure(table: pa.Table, title: str = "Reliability of every exit") -> Figure:
-    """A reliability diagram for each exit, before and after its temperature.
-
-    Args:
-        table: rows of `evaluation.reliability_table`.
-        title: above the panels.
-    """
+    """A reliability diagram for each exit, before and after its temperature, of rows of `reliability_table`."""
     errors = calibration_errors(table)
     layers = sorted({layer for layer, _ in errors})
     with styled():
@@ -76,9 +71,8 @@ def _draw(panel: Axes, table: pa.Table, layer: int, errors: Mapping[tuple[int, s
         panel.scatter(sure, right, s=3 + 60 * count / count.sum(), color=shade, zorder=3)
         lines.append((f"{side} {errors[layer, side]:.3f}", shade))
     for i, (words, shade) in enumerate(reversed(lines)):
-        panel.annotate(
-            words, (0.97, 0.03 + 0.1 * i), xycoords="axes fraction", ha="right", fontsize=9, color=shade
-        )
+        corner = (0.97, 0.03 + 0.1 * i)
+        panel.annotate(words, corner, xycoords="axes fraction", ha="right", fontsize=9, color=shade)
     panel.set_title(f"layer {layer}, ECE", fontsize=11, fontweight="normal")
     panel.set_xlim(0, 1)
     panel.set_ylim(0, 1)

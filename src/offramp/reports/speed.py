@@ -25,12 +25,9 @@ def latency_figure(
     """Every peer of a benchmark at one batch size: its score against its milliseconds a request.
 
     Args:
-        rows: of a `bench` table, of one batch size.
+        rows: of a `bench` table, of one batch size; `DataError` where none has a score.
         metric: of the scores.
         title: above the axes.
-
-    Raises:
-        DataError: no peer was scored.
     """
     scored = [row for row in rows if row["score"] is not None]
     if not scored:
@@ -67,29 +64,14 @@ def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Names beside the marks, alternately above and below, to keep neighbours apart."""
     ordered = sorted(rows, key=lambda row: (row["score"], row["mean"]))
     for position, row in enumerate(ordered):
-        height = (7, -13, 17, -23)[position % 4]
-        spot = (row["mean"], row["score"])
-        axes.annotate(
-            shown(row["peer"]),
-            spot,
-            (0, height),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=KINDS[row["kind"]][1] if row["kind"] in KINDS else GREY,
-        )
+        spot, above = (row["mean"], row["score"]), (0, (7, -13, 17, -23)[position % 4])
+        shade = KINDS[row["kind"]][1] if row["kind"] in KINDS else GREY
+        style = {"ha": "center", "fontsize": 8, "color": shade}
+        axes.annotate(shown(row["peer"]), spot, above, textcoords="offset points", **style)
 
 
 def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over time") -> Figure:
-    """Throughput and resident memory of a stream, one line per mode.
-
-    Args:
-        rows: of a `stream` table.
-        title: above the axes.
-
-    Raises:
-        DataError: nothing was streamed.
-    """
+    """Throughput and resident memory, one line per mode, from the rows of a `stream` table; `DataError` for none."""
     if not rows:
         raise DataError("expected a stream to draw, got no rows")
     with styled():
@@ -100,10 +82,9 @@ def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over
         for position, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
             chosen = [row for row in rows if row["mode"] == mode]
             minutes = [row["seconds"] / 60 for row in chosen]
-            above.plot(
-                minutes, [row["throughput"] for row in chosen], color=colour(position), label=shown(mode)
-            )
-            below.plot(minutes, [row["resident_mib"] for row in chosen], color=colour(position))
+            speed, memory = ([row[key] for row in chosen] for key in ("throughput", "resident_mib"))
+            above.plot(minutes, speed, color=colour(position), label=shown(mode))
+            below.plot(minutes, memory, color=colour(position))
         above.set_title(shown(title))
         above.set_ylabel("Texts a second")
         below.set_ylabel("Resident MiB")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.arrow_tables import rows_where, to_pandas
+from offramp.evaluation.compare import DIFFERENCE
 from offramp.reports.bench_tables import (
     bench_attack_table,
     bench_table,
@@ -16,7 +17,7 @@ from offramp.reports.bench_tables import (
     promises_table,
     stream_table,
 )
-from offramp.reports.contents import AttackRun, ReportContents, ReportSection
+from offramp.reports.contents import ReportContents, ReportSection
 from offramp.reports.reliability import calibration_table
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
 
@@ -37,39 +38,27 @@ POLICY_NUMBERS = ("score", "full", "drop", "cost", "depth", "layer_speedup")
 
 def all_tables(contents: ReportContents) -> dict[str, TextTable]:
     """Every table that has rows, by file name, with the prefix of its section in front."""
-    made = {"runs": runs_table(contents)}
+    tables = {"runs": runs_table(contents)}
     for section in contents.sections:
-        made |= {f"{section.prefix}{name}": _titled(make(section), section) for name, make in TABLES.items()}
-    return {name: table for name, table in made.items() if table.rows}
-
-
-def _titled(table: TextTable, section: ReportSection) -> TextTable:
-    """The table with the data in its title, where there are several sections."""
-    return replace(table, title=f"{table.title}: {section.data or 'other'}") if section.prefix else table
+        for name, make in TABLES.items():
+            table = make(section)
+            if section.prefix:  # several sections: each title names its data
+                table = replace(table, title=f"{table.title}: {section.data or 'other'}")
+            tables[f"{section.prefix}{name}"] = table
+    return {name: table for name, table in tables.items() if table.rows}
 
 
 def runs_table(contents: ReportContents) -> TextTable:
     """All runs."""
+    rows = []
+    for run in contents.runs:
+        git = run.record["git"] or {}
+        commit = str(git.get("commit", NOTHING))[:10] + (" (dirty)" if git.get("dirty") else "")
+        started = str(run.record["started"])[:16].replace("T", " ")
+        seconds = number(float(run.record["seconds"]), 0)
+        rows.append((run.name, run.command, run.data or NOTHING, str(run.seed), started, seconds, commit))
     header = ("run", "command", "data", "seed", "started", "seconds", "commit")
-    rows = tuple(
-        (
-            run.name,
-            run.command,
-            run.data or NOTHING,
-            str(run.seed),
-            str(run.record["started"])[:16].replace("T", " "),
-            number(float(run.record["seconds"]), 0),
-            _commit(run.record["git"]),
-        )
-        for run in contents.runs
-    )
-    return TextTable("Runs", header, rows, words=3)
-
-
-def _commit(git: dict[str, Any] | None) -> str:
-    if not git:
-        return NOTHING
-    return str(git.get("commit", NOTHING))[:10] + (" (dirty)" if git.get("dirty") else "")
+    return TextTable("Runs", header, tuple(rows), words=3)
 
 
 def policies_table(section: ReportSection) -> TextTable:
@@ -123,7 +112,8 @@ def comparison_table(section: ReportSection) -> TextTable:
     frame = section.frame("scores")
     if frame is not None:
         frame["shown"] = [number(score) for score in frame["score"]]
-        frame["gap"] = [_difference(row) for row in frame.to_dict("records")]
+        bounds = frame[[*DIFFERENCE]].itertuples(index=False, name=None)
+        frame["gap"] = [interval(*difference, sign=True) for difference in bounds]
         wide = _wide(frame, "place", "method", ["shown", "gap"])
         methods = list(frame["method"].unique())
         compared = set(frame.loc[frame["difference"].notna(), "method"])
@@ -134,10 +124,6 @@ def comparison_table(section: ReportSection) -> TextTable:
         rows = tuple(cells.itertuples(name=None))
     note = f"Differences are paired over the same examples. {BRACKETS}"
     return TextTable("Methods compared", header, rows, note)
-
-
-def _difference(row: dict[str, Any]) -> str:
-    return interval(row["difference"], row["difference_low"], row["difference_high"], sign=True)
 
 
 def winners_table(section: ReportSection) -> TextTable:
@@ -162,17 +148,15 @@ def robustness_table(section: ReportSection) -> TextTable:
         "Clean → adversarial. Efficiency drop: share of the saved compute that is lost. Words, queries and "
         f"seconds are means per example. {BRACKETS}"
     )
-    rows = tuple(_robustness_row(attack) for attack in section.attacks)
-    return TextTable("Under attack", header, rows, " ".join([note, *sorted(reasons)]))
-
-
-def _robustness_row(attack: AttackRun) -> tuple[str, ...]:
-    numbers = attack.robustness
-    digits = {"depth": 2, "cost": 3, attack.metric: 3}
-    changes = [change(numbers[f"clean_{n}"], numbers[f"adversarial_{n}"], d) for n, d in digits.items()]
-    drops = [_interval(vars(numbers.intervals[name])) for name in ("efficiency_drop", "gain_drop")]
-    effort = [number(numbers[name], 3 if name == "similarity" else 1) for name in EFFORT]
-    return (attack.label, str(numbers.examples), *changes, *drops, *effort)
+    rows = []
+    for attack in section.attacks:
+        numbers = attack.robustness
+        digits = {"depth": 2, "cost": 3, attack.metric: 3}
+        changes = [change(numbers[f"clean_{n}"], numbers[f"adversarial_{n}"], d) for n, d in digits.items()]
+        lost = [_interval(vars(numbers.intervals[name])) for name in ("efficiency_drop", "gain_drop")]
+        effort = [number(numbers[name], 3 if name == "similarity" else 1) for name in EFFORT]
+        rows.append((attack.label, str(numbers.examples), *changes, *lost, *effort))
+    return TextTable("Under attack", header, tuple(rows), " ".join([note, *sorted(reasons)]))
 
 
 def attacks_table(section: ReportSection) -> TextTable:
@@ -213,29 +197,24 @@ def exit_scores(section: ReportSection, metric: str) -> dict[str, pa.Table]:
 
     The scores of a comparison, over all models of a method, replace those of the single models in it.
     """
-    compared = [run for _, run in section.labelled("scores") if run.get("metric", "accuracy") == metric]
-    scores: dict[str, pa.Table] = {}
-    for run in compared:
-        scores |= _compared_exits(run.tables["scores"])
-    covered = section.covered if scores else frozenset[str]()
-    for label, run in section.labelled("per_exit"):
-        rows = rows_where(run.tables["per_exit"], "metric", metric)
-        if rows.num_rows and run.record["path"] not in covered:
-            scores[label] = rows
-    return scores
-
-
-def _compared_exits(scores: pa.Table) -> dict[str, pa.Table]:
-    """The rows of a comparison that are about single exits, by method."""
     import pyarrow as pa
 
-    frame = to_pandas(scores)
-    layers = frame["place"].str.extract(r"^layer (\d+)$", expand=False)
-    exits = frame[layers.notna()].assign(layer=layers.dropna().astype(int))
-    return {
-        str(method): pa.Table.from_pandas(rows[["layer", "score", "low", "high"]], preserve_index=False)
-        for method, rows in exits.groupby("method", sort=False)
-    }
+    scores: dict[str, pa.Table] = {}
+    for _, run in section.labelled("scores"):
+        if run.get("metric", "accuracy") != metric:
+            continue
+        frame = to_pandas(run.tables["scores"])
+        layers = frame["place"].str.extract(r"^layer (\d+)$", expand=False)
+        exits = frame[layers.notna()].assign(layer=layers.dropna().astype(int))
+        for method, rows in exits.groupby("method", sort=False):
+            columns = rows[["layer", "score", "low", "high"]]
+            scores[str(method)] = pa.Table.from_pandas(columns, preserve_index=False)
+    covered = section.covered if scores else frozenset[str]()
+    for label, run in section.labelled("per_exit"):
+        single = rows_where(run.tables["per_exit"], "metric", metric)
+        if single.num_rows and run.record["path"] not in covered:
+            scores[label] = single
+    return scores
 
 
 def _interval(row: dict[str, Any], name: str = "estimate") -> str:

@@ -19,15 +19,14 @@ Pieces = tuple[list[str], list[str]]  # words, and what stands before, between a
 
 
 def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    """List the constraints that a row breaks.
+    """Short names of the constraints that a row breaks; none if all hold.
 
     Args:
         row: of an attack's table.
         metadata: of the attack: its `options`, and `fewest` and `min_similarity` if it has them.
-
-    Returns:
-        Short names of the broken constraints, none if all hold.
     """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     options = metadata.get("options") or {}
     # An attack may have had no query left to put its words in front.
     front = str(options.get("trigger") or "").split() if row["words_changed"] else []
@@ -41,14 +40,18 @@ def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
         broken.append("count of words")
     if len(changed) > word_budget(options.get("words", 0.1), words, int(metadata.get("fewest", LEAST))):
         broken.append("word budget")
-    if any(old.lower() in stop_words() for old, _ in changed):
+    if any(old.lower() in ENGLISH_STOP_WORDS for old, _ in changed):
         broken.append("stop words")
     limit = options.get("max_edits")
     if limit is not None and sum(distance(*pair) for pair in changed) > limit:
         broken.append("edit distance")
     # A text that was made for one model may change the prediction of another.
     preserve = "nothing" if "transferred_from" in metadata else str(options.get("keep", "nothing"))
-    return [*broken, *_prediction(row, preserve), *_similarity(row, metadata)]
+    answers = row["clean_prediction"], row["adversarial_prediction"]
+    must_stay = preserve == "prediction" or (preserve == "label" and answers[0] == row["label"])
+    if must_stay and answers[1] != answers[0]:
+        broken.append(f"{preserve} kept")
+    return [*broken, *_similarity(row, metadata)]
 
 
 def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Pieces, Pieces]]:
@@ -62,8 +65,7 @@ def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Piece
 
 def take_apart(text: str) -> Pieces:
     """The words of a text and what stands around them: one more than there are words."""
-    words, around, start = [], [], 0
-    at = 0
+    words, around, start, at = [], [], 0, 0
     while at < len(text):
         end = _word_end(text, at)
         if end > at:
@@ -103,13 +105,6 @@ def word_budget(limit: float | int, words: int, fewest: int) -> int:
     return max(fewest, share if math.isclose(share, limit * words, abs_tol=1e-9) else share + 1)
 
 
-def stop_words() -> frozenset[str]:
-    """English words that stay."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    return frozenset(ENGLISH_STOP_WORDS)
-
-
 def distance(before: str, after: str) -> int:
     """Levenshtein distance, by the full table."""
     table = {(i, 0): i for i in range(len(before) + 1)} | {(0, j): j for j in range(len(after) + 1)}
@@ -118,12 +113,6 @@ def distance(before: str, after: str) -> int:
             replaced = table[i - 1, j - 1] + (old != new)
             table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
     return table[len(before), len(after)]
-
-
-def _prediction(row: Mapping[str, Any], preserve: str) -> list[str]:
-    before, after, label = (row[n] for n in ("clean_prediction", "adversarial_prediction", "label"))
-    must_stay = preserve == "prediction" or (preserve == "label" and before == label)
-    return [f"{preserve} kept"] if must_stay and after != before else []
 
 
 def _similarity(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
