@@ -21,7 +21,7 @@ from offramp.attacks.store import Store
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.black_box import as_victim
 from offramp.attacks.victims.fingerprints import texts_fingerprint
-from offramp.data import check_fit, fingerprint
+from offramp.data import check_fit, fingerprint, require_split
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.model.base import SegmentedModel
@@ -111,6 +111,7 @@ def attack(
         lexicon=lexicon,
         masked_lm=masked_lm,
     )
+    require_split(data)
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
     victim = as_victim(target, policy, batch_size)

@@ -154,10 +154,10 @@ def tune(
             raise ConfigError("max_latency_ms and drop_exits need a model to measure: call tune(model, data)")
         rule = criterion if data is None else cast("str | Criterion", data)
         return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
-    if not isinstance(data, Mapping):
-        raise ConfigError(
-            f"expected the data that the model was trained on, got {data!r:.80}: call tune(model, data)"
-        )
+    from offramp.data import require_splits
+
+    require_splits(data)
+    assert isinstance(data, Mapping)
     if drop_exits:
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits

@@ -9,6 +9,8 @@ from offramp.data.text_data import (
     fingerprint,
     fitting_labels,
     overlap,
+    require_split,
+    require_splits,
     row_hashes,
 )
 
@@ -22,5 +24,7 @@ __all__ = [
     "fitting_labels",
     "load_data",
     "overlap",
+    "require_split",
+    "require_splits",
     "row_hashes",
 ]

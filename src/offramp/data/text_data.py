@@ -133,6 +133,21 @@ class TextData(Mapping[str, "Dataset"]):
         return replace(self, splits={**self.splits, **made})
 
 
+def require_split(data: object) -> None:
+    """Raise `DataError` for the splits of a data set where one of them is wanted."""
+    if isinstance(data, Mapping):
+        names = ", ".join(map(str, data))
+        raise DataError(f"expected one split, got data with the splits {names}: pass one, data['validation']")
+
+
+def require_splits(data: object) -> None:
+    """Raise `DataError` for one split where all of a data set are wanted."""
+    if not isinstance(data, Mapping):
+        raise DataError(
+            f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass all splits"
+        )
+
+
 def check_fit(
     data: TextData | Dataset, labels: Sequence[str], kind: Kind, *, model: str = "the model"
 ) -> None:

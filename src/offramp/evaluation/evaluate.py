@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
@@ -76,8 +76,8 @@ class Evaluation:
     """
 
     metric: str
-    models: dict[str, ModelEvaluation]
-    comparisons: dict[str, Comparison]
+    models: dict[str, ModelEvaluation] = field(repr=False)
+    comparisons: dict[str, Comparison] = field(repr=False)
 
     @property
     def per_exit(self) -> pa.Table:
@@ -153,8 +153,10 @@ def evaluate(
         ConfigError: the calibration split was asked for.
         CriterionError: a criterion that is unknown or does not fit.
     """
+    from offramp.data import require_splits
     from offramp.inference.tracing import trace
 
+    require_splits(data)
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
     evaluated = {}
     for name, model in named.items():

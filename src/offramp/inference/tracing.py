@@ -16,7 +16,7 @@ from rich.progress import track
 from offramp._core.errors import DataError
 from offramp._core.trace import Evidence, Trace
 from offramp.criteria import make_criterion
-from offramp.data import fingerprint, fitting_labels
+from offramp.data import fingerprint, fitting_labels, require_split
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.segments import trace_segments
 from offramp.inference.segments import TorchSegments
@@ -41,6 +41,7 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     Raises:
         DataError: no examples, no text column, or labels that do not fit the model.
     """
+    require_split(dataset)
     if not len(dataset):
         raise DataError("the dataset is empty: there is nothing to trace")
     encoder = TextEncoder.of(model)

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
-from offramp.data import TextData, fingerprint, fitting_labels, row_hashes
+from offramp.data import TextData, fingerprint, fitting_labels, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
@@ -111,6 +111,7 @@ def train(
         DataError: a training split without labels, or with labels that do not fit the model.
         FolderInUseError: another process trains into the folder.
     """
+    require_splits(data)
     settings = TrainingOptions(
         epochs=epochs,
         max_steps=max_steps,
