@@ -15,14 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.errors import DataError
 from offramp.engine.active_rows import ActiveRows, DecisionBuffer, run_segment
 from offramp.engine.agreement import near_threshold
-from offramp.engine.batching import (
-    Encoding,
-    Numbered,
-    Plan,
-    batches,
-    check_batch_size,
-    token_counts,
-)
+from offramp.engine.batching import Encoding, Numbered, Plan, batches, check_batch_size, token_counts
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State

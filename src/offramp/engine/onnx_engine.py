@@ -21,8 +21,7 @@ class FusedGraph:
     """One text through one graph that decides itself where to stop, without a way back to Python between exits.
 
     Args:
-        folder: what `offramp export` wrote, with a fused graph in it.
-        manifest: the folder's manifest.
+        folder, manifest: of an export with a fused graph in it.
         policy: its rule must be the one that the graph decides by; see `fits`.
         threads: CPU threads; by default as many as the process may use.
         session: of the graph, if it is already open.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -95,12 +94,7 @@ def guess_times(segments: Segments[Any]) -> SegmentTimes:
 
 
 def measure_segments(
-    segments: Segments[Any],
-    example: Encoding,
-    *,
-    threads: int,
-    longest: int = LENGTHS[-1],
-    clock: Callable[[], float] = time.perf_counter,
+    segments: Segments[Any], example: Encoding, *, threads: int, longest: int = LENGTHS[-1]
 ) -> SegmentTimes:
     """Measure every segment on a few batch sizes and lengths; a second or two on a small model.
 
@@ -109,14 +103,13 @@ def measure_segments(
         example: one text, repeated until it is as long as needed.
         threads: CPU threads that the segments run with; stored with the times.
         longest: the model's maximum length.
-        clock: seconds from any start.
 
     Returns:
         The fitted times, none negative.
     """
     lengths = sorted({min(length, longest) for length in LENGTHS})
     sizes = [(rows, length) for rows in ROWS for length in lengths]
-    measured = np.array([time_batch(segments, example, size, clock) for size in sizes])
+    measured = np.array([time_batch(segments, example, size) for size in sizes])
     powers = np.array([(1, rows * length, rows * length**2) for rows, length in sizes], dtype=np.float64)
     fits = [positive_fit(powers, measured[:, k]) for k in range(len(segments.exit_layers))]
     fixed, per_token, per_pair = map(tuple, np.stack(fits, axis=1).tolist())
@@ -132,9 +125,7 @@ def positive_fit(powers: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArra
     return coefficients
 
 
-def time_batch(
-    segments: Segments[Any], example: Encoding, size: tuple[int, int], clock: Callable[[], float]
-) -> list[float]:
+def time_batch(segments: Segments[Any], example: Encoding, size: tuple[int, int]) -> list[float]:
     """Median milliseconds of every segment on a batch (rows, length), and half those of joining it with itself."""
     exits = len(segments.exit_layers)
     policy = Policy(make_criterion("fixed", exits), segments.exit_layers)
@@ -143,17 +134,17 @@ def time_batch(
     for _ in range(REPEATS + 1):
         times, joined = [], 0.0
         buffer = DecisionBuffer(size[0])
-        before = clock()
+        before = perf_counter()
         active: ActiveRows[Any] | None = ActiveRows(rows, segments.start(batch), {}, None)
         for k in range(exits):
             assert active is not None, "no text leaves before the last exit"
             state, active = active.state, run_segment(segments, policy, k, active, buffer)
-            times.append(1e3 * (clock() - before))
+            times.append(1e3 * (perf_counter() - before))
             if k == 1:
-                started = clock()
+                started = perf_counter()
                 segments.join([state, state])
-                joined = 1e3 * (clock() - started) / 2
-            before = clock()
+                joined = 1e3 * (perf_counter() - started) / 2
+            before = perf_counter()
         rounds.append([*times, max(joined, 1e-6)])
     return [float(value) for value in np.median(rounds[1:], axis=0)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -60,18 +60,12 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
 
 
 @torch.inference_mode()
-def exit_overhead(
-    model: SegmentedModel,
-    encodings: Sequence[Encoding],
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
+def exit_overhead(model: SegmentedModel, encodings: Sequence[Encoding]) -> float:
     """Time of one exit's head, decision and way to Python, as a share of the full model's, one text at a time.
 
     Args:
         model: where the exits are; run in torch.
         encodings: texts, of which the first twenty are timed twice; the second time counts.
-        clock: seconds from any start.
 
     Returns:
         The median over texts and exits.
@@ -84,15 +78,15 @@ def exit_overhead(
             batch = {
                 name: torch.as_tensor(values, device=model.device) for name, values in pad([encoding]).items()
             }
-            exit_seconds, before = [], clock()
+            exit_seconds, before = [], time.perf_counter()
             state = model.start(batch)
             for k in range(exits):
                 state = model.segment(k, state)
-                reached = clock()
+                reached = time.perf_counter()
                 logits, _ = model.head(k, state)
                 rule.leaves(rule.score(Evidence(k, exits, logits.cpu().numpy()), {})[0])
-                exit_seconds.append(clock() - reached)
-            layers = clock() - before - sum(exit_seconds)
+                exit_seconds.append(time.perf_counter() - reached)
+            layers = time.perf_counter() - before - sum(exit_seconds)
             if warm:
                 shares += [seconds / (layers + exit_seconds[-1]) for seconds in exit_seconds]
     return float(np.median(shares))
