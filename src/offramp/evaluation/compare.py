@@ -94,7 +94,7 @@ def compare(
     refuse_unlike({f"{name} {i}": trace for name, group in groups.items() for i, trace in enumerate(group)})
     if base not in groups:
         raise ConfigError(unknown_name("baseline", base, groups))
-    measured, curves = {}, {}
+    measured, drawn, curves = {}, {}, {}
     for name, group in groups.items():
         if len({trace.exit_layers for trace in group}) != 1:
             raise DataError(
@@ -104,16 +104,17 @@ def compare(
         rules = [rule] * len(group) if isinstance(rule, str | Criterion) else rule
         models = [_everything(trace, rule, metric, points) for trace, rule in zip(group, rules, strict=True)]
         exact = np.mean([model.exact() for model in models], axis=0)
-        drawn = replicates(models, resamples=resamples, seed=seed, over=over)
-        measured[name] = dict(zip(models[0].names, zip(exact.tolist(), drawn.T, strict=True), strict=True))
+        drawn[name] = replicates(models, resamples=resamples, seed=seed, over=over)
+        measured[name] = dict(
+            zip(models[0].names, zip(exact.tolist(), drawn[name].T, strict=True), strict=True)
+        )
         # A single model has a bootstrap band; for several, figures show the range over the models.
         band = resamples if len(group) == 1 else 0
         curves[name] = [
             speed_accuracy(trace, rule, metric=metric, points=points, resamples=band, seed=seed)
             for trace, rule in zip(group, rules, strict=True)
         ]
-    replicated = {name: method.drawn for name, method in measured.items()}
-    return Comparison(base, metric, _scores(measured, base), _winners(measured), curves, replicated)
+    return Comparison(base, metric, _scores(measured, base), _winners(measured), curves, drawn)
 
 
 def _everything(trace: Trace, criterion: str | Criterion, metric: str, points: int) -> Statistic:
