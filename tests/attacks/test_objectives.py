@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives.base import ExitDepth
-from offramp.attacks.objectives.same import Same, same_loss, same_loss_numpy
+from offramp.attacks.objectives import ExitDepth, Same, same_loss, same_loss_numpy
 
 
 def test_two_exits_by_hand() -> None:

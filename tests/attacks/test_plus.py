@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from offramp.attacks import WhiteBoxVictim, attack
-from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import compose_recipe
-from offramp.attacks.search.additive_surrogate import AdditiveSurrogate
 from offramp.attacks.search.base import PreparationCost
-from offramp.attacks.search.exit_predictor import ExitPredictor, evidence
+from offramp.attacks.search.surrogate import AdditiveSurrogate, ExitPredictor, evidence
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.answers import Answer

@@ -15,16 +15,15 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
-from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import Objective
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
 from offramp.attacks.recipes.base import Access, Composition, Goal
 from offramp.attacks.search.base import Candidate, Inspect, Query
-from offramp.attacks.search.beam import BeamSearch
-from offramp.attacks.search.importance import EveryWord
+from offramp.attacks.search.local import BeamSearch
 from offramp.attacks.search.runner import Outcome, run_searches
-from offramp.attacks.search.space import Move
+from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
 from offramp.attacks.victims.answers import Answer, TokenizedText

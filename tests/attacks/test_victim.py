@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
-from offramp.attacks.objectives.same import Same
+from offramp.attacks.objectives import Same
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.engine.policy import Policy
@@ -87,7 +87,7 @@ def test_each_text_is_run_once_an_account(victim: WhiteBoxVictim, monkeypatch: p
 
 
 def test_memory_is_bounded(victim: WhiteBoxVictim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.attacks.victims.query_budget.REMEMBERED", 2)
+    monkeypatch.setattr("offramp.attacks.victims.answers.REMEMBERED", 2)
     texts = [AttackedText.of(w) for w in ("good", "bad", "film", "plot")]
     assert len(victim.query(texts)) == 4
     assert list(victim.own.answers) == [("film",), ("plot",)]

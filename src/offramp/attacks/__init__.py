@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from offramp.attacks.recipes import RECIPES
     from offramp.attacks.recipes.base import Recipe
     from offramp.attacks.result import AttackResult
-    from offramp.attacks.run import attack
+    from offramp.attacks.run import attack, transfer
     from offramp.attacks.search.universal import Trigger, find_trigger
     from offramp.attacks.text.attacked_text import AttackedText
     from offramp.attacks.text.diff import diff_html, diff_text
-    from offramp.attacks.transferability import transfer
     from offramp.attacks.victims.black_box import EngineVictim, FunctionVictim, GreyBox
     from offramp.attacks.victims.white_box import WhiteBoxVictim
 
@@ -51,7 +50,7 @@ _HOME = {
     "diff_html": "text.diff",
     "diff_text": "text.diff",
     "find_trigger": "search.universal",
-    "transfer": "transferability",
+    "transfer": "run",
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,3 +118,12 @@ def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
         raise DataError(f"expected at least 2 examples, one to search on and one to try, got {count}")
     drawn = set(generator(seed, "halves").permutation(count)[: count // 2].tolist())
     return sorted(drawn), [i for i in range(count) if i not in drawn]
+
+
+def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
+    """16 hexadecimal digits of ids and texts in their order."""
+    digest = hashlib.sha256(b"[")
+    for i, row in enumerate(rows):
+        digest.update((", " * (i > 0) + repr(row)).encode("utf-8", "surrogatepass"))
+    digest.update(b"]")
+    return digest.hexdigest()[:16]

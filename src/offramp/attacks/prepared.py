@@ -16,7 +16,7 @@ from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.result import make_row
 from offramp.attacks.search.runner import Outcome, run_searches
-from offramp.attacks.similarity.judges import Judge, describe_judge, load_judge
+from offramp.attacks.similarity import Judge, describe_judge, load_judge
 from offramp.attacks.victims.base import Victim
 
 Rows = list[dict[str, Any]]

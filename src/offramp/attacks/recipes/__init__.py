@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.a2t import A2TExit, A2TLast
@@ -11,15 +9,12 @@ from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.recipes.bert_attack import BertAttackExit, BertAttackLast
 from offramp.attacks.recipes.deepsloth import DeepSlothWord
 from offramp.attacks.recipes.random import RandomChar, RandomMixed, RandomWords
-from offramp.attacks.recipes.same import SameChar, SameMixed, SameWord
-from offramp.attacks.recipes.same_plus import SamePlus
+from offramp.attacks.recipes.same import SameChar, SameMixed, SamePlus, SameWord
 from offramp.attacks.recipes.slowbert import SlowBert, SlowBertTime
 from offramp.attacks.recipes.textbugger import TextBuggerExit, TextBuggerLast
 from offramp.attacks.recipes.textfooler import TextFoolerExit, TextFoolerLast
 from offramp.attacks.recipes.waffle import WaffleA2T, WaffleTextFooler, WaffleUniversal
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 RECIPES: dict[str, type[Recipe]] = {
     "same-plus": SamePlus,

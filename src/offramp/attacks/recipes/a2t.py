@@ -6,21 +6,14 @@ Comments mark the *paper*, its *released code* (TextAttack's recipe), and what i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import Objective
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Misclassification, Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import ByGradient
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import SynonymWord
-from offramp.attacks.transformations.lexicon import load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import ByGradient, Move
+from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
+from offramp.attacks.victims.base import Victim
 
 MOST, MIN_COSINE = 20, 0.5
 FEWEST = 4
@@ -34,7 +27,6 @@ class A2TExit(AccuracyRecipe):
     access = "gradients"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         return compose_a2t(Misclassification(self.attacked), victim, options)
 
 

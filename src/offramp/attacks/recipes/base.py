@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives.base import require_classes
+from offramp.attacks.objectives import AttackedExit, require_classes
 from offramp.attacks.options import Options
+from offramp.attacks.search.base import Search
 from offramp.attacks.search.space import SearchSpace
-
-if TYPE_CHECKING:
-    from offramp.attacks.objectives.misclassification import AttackedExit
-    from offramp.attacks.search.base import Search
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 Goal = Literal["slowdown", "misclassification"]
 Access = Literal["gradients", "probabilities", "exits", "time"]

@@ -7,18 +7,13 @@ Comments mark the *paper*, its *released code* (and TextAttack's recipe), and wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Misclassification
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
+from offramp.attacks.victims.base import Victim
 
 MOST = 48
 SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
@@ -31,7 +26,6 @@ class BertAttackExit(AccuracyRecipe):
     access = "probabilities"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
 
         require_probabilities(victim)

@@ -13,20 +13,19 @@ Three flaws of the released code are not repeated:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.same import Same
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Same
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe, require_classes_inside
-from offramp.attacks.search.beam import BeamSearch
-from offramp.attacks.search.importance import EveryWord, TopGradient
-from offramp.attacks.search.space import Move
+from offramp.attacks.search.local import BeamSearch
+from offramp.attacks.search.space import EveryWord, Move, TopGradient
+from offramp.attacks.search.surrogate import ExitPredictor
+from offramp.attacks.search.surrogate_search import SurrogateSearch
 from offramp.attacks.transformations.characters import CharacterChange
 from offramp.attacks.transformations.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 SAME_CLAIM = 0.8  # share of the gain that the paper's victims lose
 
@@ -39,7 +38,6 @@ class SameWord(Recipe):
     claim = SAME_CLAIM
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         require_classes_inside(victim)
         return Composition(
             # Released code: λ = 0.8, weights that grow from the current exit on.
@@ -66,7 +64,6 @@ class SameChar(SameWord):
     name, label = "same-char", "SAME, characters"
 
     def moves(self, victim: Victim, options: Options) -> tuple[Move, ...]:
-        """See `SameWord`."""
         return (character_move(options),)
 
 
@@ -76,7 +73,6 @@ class SameMixed(SameWord):
     name, label = "same-mixed", "SAME, words and characters"
 
     def moves(self, victim: Victim, options: Options) -> tuple[Move, ...]:
-        """See `SameWord`."""
         return word_move(victim), character_move(options)
 
 
@@ -107,3 +103,24 @@ def character_move(options: Options) -> Move:
         # confusables.
         CharacterChange(),
     )
+
+
+PROFILES = 1000  # words that are tried
+
+
+class SamePlus(Recipe):
+    """SAME on words, with few queries.
+
+    Four rounds of eight texts replace one of SAME's rounds. `beam` and `top_n` have no effect.
+    """
+
+    name, label = "same-plus", "SAME with our search"
+    access = "probabilities"
+    claim = SAME_CLAIM
+    profiles_victim = True
+
+    def compose(self, victim: Victim, options: Options) -> Composition:
+        model = victim.white_box
+        predictor = ExitPredictor(model, Vocabulary.of_model(model.model), PROFILES, own=model is victim)
+        search = SurrogateSearch(predictor, rounds=4 * options.rounds)
+        return replace(SameWord().compose(victim, options), moves=(), search=search)

@@ -5,20 +5,15 @@ Comments mark the *paper*, its *released code* (TextAttack's recipe), and what i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Misclassification
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import Bug, Misspelling, SynonymWord
-from offramp.attacks.transformations.lexicon import load_misspellings, load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
+from offramp.attacks.transformations.characters import Bug
+from offramp.attacks.transformations.lexicon import Misspelling, SynonymWord, load_misspellings, load_synonyms
+from offramp.attacks.victims.base import Victim
 
 NEIGHBOURS, EACH = 5, 5
 SIMILARITY = 0.8
@@ -31,7 +26,6 @@ class TextBuggerExit(AccuracyRecipe):
     access = "probabilities"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         require_probabilities(victim)
         return Composition(
             objective=Misclassification(self.attacked),

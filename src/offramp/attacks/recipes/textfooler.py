@@ -7,21 +7,14 @@ Comments mark the *paper*, its *released code* (and TextAttack's recipe), and wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import Objective
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Misclassification, Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import SynonymWord
-from offramp.attacks.transformations.lexicon import load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
+from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
+from offramp.attacks.victims.base import Victim
 
 MOST, MIN_COSINE = 50, 0.5
 # TextAttack: angular similarity 0.840845, in windows of 15 words. Ours: the same angle over the whole text.
@@ -35,7 +28,6 @@ class TextFoolerExit(AccuracyRecipe):
     access = "probabilities"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         return compose_textfooler(Misclassification(self.attacked), victim, options)
 
 

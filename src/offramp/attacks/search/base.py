@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from offramp.attacks.constraints.constraints import Constraints, Label
-from offramp.attacks.objectives.base import Objective
+from offramp.attacks.constraints import Constraints, Label
+from offramp.attacks.objectives import Objective
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import Answer, TokenizedText

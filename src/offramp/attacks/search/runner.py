@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offramp.attacks.objectives.base import Objective
+from offramp.attacks.objectives import Objective
 from offramp.attacks.search.base import Candidate, Inspect, Measure, Query, Request, Steps
+from offramp.attacks.victims.answers import QueryBudget
 from offramp.attacks.victims.base import Victim
-from offramp.attacks.victims.query_budget import QueryBudget
 
 
 @dataclass(frozen=True)

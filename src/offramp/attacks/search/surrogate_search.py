@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.search.additive_surrogate import AdditiveSurrogate, Array, Changes
+from offramp.attacks.constraints import Label
 from offramp.attacks.search.base import Inspect, PreparationCost, Search, SearchState, Steps, start_search
-from offramp.attacks.search.exit_predictor import ExitPredictor
 from offramp.attacks.search.space import SearchSpace
+from offramp.attacks.search.surrogate import AdditiveSurrogate, Array, Changes, ExitPredictor
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import TokenizedText
 
@@ -56,7 +55,6 @@ class SurrogateSearch(Search):
     def steps(
         self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
     ) -> Steps:
-        """See `Search`."""
         state = yield from start_search(text, space, label)
         if state.best.done or self.predictor.immovable:
             return state.clean, state.best

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints.constraints import Label
+from offramp.attacks.constraints import Label
 from offramp.attacks.search.base import (
     Candidate,
     Inspect,
@@ -58,7 +58,6 @@ class TimedSearch(Search):
     def steps(
         self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
     ) -> Steps:
-        """See `Search`."""
         state = yield from start_search(text, space, label)
         inspected: list[TokenizedText] = yield Inspect([text], state.objective)
         now = text

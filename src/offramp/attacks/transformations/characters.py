@@ -35,6 +35,23 @@ class CharacterChange(Transformation):
         return take_turns(columns, top_n)
 
 
+@dataclass(frozen=True)
+class Bug(Transformation):
+    """One change of each kind inside a word, without its first and last character: TextBugger's bugs."""
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """For each word one drawn swap, insertion, deletion and homoglyph; none for short words."""
+        columns = []
+        for index in words:
+            word = tokenized.text.words[index]
+            drawn = []
+            for changes in character_changes(word).values():
+                inner = [c for c in changes if c[0] == word[0] and c[-1] == word[-1] and len(c) > 2]
+                drawn += [Edit(index, inner[int(rng.integers(len(inner)))])] if inner else []
+            columns.append(drawn)
+        return take_turns(columns, top_n)
+
+
 def character_changes(word: str) -> dict[str, list[str]]:
     """All words that are one character away from a word, by kind of change.
 

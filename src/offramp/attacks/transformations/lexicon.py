@@ -8,17 +8,21 @@ with it in the same inflection, and are no antonym of it; the nearest vector com
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.packages import fetch
 from offramp.attacks.text.attacked_text import is_word
+from offramp.attacks.transformations.base import Edit, Transformation, cased_like, take_turns
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
+from offramp.attacks.victims.answers import TokenizedText
 
 COMMON = 100_000  # words of the vectors that may replace others: the most frequent come first
 WORDNET = {
@@ -83,6 +87,47 @@ class Synonyms:
             lengths = float(np.linalg.norm(own) * np.linalg.norm(other))
             near.append((self.words[row], float(own @ other) / max(lengths, 1e-12)))
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
+
+
+@dataclass(frozen=True)
+class SynonymWord(Transformation):
+    """Synonyms of a word, the nearest first, in its case.
+
+    Attributes:
+        synonyms: their source.
+        most: most synonyms per word.
+        min_cosine: least similarity of the word vectors.
+    """
+
+    synonyms: Synonyms = field(repr=False)
+    most: int = 50
+    min_cosine: float = 0.5
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """Each word's nearest synonym in turn, then the second ones, and so on."""
+        columns = []
+        for index in words:
+            word = tokenized.text.words[index]
+            near = [other for other, cosine in self.synonyms.neighbours(word) if cosine >= self.min_cosine]
+            columns.append([Edit(index, cased_like(other, word)) for other in near[: self.most]])
+        return take_turns(columns, top_n)
+
+
+@dataclass(frozen=True)
+class Misspelling(Transformation):
+    """Common misspellings of a word, in its case; drawn if there are too many."""
+
+    misspellings: Mapping[str, Sequence[str]] = field(repr=False)
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """A misspelling of each word in turn, then another one, and so on."""
+        columns = []
+        for index in words:
+            word = tokenized.text.words[index]
+            options = self.misspellings.get(word.lower(), ())
+            drawn = [cased_like(options[i], word) for i in rng.permutation(len(options))]
+            columns.append([Edit(index, other) for other in drawn if other != word])
+        return take_turns(columns, top_n)
 
 
 def load_wordnet(folder: str | None = None) -> WordNet:

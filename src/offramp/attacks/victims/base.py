@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.query_budget import QueryBudget
+from offramp.attacks.victims.answers import Answer, Key, QueryBudget, TokenizedText
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,11 +12,16 @@ import numpy as np
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.numbers import is_number
 from offramp._core.trace import Kind
+from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.answers import Answer, Key, TokenizedText
 from offramp.attacks.victims.base import OpenVictim, Victim, segment_columns
-from offramp.attacks.victims.fingerprints import describe_policy, texts_fingerprint, weights_fingerprint
-from offramp.attacks.victims.white_box import WhiteBoxVictim, time_engine
+from offramp.attacks.victims.white_box import (
+    WhiteBoxVictim,
+    describe_policy,
+    time_engine,
+    weights_fingerprint,
+)
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
@@ -75,7 +80,6 @@ class FunctionVictim(BlackBox):
         self.layers = exit_layers is not None
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         return [self._answer(key) for key in segments]
 
     def _answer(self, segments: Key) -> Answer:
@@ -132,7 +136,6 @@ class EngineVictim(BlackBox):
         self.policy: Policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         if not segments:
             return []
         encodings = self.engine.encoder(*segment_columns(segments))
@@ -192,7 +195,6 @@ class GreyBox(Victim):
         return self.surrogate.inspect(texts)
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         return self.target.run(segments)
 
     def describe(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
 from offramp.attacks.victims.answers import Answer, Key, TokenizedText
 from offramp.attacks.victims.base import Loss, OpenVictim, segment_columns
-from offramp.attacks.victims.fingerprints import describe_policy, weights_fingerprint
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
@@ -87,7 +87,6 @@ class WhiteBoxVictim(OpenVictim):
             return time_engine(self._engine, segments)
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """See `Victim`."""
         if not texts:
             return []
         first, second = segment_columns([text.segments for text in texts])
@@ -108,7 +107,6 @@ class WhiteBoxVictim(OpenVictim):
         ]
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         if not segments:
             return []
         answers: dict[int, Answer] = {}
@@ -136,7 +134,6 @@ class WhiteBoxVictim(OpenVictim):
         ]
 
     def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
-        """See `OpenVictim`."""
         if not texts:
             return []
         inspected = self.inspect(texts)
@@ -205,3 +202,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Everything that decides a policy's exits, as JSON."""
+    criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
+    return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

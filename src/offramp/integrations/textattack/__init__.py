@@ -6,11 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offramp.integrations.textattack.goal import EfficiencyGoal, EfficiencyGoalResult
+    from offramp.integrations.textattack.attack import (
+        EfficiencyGoal,
+        EfficiencyGoalResult,
+        VictimWrapper,
+        as_dataset,
+        efficiency_attack,
+    )
     from offramp.integrations.textattack.library import load_textattack
     from offramp.integrations.textattack.logs import logged_results
-    from offramp.integrations.textattack.recipes import as_dataset, efficiency_attack
-    from offramp.integrations.textattack.wrapper import VictimWrapper
 
 __all__ = [
     "EfficiencyGoal",

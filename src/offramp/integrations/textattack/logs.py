@@ -10,12 +10,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.result import AttackResult
 from offramp.attacks.victims.answers import Answer
-from offramp.integrations.textattack.goal import EfficiencyGoalResult, depth_score, display
+from offramp.integrations.textattack.attack import (
+    COLUMNS,
+    EfficiencyGoalResult,
+    depth_score,
+    display,
+    ground_truth,
+)
 from offramp.integrations.textattack.library import load_textattack
-from offramp.integrations.textattack.recipes import COLUMNS, ground_truth
 
 load_textattack()
 from langdetect.lang_detect_exception import LangDetectException  # noqa: E402

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from offramp.attacks.options import Options, Preserve
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.lexicon import load_wordnet
+from offramp.attacks.transformations.wordnet import WordNet
 from offramp.attacks.victims.answers import Answer, TokenizedText
 
 if TYPE_CHECKING:
-    from offramp.attacks.similarity.judges import Judge
-    from offramp.attacks.transformations.wordnet import WordNet
+    from offramp.attacks.similarity import Judge
 
 FEWEST = 3  # words that may change however short the text is
 Label = int | float | None
