@@ -21,7 +21,7 @@ from offramp.attacks.transformations.lexicon import (
     load_synonyms,
 )
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 from .conftest import synset_line
 

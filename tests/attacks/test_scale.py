@@ -20,7 +20,7 @@ from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.prepared import PreparedAttack
 from offramp.attacks.ray_workers import _give_up
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import QueryBudget
+from offramp.attacks.victims.base import QueryBudget
 
 FAST: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1, "similarity": "none", "progress": False}
 TIMED = ["seconds", "similarity"]  # the clock, and NaN

@@ -12,8 +12,7 @@ from offramp.attacks import FunctionVictim
 from offramp.attacks.constraints import Constraints
 from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.recipes.base import Composition
-from offramp.attacks.search.base import Measure
-from offramp.attacks.search.runner import run_searches
+from offramp.attacks.search.base import Measure, run_searches
 from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.search.timed import TimedSearch, in_turn, slower
 from offramp.attacks.text.attacked_text import AttackedText

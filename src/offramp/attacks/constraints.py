@@ -10,7 +10,7 @@ from offramp.attacks.options import Options, Preserve
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.lexicon import load_wordnet
 from offramp.attacks.transformations.wordnet import WordNet
-from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.victims.base import Answer, TokenizedText
 
 if TYPE_CHECKING:
     from offramp.attacks.similarity import Judge

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import ConfigError
 from offramp._core.numbers import log_softmax
 from offramp.attacks.options import Weighting
-from offramp.attacks.victims.answers import Answer
+from offramp.attacks.victims.base import Answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,14 +59,12 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class ExitDepth(Objective):
-    """No loss: the search sees the exit layer alone."""
+    """No loss, zero everywhere: the search sees the exit layer alone."""
 
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
-        """Zero everywhere, without a gradient."""
         return logits.new_zeros(len(logits))
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Zero everywhere, so that texts of equal exit layers are equal."""
         return np.zeros(len(logits))
 
 
@@ -75,94 +73,63 @@ EARLIER, GROWTH = 0.1, 1.2  # weight of the exits before the current one; growth
 
 @dataclass(frozen=True)
 class Same(Objective):
-    """The loss of SAME; see `same_loss`.
+    """The loss of SAME: towards uniform predictions, and towards neighbouring exits that disagree.
+
+    `L = λ·L_cross + (1−λ)·L_unif`, with weights `w_i` of 0.1 for exits before the current one and
+    `1.2^(i−e)` from it on; `L_unif = mean_i w_i · mean_c(−(1/K) log p_ic)`; `L_cross = mean_i w_i · CE(z_i,
+    t_i)`, where the target `t_1` is the first exit's prediction, and any later `t_i` is exit i's second
+    class where it agrees with the exit before it, else its prediction. Targets carry no gradient.
 
     Attributes:
-        disagreement_weight: weight λ of the term that makes neighbouring exits disagree.
-        weighting: of the exits.
+        disagreement_weight: weight λ of `L_cross`.
+        weighting: `growing` as above; `flat`: every `w_i` is 1.
+
+    Source: Chen et al. 2023 (arXiv 2305.12228).
     """
 
     disagreement_weight: float = 0.8
     weighting: Weighting = "growing"
 
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
-        return same_loss(logits, exit, self.disagreement_weight, self.weighting)
+        """The loss `(batch,)` in float32, finite for finite logits; `ConfigError` for fewer than two classes."""
+        import torch
+
+        require_classes(logits.shape[-1])
+        log_p = logits.float().log_softmax(-1)
+        steps = torch.arange(logits.shape[1], device=logits.device) - exit[:, None]
+        weights = torch.where(steps < 0, EARLIER, GROWTH ** steps.float())
+        if self.weighting == "flat":
+            weights = torch.ones_like(weights)
+        first = logits.detach().argmax(-1)
+        second = logits.detach().scatter(-1, first[..., None], -float("inf")).argmax(-1)
+        agrees = first.new_zeros(first.shape).bool()
+        agrees[:, 1:] = first[:, 1:] == first[:, :-1]
+        targets = second.where(agrees, first)  # with these, every exit differs from the one before it
+        uniform = (-log_p / logits.shape[-1]).mean(-1)
+        cross = -log_p.gather(-1, targets[..., None]).squeeze(-1)
+        mixed = self.disagreement_weight * cross + (1 - self.disagreement_weight) * uniform
+        return (weights * mixed).mean(-1)
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
-        return same_loss_numpy(logits, exit, self.disagreement_weight, self.weighting)
-
-
-def same_loss(
-    logits: Tensor, exit: Tensor, disagreement_weight: float = 0.8, weighting: Weighting = "growing"
-) -> Tensor:
-    """The loss of SAME: towards uniform predictions, and towards neighbouring exits that disagree.
-
-    `L = λ·L_cross + (1−λ)·L_unif`, with weights `w_i` of 0.1 for exits before the current one and
-    `1.2^(i−e)` from it on; `L_unif = mean_i w_i · mean_c(−(1/K) log p_ic)`; `L_cross = mean_i w_i · CE(z_i,
-    t_i)`, where the target `t_1` is the first exit's prediction, and any later `t_i` is exit i's second
-    class where it agrees with the exit before it, else its prediction.
-
-    Args:
-        logits: `(batch, exits, classes)`, divided by the temperatures.
-        exit: `(batch,)` index of the current exit, 0-based.
-        disagreement_weight: weight λ of `L_cross`.
-        weighting: `growing` as above; `flat`: every `w_i` is 1.
-
-    Returns:
-        `(batch,)` float32; finite for finite logits. Targets carry no gradient.
-
-    Raises:
-        ConfigError: fewer than two classes.
-
-    Source: Chen et al. 2023 (arXiv 2305.12228).
-    """
-    import torch
-
-    require_classes(logits.shape[-1])
-    log_p = logits.float().log_softmax(-1)
-    steps = torch.arange(logits.shape[1], device=logits.device) - exit[:, None]
-    weights = torch.where(steps < 0, EARLIER, GROWTH ** steps.float())
-    if weighting == "flat":
-        weights = torch.ones_like(weights)
-    uniform = (-log_p / logits.shape[-1]).mean(-1)
-    cross = -log_p.gather(-1, _disagreeing(logits.detach())[..., None]).squeeze(-1)
-    return (weights * (disagreement_weight * cross + (1 - disagreement_weight) * uniform)).mean(-1)
-
-
-def _disagreeing(logits: Tensor) -> Tensor:
-    """Targets `(batch, exits)` under which every exit differs from the one before it."""
-    first = logits.argmax(-1)
-    second = logits.scatter(-1, first[..., None], -float("inf")).argmax(-1)
-    agrees = first.new_zeros(first.shape).bool()
-    agrees[:, 1:] = first[:, 1:] == first[:, :-1]
-    return second.where(agrees, first)
-
-
-def same_loss_numpy(
-    logits: NDArray[np.floating],
-    exit: NDArray[np.integer],
-    disagreement_weight: float = 0.8,
-    weighting: Weighting = "growing",
-) -> NDArray[np.float64]:
-    """`same_loss` in numpy, exit by exit as the formula reads; arguments and result as there, in float64."""
-    batch, exits, classes = logits.shape
-    require_classes(classes)
-    rows = np.arange(batch)
-    log_p = log_softmax(logits)
-    total, before = np.zeros(batch), np.full(batch, -1)
-    for i in range(exits):
-        weight = np.where(i < exit, EARLIER, GROWTH ** (i - exit).astype(np.float64))
-        if weighting == "flat":
-            weight = np.ones(batch)
-        predicted = logits[:, i].argmax(-1)
-        others = logits[:, i].astype(np.float64)
-        others[rows, predicted] = -np.inf
-        target = np.where(predicted == before, others.argmax(-1), predicted)
-        cross = -log_p[rows, i, target]
-        uniform = (-log_p[:, i] / classes).mean(-1)
-        total += weight * (disagreement_weight * cross + (1 - disagreement_weight) * uniform)
-        before = predicted
-    return total / exits
+        """The loss in numpy and float64, exit by exit as the formula reads."""
+        batch, exits, classes = logits.shape
+        require_classes(classes)
+        rows = np.arange(batch)
+        log_p = log_softmax(logits)
+        total, before = np.zeros(batch), np.full(batch, -1)
+        for i in range(exits):
+            weight = np.where(i < exit, EARLIER, GROWTH ** (i - exit).astype(np.float64))
+            if self.weighting == "flat":
+                weight = np.ones(batch)
+            predicted = logits[:, i].argmax(-1)
+            others = logits[:, i].astype(np.float64)
+            others[rows, predicted] = -np.inf
+            target = np.where(predicted == before, others.argmax(-1), predicted)
+            cross = -log_p[rows, i, target]
+            uniform = (-log_p[:, i] / classes).mean(-1)
+            total += weight * (self.disagreement_weight * cross + (1 - self.disagreement_weight) * uniform)
+            before = predicted
+        return total / exits
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from offramp.attacks.options import DEFAULT_JUDGE, Options
 from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.result import make_row
-from offramp.attacks.search.runner import Outcome, run_searches
+from offramp.attacks.search.base import Outcome, run_searches
 from offramp.attacks.similarity import Judge, describe_judge, load_judge
 from offramp.attacks.victims.base import Victim
 

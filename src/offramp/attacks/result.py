@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
 from offramp._core.trace import Kind
-from offramp.attacks.search.runner import Outcome
+from offramp.attacks.search.base import Outcome
 from offramp.attacks.text.attacked_text import AttackedText
 
 if TYPE_CHECKING:

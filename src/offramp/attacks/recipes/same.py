@@ -28,6 +28,7 @@ from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import Victim
 
 SAME_CLAIM = 0.8  # share of the gain that the paper's victims lose
+PROFILES = 1000  # words that `SamePlus` tries
 
 
 class SameWord(Recipe):
@@ -78,7 +79,7 @@ class SameMixed(SameWord):
 
 def word_move(victim: Victim) -> Move:
     """SAME's way to change words."""
-    from offramp.attacks.transformations.gradient_word import GradientWord
+    from offramp.attacks.transformations.model_word import GradientWord
 
     model = victim.white_box.model
     return Move(
@@ -105,13 +106,18 @@ def character_move(options: Options) -> Move:
     )
 
 
-PROFILES = 1000  # words that are tried
-
-
 class SamePlus(Recipe):
-    """SAME on words, with few queries.
+    """SAME with our search: at least SAME's slowdown under the same budget of words, for a fraction of the queries.
 
-    Four rounds of eight texts replace one of SAME's rounds. `beam` and `top_n` have no effect.
+    The threat is SAME's: the attacker sees all internal predictions and the exit rule, and changes as many words as
+    SAME may, into words that SAME may choose. Everything else is *ours*, and measured against `same-word`:
+    1. The first-order estimate of a replacement is weak. The exits' predictions for the new word alone say more: one
+       short text for each of a thousand words, once per victim (docs/decisions.md has the correlations).
+    2. The joint effect of several changes is estimated as a sum, fitted to every answer as it arrives.
+    3. Estimates go through the victim's own exit rule. Texts with equal exits are ordered by how far their exits pass
+       the threshold: SAME's loss ignores the rule.
+    4. The victim is asked about eight texts per round, with one changed word up to the budget, and not after success.
+       Four of these rounds replace one of SAME's. `beam` and `top_n` have no effect.
     """
 
     name, label = "same-plus", "SAME with our search"

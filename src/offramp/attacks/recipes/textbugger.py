@@ -6,14 +6,13 @@ Comments mark the *paper*, its *released code* (TextAttack's recipe), and what i
 from __future__ import annotations
 
 from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Misclassification
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
 from offramp.attacks.search.local import GreedySearch
 from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.transformations.characters import Bug
 from offramp.attacks.transformations.lexicon import Misspelling, SynonymWord, load_misspellings, load_synonyms
-from offramp.attacks.victims.base import Victim
 
 NEIGHBOURS, EACH = 5, 5
 SIMILARITY = 0.8
@@ -25,10 +24,9 @@ class TextBuggerExit(AccuracyRecipe):
     name, label = "textbugger-exit", "TextBugger, exit taken"
     access = "probabilities"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        require_probabilities(victim)
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
         return Composition(
-            objective=Misclassification(self.attacked),
+            objective=objective,
             moves=(
                 # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
                 # Ours: a letter instead of the space, since a word stays one word here.
@@ -39,9 +37,7 @@ class TextBuggerExit(AccuracyRecipe):
                 Move(EveryWord(), Misspelling(load_misspellings(options.lexicon))),
             ),
             constraints=constraints_of(options),  # paper: no limit on words; ours: SAME's, see textfooler
-            search=GreedySearch(
-                deletion=True
-            ),  # paper (black box): the same order by deletion, the same greed
+            search=GreedySearch(deletion=True),  # paper (black box): the same greedy search
             top_n=min(options.top_n, 3 * EACH),
             min_similarity=SIMILARITY,  # paper: USE, at least 0.8
         )

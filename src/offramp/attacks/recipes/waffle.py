@@ -12,9 +12,9 @@ from offramp._core.errors import ConfigError
 from offramp.attacks.constraints import constraints_of
 from offramp.attacks.objectives import ExitDepth, Uniform
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.a2t import compose_a2t
-from offramp.attacks.recipes.base import Composition, Recipe
-from offramp.attacks.recipes.textfooler import compose_textfooler
+from offramp.attacks.recipes.a2t import A2TExit
+from offramp.attacks.recipes.base import Composition, Recipe, require_probabilities
+from offramp.attacks.recipes.textfooler import TextFoolerExit
 from offramp.attacks.victims.base import Victim
 
 # Released code: closeness 1 − 1/(K−1) · Σ|p − 1/K| averaged over exits, which spans [0, 1] for K = 2 only; its
@@ -30,7 +30,8 @@ class WaffleTextFooler(Recipe):
     access = "probabilities"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        return replace(compose_textfooler(OBJECTIVE, victim, options), queries=QUERIES)
+        require_probabilities(victim)
+        return replace(TextFoolerExit().with_objective(OBJECTIVE, options), queries=QUERIES)
 
 
 class WaffleA2T(Recipe):
@@ -40,7 +41,8 @@ class WaffleA2T(Recipe):
     access = "gradients"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        return replace(compose_a2t(OBJECTIVE, victim, options), queries=QUERIES)
+        require_probabilities(victim)
+        return replace(A2TExit().with_objective(OBJECTIVE, options), queries=QUERIES)
 
 
 class WaffleUniversal(Recipe):

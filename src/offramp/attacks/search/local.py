@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from numpy.random import Generator as Rng
 
 from offramp.attacks.constraints import Label
 from offramp.attacks.search.base import (
@@ -22,7 +22,7 @@ from offramp.attacks.search.base import (
 )
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class BeamSearch(Search):
     beam: int = 5
     rounds: int = 10
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         beam = [state.clean]
         for _ in range(self.rounds):
@@ -76,9 +74,7 @@ class GreedySearch(Search):
 
     deletion: bool = True
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         if state.best.done:
             return state.clean, state.best
@@ -95,7 +91,7 @@ class GreedySearch(Search):
         return state.clean, state.best
 
     def _order(
-        self, tokenized: TokenizedText, space: SearchSpace, rng: np.random.Generator, state: SearchState
+        self, tokenized: TokenizedText, space: SearchSpace, rng: Rng, state: SearchState
     ) -> Generator[Query, Any, list[int]]:
         """The words that may change, the most important first, and among equals the first in the text."""
         allowed = space.constraints.allowed(tokenized)

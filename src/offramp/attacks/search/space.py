@@ -15,7 +15,7 @@ from offramp.attacks.constraints import Constraints
 from offramp.attacks.objectives import Objective
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Transformation
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 
 class Importance(ABC):
@@ -117,7 +117,7 @@ class SearchSpace:
         return any(m.importance.needs_gradient or m.transformation.needs_gradient for m in self.moves)
 
     def propose(
-        self, tokenized: TokenizedText, rng: np.random.Generator, words: Sequence[int] | None = None
+        self, tokenized: TokenizedText, rng: Generator, words: Sequence[int] | None = None
     ) -> list[AttackedText]:
         """Propose texts that are one edit away, the most promising of each move first.
 

@@ -16,8 +16,7 @@ from offramp._core.trace import Trace
 from offramp.attacks.search.base import Candidate, PreparationCost
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
-from offramp.attacks.victims.answers import Answer
-from offramp.attacks.victims.base import OpenVictim
+from offramp.attacks.victims.base import Answer, OpenVictim
 from offramp.criteria import first_exit, scores
 
 Array = NDArray[np.float64]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.random import Generator as Rng
 from numpy.typing import NDArray
 
 from offramp.attacks.constraints import Label
@@ -13,7 +14,7 @@ from offramp.attacks.search.base import Inspect, PreparationCost, Search, Search
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.search.surrogate import AdditiveSurrogate, Array, Changes, ExitPredictor
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 Edits = NDArray[np.intp]  # (edits, 2): index into the changeable words, row of the profiles
 
@@ -52,9 +53,7 @@ class SurrogateSearch(Search):
         """One text for each word with a profile."""
         return self.predictor.prepared
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         if state.best.done or self.predictor.immovable:
             return state.clean, state.best
@@ -102,7 +101,7 @@ class SurrogateSearch(Search):
         return AdditiveSurrogate(clean, predictor.profiles, share, changeable, profiled)
 
     def _rank(
-        self, surrogate: AdditiveSurrogate, edits: Edits, state: SearchState, rng: np.random.Generator
+        self, surrogate: AdditiveSurrogate, edits: Edits, state: SearchState, rng: Rng
     ) -> list[Changes]:
         """Sets of changes of all sizes, the most promising first."""
         noise = rng.standard_normal((self.draws, *surrogate.clean.shape)) * surrogate.noise

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator as Rng
 from numpy.typing import NDArray
 
 from offramp.attacks.constraints import Label
 from offramp.attacks.search.base import (
-    Candidate,
     Inspect,
     Measure,
     Query,
@@ -30,7 +30,7 @@ from offramp.attacks.search.base import (
 )
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import Answer, TokenizedText
 
 Floats = NDArray[np.float64]
 Timed = Generator[Measure, Any, Floats]  # seconds (rounds, texts); whole rounds only
@@ -55,9 +55,7 @@ class TimedSearch(Search):
     confirm: int = 15
     alpha: float = 0.05
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         inspected: list[TokenizedText] = yield Inspect([text], state.objective)
         now = text
@@ -92,11 +90,10 @@ class TimedSearch(Search):
 
     def _accepted(self, text: AttackedText, state: SearchState) -> Generator[Query, Any, bool]:
         """Whether the constraints accept a text; its answer is asked for only if they need it."""
-        constraints, clean = state.constraints, state.clean
-        if constraints.preserve == "nothing":
-            return constraints.accepts(clean.text, clean.answer, text, clean.answer, state.label)
-        candidates: list[Candidate] = score_candidates([text], (yield Query([text])), state.objective)
-        return bool(state.strongest(candidates, 1))
+        if state.constraints.preserve == "nothing":
+            return state.accepts(text, state.clean.answer)
+        answers: list[Answer] = yield Query([text])
+        return any(state.accepts(text, answer) for answer in answers)
 
 
 def in_turn(texts: Sequence[AttackedText], rounds: int) -> Timed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.random import Generator as Rng
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.constraints import Label
@@ -14,7 +15,7 @@ from offramp.attacks.objectives import Uniform
 from offramp.attacks.search.base import Query, Search, Steps, score_candidates, start_search
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.transformations.gradient_word import GradientWord
+from offramp.attacks.transformations.model_word import GradientWord
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import OpenVictim
 
@@ -32,9 +33,7 @@ class InFront(Search):
 
     words: tuple[str, ...]
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         """See `Search`; unlike there, the result may be weaker than the clean text."""
         state = yield from start_search(text, space, label)
         changed = text.in_front(self.words)

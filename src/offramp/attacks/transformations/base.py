@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from numpy.random import Generator
 
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 
 class Edit(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from offramp._core.errors import MissingExtraError
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation, take_turns
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 LONGEST = 300  # there are some thirty changes per character, each as long as the word
 

@@ -22,7 +22,7 @@ from offramp._core.packages import fetch
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation, cased_like, take_turns
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 COMMON = 100_000  # words of the vectors that may replace others: the most frequent come first
 WORDNET = {

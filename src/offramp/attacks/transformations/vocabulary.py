@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel

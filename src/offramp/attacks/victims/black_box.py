@@ -14,8 +14,7 @@ from offramp._core.numbers import is_number
 from offramp._core.trace import Kind
 from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import OpenVictim, Victim, segment_columns
+from offramp.attacks.victims.base import Answer, Key, OpenVictim, TokenizedText, Victim, segment_columns
 from offramp.attacks.victims.white_box import (
     WhiteBoxVictim,
     describe_policy,

@@ -18,8 +18,7 @@ from offramp._core.errors import ModelError
 from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import Loss, OpenVictim, segment_columns
+from offramp.attacks.victims.base import Answer, Key, Loss, OpenVictim, TokenizedText, segment_columns
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine

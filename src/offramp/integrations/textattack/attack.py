@@ -14,17 +14,25 @@ from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.examples import read_examples
 from offramp.attacks.objectives import ExitDepth, Objective, Same
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, QueryBudget
-from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Answer, QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
 from offramp.integrations.textattack.library import load_textattack, quiet
 from offramp.model.base import SegmentedModel
 
-load_textattack()
+library = load_textattack()
+from textattack.goal_function_results import GoalFunctionResult  # noqa: E402
+from textattack.goal_functions import GoalFunction  # noqa: E402
 from textattack.models.wrappers import ModelWrapper  # noqa: E402
+from textattack.shared.utils import color_text  # noqa: E402
 
+COLUMNS = ("premise", "hypothesis")  # what TextAttack calls the texts of a pair
+
+#: Recipes that run offline: the class in `textattack.attack_recipes`.
+OFFLINE = {"deepwordbug": "DeepWordBugGao2018", "pruthi": "Pruthi2019", "pwws": "PWWSRen2019"}
+
+Measure = Literal["layer", "cost"]
 Input = str | Sequence[str]  # a text, or a pair
 
 
@@ -35,12 +43,7 @@ class VictimWrapper(ModelWrapper):
     goals attack the deployed answer; for regression the values `(texts, 1)`. `EfficiencyGoal` uses `answers`.
 
     Args:
-        target: as for `offramp.attack`.
-        policy: as for `offramp.attack`.
-        batch_size: texts run at once.
-
-    Attributes:
-        victim: what is attacked.
+        target, policy, batch_size: as for `offramp.attack`.
     """
 
     def __init__(
@@ -59,11 +62,7 @@ class VictimWrapper(ModelWrapper):
         return self.victim.query_many([(QueryBudget(), texts)])[0]
 
     def __call__(self, text_input_list: Sequence[Input], **_: Any) -> Tensor:
-        """Probabilities of the exits taken.
-
-        Raises:
-            ConfigError: the victim shows none.
-        """
+        """Return the probabilities of the exits taken, or raise `ConfigError` if the victim shows none."""
         if self.victim.kind == "regression":
             return torch.tensor([[float(answer.prediction)] for answer in self.answers(text_input_list)])
         if not self.victim.probabilities:
@@ -73,14 +72,6 @@ class VictimWrapper(ModelWrapper):
             )
         logits = [torch.from_numpy(a.logits[a.exit]) for a in self.answers(text_input_list)]
         return torch.stack(logits).softmax(-1)
-
-
-load_textattack()
-from textattack.goal_function_results import GoalFunctionResult  # noqa: E402
-from textattack.goal_functions import GoalFunction  # noqa: E402
-from textattack.shared.utils import color_text  # noqa: E402
-
-Measure = Literal["layer", "cost"]
 
 
 def depth_score(answer: Answer, objective: Objective) -> float:
@@ -102,15 +93,11 @@ class EfficiencyGoalResult(GoalFunctionResult):
         super().__init__(*arguments, goal_function_result_type="Efficiency")
 
     def get_text_color_input(self) -> str:
-        """Colour of changed words in the original."""
         return "red" if self.raw_output.last else "green"
 
-    def get_text_color_perturbed(self) -> str:
-        """Colour of the words that replace them."""
-        return self.get_text_color_input()
+    get_text_color_perturbed = get_text_color_input
 
     def get_colored_output(self, color_method: str | None = None) -> str:
-        """The output, red if the last exit was reached."""
         return str(color_text(self.output, self.get_text_color_input(), color_method))
 
 
@@ -149,9 +136,8 @@ class EfficiencyGoal(GoalFunction):
             super().__init__(wrapper, query_budget=budget, **options)
 
     def _call_model_uncached(self, attacked_text_list: Sequence[Any]) -> list[Answer]:
-        """Answers instead of class probabilities; the victim makes its own batches."""
-        answers: list[Answer] = self.model.answers([text.tokenizer_input for text in attacked_text_list])
-        return answers
+        """Return answers instead of class probabilities; the victim makes its own batches."""
+        return self.model.answers([text.tokenizer_input for text in attacked_text_list])
 
     def _is_goal_complete(self, model_output: Answer, _: Any) -> bool:
         return model_output.last
@@ -171,7 +157,6 @@ class EfficiencyGoal(GoalFunction):
         return outputs
 
     def extra_repr_keys(self) -> list[str]:
-        """The attributes that TextAttack prints."""
         return ["measure", *super().extra_repr_keys()]
 
 
@@ -179,13 +164,6 @@ def display(answer: Answer) -> str:
     """Prediction and exit layer, or seconds."""
     where = f"layer {answer.layer}" if answer.layer else f"{answer.spent:.4f} s"
     return f"{answer.prediction} at {where}"
-
-
-library = load_textattack()
-COLUMNS = ("premise", "hypothesis")  # what TextAttack calls the texts of a pair
-
-#: Recipes that run offline: the class in `textattack.attack_recipes`.
-OFFLINE = {"deepwordbug": "DeepWordBugGao2018", "pruthi": "Pruthi2019", "pwws": "PWWSRen2019"}
 
 
 def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any) -> Any:
@@ -236,8 +214,9 @@ def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
         DataError: no examples, or no texts.
     """
     examples = read_examples(dataset)
-    rows = [(_texts(e.text.original), ground_truth(e.label)) for e in examples]
     pair = len(examples[0].text.original) > 1
+    texts = [e.text.original if pair else e.text.text for e in examples]
+    rows = [(text, ground_truth(e.label)) for text, e in zip(texts, examples, strict=True)]
     return library.datasets.Dataset(
         rows, input_columns=list(COLUMNS) if pair else ["text"], label_names=list(labels) if labels else None
     )
@@ -246,7 +225,3 @@ def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
 def ground_truth(label: int | float | None) -> int | str:
     """A label as TextAttack accepts it."""
     return label if isinstance(label, int) else str(label)
-
-
-def _texts(segments: tuple[str, ...]) -> str | tuple[str, ...]:
-    return segments if len(segments) > 1 else segments[0]

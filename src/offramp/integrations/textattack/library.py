@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp._core.packages import fetch
 
-TEXTATTACK = "textattack==0.3.11"  # what the bridge is tested with
+INSTALL = "pip install --no-deps textattack==0.3.11"  # what the bridge is tested with
 STOP_WORDS = "corpora/stopwords/english"
 STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc6ea32e5ff0c7e8e6f71488d3239b9023efdc7fc139d6375b"}
 WORDNET = (
@@ -59,19 +59,18 @@ def load_textattack(*, wordnet: bool = False) -> ModuleType:
         _provide("corpora/wordnet", _wordnet)
     if sys.modules.get("textattack") is None:
         with _undisturbed(), quiet(), _own_cache(), _flair():
-            _import()
+            try:
+                import textattack  # noqa: F401
+            except ModuleNotFoundError as error:
+                _forget("textattack")
+                raise MissingExtraError(str(error.name), "textattack", then=INSTALL) from error
     return sys.modules["textattack"]
 
 
-def _import() -> None:
-    try:
-        import textattack  # noqa: F401
-    except ModuleNotFoundError as error:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "textattack"]:
-            del sys.modules[name]
-        raise MissingExtraError(
-            str(error.name), "textattack", then=f"pip install --no-deps {TEXTATTACK}"
-        ) from error
+def _forget(package: str) -> None:
+    """Forget a package that was imported by half."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        del sys.modules[name]
 
 
 @contextmanager
@@ -121,19 +120,15 @@ class NotHere:
     """Stands in for flair's classes; an error explains that they are missing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        _no_flair()
+        raise ConfigError(
+            "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
+            "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
+        )
 
     @classmethod
-    def load(cls, *_: Any, **__: Any) -> NoReturn:
+    def load(cls, *_: Any, **__: Any) -> NotHere:
         """Stand in for the download of a tagger."""
-        _no_flair()
-
-
-def _no_flair() -> NoReturn:
-    raise ConfigError(
-        "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
-        "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
-    )
+        return cls()
 
 
 @contextmanager
@@ -142,8 +137,7 @@ def _flair() -> Iterator[None]:
     try:
         import flair  # noqa: F401
     except ImportError:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "flair"]:
-            del sys.modules[name]
+        _forget("flair")
     else:
         yield
         return
@@ -165,7 +159,7 @@ def _provide(resource: str, make: Any) -> None:
     try:
         import nltk
     except ModuleNotFoundError as error:
-        raise MissingExtraError("nltk", "textattack", then=f"pip install --no-deps {TEXTATTACK}") from error
+        raise MissingExtraError("nltk", "textattack", then=INSTALL) from error
     try:
         nltk.data.find(resource)
     except LookupError:
