@@ -17,8 +17,7 @@ from offramp._core.errors import ConfigError, OfframpError
 from offramp.attacks import AttackResult, attack
 from offramp.attacks import store as store_module
 from offramp.attacks.examples import texts_fingerprint
-from offramp.attacks.prepared import PreparedAttack
-from offramp.attacks.ray_workers import _give_up
+from offramp.attacks.prepared import PreparedAttack, _give_up
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import QueryBudget
 

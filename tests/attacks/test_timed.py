@@ -13,8 +13,8 @@ from offramp.attacks.constraints import Constraints
 from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.search.base import Measure, run_searches
+from offramp.attacks.search.local import TimedSearch, in_turn, slower
 from offramp.attacks.search.space import EveryWord, Move
-from offramp.attacks.search.timed import TimedSearch, in_turn, slower
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
 

@@ -21,8 +21,6 @@ SLICE = 256  # rows read at once
 
 @dataclass(frozen=True)
 class Example:
-    """One example of the data."""
-
     id: int
     text: AttackedText
     label: int | float | None
@@ -36,7 +34,6 @@ class Examples:
         kind: of the task, whose labels are class indices or numbers; None accepts either.
 
     Attributes:
-        names: of the columns.
         ids: of all examples, in order; row numbers if the data have no ids.
 
     Raises:
@@ -66,9 +63,6 @@ class Examples:
                     raise DataError(
                         f"expected texts as strings, got {text!r:.80}: drop the rows without text"
                     )
-        self._check_labels(kind)
-
-    def _check_labels(self, kind: Kind | None) -> None:
         whole = kind == "classification"
         for label in self.labels(range(len(self))):
             if label is not None and not is_number(label, whole=whole):
@@ -109,11 +103,7 @@ def read_examples(dataset: Dataset) -> list[Example]:
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Draw the positions of `count` examples into two halves, each in order; the second is at least as large.
-
-    Raises:
-        DataError: fewer than two examples.
-    """
+    """Draw `count` positions into two halves, each in order, the second at least as large; `DataError` below two."""
     if count < 2:
         raise DataError(f"expected at least 2 examples, one to search on and one to try, got {count}")
     drawn = set(generator(seed, "halves").permutation(count)[: count // 2].tolist())

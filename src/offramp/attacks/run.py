@@ -16,8 +16,7 @@ from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Examples, halves, texts_fingerprint
 from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, Options, Preserve, Weighting
-from offramp.attacks.prepared import AttackSpec
-from offramp.attacks.ray_workers import on_ray
+from offramp.attacks.prepared import AttackSpec, on_ray
 from offramp.attacks.recipes import RECIPES, recipe_named
 from offramp.attacks.recipes.base import require_classes_inside
 from offramp.attacks.result import AttackResult, make_row
@@ -37,15 +36,12 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int], None]  # examples done, examples in all
 EVERY = 10.0  # seconds between plain lines
+COPIED = ("words", "words_changed", "similarity", "recipe", "seed")  # what a transferred row keeps
 
 
 @contextmanager
 def reporting(progress: Report | bool) -> Iterator[Report]:
-    """Yield a function to call with (done, total) after each group.
-
-    Args:
-        progress: a function to call instead, True for a bar or lines on stderr, False for silence.
-    """
+    """Yield a function of (done, total): `progress` itself, for True a bar or lines on stderr, for False silence."""
     if callable(progress):
         yield progress
         return
@@ -170,7 +166,7 @@ def attack(
         remaining = [position for position in positions if examples.ids[position] not in store.done]
         groups = [remaining[start : start + group] for start in range(0, len(remaining), group)]
         report(len(store.done), len(positions))
-        each = prepared.each_group(examples, groups)
+        each = (prepared.attack_group(examples.take(positions)) for positions in groups)
         for rows in each if workers is None else on_ray(spec, examples, groups, workers):
             store.add(rows)
             report(len(store.done), len(positions))
@@ -219,9 +215,6 @@ def _manifest(spec: AttackSpec, examples: Examples, positions: Sequence[int]) ->
     }
 
 
-COPIED = ("words", "words_changed", "similarity", "recipe", "seed")
-
-
 def transfer(
     result: AttackResult,
     target: SegmentedModel | Engine | Victim | str | Path,
@@ -231,8 +224,7 @@ def transfer(
 
     Args:
         result: the attack on the first model.
-        target: the other one, as for `attack`.
-        policy: as for `attack`.
+        target, policy: the other model, as for `attack`.
 
     Returns:
         A result with exits, costs and predictions of the other model and without queries. Words, similarity, recipe and

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,16 +45,15 @@ class AttackFolder(RunFolder):
 
     def refuse_other(self, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """See `RunFolder`; the message has the options' own names, not those of records."""
-        super().refuse_other(_with_option_names(stored), _with_option_names(settings))
+        named = ({**s, "options": from_record(s.get("options") or {})} for s in (stored, settings))
+        super().refuse_other(*named)
 
 
 class Store:
-    """Where finished rows go: into a folder, group by group, or into memory where none is given.
-
-    Use it in a `with` statement: until its end, no other process attacks into the folder.
+    """The rows of finished groups. Until the end of the `with` block, no other process attacks into the folder.
 
     Args:
-        folder: the attack's folder, made where missing; None keeps everything in memory.
+        folder: the attack's folder, made if it is missing; None keeps everything in memory.
         manifest: all that decides the result: recipe, seed, options, policy, and fingerprints of weights and data.
         resume: continue what the folder holds.
 
@@ -63,7 +62,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder, self.manifest, self.resume = folder, _as_json(manifest), resume
+        self.folder, self.manifest, self.resume = folder, cast(dict[str, Any], to_json(manifest)), resume
         self.done: dict[int, Path | None] = {}
         self._rows: dict[int, dict[str, Any]] = {}  # where there is no folder
         self._claim = ExitStack()
@@ -94,7 +93,7 @@ class Store:
         self._claim.close()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of a finished group: on disk whole or not at all, and no longer in memory."""
+        """Keep the rows of a finished group: in a file, whole or not at all, or in memory."""
         path = None
         if self.folder is None:
             self._rows |= {row["id"]: dict(row) for row in rows}
@@ -105,7 +104,7 @@ class Store:
 
     def finish(self, order: Sequence[int], metadata: Mapping[str, Any]) -> AttackResult:
         """The result in the order of the ids; in a folder it replaces the files of the groups."""
-        described = {**self.manifest, **_as_json(metadata)}
+        described = {**self.manifest, **cast(dict[str, Any], to_json(metadata))}
         if self.folder is None:
             return AttackResult.of([self._rows[id] for id in order], described)
         if not (self.folder / RESULT).exists():  # else it was finished before
@@ -116,7 +115,6 @@ class Store:
         return AttackResult.load(self.folder / RESULT)
 
     def _in_order(self, order: Sequence[int]) -> Iterator[pa.Table]:
-        """The rows in order, some at a time."""
         for start in range(0, len(order), CHUNK):
             ids = order[start : start + CHUNK]
             paths = dict.fromkeys(self.done[id] for id in ids)
@@ -133,14 +131,3 @@ class Store:
                     "examples are attacked again"
                 ) from error
             self.done |= dict.fromkeys(ids, path)
-
-
-def _with_option_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings, "options": from_record(settings.get("options") or {})}
-
-
-def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content as a JSON file would give it back."""
-    described = to_json(content)
-    assert isinstance(described, dict)
-    return dict(described)

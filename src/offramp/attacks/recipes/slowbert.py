@@ -11,9 +11,8 @@ from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.search.base import Search
-from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.local import GreedySearch, TimedSearch
 from offramp.attacks.search.space import EveryWord, Move
-from offramp.attacks.search.timed import TimedSearch
 from offramp.attacks.transformations.characters import CharacterChange
 from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
 from offramp.attacks.victims.base import Victim

@@ -86,12 +86,7 @@ class AdditiveSurrogate:
         self.noise = np.sqrt((error + weight * PRIOR_NOISE**2) / (len(self._answers) + PRIOR_ANSWERS))
 
     def effects(self, rows: NDArray[np.intp], words: NDArray[np.intp]) -> Array:
-        """Effects `(n, exits, features)` of `n` changes.
-
-        Args:
-            rows: `(n,)` indices into `changeable`.
-            words: `(n,)` rows of the profiles.
-        """
+        """Effects `(n, exits, features)` of changes: `rows` into `changeable` and of the profiles, both `(n,)`."""
         return self.removed[rows] + self.scale * self.unit[words]
 
 
@@ -99,16 +94,10 @@ SATURATED = 1e-6  # gates closer than this to 0 or 1 are clipped
 
 
 class ExitPrediction(NamedTuple):
-    """Where evidence would leave; all `(n,)`.
-
-    Attributes:
-        layer: exit layer.
-        excess: by how much the exits before the last pass the threshold, added up: 0 if none does.
-        prediction: class index.
-    """
+    """Where evidence would leave; all `(n,)`."""
 
     layer: NDArray[np.int64]
-    excess: Array
+    excess: Array  # by how much the exits before the last pass the threshold, added up: 0 if none does
     prediction: NDArray[np.generic]
 
 
@@ -123,8 +112,7 @@ class ExitPredictor:
         victim: the white box.
         vocabulary: the words that may replace another.
         number: how many of them, drawn once, get a profile.
-        own: whether it is the victim that is attacked; otherwise it is the attacker's surrogate, whose queries do not
-            count.
+        own: whether the white box is the victim itself; the queries of a surrogate do not count.
     """
 
     victim: OpenVictim
@@ -162,11 +150,6 @@ class ExitPredictor:
     def prepared(self) -> PreparationCost:
         """The texts behind the profiles, and the seconds that they took in this process so far."""
         return PreparationCost(len(self.words), self._profiled[1] if "_profiled" in self.__dict__ else 0.0)
-
-    @property
-    def immovable(self) -> bool:
-        """Whether the attacked victim lets every text leave at its first exit."""
-        return self.own and self.victim.policy.criterion.leaves_at_once
 
     @cached_property
     def one_word_tokens(self) -> int:

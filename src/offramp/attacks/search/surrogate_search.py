@@ -50,12 +50,13 @@ class SurrogateSearch(Search):
 
     @property
     def prepared(self) -> PreparationCost:
-        """One text for each word with a profile."""
         return self.predictor.prepared
 
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
-        if state.best.done or self.predictor.immovable:
+        white_box = self.predictor.victim
+        at_once = self.predictor.own and white_box.policy.criterion.leaves_at_once  # whatever the text
+        if state.best.done or at_once:
             return state.clean, state.best
         inspected: list[TokenizedText] = yield Inspect([text], state.objective)
         changeable = space.constraints.allowed(inspected[0])
@@ -92,7 +93,6 @@ class SurrogateSearch(Search):
         return edits[np.asarray(permitted, dtype=bool)]
 
     def _surrogate(self, state: SearchState, changeable: Sequence[int], tokens: int) -> AdditiveSurrogate:
-        """The surrogate before anything is tried."""
         words, predictor = state.clean.text.words, self.predictor
         rows = {index: predictor.row.get(words[index].casefold()) for index in changeable}
         profiled = {index: row for index, row in rows.items() if row is not None}

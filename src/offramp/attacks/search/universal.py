@@ -25,11 +25,7 @@ MOST = 3
 
 @dataclass(frozen=True)
 class InFront(Search):
-    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text.
-
-    Attributes:
-        words: the trigger.
-    """
+    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text."""
 
     words: tuple[str, ...]
 
@@ -47,11 +43,9 @@ class Trigger:
 
     Attributes:
         words: one to three words: no more than help.
-        depth: mean exit layer with them.
-        clean_depth: mean exit layer without.
-        closeness: mean closeness to uniform with them, see `Uniform`.
-        queries: texts run.
-        gradients: gradients taken.
+        depth, clean_depth: mean exit layer with the words and without.
+        closeness: mean closeness to uniform with the words, see `Uniform`.
+        queries, gradients: texts run and gradients taken.
     """
 
     words: tuple[str, ...]
@@ -82,9 +76,7 @@ def find_trigger(
     Args:
         victim: a white box; a surrogate suffices.
         texts: the examples to search on; test the trigger on others.
-        words: most words.
-        tries: words tried for each position in each round.
-        rounds: passes over the positions after each added word.
+        words, tries, rounds: see above.
 
     Raises:
         ConfigError: no texts, or not 1 to 3 words.

@@ -19,21 +19,13 @@ _HTML = {
 
 
 def diff_text(row: Mapping[str, Any]) -> Text:
-    """An example for the terminal: exit before and after, then the texts with removed and added words.
-
-    Args:
-        row: a row of an `AttackResult`.
-    """
+    """A row of an `AttackResult` for the terminal: exits, then the texts with removed and added words."""
     segments = (Text.assemble(*stretches) for stretches in _segments(row))
     return Text("\n").join([Text(headline(row), style="bold"), *segments])
 
 
 def diff_html(row: Mapping[str, Any]) -> str:
-    """The same as a fragment of HTML; every text is escaped.
-
-    Args:
-        row: a row of an `AttackResult`.
-    """
+    """A row of an `AttackResult` as a fragment of HTML; every text is escaped."""
     lines = [f"<strong>{escape(headline(row))}</strong>"]
     for stretches in _segments(row):
         lines.append("".join(_HTML[s].format(escape(text)) if s else escape(text) for text, s in stretches))

@@ -33,6 +33,19 @@ class Transformation(ABC):
         """Propose at most `top_n` edits of the given words, the most promising first."""
 
 
+class WordByWord(Transformation):
+    """Proposes replacements of each word by itself; the words take turns."""
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """The best replacement of each word, then the second ones, and so on."""
+        columns = [[Edit(i, word) for word in self.replacements(tokenized, i, rng)] for i in words]
+        return take_turns(columns, top_n)
+
+    @abstractmethod
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        """Return the words that may replace the word at a position, the most promising first."""
+
+
 def take_turns(columns: Sequence[Sequence[Edit]], top_n: int) -> list[Edit]:
     """The first edit of each column, then the second ones, and so on; each once, at most `top_n`."""
     turns = zip_longest(*columns)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp._core.packages import fetch
 from offramp.attacks.text.attacked_text import is_word
-from offramp.attacks.transformations.base import Edit, Transformation, cased_like, take_turns
+from offramp.attacks.transformations.base import WordByWord, cased_like
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
 from offramp.attacks.victims.base import TokenizedText
 
@@ -90,44 +90,30 @@ class Synonyms:
 
 
 @dataclass(frozen=True)
-class SynonymWord(Transformation):
-    """Synonyms of a word, the nearest first, in its case.
-
-    Attributes:
-        synonyms: their source.
-        most: most synonyms per word.
-        min_cosine: least similarity of the word vectors.
-    """
+class SynonymWord(WordByWord):
+    """At most `most` synonyms of a word, the nearest first, in its case."""
 
     synonyms: Synonyms = field(repr=False)
     most: int = 50
     min_cosine: float = 0.5
 
-    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
-        """Each word's nearest synonym in turn, then the second ones, and so on."""
-        columns = []
-        for index in words:
-            word = tokenized.text.words[index]
-            near = [other for other, cosine in self.synonyms.neighbours(word) if cosine >= self.min_cosine]
-            columns.append([Edit(index, cased_like(other, word)) for other in near[: self.most]])
-        return take_turns(columns, top_n)
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        word = tokenized.text.words[position]
+        near = [other for other, cosine in self.synonyms.neighbours(word) if cosine >= self.min_cosine]
+        return [cased_like(other, word) for other in near[: self.most]]
 
 
 @dataclass(frozen=True)
-class Misspelling(Transformation):
+class Misspelling(WordByWord):
     """Common misspellings of a word, in its case; drawn if there are too many."""
 
     misspellings: Mapping[str, Sequence[str]] = field(repr=False)
 
-    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
-        """A misspelling of each word in turn, then another one, and so on."""
-        columns = []
-        for index in words:
-            word = tokenized.text.words[index]
-            options = self.misspellings.get(word.lower(), ())
-            drawn = [cased_like(options[i], word) for i in rng.permutation(len(options))]
-            columns.append([Edit(index, other) for other in drawn if other != word])
-        return take_turns(columns, top_n)
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        word = tokenized.text.words[position]
+        options = self.misspellings.get(word.lower(), ())
+        drawn = [cased_like(options[i], word) for i in rng.permutation(len(options))]
+        return [other for other in drawn if other != word]
 
 
 def load_wordnet(folder: str | None = None) -> WordNet:

@@ -18,7 +18,7 @@ from offramp._core.errors import DataError
 from offramp._core.library import hub, quiet
 from offramp._core.text import clean_text
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
-from offramp.attacks.transformations.base import Edit, Transformation, cased_like, take_turns
+from offramp.attacks.transformations.base import Edit, Transformation, WordByWord, cased_like
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import TokenizedText
 from offramp.model.loading import named_device
@@ -146,34 +146,27 @@ class MaskedLanguageModel:
         return self.model(**batch).logits[0, :, ids].float().cpu().numpy()
 
 
-@lru_cache(maxsize=1)
-def load_masked_lm(name: str) -> MaskedLanguageModel:
-    """The model of that name, kept for the next recipe."""
-    return MaskedLanguageModel(name)
+load_masked_lm = lru_cache(maxsize=1)(MaskedLanguageModel)  # kept for the next recipe
 
 
 @dataclass(frozen=True)
-class MaskedWord(Transformation):
-    """The words that a masked language model expects most at a word's position, in its case.
+class MaskedWord(WordByWord):
+    """At most `most` words that a masked language model expects at a word's position, in its case.
 
-    Attributes:
-        language_model: reads the text in its present version.
-        most: most words per position.
+    The model reads the text in its present version.
     """
 
     language_model: MaskedLanguageModel = field(repr=False)
     most: int = 48
 
-    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
-        """Each position's likeliest word in turn, then the second ones, and so on."""
-        vocabulary, columns = self.language_model.vocabulary, []
-        for position in words:
-            logits = self.language_model.expects(tokenized.text, position)
-            if logits is None:
-                continue
-            word = tokenized.text.words[position]
-            same = set(vocabulary.same_word(word))
-            ranked = [i for i in np.argsort(-logits, kind="stable").tolist() if i not in same]
-            likeliest = [vocabulary.words[i] for i in ranked[: self.most]]
-            columns.append([Edit(position, cased_like(other, word)) for other in likeliest])
-        return take_turns(columns, top_n)
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        logits, vocabulary = (
+            self.language_model.expects(tokenized.text, position),
+            self.language_model.vocabulary,
+        )
+        if logits is None:
+            return []
+        word = tokenized.text.words[position]
+        same = set(vocabulary.same_word(word))
+        ranked = [i for i in np.argsort(-logits, kind="stable").tolist() if i not in same]
+        return [cased_like(vocabulary.words[i], word) for i in ranked[: self.most]]

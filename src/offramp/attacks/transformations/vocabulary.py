@@ -25,12 +25,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Replacement words, each of them one token of the model.
-
-    Attributes:
-        ids: `(size,)` token ids.
-        words: the `size` words as a reader sees them.
-    """
+    """Replacement words, as a reader sees them, each of them one token of the model: its id in `ids`."""
 
     ids: NDArray[np.int64]
     words: tuple[str, ...]

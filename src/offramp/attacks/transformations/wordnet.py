@@ -92,14 +92,7 @@ class _Synset(NamedTuple):
 
 @lru_cache(maxsize=2)
 def read_wordnet(folder: Path) -> WordNet:
-    """Read `data.noun` (or its parts), `data.verb`, `data.adj` and `data.adv`; missing files are left out.
-
-    Args:
-        folder: holds the files.
-
-    Raises:
-        DataError: all of the files are missing, or a line cannot be read.
-    """
+    """Read those of `FILES` that the folder holds; `DataError` if it holds none, or a line cannot be read."""
     synsets: dict[str, _Synset] = {}
     for name, speech in FILES.items():
         if (folder / name).exists():

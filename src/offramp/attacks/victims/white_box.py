@@ -33,11 +33,7 @@ class WhiteBoxVictim(OpenVictim):
         model: a multi-exit model or cascade with its tokenizer.
         policy: when it leaves.
         batch_size: texts run at once.
-        max_forward: most texts that may be run for one example; None for no limit.
-        max_gradient: most gradients that may be taken for one example; None for no limit.
-
-    Attributes:
-        encoder: the model's tokenizer with its maximum length.
+        max_forward, max_gradient: see `Victim`.
 
     Raises:
         CriterionError: the policy was made for another model or task.
@@ -70,11 +66,9 @@ class WhiteBoxVictim(OpenVictim):
 
     @property
     def white_box(self) -> WhiteBoxVictim:
-        """Itself."""
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Policy, weights, and maximum length in tokens."""
         described = {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
         return {**described, "max_length": self.encoder.max_length}
 
@@ -153,7 +147,6 @@ class WhiteBoxVictim(OpenVictim):
             yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
-        """The model's own trace of one batch."""
         assert output.exit_logits is not None
         flops, full = self.model.flops(mask.sum(dim=1).cpu().numpy())
         return Trace(

@@ -58,7 +58,8 @@ def load_textattack(*, wordnet: bool = False) -> ModuleType:
     if wordnet:
         _provide("corpora/wordnet", _wordnet)
     if sys.modules.get("textattack") is None:
-        with _undisturbed(), quiet(), _own_cache(), _flair():
+        with _undisturbed(), quiet(), _flair():
+            _choose_cache()
             try:
                 import textattack  # noqa: F401
             except ModuleNotFoundError as error:
@@ -103,8 +104,7 @@ def _undisturbed() -> Iterator[None]:
             logger.disabled = before
 
 
-@contextmanager
-def _own_cache() -> Iterator[None]:
+def _choose_cache() -> None:
     """Use TextAttack's own cache, or else one in which its downloads count as done."""
     own_cache = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
     done = "post_install_check_3"  # the file that it leaves when it has downloaded what it may need
@@ -113,7 +113,6 @@ def _own_cache() -> Iterator[None]:
         own.mkdir(parents=True, exist_ok=True)
         (own / done).touch()
         os.environ["TA_CACHE_DIR"] = str(own)
-    yield
 
 
 class NotHere:
@@ -170,7 +169,6 @@ def _provide(resource: str, make: Any) -> None:
 
 
 def _stop_words() -> Path:
-    """NLTK's English stop words."""
     member = f"llama_index/core/_static/nltk_cache/{STOP_WORDS}"
     return fetch(
         "llama-index-core", "0.14.25", {member: STOP_WORDS}, name="nltk-stopwords", sha256=STOP_WORDS_SHA256
