@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 _METADATA = b"offramp.attack"
 _DEPTHS = {"clean_depth": "clean_layer", "adversarial_depth": "adversarial_layer"}
-_MEANS = (
-    "success",
-    "reached_last",
-    "words_changed",
-    "similarity",
-    "forward_queries",
-    "gradient_queries",
-    "seconds",
-)
+_SHARES = ("success", "reached_last")
+_MEANS = ("words_changed", "similarity", "forward_queries", "gradient_queries", "seconds")
 
 
 def schema(kind: Kind) -> pa.Schema:
@@ -104,11 +97,9 @@ class AttackResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dicts."""
-        rows: list[dict[str, Any]] = self.table.to_pylist()
-        return rows
+        return self.table.to_pylist()
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """One column as a numpy array."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
 
     def summary(self) -> dict[str, float]:
@@ -118,7 +109,7 @@ class AttackResult:
             `examples`; mean exit layers `clean_depth` and `adversarial_depth`; shares `success` and `reached_last`;
             mean `words_changed`, `similarity` (NaN if not measured), `forward_queries`, `gradient_queries`, `seconds`.
         """
-        columns = _DEPTHS | {name: name for name in _MEANS}
+        columns = _DEPTHS | {name: name for name in (*_SHARES, *_MEANS)}
         means = {name: float(self.column(column).astype(float).mean()) for name, column in columns.items()}
         return {"examples": float(len(self)), **means}
 

@@ -22,7 +22,7 @@ from offramp.attacks.recipes.base import require_classes_inside
 from offramp.attacks.result import AttackResult, make_row
 from offramp.attacks.search.base import Outcome, score_candidates
 from offramp.attacks.search.universal import find_trigger
-from offramp.attacks.store import Store
+from offramp.attacks.store import open_store
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim
@@ -162,7 +162,7 @@ def attack(
     prepared = spec.prepare()  # before any folder is made
     folder = None if output_dir is None else Path(output_dir)
     manifest = _manifest(spec, examples, positions)
-    with Store(folder, manifest, resume=resume) as store, reporting(progress) as report:
+    with open_store(folder, manifest, resume=resume) as store, reporting(progress) as report:
         remaining = [position for position in positions if examples.ids[position] not in store.done]
         groups = [remaining[start : start + group] for start in range(0, len(remaining), group)]
         report(len(store.done), len(positions))

@@ -115,7 +115,8 @@ class UniversalSentenceEncoder(Judge):
         normed = self._norm(np.concatenate(projected, axis=1), gain, bias)
         for (n, left), hidden in zip(NGRAMS, np.split(normed, len(NGRAMS), axis=1), strict=True):
             for layer in ("1", "2"):
-                grams = _windows(hidden, n, left)
+                padded = np.pad(hidden, ((left, n - 1 - left), (0, 0)))  # windows reach beyond the ends
+                grams = np.concatenate([padded[i : i + len(hidden)] for i in range(n)], axis=1)
                 hidden = hidden + np.maximum(grams @ weights[f"w{layer}_{n}"] + weights[f"b{layer}_{n}"], 0)
             yield hidden
 
@@ -123,12 +124,6 @@ class UniversalSentenceEncoder(Judge):
         centred = rows - rows.mean(axis=1, keepdims=True)
         scale = np.sqrt((centred**2).mean(axis=1, keepdims=True) + float(self.weights["eps"]))
         return centred / scale * gain + bias
-
-
-def _windows(rows: Floats, n: int, left: int) -> Floats:
-    """The `n` rows around each row side by side `(rows, n · dim)`; zeros beyond the ends."""
-    padded = np.pad(rows, ((left, n - 1 - left), (0, 0)))
-    return np.concatenate([padded[i : i + len(rows)] for i in range(n)], axis=1)
 
 
 def _unigram(model: bytes) -> Any:
@@ -180,11 +175,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 class EncoderJudge(Judge):
-    """A transformer encoder, its last hidden states averaged over the tokens.
-
-    Args:
-        name: a packaged encoder (`minilm-l3`), a folder, or a hub id.
-    """
+    """A transformer encoder (packaged, as `minilm-l3`, in a folder, or on the hub): its last states, averaged."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -210,14 +201,9 @@ class EncoderJudge(Judge):
 
 
 def load_judge(name: str) -> Judge | None:
-    """Load the judge of that name.
+    """Load a judge: `universal_sentence_encoder`, None for `none`, or an encoder for `EncoderJudge`.
 
-    Args:
-        name: `universal_sentence_encoder`, `none`, or an encoder for `EncoderJudge`.
-
-    Returns:
-        The judge; None for `none`. If the default judge cannot be loaded, a warning and None: an attack is useful
-        without it.
+    If the default judge cannot be loaded, the result is a warning and None: an attack is useful without it.
 
     Raises:
         OfframpError: another encoder cannot be loaded.

@@ -1,4 +1,7 @@
-"""Recipes: one file per paper. The order of `RECIPES` is the order of tables."""
+"""Recipes: one file per paper. The order of `RECIPES` is the order of tables.
+
+Comments in a recipe mark the *paper*, its *released code* or TextAttack's recipe, and what is *ours*.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A2T: Yoo & Qi 2021, "Towards Improving Adversarial Training of NLP Models" (arXiv 2109.00544).
 
 WAFFLE uses the search (`waffle-a2t`). With accuracy objectives it gives the baselines `a2t-last` and `a2t-exit`.
-Comments mark the *paper*, its *released code* (TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
@@ -41,7 +40,5 @@ class A2TExit(AccuracyRecipe):
 
 
 class A2TLast(A2TExit):
-    """A2T against the last exit."""
-
     name, label = "a2t-last", "A2T, last exit"
     attacked = "last"

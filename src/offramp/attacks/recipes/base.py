@@ -19,15 +19,10 @@ Access = Literal["gradients", "probabilities", "exits", "time"]
 
 @dataclass(frozen=True, kw_only=True)
 class Composition(SearchSpace):
-    """An attack that is ready to run on one victim.
-
-    Attributes:
-        queries: most forward queries per example if the user sets no limit; None for no limit.
-        min_similarity: least similarity if the user sets none; 0 for none.
-    """
+    """An attack that is ready to run on one victim, with the limits that apply if the user sets none."""
 
     search: Search
-    queries: int | None = None
+    queries: int | None = None  # most forward queries per example; None for no limit
     min_similarity: float = 0.0
 
 

@@ -2,7 +2,6 @@
 
 The baselines `bertattack-last` and `bertattack-exit` take words from a masked language model, which reads the context.
 No registry package holds such a model, so the option `masked_lm` names a folder or a hub id.
-Comments mark the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
@@ -43,7 +42,5 @@ class BertAttackExit(AccuracyRecipe):
 
 
 class BertAttackLast(BertAttackExit):
-    """BERT-Attack against the last exit."""
-
     name, label = "bertattack-last", "BERT-Attack, last exit"
     attacked = "last"

@@ -1,7 +1,6 @@
 """SAME: the slowdown attack of Chen et al. 2023, "Dynamic Transformers Provide a False Sense of Efficiency".
 
-Source: arXiv 2305.12228. SAME is a white-box attack: it takes gradients through all exits. Comments mark what the
-paper's *released code* does, and what is *ours*.
+Source: arXiv 2305.12228. SAME is a white-box attack: it takes gradients through all exits.
 
 Three flaws of the released code are not repeated:
 1. it never zeroes gradients, so that each step follows the sum over all earlier inputs. Here every gradient is

@@ -1,7 +1,7 @@
 """SlowBERT: Zhang et al. 2023, "Slow-down Attacks on Input-adaptive Multi-exit BERT" (Findings of ACL 2023).
 
 SlowBERT is a black-box attack: it ranks words by what deleting them does to the exit, then substitutes greedily. The
-oracle is the exit layer, or time alone. Comments mark the *paper* and what is *ours*; no code was released.
+oracle is the exit layer, or time alone. No code was released.
 """
 
 from __future__ import annotations

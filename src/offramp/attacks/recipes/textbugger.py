@@ -1,7 +1,4 @@
-"""TextBugger: Li et al. 2019 (arXiv 1812.05271), as an accuracy baseline against the last exit or the one taken.
-
-Comments mark the *paper*, its *released code* (TextAttack's recipe), and what is *ours*.
-"""
+"""TextBugger: Li et al. 2019 (arXiv 1812.05271), as an accuracy baseline against the last exit or the one taken."""
 
 from __future__ import annotations
 
@@ -44,7 +41,5 @@ class TextBuggerExit(AccuracyRecipe):
 
 
 class TextBuggerLast(TextBuggerExit):
-    """TextBugger against the last exit."""
-
     name, label = "textbugger-last", "TextBugger, last exit"
     attacked = "last"

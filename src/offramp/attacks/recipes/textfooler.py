@@ -2,7 +2,6 @@
 
 WAFFLE uses the search (`waffle-textfooler`). With accuracy objectives it gives two baselines: `textfooler-last` attacks
 the last exit, as an attacker does who ignores early exits; `textfooler-exit` attacks the exit that is taken.
-Comments mark the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
@@ -46,7 +45,5 @@ class TextFoolerExit(AccuracyRecipe):
 
 
 class TextFoolerLast(TextFoolerExit):
-    """TextFooler against the last exit."""
-
     name, label = "textfooler-last", "TextFooler, last exit"
     attacked = "last"

@@ -1,7 +1,7 @@
 """WAFFLE: Coalson et al. 2023, "BERT Lost Patience Won't Be Robust to Adversarial Slowdown".
 
 Source: arXiv 2310.19152. WAFFLE's objective is uniform predictions at every exit. It runs here in two searches made
-for accuracy, and as a universal trigger. Comments mark the *paper*, its *released code*, and what is *ours*.
+for accuracy, and as a universal trigger.
 """
 
 from __future__ import annotations

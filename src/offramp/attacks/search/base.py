@@ -44,20 +44,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that was tried.
-
-    Attributes:
-        loss: value of the attack's objective.
-        score: strength of the text, greater is stronger: by default its exit layer, and among equals the lower
-            loss.
-        done: whether it reaches the attack's goal.
-    """
+    """A text that was tried."""
 
     text: AttackedText
     answer: Answer
-    loss: float
-    score: tuple[float, float]
-    done: bool
+    loss: float  # value of the objective
+    score: tuple[float, float]  # greater is stronger: see `Objective.score`
+    done: bool  # whether it reaches the attack's goal
 
 
 @dataclass(frozen=True)
@@ -110,11 +103,7 @@ class SearchState:
         self.objective, self.constraints, self.label = objective, constraints, label
 
     def ask(self, texts: Sequence[AttackedText]) -> Generator[Query, Any, list[Candidate]]:
-        """Try texts, and keep the strongest that the constraints accept: the first among equals.
-
-        Returns:
-            The texts that were answered, accepted or not: as many as the budget allowed.
-        """
+        """Try texts, keep the strongest that the constraints accept, and return all that the budget allowed."""
         candidates = score_candidates(texts, (yield Query(texts)), self.objective)
         better = [c for c in candidates if c.score > self.best.score]
         self.best = next(iter(self.strongest(better, 1)), self.best)
@@ -165,18 +154,12 @@ def without_each(
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one example.
-
-    Attributes:
-        adversarial: the strongest text; the clean one itself if nothing is stronger.
-        budget: what it cost.
-        seconds: time spent on this example: its own search, and its share of the model calls.
-    """
+    """The result for one example."""
 
     clean: Candidate
-    adversarial: Candidate
+    adversarial: Candidate  # the strongest text; the clean one itself if nothing is stronger
     budget: QueryBudget
-    seconds: float
+    seconds: float  # time spent on this example: its own search, and its share of the model calls
 
     @property
     def slower(self) -> bool:
@@ -221,12 +204,9 @@ def run_searches(
 
     Args:
         victim: what is under attack.
-        searches: one per example.
+        searches: one for each example; the outcomes have the same order.
         gradients: whether the searches need gradients of the texts they inspect.
         queries: most forward queries per example; None for the victim's own limit.
-
-    Returns:
-        One outcome per search, in order.
     """
     running = [_Running(steps, victim.budget(queries)) for steps in searches]
     while any(r.request for r in running):

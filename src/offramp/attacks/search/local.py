@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class GreedySearch(Search):
             for word in order:
                 if state.best.done or not space.constraints.open(state.best.text):
                     break
-                texts = space.propose(tokenized.with_text(state.best.text), rng, [word])
+                texts = space.propose(replace(tokenized, text=state.best.text), rng, [word])
                 candidates = yield from state.ask(texts)
                 if len(candidates) < len(texts):
                     break
@@ -147,7 +147,7 @@ class TimedSearch(Search):
             for word in order:
                 if not space.constraints.open(now):
                     break
-                texts = space.propose(tokenized.with_text(now), rng, [word])
+                texts = space.propose(replace(tokenized, text=now), rng, [word])
                 times = yield from in_turn(texts, self.scout)
                 if not len(times) or not texts:
                     continue

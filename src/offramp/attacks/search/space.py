@@ -19,13 +19,9 @@ from offramp.attacks.victims.base import TokenizedText
 
 
 class Importance(ABC):
-    """Chooses and orders the words that a transformation may change.
+    """Chooses and orders the words that a transformation may change."""
 
-    Attributes:
-        needs_gradient: whether it reads the gradients of a `TokenizedText`.
-    """
-
-    needs_gradient: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False  # whether it reads the gradients of a `TokenizedText`
 
     @abstractmethod
     def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
@@ -97,19 +93,12 @@ class Move:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The texts that a search may try, and what it makes small.
+    """The texts that a search may try, and what it makes small."""
 
-    Attributes:
-        objective: what the search makes small, and what gradients are taken of.
-        moves: ways to change a text; they share `top_n` evenly.
-        constraints: which words may change, how many, and how far.
-        top_n: edits proposed for each text, or for each word in a search that goes word by word.
-    """
-
-    objective: Objective
-    moves: tuple[Move, ...]
+    objective: Objective  # also what gradients are taken of
+    moves: tuple[Move, ...]  # they share `top_n` evenly
     constraints: Constraints
-    top_n: int = 100
+    top_n: int = 100  # edits proposed for each text, or for each word in a search that goes word by word
 
     @property
     def needs_gradient(self) -> bool:

@@ -107,18 +107,12 @@ class ExitPredictor:
 
     The profiles cost one short text per word, once per victim, when they are first used. They count in no example's
     budget.
-
-    Attributes:
-        victim: the white box.
-        vocabulary: the words that may replace another.
-        number: how many of them, drawn once, get a profile.
-        own: whether the white box is the victim itself; the queries of a surrogate do not count.
     """
 
     victim: OpenVictim
     vocabulary: Vocabulary
-    number: int
-    own: bool = True
+    number: int  # of the vocabulary's words that get a profile; they are drawn once
+    own: bool = True  # whether the white box is the victim itself; the queries of a surrogate do not count
 
     @cached_property
     def words(self) -> tuple[str, ...]:

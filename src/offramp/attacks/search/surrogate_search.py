@@ -29,24 +29,15 @@ class SurrogateSearch(Search):
     round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes, and
     learns from the answers. The search ends on success, after some rounds in a row without a stronger text, and at
     once for a victim that nothing can slow down.
-
-    Attributes:
-        predictor: profiles of the words, and the policy.
-        rounds: most rounds.
-        texts: texts asked about in each round.
-        idle: rounds without a stronger text after which the search ends.
-        tries: edits estimated for each size of a set.
-        beam: sets of each size that grow further.
-        draws: draws of the noise.
     """
 
     predictor: ExitPredictor = field(repr=False)
     rounds: int = 40
-    texts: int = 8
-    idle: int = 15
-    tries: int = 512
-    beam: int = 8
-    draws: int = 4
+    texts: int = 8  # asked about in each round
+    idle: int = 15  # rounds without a stronger text after which the search ends
+    tries: int = 512  # edits estimated for each size of a set
+    beam: int = 8  # sets of each size that grow further
+    draws: int = 4  # of the noise
 
     @property
     def prepared(self) -> PreparationCost:

@@ -39,21 +39,14 @@ class InFront(Search):
 
 @dataclass(frozen=True)
 class Trigger:
-    """Words in front, and their effect on the examples they were searched on.
+    """Words in front, and their effect on the examples they were searched on."""
 
-    Attributes:
-        words: one to three words: no more than help.
-        depth, clean_depth: mean exit layer with the words and without.
-        closeness: mean closeness to uniform with the words, see `Uniform`.
-        queries, gradients: texts run and gradients taken.
-    """
-
-    words: tuple[str, ...]
-    depth: float
-    clean_depth: float
-    closeness: float
-    queries: int
-    gradients: int
+    words: tuple[str, ...]  # one to three words: no more than help
+    depth: float  # mean exit layer with the words
+    clean_depth: float  # mean exit layer without them
+    closeness: float  # mean closeness to uniform with the words, see `Uniform`
+    queries: int  # texts run
+    gradients: int  # gradients taken
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -95,7 +88,12 @@ def find_trigger(
         trial = (*chosen, START)
         reached = search.strength(trial)
         for position in [*range(size)] * rounds:
-            trial, reached = search.improve(trial, position, reached)
+            candidates = search.candidates(trial, position)
+            others = [(*trial[:position], word, *trial[position + 1 :]) for word in candidates]
+            ranked = [(search.strength(other), other) for other in others]
+            best_strength, best_trial = max(ranked, key=lambda pair: pair[0], default=(reached, trial))
+            if best_strength > reached:
+                trial, reached = best_trial, best_strength
         if size > 1 and reached <= best:
             break
         chosen, best = trial, reached
@@ -124,18 +122,8 @@ class _TriggerSearch:
         distances = self.objective.value(np.stack([answer.logits for answer in answers]), exits)
         return float(np.mean([answer.layer for answer in answers])), float(1 - distances.mean())
 
-    def improve(
-        self, words: tuple[str, ...], position: int, reached: Strength
-    ) -> tuple[tuple[str, ...], Strength]:
-        """The words with the best candidate at one position; unchanged if none is better."""
-        candidates = self._candidates(words, position)
-        trials = [(*words[:position], word, *words[position + 1 :]) for word in candidates]
-        ranked = [(self.strength(trial), trial) for trial in trials]
-        best = max(ranked, key=lambda pair: pair[0], default=(reached, words))
-        return (best[1], best[0]) if best[0] > reached else (words, reached)
-
     @torch.no_grad()
-    def _candidates(self, words: tuple[str, ...], position: int) -> list[str]:
+    def candidates(self, words: tuple[str, ...], position: int) -> list[str]:
         """The words with the lowest first-order estimates at a position, summed over the texts."""
         # The trigger's words become words of the texts themselves, so that they have tokens and gradients.
         prefix = " ".join(words)

@@ -44,19 +44,17 @@ def headline(row: Mapping[str, Any]) -> str:
 def _segments(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
     """For each segment its stretches: (characters, style), with an empty style for unchanged ones."""
     for name in ("text", "text_pair"):
-        if row.get(name) is not None:
-            yield _stretches(_pieces(row[name]), _pieces(row[f"adversarial_{name}"]))
-
-
-def _stretches(before: list[str], after: list[str]) -> list[tuple[str, str]]:
-    stretches = []
-    for tag, i, j, k, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag == "equal":
-            stretches.append(("".join(before[i:j]), ""))
-        else:
-            changed = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
-            stretches += [stretch for stretch in changed if stretch[0]]
-    return stretches
+        if row.get(name) is None:
+            continue
+        before, after = _pieces(row[name]), _pieces(row[f"adversarial_{name}"])
+        stretches = []
+        for tag, i, j, k, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if tag == "equal":
+                stretches.append(("".join(before[i:j]), ""))
+            else:
+                changed = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
+                stretches += [stretch for stretch in changed if stretch[0]]
+        yield stretches
 
 
 def _pieces(text: str) -> list[str]:

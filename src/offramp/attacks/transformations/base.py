@@ -20,13 +20,9 @@ class Edit(NamedTuple):
 
 
 class Transformation(ABC):
-    """Proposes edits of a text.
+    """Proposes edits of a text."""
 
-    Attributes:
-        needs_gradient: whether it reads the gradients of a `TokenizedText`.
-    """
-
-    needs_gradient: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False  # whether it reads the gradients of a `TokenizedText`
 
     @abstractmethod
     def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:

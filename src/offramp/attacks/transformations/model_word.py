@@ -84,10 +84,7 @@ LONGEST = 512  # tokens that are read if the tokenizer has no limit
 
 
 class MaskedLanguageModel:
-    """A masked language model, and the words that are one token of it.
-
-    Args:
-        name: a folder, or a hub id.
+    """A masked language model from a folder or the hub, and the words that are one token of it.
 
     Raises:
         DataError: no such model, a model without a trained head for masked words, or no fast tokenizer with a mask.

@@ -46,9 +46,13 @@ class Vocabulary:
         decoded = tokenizer.backend_tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
         words = zip(ids, map(str.strip, decoded), strict=True)
         candidates = [(i, word) for i, word in words if word.isalpha() and is_word(word)]
+        before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
         chosen: list[tuple[int, str]] = []
         for start in range(0, len(candidates), _CHUNK):
-            chosen += _round_trips(tokenizer, candidates[start : start + _CHUNK])
+            chunk = candidates[start : start + _CHUNK]
+            batch = tokenizer([f"{_BEFORE} {word}" for _, word in chunk], add_special_tokens=False)
+            again = zip(chunk, batch["input_ids"], strict=True)
+            chosen += [pair for pair, tokens in again if tokens == [*before, pair[0]]]
         return cls(np.array([i for i, _ in chosen], dtype=np.int64), tuple(word for _, word in chosen))
 
     @classmethod
@@ -87,12 +91,3 @@ class RandomWord(Transformation):
             if len(drawn) == top_n:
                 break
         return list(drawn)
-
-
-def _round_trips(tokenizer: Any, candidates: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The pairs (id, word) for which the tokenizer turns the word, after another one, into that one id."""
-    before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
-    batch = tokenizer([f"{_BEFORE} {word}" for _, word in candidates], add_special_tokens=False)
-    return [
-        pair for pair, ids in zip(candidates, batch["input_ids"], strict=True) if ids == [*before, pair[0]]
-    ]

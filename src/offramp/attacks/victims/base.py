@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +62,6 @@ class TokenizedText:
     """A text as the model reads it, with gradients if they were taken.
 
     Attributes:
-        text: the text.
         ids: `(tokens,)` token ids, special tokens included, without padding.
         tokens: for each word the positions of its tokens; empty if truncation cut the word away.
         gradients: for each embedding table the gradient of the loss at every token embedding `(tokens, dim)`; empty
@@ -74,32 +73,19 @@ class TokenizedText:
     tokens: list[tuple[int, ...]]
     gradients: tuple[Tensor, ...] = ()
 
-    def with_text(self, text: AttackedText) -> TokenizedText:
-        """A later version of the text, with the tokens and gradients of this one."""
-        return replace(self, text=text)
-
 
 @dataclass
 class QueryBudget:
-    """The cost of one attacked example so far, its limits, and the answers it has had.
-
-    Attributes:
-        max_forward, max_gradient: most texts that may be run for it, and most gradients; None for no limit.
-        forward: texts run.
-        gradient: gradients taken; the forward pass inside a gradient does not count as a forward query.
-        zero_gradients, broken_gradients: gradients that were zero everywhere, or had NaN or infinities.
-        seconds: time of the model calls; the texts of a call share its time evenly.
-        answers: the last answers, by the segments of the text.
-    """
+    """The cost of one attacked example so far, its limits (None for no limit), and the answers it has had."""
 
     max_forward: int | None = None
     max_gradient: int | None = None
-    forward: int = 0
-    gradient: int = 0
-    zero_gradients: int = 0
-    broken_gradients: int = 0
-    seconds: float = 0.0
-    answers: OrderedDict[Key, Answer] = field(default_factory=OrderedDict, repr=False)
+    forward: int = 0  # texts run
+    gradient: int = 0  # gradients taken; the forward pass inside a gradient does not count as a forward query
+    zero_gradients: int = 0  # gradients that were zero everywhere
+    broken_gradients: int = 0  # gradients with NaN or infinities
+    seconds: float = 0.0  # time of the model calls; the texts of a call share its time evenly
+    answers: OrderedDict[Key, Answer] = field(default_factory=OrderedDict, repr=False)  # the last ones
 
     def within_budget(self, texts: Sequence[AttackedText]) -> list[Key]:
         """Keys of the first texts that the budget allows; a text that was answered before is free."""

@@ -167,7 +167,7 @@ def display(answer: Answer) -> str:
 
 
 def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any) -> Any:
-    """Build a recipe of TextAttack with the goal of making the model leave late.
+    """Build a `textattack.Attack` from a recipe, with the goal of making the model leave late.
 
     Transformation, constraints and search are the recipe's own.
 
@@ -176,9 +176,6 @@ def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any
             most of which download models.
         wrapper: the victim.
         options: of `EfficiencyGoal`.
-
-    Returns:
-        A `textattack.Attack`.
 
     Raises:
         ConfigError: an unknown recipe, or one that needs flair.
@@ -200,15 +197,13 @@ def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any
 
 
 def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
-    """Convert a data set to TextAttack's type.
+    """Convert a data set to a `textattack.datasets.Dataset`.
+
+    TextAttack takes integers or strings as outputs: targets of a regression become strings, and so does a missing label.
 
     Args:
         dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `label`.
         labels: class names, for TextAttack's logs.
-
-    Returns:
-        A `textattack.datasets.Dataset`. TextAttack takes integers or strings as outputs: targets of a regression
-        become strings, and so does a missing label.
 
     Raises:
         DataError: no examples, or no texts.

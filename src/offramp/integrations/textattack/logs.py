@@ -67,9 +67,6 @@ def logged_results(result: AttackResult, *, success: Success = "last") -> list[A
         success: what counts: the `last` exit reached, as in `EfficiencyGoal`, where texts that leave there anyway are
             skipped; or a `later` one than before, or a longer time.
 
-    Returns:
-        One per example, in order.
-
     Raises:
         ConfigError: an unknown kind of success.
     """
