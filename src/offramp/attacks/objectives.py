@@ -184,17 +184,14 @@ AttackedExit = Literal["last", "exit"]
 
 @dataclass(frozen=True)
 class Misclassification(Objective):
-    """The log-probability of the class that was predicted, `log p_y`.
+    """The log-probability of the class that was predicted, `log p_y`, at the exit that is attacked.
 
-    The class is the model's own answer to the clean text, so that data without labels suffice.
-
-    Attributes:
-        attacked: `last`, the last exit, as if the model never left early; or `exit`, the exit that is taken.
-        label: the class y; None until the clean answer is known.
+    The class is the model's own answer to the clean text, so that data without labels suffice. The `last` exit is
+    attacked as if the model never left early.
     """
 
     attacked: AttackedExit = "exit"
-    label: int | None = None
+    label: int | None = None  # the class y; None until the clean answer is known
 
     def against(self, clean: Answer) -> Misclassification:
         """The objective with the class that the model predicts for the clean text."""

@@ -163,7 +163,12 @@ def on_ray(
             finished, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
             for task in finished:
                 worker, number = running.pop(task)
-                rows = _collect(ray, task)
+                try:
+                    rows = ray.get(task)
+                except ray.exceptions.RayActorError:
+                    rows = None
+                except OfframpError as error:  # raised by the worker: ray passes it on as its own kind
+                    raise getattr(error, "cause", error) from error
                 if rows is None:
                     died[number] += 1
                     _give_up(died[number], groups[number])
@@ -175,17 +180,6 @@ def on_ray(
     finally:
         for worker in (*idle, *(worker for worker, _ in running.values())):
             ray.kill(worker)
-
-
-def _collect(ray: Any, task: Any) -> Rows | None:
-    """The rows of a group; None if its worker died."""
-    try:
-        rows: Rows = ray.get(task)
-    except ray.exceptions.RayActorError:
-        return None
-    except OfframpError as error:  # raised by the worker: ray passes it on as its own kind
-        raise getattr(error, "cause", error) from error
-    return rows
 
 
 def _give_up(times: int, group: Sequence[int]) -> None:

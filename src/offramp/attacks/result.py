@@ -16,7 +16,6 @@ from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
 from offramp._core.trace import Kind
 from offramp.attacks.search.base import Outcome
-from offramp.attacks.text.attacked_text import AttackedText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +59,7 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
         answer = candidate.answer
         row |= {f"{side}_{name}": getattr(answer, name) for name in ("exit", "layer", "prediction")}
         row |= {f"{side}_cost": answer.spent, f"{side}_full_cost": answer.full_spent}
-    text: AttackedText = outcome.adversarial.text
+    text = outcome.adversarial.text
     return row | {
         "words": text.num_words,
         "words_changed": text.num_changed,

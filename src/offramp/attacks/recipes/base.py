@@ -61,15 +61,13 @@ class Recipe(ABC):
 
 
 class AccuracyRecipe(Recipe):
-    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down.
-
-    Attributes:
-        attacked: the exit that must err: the `last` one, or the `exit` that is taken.
-    """
+    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down."""
 
     goal = "misclassification"
     claim = 0.0
-    attacked: ClassVar[AttackedExit] = "exit"
+    attacked: ClassVar[AttackedExit] = (
+        "exit"  # the exit that must err: the last one, or the exit that is taken
+    )
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         require_probabilities(victim)

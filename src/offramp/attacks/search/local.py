@@ -39,14 +39,10 @@ class BeamSearch(Search):
     this round. A text is stronger if it leaves at a later layer, or at the same layer with a lower loss; the first
     counts among equals. Only a stronger text replaces the best one. The search checks for success (leaving at the
     last exit) after the edits of each text of the beam, and asks nothing after it.
-
-    Attributes:
-        beam: texts kept after each round.
-        rounds: most rounds; each changes one more word.
     """
 
-    beam: int = 5
-    rounds: int = 10
+    beam: int = 5  # texts kept after each round
+    rounds: int = 10  # most rounds; each changes one more word
 
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
@@ -126,16 +122,11 @@ class TimedSearch(Search):
     Times are noisy: now and then a text that leaves at the same exit takes twice as long. So a single timing never
     decides. Candidates and the present text take turns, so that a machine that slows down slows both. The differences
     are ranked, so that an outlier counts no more than any other pair.
-
-    Attributes:
-        scout: timings of each candidate, and of each text without a word.
-        confirm: pairs of timings that decide; at least 12, or the default level cannot be reached.
-        alpha: chance that a replacement anywhere in the text is noise.
     """
 
-    scout: int = 3
-    confirm: int = 15
-    alpha: float = 0.05
+    scout: int = 3  # timings of each candidate, and of each text without a word
+    confirm: int = 15  # pairs of timings that decide; at least 12, or the default level cannot be reached
+    alpha: float = 0.05  # chance that a replacement anywhere in the text is noise
 
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)

@@ -91,9 +91,9 @@ def find_trigger(
             candidates = search.candidates(trial, position)
             others = [(*trial[:position], word, *trial[position + 1 :]) for word in candidates]
             ranked = [(search.strength(other), other) for other in others]
-            best_strength, best_trial = max(ranked, key=lambda pair: pair[0], default=(reached, trial))
-            if best_strength > reached:
-                trial, reached = best_trial, best_strength
+            strength, other = max(ranked, key=lambda pair: pair[0], default=(reached, trial))
+            if strength > reached:
+                trial, reached = other, strength
         if size > 1 and reached <= best:
             break
         chosen, best = trial, reached

@@ -173,7 +173,6 @@ def word_tokens(
     """Find the tokens of each word.
 
     Args:
-        text: the text.
         offsets: `(tokens,)` first and last (excluded) character of each token within its segment.
         sequence_ids: `(tokens,)` segment of each token, None for special tokens.
 

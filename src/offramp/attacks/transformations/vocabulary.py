@@ -35,11 +35,8 @@ class Vocabulary:
         """The tokens that read as one alphabetic word, and that this word becomes again within a sentence.
 
         Continuation pieces and special tokens drop out by their behaviour, not by their names: a piece that
-        continues a word does not come back if its letters stand alone.
-
-        Args:
-            tokenizer: a fast tokenizer.
-            rows: rows of the embedding table; ids beyond it are left out.
+        continues a word does not come back if its letters stand alone. Ids beyond the `rows` of the embedding table
+        are left out. The tokenizer must be a fast one.
         """
         special = set(tokenizer.all_special_ids)
         ids = [i for i in range(min(len(tokenizer), rows)) if i not in special]

@@ -125,7 +125,7 @@ class EngineVictim(BlackBox):
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
         self.kind, self.labels = segments.kind, tuple(engine.labels)
-        self.policy: Policy = engine.compacting.policy
+        self.policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
         if not segments:

@@ -107,14 +107,11 @@ class EfficiencyGoal(GoalFunction):
     Args:
         wrapper: the victim.
         measure: the search maximises it: the exit `layer`, see `depth_score`, or `cost`, the share of the full
-            model's FLOPs, which also grows with every token that an edit adds.
+            model's FLOPs, which also grows with every token that an edit adds. `ConfigError` for anything else.
         objective: orders texts that leave at the same exit; its value must be at least 0. By default the loss of SAME;
             nothing if the victim shows no probabilities.
         query_budget: most queries per example; by default the victim's own limit.
         options: of TextAttack's `GoalFunction`.
-
-    Raises:
-        ConfigError: an unknown measure.
     """
 
     def __init__(
@@ -199,7 +196,7 @@ def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any
 def as_dataset(dataset: Any, labels: Sequence[str] | None = None) -> Any:
     """Convert a data set to a `textattack.datasets.Dataset`.
 
-    TextAttack takes integers or strings as outputs: targets of a regression become strings, and so does a missing label.
+    TextAttack takes integers or strings as outputs: targets of a regression become strings, as does a missing label.
 
     Args:
         dataset: a `datasets.Dataset` with columns `text`, for pairs `text_pair`, and optionally `label`.

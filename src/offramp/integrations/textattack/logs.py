@@ -65,10 +65,7 @@ def logged_results(result: AttackResult, *, success: Success = "last") -> list[A
     Args:
         result: of `offramp.attack`.
         success: what counts: the `last` exit reached, as in `EfficiencyGoal`, where texts that leave there anyway are
-            skipped; or a `later` one than before, or a longer time.
-
-    Raises:
-        ConfigError: an unknown kind of success.
+            skipped; or a `later` one than before, or a longer time. `ConfigError` for anything else.
     """
     if success not in get_args(Success):
         raise ConfigError(unknown_name("kind of success", success, get_args(Success)))
