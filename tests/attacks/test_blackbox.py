@@ -10,14 +10,15 @@ from datasets import Dataset
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, WhiteBoxVictim, attack, transfer
-from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe
 from offramp.attacks.search import base as search_module
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer
+from offramp.attacks.victims.base import Answer
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
+from tests.attacks.asking import query
 
 FAST: dict[str, Any] = {"top_n": 8, "beam": 2, "rounds": 2, "similarity": "none", "progress": False}
 BLACK = ("slowbert", "slowbert-time", "random-char", "waffle-universal")
@@ -129,7 +130,7 @@ def test_an_engine_is_a_black_box(
         }
     victim = EngineVictim(Engine(model, policy))
     assert victim.stopwatch(("good film",)) > 0
-    assert victim.query([]) == []
+    assert query(victim, []) == []
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in BLACK])
@@ -153,7 +154,7 @@ def test_a_surrogate_lends_its_gradients(
         result = attack(grey, sentences, recipe="same-word", **options)
         assert result.summary()["gradient_queries"] > 0
         assert result.summary()["adversarial_depth"] >= result.summary()["clean_depth"]
-        answers = target.query([AttackedText.of(row["adversarial_text"]) for row in result.rows])
+        answers = query(target, [AttackedText.of(row["adversarial_text"]) for row in result.rows])
         assert [a.layer for a in answers] == [row["adversarial_layer"] for row in result.rows]
         assert len(result.metadata["surrogate"]) == 16
     regression = make_model(kind="regression")
@@ -181,10 +182,10 @@ def test_texts_are_carried_to_another_model(
 
 def test_misuse(make_model: Any, sentences: Any) -> None:
     with pytest.raises(DataError, match=r"expected one of the exit layers \[1, 2\] from the function, got 4"):
-        FunctionVictim(lambda text: (0, 4), (1, 2)).query([AttackedText.of("film")])
+        query(FunctionVictim(lambda text: (0, 4), (1, 2)), [AttackedText.of("film")])
     for told in ("positive", ("positive", 2), (0, None), (0,), (True, 1), (0, float("nan"))):
         with pytest.raises(DataError, match="expected a pair of numbers from the function"):
-            FunctionVictim(lambda text, told=told: told, (1, 2)).query([AttackedText.of("film")])
+            query(FunctionVictim(lambda text, told=told: told, (1, 2)), [AttackedText.of("film")])
     with pytest.raises(ConfigError, match="a model is attacked under a policy, got None"):
         attack(make_model(), sentences, **FAST)
 

@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.attacks.constraints.constraints import Constraints, edit_distance
+from offramp.attacks.constraints import Constraints, edit_distance
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.transformations.lexical import Bug, Misspelling, SynonymWord, cased_like
-from offramp.attacks.transformations.lexicon import Synonyms, load_misspellings, load_synonyms
+from offramp.attacks.transformations.characters import Bug
+from offramp.attacks.transformations.lexicon import (
+    Misspelling,
+    Synonyms,
+    SynonymWord,
+    cased_like,
+    load_misspellings,
+    load_synonyms,
+)
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 from .conftest import synset_line
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from offramp._core.errors import DataError
 from offramp.attacks import AttackedText
-from offramp.attacks.transformations.masked_word import MaskedLanguageModel, MaskedWord
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.transformations.model_word import MaskedLanguageModel, MaskedWord
+from offramp.attacks.victims.base import TokenizedText
 
 
 @pytest.fixture(scope="module")

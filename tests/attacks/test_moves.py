@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.same import Same
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.objectives import Same
 from offramp.attacks.options import Options
-from offramp.attacks.search.importance import EveryWord, Shuffled, TopGradient, gradient_norms
+from offramp.attacks.search.space import EveryWord, Shuffled, TopGradient, gradient_norms
 from offramp.attacks.text.attacked_text import AttackedText, is_word
 from offramp.attacks.transformations.characters import CharacterChange, character_changes, homoglyphs
-from offramp.attacks.transformations.gradient_word import GradientWord, first_order
+from offramp.attacks.transformations.model_word import GradientWord, first_order
 from offramp.attacks.transformations.vocabulary import RandomWord, Vocabulary
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
+from tests.attacks.asking import gradients
 
 TOKENIZERS = ("tiny_tokenizer", "bpe_tokenizer", "unigram_tokenizer")
 
@@ -75,7 +76,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
     tables = model.embedding_tables()
     vocabulary = Vocabulary.of(model.tokenizer, tables[0].num_embeddings)
     text = AttackedText.of("A dull, boring masterpiece", "Good film")
-    (look,) = victim.gradients([text], Same().loss)
+    (look,) = gradients(victim, [text], Same().loss)
     words = [1, 2, 3, 4]
     estimates = []
     for word in words:
@@ -102,7 +103,7 @@ def test_gradient_words_are_the_lowest_brute_force_estimates(
 def test_gradient_words_follow_a_model_in_training(victim: WhiteBoxVictim) -> None:
     tables = victim.model.embedding_tables()
     move = GradientWord(Vocabulary.of(victim.model.tokenizer, tables[0].num_embeddings), tables)
-    (look,) = victim.gradients([AttackedText.of("dull plot")], Same().loss)
+    (look,) = gradients(victim, [AttackedText.of("dull plot")], Same().loss)
     before = move.edits(look, [0], 5, rng())
     with torch.no_grad():
         tables[0].weight.neg_()

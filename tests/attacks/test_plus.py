@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from offramp.attacks import WhiteBoxVictim, attack
-from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import compose_recipe
-from offramp.attacks.search.additive_surrogate import AdditiveSurrogate
 from offramp.attacks.search.base import PreparationCost
-from offramp.attacks.search.exit_predictor import ExitPredictor, evidence
+from offramp.attacks.search.surrogate import AdditiveSurrogate, ExitPredictor, evidence
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
-from offramp.attacks.victims.answers import Answer
+from offramp.attacks.victims.base import Answer
 from offramp.attacks.victims.black_box import GreyBox
 from offramp.criteria import make_criterion, scores
 from offramp.inference.tracing import trace
+from tests.attacks.asking import query
 
 from .test_search import outcomes
 
@@ -78,7 +78,7 @@ def test_a_guess_from_true_evidence_is_the_victims_answer(
     first = scores(make_criterion(rule), trace(model, sentences))[:, 0]
     threshold = 1.0 if rule.startswith("patience") else float(np.median(first))
     victim = WhiteBoxVictim(model, policy_for(model, rule, threshold))
-    answers = victim.query([AttackedText.of(text) for text in sentences["text"]])
+    answers = query(victim, [AttackedText.of(text) for text in sentences["text"]])
     predictor = ExitPredictor(victim, Vocabulary.of_model(model), 5)
     guess = predictor(np.stack([evidence(answer) for answer in answers]))
     assert guess.layer.tolist() == [answer.layer for answer in answers]
@@ -99,7 +99,7 @@ def test_profiles_are_what_words_say_alone(make_model: Any, policy_for: Any) -> 
     assert set(predictor.words) <= set(vocabulary.words)
     assert predictor.words == ExitPredictor(victim, vocabulary, 7).words
     assert ExitPredictor(victim, vocabulary, 10**6).words == vocabulary.words
-    alone = victim.query([AttackedText.of(word) for word in predictor.words])
+    alone = query(victim, [AttackedText.of(word) for word in predictor.words])
     assert predictor.profiles == pytest.approx(np.stack([evidence(answer) for answer in alone]), abs=1e-5)
     assert predictor.profiles.shape == (7, len(model.exit_layers), len(model.labels) + 1)
     assert predictor.one_word_tokens == 3

@@ -16,11 +16,10 @@ from datasets import Dataset
 from offramp._core.errors import ConfigError, OfframpError
 from offramp.attacks import AttackResult, attack
 from offramp.attacks import store as store_module
-from offramp.attacks.prepared import PreparedAttack
-from offramp.attacks.ray_workers import _give_up
+from offramp.attacks.examples import texts_fingerprint
+from offramp.attacks.prepared import PreparedAttack, _give_up
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.fingerprints import texts_fingerprint
-from offramp.attacks.victims.query_budget import QueryBudget
+from offramp.attacks.victims.base import QueryBudget
 
 FAST: dict[str, Any] = {"top_n": 4, "beam": 1, "rounds": 1, "similarity": "none", "progress": False}
 TIMED = ["seconds", "similarity"]  # the clock, and NaN

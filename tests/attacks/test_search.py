@@ -15,21 +15,20 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
-from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import Objective
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
 from offramp.attacks.recipes.base import Access, Composition, Goal
-from offramp.attacks.search.base import Candidate, Inspect, Query
-from offramp.attacks.search.beam import BeamSearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.runner import Outcome, run_searches
-from offramp.attacks.search.space import Move
+from offramp.attacks.search.base import Candidate, Inspect, Outcome, Query, run_searches
+from offramp.attacks.search.local import BeamSearch
+from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
-from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.victims.base import Answer, TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.evaluation.sanity_checks.random_baseline import is_random_baseline, uses_inside
+from tests.attacks.asking import query
 
 LAYERS = (1, 2, 4)
 
@@ -250,7 +249,7 @@ def test_promises_of_every_recipe(
         assert not {before.words[i].lower() for i in differing} & ENGLISH_STOP_WORDS
         # What is claimed of both texts is what the model does.
         for found in (clean, adversarial):
-            (answer,) = victim.query([AttackedText.of(*found.text.segments)])
+            (answer,) = query(victim, [AttackedText.of(*found.text.segments)])
             assert (answer.exit, answer.layer, answer.spent) == (
                 found.answer.exit,
                 found.answer.layer,

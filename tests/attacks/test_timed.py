@@ -9,14 +9,12 @@ import pytest
 from scipy.stats import wilcoxon
 
 from offramp.attacks import FunctionVictim
-from offramp.attacks.constraints.constraints import Constraints
-from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.recipes.base import Composition
-from offramp.attacks.search.base import Measure
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.runner import run_searches
-from offramp.attacks.search.space import Move
-from offramp.attacks.search.timed import TimedSearch, in_turn, slower
+from offramp.attacks.search.base import Measure, run_searches
+from offramp.attacks.search.local import TimedSearch, in_turn, slower
+from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Edit, Transformation
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import WhiteBoxVictim, attack, find_trigger
-from offramp.attacks.objectives.uniform import Uniform
+from offramp.attacks.objectives import Uniform
 from offramp.attacks.text.attacked_text import WORD, AttackedText
+from tests.attacks.asking import query
 
 from .test_search import outcomes
 
@@ -49,12 +50,12 @@ def test_a_trigger_is_what_it_claims(make_model: Any, policy_for: Any, sentences
     victim = WhiteBoxVictim(model, policy_for(model))
     texts = [AttackedText.of(text) for text in sentences["text"]]
     trigger = find_trigger(victim, texts, words=2, tries=4, rounds=1)
-    answers = victim.query([AttackedText.of(f"{trigger} {text}") for text in sentences["text"]])
+    answers = query(victim, [AttackedText.of(f"{trigger} {text}") for text in sentences["text"]])
     assert trigger.depth == np.mean([a.layer for a in answers])
     exits = np.array([a.exit for a in answers])
     far = Uniform().value(np.stack([a.logits for a in answers]), exits)
     assert trigger.closeness == pytest.approx(1 - far.mean(), abs=1e-5)
-    assert trigger.clean_depth == np.mean([a.layer for a in victim.query(texts)])
+    assert trigger.clean_depth == np.mean([a.layer for a in query(victim, texts)])
     assert 1 <= len(trigger.words) <= 2
     # Clean; then for each size: the start, and one word a place tried four times, a gradient each.
     assert trigger.queries <= len(texts) * (1 + (1 + 4) + (1 + 2 * 4))

@@ -25,7 +25,7 @@ def test_candidates_are_those_of_same_word(
     victim, options = WhiteBoxVictim(model, policy_for(model)), Options(top_n=10)
     recipe, twin = compose_recipe("same-word", victim, options), ReferenceAttack(victim, options)
     for text in map(AttackedText.of, sentences["text"][:4]):
-        (look,) = victim.gradients([text], recipe.objective.loss)
+        (look,) = victim.differentiate([text], recipe.objective.loss)
         ours = recipe.propose(look, np.random.default_rng(0))
         theirs = twin.candidates(text)
         assert len(ours) == len(theirs) == 10

@@ -20,10 +20,9 @@ from datasets import Dataset
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp.attacks import EngineVictim, FunctionVictim, WhiteBoxVictim, attack
-from offramp.attacks.objectives.base import ExitDepth
-from offramp.attacks.objectives.same import same_loss_numpy
+from offramp.attacks.objectives import ExitDepth, Same
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer
+from offramp.attacks.victims.base import Answer
 from offramp.inference.engine import Engine
 from offramp.inference.tracing import trace
 
@@ -127,13 +126,12 @@ def answer(exit: int, logits: Any) -> Answer:
 
 @installed
 def test_the_score_goes_by_the_exit_first_and_then_by_the_loss(bridge: Any) -> None:
-    from offramp.attacks.objectives.same import Same
-    from offramp.integrations.textattack.goal import depth_score
+    from offramp.integrations.textattack.attack import depth_score
 
     sure, unsure = np.array([[4.0, -4.0]] * 4), np.array([[0.2, -0.2]] * 4)
     assert depth_score(answer(1, sure), ExitDepth()) == 0.5
     assert depth_score(answer(3, sure), ExitDepth()) == 1
-    loss = same_loss_numpy(sure[None], np.array([1]))[0]
+    loss = Same().value(sure[None], np.array([1]))[0]
     assert depth_score(answer(1, sure), Same()) == pytest.approx((1 + 1 / (1 + loss)) / 4)
     assert depth_score(answer(1, unsure), Same()) > depth_score(answer(1, sure), Same())
     assert depth_score(answer(2, sure), Same()) > depth_score(answer(1, unsure), Same())

@@ -6,35 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offramp.attacks.options import Options
-    from offramp.attacks.recipes import RECIPES
-    from offramp.attacks.recipes.base import Recipe
-    from offramp.attacks.result import AttackResult
-    from offramp.attacks.run import attack
-    from offramp.attacks.search.universal import Trigger, find_trigger
-    from offramp.attacks.text.attacked_text import AttackedText
-    from offramp.attacks.text.diff import diff_html, diff_text
-    from offramp.attacks.transferability import transfer
-    from offramp.attacks.victims.black_box import EngineVictim, FunctionVictim, GreyBox
-    from offramp.attacks.victims.white_box import WhiteBoxVictim
-
-__all__ = [
-    "RECIPES",
-    "AttackResult",
-    "AttackedText",
-    "EngineVictim",
-    "FunctionVictim",
-    "GreyBox",
-    "Options",
-    "Recipe",
-    "Trigger",
-    "WhiteBoxVictim",
-    "attack",
-    "diff_html",
-    "diff_text",
-    "find_trigger",
-    "transfer",
-]
+    from offramp.attacks.options import Options as Options
+    from offramp.attacks.recipes import RECIPES as RECIPES
+    from offramp.attacks.recipes.base import Recipe as Recipe
+    from offramp.attacks.result import AttackResult as AttackResult
+    from offramp.attacks.run import attack as attack
+    from offramp.attacks.run import transfer as transfer
+    from offramp.attacks.search.universal import Trigger as Trigger
+    from offramp.attacks.search.universal import find_trigger as find_trigger
+    from offramp.attacks.text.attacked_text import AttackedText as AttackedText
+    from offramp.attacks.text.diff import diff_html as diff_html
+    from offramp.attacks.text.diff import diff_text as diff_text
+    from offramp.attacks.victims.black_box import EngineVictim as EngineVictim
+    from offramp.attacks.victims.black_box import FunctionVictim as FunctionVictim
+    from offramp.attacks.victims.black_box import GreyBox as GreyBox
+    from offramp.attacks.victims.white_box import WhiteBoxVictim as WhiteBoxVictim
 
 _HOME = {
     "RECIPES": "recipes",
@@ -51,8 +37,9 @@ _HOME = {
     "diff_html": "text.diff",
     "diff_text": "text.diff",
     "find_trigger": "search.universal",
-    "transfer": "transferability",
+    "transfer": "run",
 }
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ SLICE = 256  # rows read at once
 
 @dataclass(frozen=True)
 class Example:
-    """One example of the data."""
-
     id: int
     text: AttackedText
     label: int | float | None
@@ -35,7 +34,6 @@ class Examples:
         kind: of the task, whose labels are class indices or numbers; None accepts either.
 
     Attributes:
-        names: of the columns.
         ids: of all examples, in order; row numbers if the data have no ids.
 
     Raises:
@@ -65,9 +63,6 @@ class Examples:
                     raise DataError(
                         f"expected texts as strings, got {text!r:.80}: drop the rows without text"
                     )
-        self._check_labels(kind)
-
-    def _check_labels(self, kind: Kind | None) -> None:
         whole = kind == "classification"
         for label in self.labels(range(len(self))):
             if label is not None and not is_number(label, whole=whole):
@@ -108,12 +103,17 @@ def read_examples(dataset: Dataset) -> list[Example]:
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Draw the positions of `count` examples into two halves, each in order; the second is at least as large.
-
-    Raises:
-        DataError: fewer than two examples.
-    """
+    """Draw `count` positions into two halves, each in order, the second at least as large; `DataError` below two."""
     if count < 2:
         raise DataError(f"expected at least 2 examples, one to search on and one to try, got {count}")
     drawn = set(generator(seed, "halves").permutation(count)[: count // 2].tolist())
     return sorted(drawn), [i for i in range(count) if i not in drawn]
+
+
+def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
+    """16 hexadecimal digits of ids and texts in their order."""
+    digest = hashlib.sha256(b"[")
+    for i, row in enumerate(rows):
+        digest.update((", " * (i > 0) + repr(row)).encode("utf-8", "surrogatepass"))
+    digest.update(b"]")
+    return digest.hexdigest()[:16]

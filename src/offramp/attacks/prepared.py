@@ -1,38 +1,35 @@
-"""An attack as data that can be sent to another process, and the same attack ready to run."""
+"""An attack as data for another process, and the same attack ready to run: here, or on a Ray cluster."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
-from offramp._core.errors import ConfigError
+from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
+from offramp._core.errors import ConfigError, OfframpError
 from offramp._core.seeding import generator
 from offramp.attacks.examples import Example, Examples
 from offramp.attacks.options import DEFAULT_JUDGE, Options
 from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.result import make_row
-from offramp.attacks.search.runner import Outcome, run_searches
-from offramp.attacks.similarity.judges import Judge, describe_judge, load_judge
+from offramp.attacks.search.base import Outcome, run_searches
+from offramp.attacks.similarity import Judge, describe_judge, load_judge
 from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.white_box import WhiteBoxVictim
+from offramp.model.loading import named_device
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """Everything that a process needs to attack.
-
-    Attributes:
-        victim: what is attacked.
-        recipe: a key of `RECIPES`.
-        options: of the recipe.
-        seed: for whatever the recipe draws.
-        similarity: name of the judge.
-    """
+    """Everything that a process needs to attack; `similarity` names the judge."""
 
     victim: Victim
     recipe: str
@@ -41,7 +38,7 @@ class AttackSpec:
     similarity: str
 
     def prepare(self) -> PreparedAttack:
-        """Load what the attack needs; `ConfigError` and `DataError` as of `attack`."""
+        """Load words, synonyms and the judge; errors as of `attack`."""
         options = self.options
         if self.victim.kind == "regression" and options.preserve != "nothing":
             raise ConfigError(
@@ -65,22 +62,11 @@ class AttackSpec:
 
 @dataclass(frozen=True)
 class PreparedAttack:
-    """An attack that is ready to run: words, synonyms and the judge are loaded.
-
-    Attributes:
-        spec: what was prepared.
-        composition: the recipe, composed for the victim.
-        judge: of similarity; None for none.
-    """
+    """An attack that is ready to run: the recipe is composed for the victim, and the judge is loaded, if any."""
 
     spec: AttackSpec
     composition: Composition
     judge: Judge | None
-
-    def each_group(self, examples: Examples, groups: Sequence[Sequence[int]]) -> Iterator[Rows]:
-        """Attack one group of positions after another, and yield the rows of each."""
-        for positions in groups:
-            yield self.attack_group(examples.take(positions))
 
     def attack_group(self, examples: Sequence[Example]) -> Rows:
         """Attack some examples side by side, and return their rows, in order."""
@@ -109,7 +95,7 @@ class PreparedAttack:
         }
 
     def _similarities(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """One per outcome: 1 if nothing changed, NaN without a judge."""
+        """The similarity of each outcome: 1 if nothing changed, NaN without a judge."""
         if self.judge is None:
             return [float("nan")] * len(outcomes)
         pairs = [(o.clean.text.segments, o.adversarial.text.segments) for o in outcomes]
@@ -128,3 +114,77 @@ def search_examples(
         for e in examples
     ]
     return run_searches(victim, searches, gradients=composition.needs_gradient, queries=composition.queries)
+
+
+class Worker:
+    """One process of the cluster, with the attack ready to run."""
+
+    def __init__(self, spec: AttackSpec) -> None:
+        if isinstance(spec.victim, WhiteBoxVictim):
+            model: nn.Module = spec.victim.model  # the library types its own `to` for dtypes alone
+            model.to(named_device("auto"))
+        self.prepared = spec.prepare()
+
+    def attack_group(self, examples: list[Example]) -> Rows:
+        return self.prepared.attack_group(examples)
+
+
+def on_ray(
+    spec: AttackSpec, examples: Examples, groups: Sequence[Sequence[int]], workers: int | Literal["all"]
+) -> Iterator[Rows]:
+    """Yield the rows of all groups, in the order in which they are finished.
+
+    A worker attacks a group side by side, as one process does, so its rows are the same, except for the clock. If a
+    worker dies, a new one gets its group.
+
+    Args:
+        spec: the attack; it is sent to every worker once.
+        examples: the data.
+        groups: positions of examples.
+        workers: how many, or "all" for as many as the cluster has processors (or GPUs) for.
+
+    Raises:
+        MissingExtraError: ray is not installed.
+        OfframpError: a worker raised it, or the workers of one group died repeatedly.
+    """
+    if not groups:
+        return
+    ray = connect()
+    count, takes = worker_slots(ray, None if workers == "all" else workers)
+    remote, sent = ray.remote(**takes)(Worker), ray.put(spec)
+    waiting, died = deque(range(len(groups))), [0] * len(groups)
+    idle = deque(remote.remote(sent) for _ in range(min(count, len(groups))))
+    running: dict[Any, tuple[Any, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                worker, number = idle.popleft(), waiting.popleft()
+                running[worker.attack_group.remote(examples.take(groups[number]))] = worker, number
+            finished, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
+            for task in finished:
+                worker, number = running.pop(task)
+                try:
+                    rows = ray.get(task)
+                except ray.exceptions.RayActorError:
+                    rows = None
+                except OfframpError as error:  # raised by the worker: ray passes it on as its own kind
+                    raise getattr(error, "cause", error) from error
+                if rows is None:
+                    died[number] += 1
+                    _give_up(died[number], groups[number])
+                    waiting.appendleft(number)
+                    worker = remote.remote(sent)
+                idle.append(worker)
+                if rows is not None:
+                    yield rows
+    finally:
+        for worker in (*idle, *(worker for worker, _ in running.values())):
+            ray.kill(worker)
+
+
+def _give_up(times: int, group: Sequence[int]) -> None:
+    if times > RETRIES:
+        raise OfframpError(
+            f"the workers of the group that starts with example {group[0]} died {times} times: attack it in one "
+            "process to see why; finished groups are kept"
+        )

@@ -15,23 +15,15 @@ import pyarrow.parquet as pq
 from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
 from offramp._core.trace import Kind
-from offramp.attacks.search.runner import Outcome
-from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.search.base import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _METADATA = b"offramp.attack"
 _DEPTHS = {"clean_depth": "clean_layer", "adversarial_depth": "adversarial_layer"}
-_MEANS = (
-    "success",
-    "reached_last",
-    "words_changed",
-    "similarity",
-    "forward_queries",
-    "gradient_queries",
-    "seconds",
-)
+_SHARES = ("success", "reached_last")
+_MEANS = ("words_changed", "similarity", "forward_queries", "gradient_queries", "seconds")
 
 
 def schema(kind: Kind) -> pa.Schema:
@@ -67,7 +59,7 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
         answer = candidate.answer
         row |= {f"{side}_{name}": getattr(answer, name) for name in ("exit", "layer", "prediction")}
         row |= {f"{side}_cost": answer.spent, f"{side}_full_cost": answer.full_spent}
-    text: AttackedText = outcome.adversarial.text
+    text = outcome.adversarial.text
     return row | {
         "words": text.num_words,
         "words_changed": text.num_changed,
@@ -104,11 +96,9 @@ class AttackResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dicts."""
-        rows: list[dict[str, Any]] = self.table.to_pylist()
-        return rows
+        return self.table.to_pylist()
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """One column as a numpy array."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
 
     def summary(self) -> dict[str, float]:
@@ -118,7 +108,7 @@ class AttackResult:
             `examples`; mean exit layers `clean_depth` and `adversarial_depth`; shares `success` and `reached_last`;
             mean `words_changed`, `similarity` (NaN if not measured), `forward_queries`, `gradient_queries`, `seconds`.
         """
-        columns = _DEPTHS | {name: name for name in _MEANS}
+        columns = _DEPTHS | {name: name for name in (*_SHARES, *_MEANS)}
         means = {name: float(self.column(column).astype(float).mean()) for name, column in columns.items()}
         return {"examples": float(len(self)), **means}
 

@@ -1,26 +1,31 @@
-"""Attack a data set: examples in groups, side by side. A stopped run resumes."""
+"""Attack a data set in groups of examples, and run the adversarial texts on another model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
 from offramp._core.errors import ConfigError
-from offramp.attacks.examples import Examples, halves
+from offramp.attacks.examples import Examples, halves, texts_fingerprint
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, Options, Preserve, Weighting
-from offramp.attacks.prepared import AttackSpec
-from offramp.attacks.progress import Report, reporting
-from offramp.attacks.ray_workers import on_ray
+from offramp.attacks.prepared import AttackSpec, on_ray
 from offramp.attacks.recipes import RECIPES, recipe_named
 from offramp.attacks.recipes.base import require_classes_inside
-from offramp.attacks.result import AttackResult
+from offramp.attacks.result import AttackResult, make_row
+from offramp.attacks.search.base import Outcome, score_candidates
 from offramp.attacks.search.universal import find_trigger
-from offramp.attacks.store import Store
-from offramp.attacks.victims.base import Victim
+from offramp.attacks.store import open_store
+from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.victims.base import QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim
-from offramp.attacks.victims.fingerprints import texts_fingerprint
 from offramp.data import check_fit, fingerprint, require_split
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
@@ -28,6 +33,41 @@ from offramp.model.base import SegmentedModel
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+Report = Callable[[int, int], None]  # examples done, examples in all
+EVERY = 10.0  # seconds between plain lines
+COPIED = ("words", "words_changed", "similarity", "recipe", "seed")  # what a transferred row keeps
+
+
+@contextmanager
+def reporting(progress: Report | bool) -> Iterator[Report]:
+    """Yield a function of (done, total): `progress` itself, for True a bar or lines on stderr, for False silence."""
+    if callable(progress):
+        yield progress
+        return
+    console = Console(stderr=True)
+    if not progress:
+        yield lambda done, total: None
+    elif not console.is_terminal:
+        yield _lines(console)
+    else:
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("attack", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(console: Console) -> Report:
+    started = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY or done == total:
+            console.print(f"attack: {done} of {total} examples, {now - started:.0f} s", highlight=False)
+            last = now
+
+    return report
 
 
 def attack(
@@ -123,11 +163,11 @@ def attack(
     prepared = spec.prepare()  # before any folder is made
     folder = None if output_dir is None else Path(output_dir)
     manifest = _manifest(spec, examples, positions)
-    with Store(folder, manifest, resume=resume) as store, reporting(progress) as report:
+    with open_store(folder, manifest, resume=resume) as store, reporting(progress) as report:
         remaining = [position for position in positions if examples.ids[position] not in store.done]
         groups = [remaining[start : start + group] for start in range(0, len(remaining), group)]
         report(len(store.done), len(positions))
-        each = prepared.each_group(examples, groups)
+        each = (prepared.attack_group(examples.take(positions)) for positions in groups)
         for rows in each if workers is None else on_ray(spec, examples, groups, workers):
             store.add(rows)
             report(len(store.done), len(positions))
@@ -174,3 +214,33 @@ def _manifest(spec: AttackSpec, examples: Examples, positions: Sequence[int]) ->
         "labels": texts_fingerprint(enumerate(labels)),
         "limits": [victim.max_forward, victim.max_gradient],
     }
+
+
+def transfer(
+    result: AttackResult,
+    target: SegmentedModel | Engine | Victim | str | Path,
+    policy: Policy | None = None,
+) -> AttackResult:
+    """Run the clean and the adversarial texts of an attack on another model.
+
+    Args:
+        result: the attack on the first model.
+        target, policy: the other model, as for `attack`.
+
+    Returns:
+        A result with exits, costs and predictions of the other model and without queries. Words, similarity, recipe and
+        seed are those of the first attack. A text may leave earlier than its original.
+    """
+    victim = as_victim(target, policy)
+    pairs = [
+        [AttackedText.of(row[f"{side}text"], row[f"{side}text_pair"]) for side in ("", "adversarial_")]
+        for row in result.rows
+    ]
+    answers = victim.query_many([(QueryBudget(), pair) for pair in pairs])
+    rows = []
+    for row, texts, replies in zip(result.rows, pairs, answers, strict=True):
+        clean, adversarial = score_candidates(texts, replies, ExitDepth())
+        outcome = Outcome(clean, adversarial, QueryBudget(), 0.0)
+        rows.append(make_row(row["id"], row["label"], outcome) | {name: row[name] for name in COPIED})
+    metadata = {**result.metadata, **victim.describe(), "transferred_from": result.metadata.get("weights")}
+    return AttackResult.of(rows, {**metadata, "kind": victim.kind})

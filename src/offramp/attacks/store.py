@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,56 +45,24 @@ class AttackFolder(RunFolder):
 
     def refuse_other(self, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """See `RunFolder`; the message has the options' own names, not those of records."""
-        super().refuse_other(_with_option_names(stored), _with_option_names(settings))
+        named = ({**s, "options": from_record(s.get("options") or {})} for s in (stored, settings))
+        super().refuse_other(*named)
 
 
 class Store:
-    """Where finished rows go: into a folder, group by group, or into memory where none is given.
-
-    Use it in a `with` statement: until its end, no other process attacks into the folder.
-
-    Args:
-        folder: the attack's folder, made where missing; None keeps everything in memory.
-        manifest: all that decides the result: recipe, seed, options, policy, and fingerprints of weights and data.
-        resume: continue what the folder holds.
+    """The rows of finished groups; see `open_store`.
 
     Attributes:
         done: ids of the finished examples, and the file that holds each.
     """
 
-    def __init__(self, folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder, self.manifest, self.resume = folder, _as_json(manifest), resume
+    def __init__(self, folder: Path | None, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
         self.done: dict[int, Path | None] = {}
         self._rows: dict[int, dict[str, Any]] = {}  # where there is no folder
-        self._claim = ExitStack()
-
-    def __enter__(self) -> Self:
-        """Claim the folder.
-
-        Raises:
-            ConfigError: the folder holds another attack, or finished rows while `resume` is False.
-            DataError: a file in the folder cannot be read.
-            FolderInUseError: another process attacks into the folder.
-        """
-        if self.folder is None:
-            return self
-        with ExitStack() as claim:
-            claim.enter_context(AttackFolder(self.folder).claim(self.manifest, later=LATER))
-            (self.folder / GROUPS).mkdir(exist_ok=True)
-            self._load(self.folder)
-            if self.done and not self.resume:
-                raise ConfigError(
-                    f"{self.folder} holds {len(self.done)} finished examples of this attack: resume it with "
-                    "resume=True (--resume), or give another folder"
-                )
-            self._claim = claim.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._claim.close()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of a finished group: on disk whole or not at all, and no longer in memory."""
+        """Keep the rows of a finished group: in a file, whole or not at all, or in memory."""
         path = None
         if self.folder is None:
             self._rows |= {row["id"]: dict(row) for row in rows}
@@ -105,7 +73,7 @@ class Store:
 
     def finish(self, order: Sequence[int], metadata: Mapping[str, Any]) -> AttackResult:
         """The result in the order of the ids; in a folder it replaces the files of the groups."""
-        described = {**self.manifest, **_as_json(metadata)}
+        described = {**self.manifest, **cast(dict[str, Any], to_json(metadata))}
         if self.folder is None:
             return AttackResult.of([self._rows[id] for id in order], described)
         if not (self.folder / RESULT).exists():  # else it was finished before
@@ -116,31 +84,48 @@ class Store:
         return AttackResult.load(self.folder / RESULT)
 
     def _in_order(self, order: Sequence[int]) -> Iterator[pa.Table]:
-        """The rows in order, some at a time."""
         for start in range(0, len(order), CHUNK):
             ids = order[start : start + CHUNK]
             paths = dict.fromkeys(self.done[id] for id in ids)
             rows = {row["id"]: row for path in paths for row in pq.read_table(path).to_pylist()}
             yield pa.Table.from_pylist([rows[id] for id in ids], schema(self.manifest["kind"]))
 
-    def _load(self, folder: Path) -> None:
+
+@contextmanager
+def open_store(folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Iterator[Store]:
+    """Open the folder of an attack. Until the end of the block, no other process attacks into it.
+
+    Args:
+        folder: made if it is missing; None keeps everything in memory.
+        manifest: all that decides the result: recipe, seed, options, policy, and fingerprints of weights and data.
+        resume: continue what the folder holds.
+
+    Raises:
+        ConfigError: the folder holds another attack, or finished rows while `resume` is False.
+        DataError: a file in the folder cannot be read.
+        FolderInUseError: another process attacks into the folder.
+    """
+    store = Store(folder, cast(dict[str, Any], to_json(manifest)))
+    if folder is None:
+        yield store
+        return
+    with AttackFolder(folder).claim(store.manifest, later=LATER):
+        (folder / GROUPS).mkdir(exist_ok=True)
         for path in (*(folder / GROUPS).glob("*.parquet"), *folder.glob(RESULT)):
-            try:
-                ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(
-                    f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file, and its "
-                    "examples are attacked again"
-                ) from error
-            self.done |= dict.fromkeys(ids, path)
+            store.done |= dict.fromkeys(_ids(path), path)
+        if store.done and not resume:
+            raise ConfigError(
+                f"{folder} holds {len(store.done)} finished examples of this attack: resume it with "
+                "resume=True (--resume), or give another folder"
+            )
+        yield store
 
 
-def _with_option_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings, "options": from_record(settings.get("options") or {})}
-
-
-def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content as a JSON file would give it back."""
-    described = to_json(content)
-    assert isinstance(described, dict)
-    return dict(described)
+def _ids(path: Path) -> list[int]:
+    try:
+        return pq.read_table(path, columns=["id"])["id"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file, and its examples are "
+            "attacked again"
+        ) from error

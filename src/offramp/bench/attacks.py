@@ -11,9 +11,9 @@ from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Example, read_examples
 from offramp.attacks.options import Options
 from offramp.attacks.prepared import search_examples
-from offramp.attacks.progress import Report, reporting
 from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.recipes.base import Composition
+from offramp.attacks.run import Report, reporting
 from offramp.attacks.search.base import PreparationCost
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.bench.released_same import ReferenceAttack

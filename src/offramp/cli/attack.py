@@ -1,4 +1,4 @@
-"""`offramp attack`: edit words so that the model runs as deep as it can, and say what that takes away."""
+"""`offramp attack`: edit words so that the model runs as deep as possible, and report the savings lost."""
 
 from __future__ import annotations
 
@@ -70,22 +70,22 @@ def attack(
 ) -> None:
     """Attack a model's savings: edit a few words of each text so that it leaves as late as possible.
 
-    For example `offramp attack runs/sweet movies --recipe same-word --examples 100`. The same
-    command resumes a run that was stopped.
+    For example `offramp attack runs/sweet movies --recipe same-word --examples 100`. Repeat the command to resume a
+    stopped run.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: what is attacked.
+        data: the data whose texts are attacked.
         rule: when the model leaves.
         chosen: which examples are attacked.
         batch_size: texts that the model runs at once.
-        group: examples attacked side by side, and saved together.
+        group: number of examples attacked and saved together.
         similarity: judge of the similarity to the original: universal_sentence_encoder, none, or an encoder by name.
         search: how the recipe searches.
-        restart: delete the results of a run with other options in the folder.
+        restart: delete the results of a run with other options from the folder.
         engine: local, in this process; or ray, on the cluster that RAY_ADDRESS names or on this machine, a group
             of examples at a time.
-        workers: for ray, processes at once; by default as many as fit.
+        workers: number of Ray processes; by default as many as fit.
         output: folder of the results; by default `attack-RECIPE` inside the model's folder.
         reading: how to read the data.
         threads: CPU threads.

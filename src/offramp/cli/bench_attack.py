@@ -31,16 +31,16 @@ def bench_attack(
 ) -> None:
     """Time attacks against the released implementation's work pattern, on the same examples in turns.
 
-    For example `offramp bench attack runs/sweet movies`. The released pattern attacks one example after another, runs
-    every exit every time and never stops early: give it few examples.
+    For example `offramp bench attack runs/sweet movies`. The released pattern attacks one example after another, always
+    runs all exits and never stops early. Use few examples.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: what is attacked.
-        recipes: those of `offramp attack`.
+        data: the data whose texts are attacked.
+        recipes: recipes, as for `offramp attack`.
         rule: when the model leaves.
         chosen: which examples are attacked.
-        turns: how often the attacks take turns.
+        turns: number of turns of each attack.
         batch_size: texts that ours run at once.
         search: how the recipes search.
         output: folder of the record; by default `bench-attack` inside the model's folder.

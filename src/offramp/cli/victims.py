@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def share_or_number(hint: Any, tokens: Sequence[Token]) -> float | int:
-    """`3` is a number, `0.1` and `1.0` are shares: left to itself the command line reads all of them as floats."""
+    """`3` is a number, `0.1` and `1.0` are shares; without this the command line reads all of them as floats."""
     try:
         return int(tokens[0].value)
     except ValueError:

@@ -1,8 +1,9 @@
-"""Recipes: one file per paper. The order of `RECIPES` is the order of tables."""
+"""Recipes: one file per paper. The order of `RECIPES` is the order of tables.
+
+Comments in a recipe mark the *paper*, its *released code* or TextAttack's recipe, and what is *ours*.
+"""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.options import Options
@@ -11,15 +12,12 @@ from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.recipes.bert_attack import BertAttackExit, BertAttackLast
 from offramp.attacks.recipes.deepsloth import DeepSlothWord
 from offramp.attacks.recipes.random import RandomChar, RandomMixed, RandomWords
-from offramp.attacks.recipes.same import SameChar, SameMixed, SameWord
-from offramp.attacks.recipes.same_plus import SamePlus
+from offramp.attacks.recipes.same import SameChar, SameMixed, SamePlus, SameWord
 from offramp.attacks.recipes.slowbert import SlowBert, SlowBertTime
 from offramp.attacks.recipes.textbugger import TextBuggerExit, TextBuggerLast
 from offramp.attacks.recipes.textfooler import TextFoolerExit, TextFoolerLast
 from offramp.attacks.recipes.waffle import WaffleA2T, WaffleTextFooler, WaffleUniversal
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 RECIPES: dict[str, type[Recipe]] = {
     "same-plus": SamePlus,
@@ -57,9 +55,8 @@ def compose_recipe(name: str, victim: Victim, options: Options) -> Composition:
     """Compose the recipe of that name for a victim.
 
     Raises:
-        ConfigError: an unknown recipe, a recipe that has no meaning for the victim's task, or a recipe that needs
-            more than the victim shows: its inside, its probabilities, or its exit layers.
-        DataError: a lexicon or a language model is missing and cannot be downloaded.
+        ConfigError: an unknown recipe, or a recipe that needs exit layers that the victim does not show.
+        ConfigError, DataError: as of `Recipe.compose`.
     """
     recipe = recipe_named(name)
     if not victim.layers and recipe.access != "time" and not recipe.is_universal:

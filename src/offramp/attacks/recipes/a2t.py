@@ -1,26 +1,17 @@
 """A2T: Yoo & Qi 2021, "Towards Improving Adversarial Training of NLP Models" (arXiv 2109.00544).
 
 WAFFLE uses the search (`waffle-a2t`). With accuracy objectives it gives the baselines `a2t-last` and `a2t-exit`.
-Comments mark the *paper*, its *released code* (TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import Objective
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import ByGradient
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import SynonymWord
-from offramp.attacks.transformations.lexicon import load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import ByGradient, Move
+from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
 
 MOST, MIN_COSINE = 20, 0.5
 FEWEST = 4
@@ -33,30 +24,21 @@ class A2TExit(AccuracyRecipe):
     name, label = "a2t-exit", "A2T, exit taken"
     access = "gradients"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return compose_a2t(Misclassification(self.attacked), victim, options)
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        return Composition(
+            objective=objective,  # as TextFooler's
+            # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query a
+            # word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
+            # TextFooler; cosines of two vector spaces cannot be compared, so its 0.5 stays.
+            moves=(Move(ByGradient(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
+            # Released code: at most max(4, 10 %) words; same part of speech, given by construction.
+            constraints=constraints_of(options, FEWEST),
+            search=GreedySearch(deletion=False),
+            top_n=min(options.top_n, MOST),
+            min_similarity=SIMILARITY,
+        )
 
 
 class A2TLast(A2TExit):
-    """A2T against the last exit."""
-
     name, label = "a2t-last", "A2T, last exit"
     attacked = "last"
-
-
-def compose_a2t(objective: Objective, victim: Victim, options: Options) -> Composition:
-    """Compose A2T with any objective."""
-    require_probabilities(victim)
-    return Composition(
-        objective=objective,  # as TextFooler's
-        # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query a
-        # word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
-        # TextFooler; cosines of two vector spaces cannot be compared, so its 0.5 stays.
-        moves=(Move(ByGradient(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
-        # Released code: at most max(4, 10 %) words; same part of speech, given by construction.
-        constraints=constraints_of(options, FEWEST),
-        search=GreedySearch(deletion=False),
-        top_n=min(options.top_n, MOST),
-        min_similarity=SIMILARITY,
-    )

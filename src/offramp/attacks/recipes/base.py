@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives.base import require_classes
+from offramp.attacks.objectives import AttackedExit, Misclassification, Objective, require_classes
 from offramp.attacks.options import Options
+from offramp.attacks.search.base import Search
 from offramp.attacks.search.space import SearchSpace
-
-if TYPE_CHECKING:
-    from offramp.attacks.objectives.misclassification import AttackedExit
-    from offramp.attacks.search.base import Search
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 Goal = Literal["slowdown", "misclassification"]
 Access = Literal["gradients", "probabilities", "exits", "time"]
@@ -22,16 +19,10 @@ Access = Literal["gradients", "probabilities", "exits", "time"]
 
 @dataclass(frozen=True, kw_only=True)
 class Composition(SearchSpace):
-    """An attack that is ready to run on one victim.
-
-    Attributes:
-        search: the search through the texts proposed.
-        queries: most forward queries per example if the user sets no limit; None for no limit.
-        min_similarity: least similarity if the user sets none; 0 for none.
-    """
+    """An attack that is ready to run on one victim, with the limits that apply if the user sets none."""
 
     search: Search
-    queries: int | None = None
+    queries: int | None = None  # most forward queries per example; None for no limit
     min_similarity: float = 0.0
 
 
@@ -70,15 +61,21 @@ class Recipe(ABC):
 
 
 class AccuracyRecipe(Recipe):
-    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down.
-
-    Attributes:
-        attacked: the exit that must err: the `last` one, or the `exit` that is taken.
-    """
+    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down."""
 
     goal = "misclassification"
     claim = 0.0
-    attacked: ClassVar[AttackedExit] = "exit"
+    attacked: ClassVar[AttackedExit] = (
+        "exit"  # the exit that must err: the last one, or the exit that is taken
+    )
+
+    def compose(self, victim: Victim, options: Options) -> Composition:
+        require_probabilities(victim)
+        return self.with_objective(Misclassification(self.attacked), options)
+
+    @abstractmethod
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        """Compose the recipe's moves and search with any objective; `DataError` as of `compose`."""
 
 
 def require_classes_inside(victim: Victim) -> None:

@@ -2,23 +2,16 @@
 
 The baselines `bertattack-last` and `bertattack-exit` take words from a masked language model, which reads the context.
 No registry package holds such a model, so the option `masked_lm` names a folder or a hub id.
-Comments mark the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
 
 MOST = 48
 SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
@@ -30,13 +23,11 @@ class BertAttackExit(AccuracyRecipe):
     name, label = "bertattack-exit", "BERT-Attack, exit taken"
     access = "probabilities"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        from offramp.attacks.transformations.masked_word import MaskedWord, load_masked_lm
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        from offramp.attacks.transformations.model_word import MaskedWord, load_masked_lm
 
-        require_probabilities(victim)
         return Composition(
-            objective=Misclassification(self.attacked),
+            objective=objective,
             # Paper: the 48 likeliest tokens of BERT for the unmasked text; for a word of several tokens all
             # combinations, ranked by perplexity; no stop words, no antonyms. Ours: whole words alone, for the text
             # after each change; a word of several tokens is masked as one; only the judge rejects antonyms.
@@ -51,7 +42,5 @@ class BertAttackExit(AccuracyRecipe):
 
 
 class BertAttackLast(BertAttackExit):
-    """BERT-Attack against the last exit."""
-
     name, label = "bertattack-last", "BERT-Attack, last exit"
     attacked = "last"

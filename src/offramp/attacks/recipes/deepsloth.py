@@ -7,15 +7,12 @@ cross entropy with the uniform distribution. Everything else is as in `same`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from offramp.attacks.objectives.uniform import DeepSloth
+from offramp.attacks.objectives import DeepSloth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.recipes.same import SameWord
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 
 class DeepSlothWord(Recipe):
@@ -25,5 +22,4 @@ class DeepSlothWord(Recipe):
     access = "gradients"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         return replace(SameWord().compose(victim, options), objective=DeepSloth())

@@ -7,21 +7,16 @@ So these recipes also work for regression, and show what many tries alone achiev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
-from offramp.attacks.search.beam import BeamSearch
-from offramp.attacks.search.importance import Shuffled
-from offramp.attacks.search.space import Move
+from offramp.attacks.search.local import BeamSearch
+from offramp.attacks.search.space import Move, Shuffled
 from offramp.attacks.transformations.base import Transformation
 from offramp.attacks.transformations.characters import CharacterChange
 from offramp.attacks.transformations.vocabulary import RandomWord, Vocabulary
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.victims.base import Victim
 
 
 class RandomMixed(Recipe):
@@ -32,7 +27,6 @@ class RandomMixed(Recipe):
     is_baseline = True
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         return Composition(
             objective=ExitDepth(),
             moves=tuple(Move(Shuffled(), transformation) for transformation in self.transformations(victim)),
@@ -52,7 +46,6 @@ class RandomWords(RandomMixed):
     name, label = "random-word", "random words"
 
     def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
-        """See `RandomMixed`."""
         return (RandomWord(Vocabulary.of_model(victim.white_box.model)),)
 
 
@@ -62,5 +55,4 @@ class RandomChar(RandomMixed):
     name, label = "random-char", "random characters"
 
     def transformations(self, victim: Victim) -> tuple[Transformation, ...]:
-        """See `RandomMixed`."""
         return (CharacterChange(),)

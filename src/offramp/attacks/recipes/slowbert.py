@@ -1,28 +1,21 @@
 """SlowBERT: Zhang et al. 2023, "Slow-down Attacks on Input-adaptive Multi-exit BERT" (Findings of ACL 2023).
 
 SlowBERT is a black-box attack: it ranks words by what deleting them does to the exit, then substitutes greedily. The
-oracle is the exit layer, or time alone. Comments mark the *paper* and what is *ours*; no code was released.
+oracle is the exit layer, or time alone. No code was released.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.search.base import Search
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-from offramp.attacks.search.timed import TimedSearch
+from offramp.attacks.search.local import GreedySearch, TimedSearch
+from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.transformations.characters import CharacterChange
-from offramp.attacks.transformations.lexical import SynonymWord
-from offramp.attacks.transformations.lexicon import load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
+from offramp.attacks.victims.base import Victim
 
 
 class SlowBert(Recipe):
@@ -32,7 +25,6 @@ class SlowBert(Recipe):
     access = "exits"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         # Paper: rank and substitute. Ours: equal words keep the order of the text, and a word stays where its
         # best replacement leaves no later.
         return _slowbert(GreedySearch(deletion=True), options)
@@ -45,7 +37,6 @@ class SlowBertTime(Recipe):
     access = "time"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         # Paper: exits are inferred from times by an approximation. Ours: repeated pairs of timings and a
         # signed-rank test, see `TimedSearch`.
         return _slowbert(TimedSearch(), options)

@@ -1,24 +1,15 @@
-"""TextBugger: Li et al. 2019 (arXiv 1812.05271), as an accuracy baseline against the last exit or the one taken.
-
-Comments mark the *paper*, its *released code* (TextAttack's recipe), and what is *ours*.
-"""
+"""TextBugger: Li et al. 2019 (arXiv 1812.05271), as an accuracy baseline against the last exit or the one taken."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import Bug, Misspelling, SynonymWord
-from offramp.attacks.transformations.lexicon import load_misspellings, load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
+from offramp.attacks.transformations.characters import Bug
+from offramp.attacks.transformations.lexicon import Misspelling, SynonymWord, load_misspellings, load_synonyms
 
 NEIGHBOURS, EACH = 5, 5
 SIMILARITY = 0.8
@@ -30,11 +21,9 @@ class TextBuggerExit(AccuracyRecipe):
     name, label = "textbugger-exit", "TextBugger, exit taken"
     access = "probabilities"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        require_probabilities(victim)
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
         return Composition(
-            objective=Misclassification(self.attacked),
+            objective=objective,
             moves=(
                 # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
                 # Ours: a letter instead of the space, since a word stays one word here.
@@ -45,16 +34,12 @@ class TextBuggerExit(AccuracyRecipe):
                 Move(EveryWord(), Misspelling(load_misspellings(options.lexicon))),
             ),
             constraints=constraints_of(options),  # paper: no limit on words; ours: SAME's, see textfooler
-            search=GreedySearch(
-                deletion=True
-            ),  # paper (black box): the same order by deletion, the same greed
+            search=GreedySearch(deletion=True),  # paper (black box): the same greedy search
             top_n=min(options.top_n, 3 * EACH),
             min_similarity=SIMILARITY,  # paper: USE, at least 0.8
         )
 
 
 class TextBuggerLast(TextBuggerExit):
-    """TextBugger against the last exit."""
-
     name, label = "textbugger-last", "TextBugger, last exit"
     attacked = "last"

@@ -2,26 +2,17 @@
 
 WAFFLE uses the search (`waffle-textfooler`). With accuracy objectives it gives two baselines: `textfooler-last` attacks
 the last exit, as an attacker does who ignores early exits; `textfooler-exit` attacks the exit that is taken.
-Comments mark the *paper*, its *released code* (and TextAttack's recipe), and what is *ours*.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import Objective
-from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import Objective
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.base import AccuracyRecipe, Composition, require_probabilities
-from offramp.attacks.search.greedy import GreedySearch
-from offramp.attacks.search.importance import EveryWord
-from offramp.attacks.search.space import Move
-from offramp.attacks.transformations.lexical import SynonymWord
-from offramp.attacks.transformations.lexicon import load_synonyms
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.recipes.base import AccuracyRecipe, Composition
+from offramp.attacks.search.local import GreedySearch
+from offramp.attacks.search.space import EveryWord, Move
+from offramp.attacks.transformations.lexicon import SynonymWord, load_synonyms
 
 MOST, MIN_COSINE = 50, 0.5
 # TextAttack: angular similarity 0.840845, in windows of 15 words. Ours: the same angle over the whole text.
@@ -34,34 +25,25 @@ class TextFoolerExit(AccuracyRecipe):
     name, label = "textfooler-exit", "TextFooler, exit taken"
     access = "probabilities"
 
-    def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return compose_textfooler(Misclassification(self.attacked), victim, options)
+    def with_objective(self, objective: Objective, options: Options) -> Composition:
+        return Composition(
+            # Paper: 1 − p_y, done when the prediction changes. Ours: y is the model's own clean prediction, so that
+            # no labels are needed; the paper skips examples that the model gets wrong.
+            objective=objective,
+            # Paper: 50 neighbours in counter-fitted Paragram vectors with a cosine of at least 0.7 (released code:
+            # 0.5). Ours: 50-dimensional GloVe where WordNet agrees, with 0.5; the inflection has to agree too.
+            moves=(Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
+            # Paper: any number of words, same part of speech. Ours: SAME's budget, so that attacks are compared
+            # under one budget (`max_changed_words=1.0` lifts it); synonyms share a part of speech by construction.
+            constraints=constraints_of(options),
+            # Paper: importance is what deleting the word does to the score; greedy. Of several successes it takes
+            # the most similar one; ours: the strongest.
+            search=GreedySearch(deletion=True),
+            top_n=min(options.top_n, MOST),
+            min_similarity=SIMILARITY,
+        )
 
 
 class TextFoolerLast(TextFoolerExit):
-    """TextFooler against the last exit."""
-
     name, label = "textfooler-last", "TextFooler, last exit"
     attacked = "last"
-
-
-def compose_textfooler(objective: Objective, victim: Victim, options: Options) -> Composition:
-    """Compose TextFooler with any objective."""
-    require_probabilities(victim)
-    return Composition(
-        # Paper: 1 − p_y, done when the prediction changes. Ours: y is the model's own clean prediction, so that
-        # no labels are needed; the paper skips examples that the model gets wrong.
-        objective=objective,
-        # Paper: 50 neighbours in counter-fitted Paragram vectors with a cosine of at least 0.7 (released code:
-        # 0.5). Ours: 50-dimensional GloVe where WordNet agrees, with 0.5; the inflection has to agree too.
-        moves=(Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
-        # Paper: any number of words, same part of speech. Ours: SAME's budget, so that attacks are compared
-        # under one budget (`max_changed_words=1.0` lifts it); synonyms share a part of speech by construction.
-        constraints=constraints_of(options),
-        # Paper: importance is what deleting the word does to the score; greedy. Of several successes it takes
-        # the most similar one; ours: the strongest.
-        search=GreedySearch(deletion=True),
-        top_n=min(options.top_n, MOST),
-        min_similarity=SIMILARITY,
-    )

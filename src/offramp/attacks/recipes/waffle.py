@@ -1,25 +1,21 @@
 """WAFFLE: Coalson et al. 2023, "BERT Lost Patience Won't Be Robust to Adversarial Slowdown".
 
 Source: arXiv 2310.19152. WAFFLE's objective is uniform predictions at every exit. It runs here in two searches made
-for accuracy, and as a universal trigger. Comments mark the *paper*, its *released code*, and what is *ours*.
+for accuracy, and as a universal trigger.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints.constraints import constraints_of
-from offramp.attacks.objectives.base import ExitDepth
-from offramp.attacks.objectives.uniform import Uniform
+from offramp.attacks.constraints import constraints_of
+from offramp.attacks.objectives import ExitDepth, Uniform
 from offramp.attacks.options import Options
-from offramp.attacks.recipes.a2t import compose_a2t
-from offramp.attacks.recipes.base import Composition, Recipe
-from offramp.attacks.recipes.textfooler import compose_textfooler
-
-if TYPE_CHECKING:
-    from offramp.attacks.victims.base import Victim
+from offramp.attacks.recipes.a2t import A2TExit
+from offramp.attacks.recipes.base import Composition, Recipe, require_probabilities
+from offramp.attacks.recipes.textfooler import TextFoolerExit
+from offramp.attacks.victims.base import Victim
 
 # Released code: closeness 1 − 1/(K−1) · Σ|p − 1/K| averaged over exits, which spans [0, 1] for K = 2 only; its
 # success threshold is a setting. Ours: the form that spans [0, 1] for every K, done above 0.9.
@@ -34,8 +30,8 @@ class WaffleTextFooler(Recipe):
     access = "probabilities"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return replace(compose_textfooler(OBJECTIVE, victim, options), queries=QUERIES)
+        require_probabilities(victim)
+        return replace(TextFoolerExit().with_objective(OBJECTIVE, options), queries=QUERIES)
 
 
 class WaffleA2T(Recipe):
@@ -45,8 +41,8 @@ class WaffleA2T(Recipe):
     access = "gradients"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
-        return replace(compose_a2t(OBJECTIVE, victim, options), queries=QUERIES)
+        require_probabilities(victim)
+        return replace(A2TExit().with_objective(OBJECTIVE, options), queries=QUERIES)
 
 
 class WaffleUniversal(Recipe):
@@ -57,7 +53,6 @@ class WaffleUniversal(Recipe):
     is_universal = True
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        """See `Recipe`."""
         from offramp.attacks.search.universal import InFront
 
         if not options.trigger.split():

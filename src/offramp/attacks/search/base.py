@@ -1,20 +1,23 @@
-"""Searches as generators: they yield requests, so that many examples are attacked side by side."""
+"""Searches as generators that yield requests, and the loop that runs many of them side by side."""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator as Rng
 
-from offramp.attacks.constraints.constraints import Constraints, Label
-from offramp.attacks.objectives.base import Objective
+from offramp.attacks.constraints import Constraints, Label
+from offramp.attacks.objectives import Objective
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.victims.base import Answer, BudgetedTexts, QueryBudget, TokenizedText, Victim
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that was tried.
-
-    Attributes:
-        text: the text.
-        answer: the model's answer to it.
-        loss: value of the attack's objective.
-        score: strength of the text, greater is stronger: by default its exit layer, and among equals the lower
-            loss.
-        done: whether it reaches the attack's goal.
-    """
+    """A text that was tried."""
 
     text: AttackedText
     answer: Answer
-    loss: float
-    score: tuple[float, float]
-    done: bool
+    loss: float  # value of the objective
+    score: tuple[float, float]  # greater is stronger: see `Objective.score`
+    done: bool  # whether it reaches the attack's goal
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,14 @@ class Search(ABC):
         return PreparationCost()
 
     @abstractmethod
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
-        """Attack one text.
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
+        """Attack the text of one example.
 
         Args:
-            text: the example, unchanged.
+            text: the text, unchanged.
             space: objective, moves and constraints.
             rng: the example's own generator.
-            label: the example's true label, for constraints that preserve it.
+            label: the true label, for constraints that preserve it.
 
         Yields:
             `Query`, `Inspect` and `Measure`. The replies are the answers to, the tokens of, or the seconds of the
@@ -102,15 +94,7 @@ class Search(ABC):
 
 
 class SearchState:
-    """The search for one example so far.
-
-    Attributes:
-        clean: the original text.
-        best: the strongest text accepted so far.
-        objective: of this example.
-        constraints: of the space.
-        label: the true label; None if there is none.
-    """
+    """The search for one example so far: its clean text, and the `best` one accepted, the strongest."""
 
     def __init__(
         self, clean: Candidate, objective: Objective, constraints: Constraints, label: Label
@@ -119,11 +103,7 @@ class SearchState:
         self.objective, self.constraints, self.label = objective, constraints, label
 
     def ask(self, texts: Sequence[AttackedText]) -> Generator[Query, Any, list[Candidate]]:
-        """Try texts, and keep the strongest that the constraints accept: the first among equals.
-
-        Returns:
-            The texts that were answered, accepted or not: as many as the budget allowed.
-        """
+        """Try texts, keep the strongest that the constraints accept, and return all that the budget allowed."""
         candidates = score_candidates(texts, (yield Query(texts)), self.objective)
         better = [c for c in candidates if c.score > self.best.score]
         self.best = next(iter(self.strongest(better, 1)), self.best)
@@ -132,13 +112,11 @@ class SearchState:
     def strongest(self, tried: Iterable[Candidate], number: int) -> list[Candidate]:
         """The strongest texts that the constraints accept, the first among equals. The judge scores no others."""
         ranked = sorted(tried, key=lambda c: c.score, reverse=True)  # stable
-        clean = self.clean
-        accepted = (
-            c
-            for c in ranked
-            if self.constraints.accepts(clean.text, clean.answer, c.text, c.answer, self.label)
-        )
-        return list(islice(accepted, number))
+        return list(islice((c for c in ranked if self.accepts(c.text, c.answer)), number))
+
+    def accepts(self, text: AttackedText, answer: Answer) -> bool:
+        """Whether the constraints accept a text with this answer."""
+        return self.constraints.accepts(self.clean.text, self.clean.answer, text, answer, self.label)
 
 
 def start_search(text: AttackedText, space: SearchSpace, label: Label) -> Generator[Query, Any, SearchState]:
@@ -172,3 +150,83 @@ def without_each(
     for start in range(0, len(words), CHUNK):
         chunk = words[start : start + CHUNK]
         yield chunk, [tokenized.text.without(word) for word in chunk]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for one example."""
+
+    clean: Candidate
+    adversarial: Candidate  # the strongest text; the clean one itself if nothing is stronger
+    budget: QueryBudget
+    seconds: float  # time spent on this example: its own search, and its share of the model calls
+
+    @property
+    def slower(self) -> bool:
+        """Whether the adversarial text leaves later; if the victim shows no layers, whether it costs more."""
+        before, after = self.clean.answer, self.adversarial.answer
+        return after.layer > before.layer if before.layer else after.spent > before.spent
+
+
+class _Running:
+    """One search under way: the request it waits for, and what it has cost."""
+
+    def __init__(self, steps: Steps, budget: QueryBudget) -> None:
+        self.steps, self.budget = steps, budget
+        self.own_seconds = 0.0
+        self.result: tuple[Candidate, Candidate] | None = None
+        self.request: Request | None = None
+        self.send(None)
+
+    @property
+    def asked(self) -> BudgetedTexts:
+        assert self.request is not None
+        return self.budget, self.request.texts
+
+    def send(self, reply: Any) -> None:
+        """Hand over a reply and run to the next request."""
+        started = time.perf_counter()
+        try:
+            self.request = self.steps.send(reply)
+        except StopIteration as stop:
+            self.request, self.result = None, stop.value
+        self.own_seconds += time.perf_counter() - started
+
+    def outcome(self) -> Outcome:
+        assert self.result is not None
+        return Outcome(*self.result, self.budget, self.own_seconds + self.budget.seconds)
+
+
+def run_searches(
+    victim: Victim, searches: Sequence[Steps], *, gradients: bool = False, queries: int | None = None
+) -> list[Outcome]:
+    """Run searches together, so that their texts share batches; each gets what it would get alone.
+
+    Args:
+        victim: what is under attack.
+        searches: one for each example; the outcomes have the same order.
+        gradients: whether the searches need gradients of the texts they inspect.
+        queries: most forward queries per example; None for the victim's own limit.
+    """
+    running = [_Running(steps, victim.budget(queries)) for steps in searches]
+    while any(r.request for r in running):
+        waiting = [r for r in running if isinstance(r.request, Query)]
+        _reply(waiting, victim.query_many([r.asked for r in waiting]))
+        groups: dict[Objective, list[_Running]] = defaultdict(list)  # gradients are of one objective
+        for r in running:
+            if isinstance(r.request, Inspect):
+                groups[r.request.objective].append(r)
+        for objective, group in groups.items():
+            if gradients:
+                _reply(group, victim.gradients_many([r.asked for r in group], objective.loss))
+            else:
+                _reply(group, [victim.inspect(r.asked[1]) for r in group])
+        for r in running:
+            if isinstance(r.request, Measure):  # one after another: texts in one batch would share the time
+                r.send(victim.measure(*r.asked))
+    return [r.outcome() for r in running]
+
+
+def _reply(waiting: Sequence[_Running], replies: Sequence[Any]) -> None:
+    for r, reply in zip(waiting, replies, strict=True):
+        r.send(reply)

@@ -1,21 +1,84 @@
-"""What a search works with: an objective, ways to change a text, and constraints."""
+"""What a search works with: an objective, constraints, which words to change, and what to change them into."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
 
-from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.constraints import Constraints
+from offramp.attacks.objectives import Objective
 from offramp.attacks.text.attacked_text import AttackedText
+from offramp.attacks.transformations.base import Transformation
+from offramp.attacks.victims.base import TokenizedText
 
-if TYPE_CHECKING:
-    from offramp.attacks.objectives.base import Objective
-    from offramp.attacks.search.importance import Importance
-    from offramp.attacks.transformations.base import Transformation
-    from offramp.attacks.victims.answers import TokenizedText
+
+class Importance(ABC):
+    """Chooses and orders the words that a transformation may change."""
+
+    needs_gradient: ClassVar[bool] = False  # whether it reads the gradients of a `TokenizedText`
+
+    @abstractmethod
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
+        """The words to try, out of those allowed, the most important first."""
+
+
+@dataclass(frozen=True)
+class EveryWord(Importance):
+    """All allowed words, in the order of the text."""
+
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
+        return list(allowed)
+
+
+@dataclass(frozen=True)
+class Shuffled(Importance):
+    """All allowed words, in random order."""
+
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
+        return [allowed[i] for i in rng.permutation(len(allowed))]
+
+
+@dataclass(frozen=True)
+class TopGradient(Importance):
+    """The words that own one of the `top_k` tokens with the largest gradient.
+
+    Tokens of words that must not change are left out before the `top_k` are taken; otherwise separators and stop
+    words would use them up. Equal norms keep the order of the text.
+    """
+
+    needs_gradient: ClassVar[bool] = True
+    top_k: int = 10
+
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
+        norms = gradient_norms(tokenized)
+        tokens = sorted((-norms[token], word) for word in allowed for token in tokenized.tokens[word])
+        return list(dict.fromkeys(word for _, word in tokens[: self.top_k]))
+
+
+@dataclass(frozen=True)
+class ByGradient(Importance):
+    """All allowed words, ordered by the largest gradient among their tokens; equals keep the order of the text."""
+
+    needs_gradient: ClassVar[bool] = True
+
+    def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
+        norms = gradient_norms(tokenized)
+        return sorted(allowed, key=lambda word: -max(norms[token] for token in tokenized.tokens[word]))
+
+
+def gradient_norms(tokenized: TokenizedText) -> NDArray[np.float64]:
+    """Norm of the gradient at each token embedding `(tokens,)`; several tables count as one long vector."""
+    import torch
+
+    squares = torch.stack([g.double().square().sum(-1) for g in tokenized.gradients])
+    return squares.sum(0).sqrt().cpu().numpy()
+
 
 OVERSAMPLING = 4  # how many times as many edits are drawn where the constraints will refuse some
 
@@ -30,19 +93,12 @@ class Move:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The texts that a search may try, and what it makes small.
+    """The texts that a search may try, and what it makes small."""
 
-    Attributes:
-        objective: what the search makes small, and what gradients are taken of.
-        moves: ways to change a text; they share `top_n` evenly.
-        constraints: which words may change, how many, and how far.
-        top_n: edits proposed for each text, or for each word in a search that goes word by word.
-    """
-
-    objective: Objective
-    moves: tuple[Move, ...]
+    objective: Objective  # also what gradients are taken of
+    moves: tuple[Move, ...]  # they share `top_n` evenly
     constraints: Constraints
-    top_n: int = 100
+    top_n: int = 100  # edits proposed for each text, or for each word in a search that goes word by word
 
     @property
     def needs_gradient(self) -> bool:
@@ -50,7 +106,7 @@ class SearchSpace:
         return any(m.importance.needs_gradient or m.transformation.needs_gradient for m in self.moves)
 
     def propose(
-        self, tokenized: TokenizedText, rng: np.random.Generator, words: Sequence[int] | None = None
+        self, tokenized: TokenizedText, rng: Generator, words: Sequence[int] | None = None
     ) -> list[AttackedText]:
         """Propose texts that are one edit away, the most promising of each move first.
 

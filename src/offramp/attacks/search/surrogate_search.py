@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.random import Generator as Rng
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.search.additive_surrogate import AdditiveSurrogate, Array, Changes
+from offramp.attacks.constraints import Label
 from offramp.attacks.search.base import Inspect, PreparationCost, Search, SearchState, Steps, start_search
-from offramp.attacks.search.exit_predictor import ExitPredictor
 from offramp.attacks.search.space import SearchSpace
+from offramp.attacks.search.surrogate import AdditiveSurrogate, Array, Changes, ExitPredictor
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 Edits = NDArray[np.intp]  # (edits, 2): index into the changeable words, row of the profiles
 
@@ -29,36 +29,25 @@ class SurrogateSearch(Search):
     round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes, and
     learns from the answers. The search ends on success, after some rounds in a row without a stronger text, and at
     once for a victim that nothing can slow down.
-
-    Attributes:
-        predictor: profiles of the words, and the policy.
-        rounds: most rounds.
-        texts: texts asked about in each round.
-        idle: rounds without a stronger text after which the search ends.
-        tries: edits estimated for each size of a set.
-        beam: sets of each size that grow further.
-        draws: draws of the noise.
     """
 
     predictor: ExitPredictor = field(repr=False)
     rounds: int = 40
-    texts: int = 8
-    idle: int = 15
-    tries: int = 512
-    beam: int = 8
-    draws: int = 4
+    texts: int = 8  # asked about in each round
+    idle: int = 15  # rounds without a stronger text after which the search ends
+    tries: int = 512  # edits estimated for each size of a set
+    beam: int = 8  # sets of each size that grow further
+    draws: int = 4  # of the noise
 
     @property
     def prepared(self) -> PreparationCost:
-        """One text for each word with a profile."""
         return self.predictor.prepared
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
-        """See `Search`."""
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
-        if state.best.done or self.predictor.immovable:
+        white_box = self.predictor.victim
+        at_once = self.predictor.own and white_box.policy.criterion.leaves_at_once  # whatever the text
+        if state.best.done or at_once:
             return state.clean, state.best
         inspected: list[TokenizedText] = yield Inspect([text], state.objective)
         changeable = space.constraints.allowed(inspected[0])
@@ -95,7 +84,6 @@ class SurrogateSearch(Search):
         return edits[np.asarray(permitted, dtype=bool)]
 
     def _surrogate(self, state: SearchState, changeable: Sequence[int], tokens: int) -> AdditiveSurrogate:
-        """The surrogate before anything is tried."""
         words, predictor = state.clean.text.words, self.predictor
         rows = {index: predictor.row.get(words[index].casefold()) for index in changeable}
         profiled = {index: row for index, row in rows.items() if row is not None}
@@ -104,7 +92,7 @@ class SurrogateSearch(Search):
         return AdditiveSurrogate(clean, predictor.profiles, share, changeable, profiled)
 
     def _rank(
-        self, surrogate: AdditiveSurrogate, edits: Edits, state: SearchState, rng: np.random.Generator
+        self, surrogate: AdditiveSurrogate, edits: Edits, state: SearchState, rng: Rng
     ) -> list[Changes]:
         """Sets of changes of all sizes, the most promising first."""
         noise = rng.standard_normal((self.draws, *surrogate.clean.shape)) * surrogate.noise

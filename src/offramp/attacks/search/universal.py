@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.random import Generator as Rng
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints.constraints import Label
-from offramp.attacks.objectives.uniform import Uniform
+from offramp.attacks.constraints import Label
+from offramp.attacks.objectives import Uniform
 from offramp.attacks.search.base import Query, Search, Steps, score_candidates, start_search
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.transformations.gradient_word import GradientWord
+from offramp.attacks.transformations.model_word import GradientWord
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import OpenVictim
 
@@ -24,17 +25,11 @@ MOST = 3
 
 @dataclass(frozen=True)
 class InFront(Search):
-    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text.
-
-    Attributes:
-        words: the trigger.
-    """
+    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text."""
 
     words: tuple[str, ...]
 
-    def steps(
-        self, text: AttackedText, space: SearchSpace, rng: np.random.Generator, label: Label = None
-    ) -> Steps:
+    def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         """See `Search`; unlike there, the result may be weaker than the clean text."""
         state = yield from start_search(text, space, label)
         changed = text.in_front(self.words)
@@ -44,23 +39,14 @@ class InFront(Search):
 
 @dataclass(frozen=True)
 class Trigger:
-    """Words in front, and their effect on the examples they were searched on.
+    """Words in front, and their effect on the examples they were searched on."""
 
-    Attributes:
-        words: one to three words: no more than help.
-        depth: mean exit layer with them.
-        clean_depth: mean exit layer without.
-        closeness: mean closeness to uniform with them, see `Uniform`.
-        queries: texts run.
-        gradients: gradients taken.
-    """
-
-    words: tuple[str, ...]
-    depth: float
-    clean_depth: float
-    closeness: float
-    queries: int
-    gradients: int
+    words: tuple[str, ...]  # one to three words: no more than help
+    depth: float  # mean exit layer with the words
+    clean_depth: float  # mean exit layer without them
+    closeness: float  # mean closeness to uniform with the words, see `Uniform`
+    queries: int  # texts run
+    gradients: int  # gradients taken
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -83,9 +69,7 @@ def find_trigger(
     Args:
         victim: a white box; a surrogate suffices.
         texts: the examples to search on; test the trigger on others.
-        words: most words.
-        tries: words tried for each position in each round.
-        rounds: passes over the positions after each added word.
+        words, tries, rounds: see above.
 
     Raises:
         ConfigError: no texts, or not 1 to 3 words.
@@ -104,7 +88,12 @@ def find_trigger(
         trial = (*chosen, START)
         reached = search.strength(trial)
         for position in [*range(size)] * rounds:
-            trial, reached = search.improve(trial, position, reached)
+            candidates = search.candidates(trial, position)
+            others = [(*trial[:position], word, *trial[position + 1 :]) for word in candidates]
+            ranked = [(search.strength(other), other) for other in others]
+            strength, other = max(ranked, key=lambda pair: pair[0], default=(reached, trial))
+            if strength > reached:
+                trial, reached = other, strength
         if size > 1 and reached <= best:
             break
         chosen, best = trial, reached
@@ -133,18 +122,8 @@ class _TriggerSearch:
         distances = self.objective.value(np.stack([answer.logits for answer in answers]), exits)
         return float(np.mean([answer.layer for answer in answers])), float(1 - distances.mean())
 
-    def improve(
-        self, words: tuple[str, ...], position: int, reached: Strength
-    ) -> tuple[tuple[str, ...], Strength]:
-        """The words with the best candidate at one position; unchanged if none is better."""
-        candidates = self._candidates(words, position)
-        trials = [(*words[:position], word, *words[position + 1 :]) for word in candidates]
-        ranked = [(self.strength(trial), trial) for trial in trials]
-        best = max(ranked, key=lambda pair: pair[0], default=(reached, words))
-        return (best[1], best[0]) if best[0] > reached else (words, reached)
-
     @torch.no_grad()
-    def _candidates(self, words: tuple[str, ...], position: int) -> list[str]:
+    def candidates(self, words: tuple[str, ...], position: int) -> list[str]:
         """The words with the lowest first-order estimates at a position, summed over the texts."""
         # The trigger's words become words of the texts themselves, so that they have tokens and gradients.
         prefix = " ".join(words)

@@ -79,10 +79,9 @@ class AttackedText:
         Raises:
             DataError: no such word, or the replacement is not exactly one word.
         """
-        if not 0 <= index < self.num_words:
-            raise DataError(
-                f"the text has words 0..{self.num_words - 1}, got index {index}: give one of them"
-            )
+        last = self.num_words - 1
+        if not 0 <= index <= last:
+            raise DataError(f"the text has words 0..{last}, got index {index}: give one of them")
         if not is_word(word):
             raise DataError(
                 f"a word is replaced by exactly one word, got {word!r}: give letters or digits only"
@@ -114,7 +113,6 @@ class AttackedText:
 
     @property
     def num_words(self) -> int:
-        """Number of words in both segments."""
         return len(self.origin)
 
     @property
@@ -175,7 +173,6 @@ def word_tokens(
     """Find the tokens of each word.
 
     Args:
-        text: the text that was tokenized.
         offsets: `(tokens,)` first and last (excluded) character of each token within its segment.
         sequence_ids: `(tokens,)` segment of each token, None for special tokens.
 

@@ -19,21 +19,13 @@ _HTML = {
 
 
 def diff_text(row: Mapping[str, Any]) -> Text:
-    """An example for the terminal: exit before and after, then the texts with removed and added words.
-
-    Args:
-        row: a row of an `AttackResult`.
-    """
+    """A row of an `AttackResult` for the terminal: exits, then the texts with removed and added words."""
     segments = (Text.assemble(*stretches) for stretches in _segments(row))
     return Text("\n").join([Text(headline(row), style="bold"), *segments])
 
 
 def diff_html(row: Mapping[str, Any]) -> str:
-    """The same as a fragment of HTML; every text is escaped.
-
-    Args:
-        row: a row of an `AttackResult`.
-    """
+    """A row of an `AttackResult` as a fragment of HTML; every text is escaped."""
     lines = [f"<strong>{escape(headline(row))}</strong>"]
     for stretches in _segments(row):
         lines.append("".join(_HTML[s].format(escape(text)) if s else escape(text) for text, s in stretches))
@@ -52,19 +44,17 @@ def headline(row: Mapping[str, Any]) -> str:
 def _segments(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
     """For each segment its stretches: (characters, style), with an empty style for unchanged ones."""
     for name in ("text", "text_pair"):
-        if row.get(name) is not None:
-            yield _stretches(_pieces(row[name]), _pieces(row[f"adversarial_{name}"]))
-
-
-def _stretches(before: list[str], after: list[str]) -> list[tuple[str, str]]:
-    stretches = []
-    for tag, i, j, k, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag == "equal":
-            stretches.append(("".join(before[i:j]), ""))
-        else:
-            changed = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
-            stretches += [stretch for stretch in changed if stretch[0]]
-    return stretches
+        if row.get(name) is None:
+            continue
+        before, after = _pieces(row[name]), _pieces(row[f"adversarial_{name}"])
+        stretches = []
+        for tag, i, j, k, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if tag == "equal":
+                stretches.append(("".join(before[i:j]), ""))
+            else:
+                changed = (("".join(before[i:j]), REMOVED), ("".join(after[k:end]), ADDED))
+                stretches += [stretch for stretch in changed if stretch[0]]
+        yield stretches
 
 
 def _pieces(text: str) -> list[str]:

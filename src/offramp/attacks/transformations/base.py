@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from numpy.random import Generator
 
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 
 class Edit(NamedTuple):
@@ -20,17 +20,26 @@ class Edit(NamedTuple):
 
 
 class Transformation(ABC):
-    """Proposes edits of a text.
+    """Proposes edits of a text."""
 
-    Attributes:
-        needs_gradient: whether it reads the gradients of a `TokenizedText`.
-    """
-
-    needs_gradient: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False  # whether it reads the gradients of a `TokenizedText`
 
     @abstractmethod
     def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
         """Propose at most `top_n` edits of the given words, the most promising first."""
+
+
+class WordByWord(Transformation):
+    """Proposes replacements of each word by itself; the words take turns."""
+
+    def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
+        """The best replacement of each word, then the second ones, and so on."""
+        columns = [[Edit(i, word) for word in self.replacements(tokenized, i, rng)] for i in words]
+        return take_turns(columns, top_n)
+
+    @abstractmethod
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        """Return the words that may replace the word at a position, the most promising first."""
 
 
 def take_turns(columns: Sequence[Sequence[Edit]], top_n: int) -> list[Edit]:

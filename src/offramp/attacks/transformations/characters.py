@@ -12,8 +12,8 @@ from numpy.random import Generator
 
 from offramp._core.errors import MissingExtraError
 from offramp.attacks.text.attacked_text import is_word
-from offramp.attacks.transformations.base import Edit, Transformation, take_turns
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.transformations.base import Edit, Transformation, WordByWord, take_turns
+from offramp.attacks.victims.base import TokenizedText
 
 LONGEST = 300  # there are some thirty changes per character, each as long as the word
 
@@ -35,11 +35,20 @@ class CharacterChange(Transformation):
         return take_turns(columns, top_n)
 
 
+@dataclass(frozen=True)
+class Bug(WordByWord):
+    """One drawn change of each kind inside a word, without its first and last character: TextBugger's bugs."""
+
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        word, drawn = tokenized.text.words[position], []
+        for changes in character_changes(word).values():
+            inner = [c for c in changes if c[0] == word[0] and c[-1] == word[-1] and len(c) > 2]
+            drawn += [inner[int(rng.integers(len(inner)))]] if inner else []
+        return drawn
+
+
 def character_changes(word: str) -> dict[str, list[str]]:
     """All words that are one character away from a word, by kind of change.
-
-    Args:
-        word: the word.
 
     Returns:
         `swap` (two neighbours exchanged), `insertion` (a lower-case ASCII letter anywhere), `deletion` and

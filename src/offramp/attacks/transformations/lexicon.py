@@ -8,17 +8,21 @@ with it in the same inflection, and are no antonym of it; the nearest vector com
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.packages import fetch
 from offramp.attacks.text.attacked_text import is_word
+from offramp.attacks.transformations.base import WordByWord, cased_like
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
+from offramp.attacks.victims.base import TokenizedText
 
 COMMON = 100_000  # words of the vectors that may replace others: the most frequent come first
 WORDNET = {
@@ -83,6 +87,33 @@ class Synonyms:
             lengths = float(np.linalg.norm(own) * np.linalg.norm(other))
             near.append((self.words[row], float(own @ other) / max(lengths, 1e-12)))
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
+
+
+@dataclass(frozen=True)
+class SynonymWord(WordByWord):
+    """At most `most` synonyms of a word, the nearest first, in its case."""
+
+    synonyms: Synonyms = field(repr=False)
+    most: int = 50
+    min_cosine: float = 0.5
+
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        word = tokenized.text.words[position]
+        near = [other for other, cosine in self.synonyms.neighbours(word) if cosine >= self.min_cosine]
+        return [cased_like(other, word) for other in near[: self.most]]
+
+
+@dataclass(frozen=True)
+class Misspelling(WordByWord):
+    """Common misspellings of a word, in its case; drawn if there are too many."""
+
+    misspellings: Mapping[str, Sequence[str]] = field(repr=False)
+
+    def replacements(self, tokenized: TokenizedText, position: int, rng: Generator) -> list[str]:
+        word = tokenized.text.words[position]
+        options = self.misspellings.get(word.lower(), ())
+        drawn = [cased_like(options[i], word) for i in rng.permutation(len(options))]
+        return [other for other in drawn if other != word]
 
 
 def load_wordnet(folder: str | None = None) -> WordNet:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation
-from offramp.attacks.victims.answers import TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
@@ -25,12 +25,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Replacement words, each of them one token of the model.
-
-    Attributes:
-        ids: `(size,)` token ids.
-        words: the `size` words as a reader sees them.
-    """
+    """Replacement words, as a reader sees them, each of them one token of the model: its id in `ids`."""
 
     ids: NDArray[np.int64]
     words: tuple[str, ...]
@@ -40,20 +35,21 @@ class Vocabulary:
         """The tokens that read as one alphabetic word, and that this word becomes again within a sentence.
 
         Continuation pieces and special tokens drop out by their behaviour, not by their names: a piece that
-        continues a word does not come back if its letters stand alone.
-
-        Args:
-            tokenizer: a fast tokenizer.
-            rows: rows of the embedding table; ids beyond it are left out.
+        continues a word does not come back if its letters stand alone. Ids beyond the `rows` of the embedding table
+        are left out. The tokenizer must be a fast one.
         """
         special = set(tokenizer.all_special_ids)
         ids = [i for i in range(min(len(tokenizer), rows)) if i not in special]
         decoded = tokenizer.backend_tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
         words = zip(ids, map(str.strip, decoded), strict=True)
         candidates = [(i, word) for i, word in words if word.isalpha() and is_word(word)]
+        before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
         chosen: list[tuple[int, str]] = []
         for start in range(0, len(candidates), _CHUNK):
-            chosen += _round_trips(tokenizer, candidates[start : start + _CHUNK])
+            chunk = candidates[start : start + _CHUNK]
+            batch = tokenizer([f"{_BEFORE} {word}" for _, word in chunk], add_special_tokens=False)
+            again = zip(chunk, batch["input_ids"], strict=True)
+            chosen += [pair for pair, tokens in again if tokens == [*before, pair[0]]]
         return cls(np.array([i for i, _ in chosen], dtype=np.int64), tuple(word for _, word in chosen))
 
     @classmethod
@@ -92,12 +88,3 @@ class RandomWord(Transformation):
             if len(drawn) == top_n:
                 break
         return list(drawn)
-
-
-def _round_trips(tokenizer: Any, candidates: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The pairs (id, word) for which the tokenizer turns the word, after another one, into that one id."""
-    before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
-    batch = tokenizer([f"{_BEFORE} {word}" for _, word in candidates], add_special_tokens=False)
-    return [
-        pair for pair, ids in zip(candidates, batch["input_ids"], strict=True) if ids == [*before, pair[0]]
-    ]

@@ -7,9 +7,9 @@ irregular forms.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,6 @@ ANTONYM, SIMILAR = "!", "&"
 
 
 def _pairs(rules: str) -> tuple[tuple[str, str], ...]:
-    """Pairs (ending, base ending) from `ending:base` rules."""
     return tuple((ending, base) for ending, _, base in (rule.partition(":") for rule in rules.split()))
 
 
@@ -92,14 +91,7 @@ class _Synset(NamedTuple):
 
 @lru_cache(maxsize=2)
 def read_wordnet(folder: Path) -> WordNet:
-    """Read `data.noun` (or its parts), `data.verb`, `data.adj` and `data.adv`; missing files are left out.
-
-    Args:
-        folder: holds the files.
-
-    Raises:
-        DataError: all of the files are missing, or a line cannot be read.
-    """
+    """Read those of `FILES` that the folder holds; `DataError` if it holds none, or a line cannot be read."""
     synsets: dict[str, _Synset] = {}
     for name, speech in FILES.items():
         if (folder / name).exists():
@@ -111,36 +103,24 @@ def read_wordnet(folder: Path) -> WordNet:
     synonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
     antonyms: dict[tuple[str, str], set[str]] = defaultdict(set)
     for key, synset in synsets.items():
-        near = set(synset.words)
-        for symbol, other, _ in synset.pointers:
-            near |= set(synsets[other].words) if symbol == SIMILAR and other in synsets else set()
+        speech = key[0]
+        linked = [(symbol, synsets[k].words, source) for symbol, k, source in synset.pointers if k in synsets]
+        similar = [word for symbol, words, _ in linked if symbol == SIMILAR for word in words]
         for word in synset.words:
-            synonyms[word, key[0]] |= near
-    for key, word, other in _opposites(synsets):
-        antonyms[word, key[0]].add(other)
-        antonyms[other, key[0]].add(word)
+            synonyms[word, speech] |= {*synset.words, *similar}
+        for symbol, opposite, source in linked:
+            if symbol == ANTONYM:
+                own = synset.words if source == 0 else (synset.words[source - 1],)
+                # The antonyms of a word are indirect antonyms of similar words.
+                for word, antonym in product((*own, *similar), opposite):
+                    antonyms[word, speech].add(antonym)
+                    antonyms[antonym, speech].add(word)
     return WordNet(
         *({w: frozenset(x for x in o if x.isalpha()) for w, o in t.items()} for t in (synonyms, antonyms))
     )
 
 
-def _opposites(synsets: dict[str, _Synset]) -> Iterator[tuple[str, str, str]]:
-    """Key of a synset, one of its words, and an antonym: also of a similar synset's words (indirect ones)."""
-    for key, synset in synsets.items():
-        for symbol, other, source in synset.pointers:
-            if symbol != ANTONYM or other not in synsets:
-                continue
-            words = synset.words if source == 0 else (synset.words[source - 1],)
-            for word in words:
-                yield from ((key, word, antonym) for antonym in synsets[other].words)
-            for near, cluster, _ in synset.pointers:
-                if near == SIMILAR and cluster in synsets:
-                    for word in synsets[cluster].words:
-                        yield from ((key, word, antonym) for antonym in synsets[other].words)
-
-
 def _read(path: Path, speech: str) -> dict[str, _Synset]:
-    """The synsets of one file by part of speech and offset."""
     synsets = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:

@@ -4,20 +4,123 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.query_budget import QueryBudget
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from offramp.engine.policy import Policy
     from offramp.model.base import SegmentedModel
+
+REMEMBERED = 1024  # answers kept per example
+Key = tuple[str, ...]  # the segments of a text: all that the model sees
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The model's answer to one text.
+
+    A victim that reports seconds alone has no logits, exit -1 and layer 0.
+
+    Attributes:
+        logits: `(exits, classes)` float32, divided by the policy's temperatures; `(exits, 0)` if the victim does not
+            show them.
+        exit: exit index at which the text leaves, 0-based.
+        layer: the backbone layer of that exit, counted from 1.
+        prediction: class index, or value for regression.
+        spent: FLOPs spent; for a function, its layers or seconds.
+        full_spent: the full model's, in the same unit.
+        gates: `(exits,)` learned gates in [0, 1]; None if there are none, or the victim does not show them.
+    """
+
+    logits: NDArray[np.float32]
+    exit: int
+    layer: int
+    prediction: int | float
+    spent: float
+    full_spent: float
+    gates: NDArray[np.float32] | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the text leaves at the last exit; never if the victim reports no exits."""
+        return self.exit >= 0 and self.exit == len(self.logits) - 1
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as the model reads it, with gradients if they were taken.
+
+    Attributes:
+        ids: `(tokens,)` token ids, special tokens included, without padding.
+        tokens: for each word the positions of its tokens; empty if truncation cut the word away.
+        gradients: for each embedding table the gradient of the loss at every token embedding `(tokens, dim)`; empty
+            if none was taken.
+    """
+
+    text: AttackedText
+    ids: list[int]
+    tokens: list[tuple[int, ...]]
+    gradients: tuple[Tensor, ...] = ()
+
+
+@dataclass
+class QueryBudget:
+    """The cost of one attacked example so far, its limits (None for no limit), and the answers it has had."""
+
+    max_forward: int | None = None
+    max_gradient: int | None = None
+    forward: int = 0  # texts run
+    gradient: int = 0  # gradients taken; the forward pass inside a gradient does not count as a forward query
+    zero_gradients: int = 0  # gradients that were zero everywhere
+    broken_gradients: int = 0  # gradients with NaN or infinities
+    seconds: float = 0.0  # time of the model calls; the texts of a call share its time evenly
+    answers: OrderedDict[Key, Answer] = field(default_factory=OrderedDict, repr=False)  # the last ones
+
+    def within_budget(self, texts: Sequence[AttackedText]) -> list[Key]:
+        """Keys of the first texts that the budget allows; a text that was answered before is free."""
+        keys: list[Key] = []
+        new: set[Key] = set()
+        for text in texts:
+            key = text.segments
+            if key not in self.answers and key not in new:
+                if self.max_forward is not None and self.forward + len(new) >= self.max_forward:
+                    break
+                new.add(key)
+            keys.append(key)
+        return keys
+
+    def gradients_left(self, wanted: int) -> int:
+        """How many of the wanted gradients the budget allows."""
+        return wanted if self.max_gradient is None else min(wanted, self.max_gradient - self.gradient)
+
+    def record_gradient(self, tokenized: TokenizedText) -> None:
+        """Count a gradient that was zero or broken."""
+        size = sum(float(g.abs().sum()) for g in tokenized.gradients)
+        self.zero_gradients += size == 0
+        self.broken_gradients += not np.isfinite(size)
+
+    def record(self, key: Key, answer: Answer, seconds: float) -> None:
+        """Count a text that was run for this example."""
+        self.answers[key] = answer
+        self.forward += 1
+        self.seconds += seconds
+
+    def forget(self) -> None:
+        """Drop the oldest answers if there are too many."""
+        while len(self.answers) > REMEMBERED:
+            self.answers.popitem(last=False)
+
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (batch, exits, classes), exit (batch,) -> (batch,)
 BudgetedTexts = tuple[QueryBudget, Sequence[AttackedText]]
@@ -32,9 +135,7 @@ class Victim(ABC):
         layers: whether answers show where a text leaves; otherwise they report seconds alone.
         labels: class names in order, empty for regression; None if unknown.
         model: the model behind the answers, for those who judge and describe an attack; None if unknown.
-        max_forward: most texts that may be run for one example; None for no limit.
-        max_gradient: most gradients that may be taken for one example; None for no limit.
-        own: the budget of `query` and `gradients`.
+        max_forward, max_gradient: most texts that may be run for one example, and most gradients; None for no limit.
     """
 
     kind: Kind
@@ -48,7 +149,6 @@ class Victim(ABC):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}: leave it out for no limit")
         self.max_forward, self.max_gradient = max_forward, max_gradient
-        self.own = self.budget()
 
     @abstractmethod
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -76,10 +176,6 @@ class Victim(ABC):
         limits = [limit for limit in (default, self.max_forward) if limit is not None]
         return QueryBudget(min(limits, default=None), self.max_gradient)
 
-    def query(self, texts: Sequence[AttackedText]) -> list[Answer]:
-        """Answer the texts of one example, in the victim's own budget; see `query_many`."""
-        return self.query_many([(self.own, texts)])[0]
-
     def query_many(self, requests: Sequence[BudgetedTexts]) -> list[list[Answer]]:
         """Answer the texts of several examples in shared batches. A text that was asked before is not run again.
 
@@ -104,16 +200,12 @@ class Victim(ABC):
             budget.forget()
         return replies
 
-    def gradients(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
-        """Take gradients for texts of one example, in the victim's own budget; see `gradients_many`."""
-        return self.gradients_many([(self.own, texts)], loss)[0]
-
     def gradients_many(self, requests: Sequence[BudgetedTexts], loss: Loss) -> list[list[TokenizedText]]:
         """Take the gradient of a loss at every token embedding, for each text alone and fresh at every call.
 
         Args:
             requests: budgets and texts.
-            loss: of the scaled logits `(batch, exits, classes)` and current exits `(batch,)` to `(batch,)`.
+            loss: of the scaled logits and the current exits; see `Loss`.
 
         Returns:
             For each budget its first texts with their gradients, as many as the budget allowed.
@@ -135,8 +227,8 @@ class Victim(ABC):
         """Measure the seconds of each text, run alone and in turn. Each text is a query, also if it repeats.
 
         Returns:
-            The seconds of the first texts, as many as the budget allowed. One query is reserved for the answer to
-            the final text.
+            The seconds of the first texts, as many as the budget allowed without its last query, which is reserved
+            for the answer to the final text.
         """
         left = len(texts) if budget.max_forward is None else budget.max_forward - budget.forward - 1
         seconds = [self.stopwatch(text.segments) for text in texts[: max(left, 0)]]
@@ -156,12 +248,7 @@ class Victim(ABC):
 
 
 class OpenVictim(Victim):
-    """A victim whose inside the attacker sees.
-
-    Attributes:
-        model: the model.
-        policy: when it leaves.
-    """
+    """A victim whose model and policy the attacker sees."""
 
     model: SegmentedModel
     policy: Policy

@@ -12,11 +12,15 @@ import numpy as np
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.numbers import is_number
 from offramp._core.trace import Kind
+from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import OpenVictim, Victim, segment_columns
-from offramp.attacks.victims.fingerprints import describe_policy, texts_fingerprint, weights_fingerprint
-from offramp.attacks.victims.white_box import WhiteBoxVictim, time_engine
+from offramp.attacks.victims.base import Answer, Key, OpenVictim, TokenizedText, Victim, segment_columns
+from offramp.attacks.victims.white_box import (
+    WhiteBoxVictim,
+    describe_policy,
+    time_engine,
+    weights_fingerprint,
+)
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.policy import Policy
@@ -36,7 +40,6 @@ class BlackBox(Victim):
 
     @property
     def white_box(self) -> OpenVictim:
-        """Raise `ConfigError`: there is none."""
         raise ConfigError(
             "this recipe takes gradients or words from inside the model, but the victim is a black box: use "
             "'slowbert', 'slowbert-time' or 'random-char', or give a surrogate model with GreyBox"
@@ -55,7 +58,7 @@ class FunctionVictim(BlackBox):
             (prediction, seconds).
         exit_layers: the layers it can leave at, counted from 1; None if it reports seconds.
         kind: `classification` for class indices, `regression` for values.
-        max_forward: most texts that may be run for one example; None for no limit.
+        max_forward: see `Victim`.
 
     Raises:
         DataError: the first answer that is no prediction with one of the exit layers, or with seconds.
@@ -71,11 +74,10 @@ class FunctionVictim(BlackBox):
     ) -> None:
         super().__init__(max_forward)
         self.function, self.kind = function, kind
-        self.exit_layers: tuple[int, ...] | None = None if exit_layers is None else tuple(exit_layers)
+        self.exit_layers = None if exit_layers is None else tuple(exit_layers)
         self.layers = exit_layers is not None
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         return [self._answer(key) for key in segments]
 
     def _answer(self, segments: Key) -> Answer:
@@ -102,7 +104,6 @@ class FunctionVictim(BlackBox):
         return pair[0], pair[1]
 
     def describe(self) -> dict[str, Any]:
-        """Its name alone."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         return {"policy": None, "weights": None, "function": name, "exit_layers": self.exit_layers}
 
@@ -116,12 +117,7 @@ class FunctionVictim(BlackBox):
 
 
 class EngineVictim(BlackBox):
-    """A deployed engine: labels and exit layers, no probabilities.
-
-    Args:
-        engine: with its model and policy.
-        max_forward: most texts that may be run for one example; None for no limit.
-    """
+    """A deployed engine: labels and exit layers, no probabilities."""
 
     def __init__(self, engine: Engine, *, max_forward: int | None = None) -> None:
         super().__init__(max_forward)
@@ -129,10 +125,9 @@ class EngineVictim(BlackBox):
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
         self.kind, self.labels = segments.kind, tuple(engine.labels)
-        self.policy: Policy = engine.compacting.policy
+        self.policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         if not segments:
             return []
         encodings = self.engine.encoder(*segment_columns(segments))
@@ -145,18 +140,15 @@ class EngineVictim(BlackBox):
         return [Answer(no_logits, int(e), int(n), p.item(), float(c), float(f)) for e, n, p, c, f in columns]
 
     def describe(self) -> dict[str, Any]:
-        """Policy, and fingerprint of the weights or of an exported model's files."""
+        weights: str | None = None
         if self.model is not None:
-            weights: str | None = weights_fingerprint(self.model)
+            weights = weights_fingerprint(self.model)
         elif isinstance(self.engine.segments, OnnxSegments):
             weights = texts_fingerprint(enumerate(sorted(self.engine.segments.manifest.files.items())))
-        else:
-            weights = None
         length = self.engine.encoder.max_length
         return {"policy": describe_policy(self.policy), "weights": weights, "max_length": length}
 
     def stopwatch(self, segments: Key) -> float:
-        """Seconds of the engine for one text alone."""
         return time_engine(self.engine, segments)
 
 
@@ -176,33 +168,26 @@ class GreyBox(Victim):
                 f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another"
             )
         super().__init__(target.max_forward, target.max_gradient)
-        self.target: Victim = target
-        self.surrogate: WhiteBoxVictim = surrogate
-        self.model = target.model
-        self.layers, self.labels = target.layers, target.labels
-        self.kind, self.probabilities = target.kind, target.probabilities
+        self.target, self.surrogate = target, surrogate
+        self.kind, self.labels, self.model = target.kind, target.labels, target.model
+        self.layers, self.probabilities = target.layers, target.probabilities
 
     @property
     def white_box(self) -> OpenVictim:
-        """The surrogate."""
         return self.surrogate
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """Return the texts as the surrogate reads them."""
         return self.surrogate.inspect(texts)
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         return self.target.run(segments)
 
     def describe(self) -> dict[str, Any]:
-        """Of the victim, and the surrogate's weights and maximum length."""
         described = self.surrogate.describe()
         own = {"surrogate": described["weights"], "surrogate_length": described["max_length"]}
         return {**self.target.describe(), **own}
 
     def stopwatch(self, segments: Key) -> float:
-        """Of the victim."""
         return self.target.stopwatch(segments)
 
 

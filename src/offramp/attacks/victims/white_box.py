@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,7 @@ from offramp._core.errors import ModelError
 from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
-from offramp.attacks.victims.answers import Answer, Key, TokenizedText
-from offramp.attacks.victims.base import Loss, OpenVictim, segment_columns
-from offramp.attacks.victims.fingerprints import describe_policy, weights_fingerprint
+from offramp.attacks.victims.base import Answer, Key, Loss, OpenVictim, TokenizedText, segment_columns
 from offramp.engine.batching import batches, check_batch_size
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
@@ -35,11 +34,7 @@ class WhiteBoxVictim(OpenVictim):
         model: a multi-exit model or cascade with its tokenizer.
         policy: when it leaves.
         batch_size: texts run at once.
-        max_forward: most texts that may be run for one example; None for no limit.
-        max_gradient: most gradients that may be taken for one example; None for no limit.
-
-    Attributes:
-        encoder: the model's tokenizer with its maximum length.
+        max_forward, max_gradient: see `Victim`.
 
     Raises:
         CriterionError: the policy was made for another model or task.
@@ -72,11 +67,9 @@ class WhiteBoxVictim(OpenVictim):
 
     @property
     def white_box(self) -> WhiteBoxVictim:
-        """Itself."""
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Policy, weights, and maximum length in tokens."""
         described = {"policy": describe_policy(self.policy), "weights": weights_fingerprint(self.model)}
         return {**described, "max_length": self.encoder.max_length}
 
@@ -88,7 +81,6 @@ class WhiteBoxVictim(OpenVictim):
             return time_engine(self._engine, segments)
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """See `Victim`."""
         if not texts:
             return []
         first, second = segment_columns([text.segments for text in texts])
@@ -109,7 +101,6 @@ class WhiteBoxVictim(OpenVictim):
         ]
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
-        """See `Victim`."""
         if not segments:
             return []
         answers: dict[int, Answer] = {}
@@ -137,7 +128,6 @@ class WhiteBoxVictim(OpenVictim):
         ]
 
     def differentiate(self, texts: Sequence[AttackedText], loss: Loss) -> list[TokenizedText]:
-        """See `OpenVictim`."""
         if not texts:
             return []
         inspected = self.inspect(texts)
@@ -158,7 +148,6 @@ class WhiteBoxVictim(OpenVictim):
             yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
 
     def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
-        """The model's own trace of one batch."""
         assert output.exit_logits is not None
         flops, full = self.model.flops(mask.sum(dim=1).cpu().numpy())
         return Trace(
@@ -206,3 +195,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Everything that decides a policy's exits, as JSON."""
+    criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
+    return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from offramp.attacks.text.attacked_text import AttackedText
-    from offramp.attacks.victims.answers import Answer
-    from offramp.attacks.victims.base import Victim
+    from offramp.attacks.victims.base import Answer, Victim
     from offramp.inference.engine import Engine
     from offramp.model.base import SegmentedModel
 

@@ -6,31 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offramp.integrations.textattack.goal import EfficiencyGoal, EfficiencyGoalResult
-    from offramp.integrations.textattack.library import load_textattack
-    from offramp.integrations.textattack.logs import logged_results
-    from offramp.integrations.textattack.recipes import as_dataset, efficiency_attack
-    from offramp.integrations.textattack.wrapper import VictimWrapper
-
-__all__ = [
-    "EfficiencyGoal",
-    "EfficiencyGoalResult",
-    "VictimWrapper",
-    "as_dataset",
-    "efficiency_attack",
-    "load_textattack",
-    "logged_results",
-]
+    from offramp.integrations.textattack.attack import EfficiencyGoal as EfficiencyGoal
+    from offramp.integrations.textattack.attack import EfficiencyGoalResult as EfficiencyGoalResult
+    from offramp.integrations.textattack.attack import VictimWrapper as VictimWrapper
+    from offramp.integrations.textattack.attack import as_dataset as as_dataset
+    from offramp.integrations.textattack.attack import efficiency_attack as efficiency_attack
+    from offramp.integrations.textattack.library import load_textattack as load_textattack
+    from offramp.integrations.textattack.logs import logged_results as logged_results
 
 _HOME = {
-    "EfficiencyGoal": "goal",
-    "EfficiencyGoalResult": "goal",
-    "VictimWrapper": "wrapper",
-    "as_dataset": "recipes",
-    "efficiency_attack": "recipes",
+    "EfficiencyGoal": "attack",
+    "EfficiencyGoalResult": "attack",
+    "VictimWrapper": "attack",
+    "as_dataset": "attack",
+    "efficiency_attack": "attack",
     "load_textattack": "library",
     "logged_results": "logs",
 }
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

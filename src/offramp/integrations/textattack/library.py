@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp._core.packages import fetch
 
-TEXTATTACK = "textattack==0.3.11"  # what the bridge is tested with
+INSTALL = "pip install --no-deps textattack==0.3.11"  # what the bridge is tested with
 STOP_WORDS = "corpora/stopwords/english"
 STOP_WORDS_SHA256 = {STOP_WORDS: "f6d005956f407dbc6ea32e5ff0c7e8e6f71488d3239b9023efdc7fc139d6375b"}
 WORDNET = (
@@ -39,16 +39,13 @@ WORDNET_SHA256 = {
 
 
 def load_textattack(*, wordnet: bool = False) -> ModuleType:
-    """Import the library on first use.
+    """Import `textattack` on first use, and return it.
 
     Stop words (12 MB to download) and, on request, WordNet (31 MB) are fetched once from registry packages, unless NLTK
     has them already.
 
     Args:
         wordnet: whether NLTK's WordNet is needed too, as in PWWS.
-
-    Returns:
-        The module `textattack`.
 
     Raises:
         MissingExtraError: TextAttack, or a package that its import needs, is not installed.
@@ -58,20 +55,20 @@ def load_textattack(*, wordnet: bool = False) -> ModuleType:
     if wordnet:
         _provide("corpora/wordnet", _wordnet)
     if sys.modules.get("textattack") is None:
-        with _undisturbed(), quiet(), _own_cache(), _flair():
-            _import()
+        with _undisturbed(), quiet(), _flair():
+            _choose_cache()
+            try:
+                import textattack  # noqa: F401
+            except ModuleNotFoundError as error:
+                _forget("textattack")
+                raise MissingExtraError(str(error.name), "textattack", then=INSTALL) from error
     return sys.modules["textattack"]
 
 
-def _import() -> None:
-    try:
-        import textattack  # noqa: F401
-    except ModuleNotFoundError as error:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "textattack"]:
-            del sys.modules[name]
-        raise MissingExtraError(
-            str(error.name), "textattack", then=f"pip install --no-deps {TEXTATTACK}"
-        ) from error
+def _forget(package: str) -> None:
+    """Forget a package that was imported by half."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        del sys.modules[name]
 
 
 @contextmanager
@@ -104,8 +101,7 @@ def _undisturbed() -> Iterator[None]:
             logger.disabled = before
 
 
-@contextmanager
-def _own_cache() -> Iterator[None]:
+def _choose_cache() -> None:
     """Use TextAttack's own cache, or else one in which its downloads count as done."""
     own_cache = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
     done = "post_install_check_3"  # the file that it leaves when it has downloaded what it may need
@@ -114,26 +110,21 @@ def _own_cache() -> Iterator[None]:
         own.mkdir(parents=True, exist_ok=True)
         (own / done).touch()
         os.environ["TA_CACHE_DIR"] = str(own)
-    yield
 
 
 class NotHere:
     """Stands in for flair's classes; an error explains that they are missing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        _no_flair()
+        raise ConfigError(
+            "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
+            "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
+        )
 
     @classmethod
-    def load(cls, *_: Any, **__: Any) -> NoReturn:
+    def load(cls, *_: Any, **__: Any) -> NotHere:
         """Stand in for the download of a tagger."""
-        _no_flair()
-
-
-def _no_flair() -> NoReturn:
-    raise ConfigError(
-        "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
-        "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
-    )
+        return cls()
 
 
 @contextmanager
@@ -142,8 +133,7 @@ def _flair() -> Iterator[None]:
     try:
         import flair  # noqa: F401
     except ImportError:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "flair"]:
-            del sys.modules[name]
+        _forget("flair")
     else:
         yield
         return
@@ -165,7 +155,7 @@ def _provide(resource: str, make: Any) -> None:
     try:
         import nltk
     except ModuleNotFoundError as error:
-        raise MissingExtraError("nltk", "textattack", then=f"pip install --no-deps {TEXTATTACK}") from error
+        raise MissingExtraError("nltk", "textattack", then=INSTALL) from error
     try:
         nltk.data.find(resource)
     except LookupError:
@@ -176,7 +166,6 @@ def _provide(resource: str, make: Any) -> None:
 
 
 def _stop_words() -> Path:
-    """NLTK's English stop words."""
     member = f"llama_index/core/_static/nltk_cache/{STOP_WORDS}"
     return fetch(
         "llama-index-core", "0.14.25", {member: STOP_WORDS}, name="nltk-stopwords", sha256=STOP_WORDS_SHA256

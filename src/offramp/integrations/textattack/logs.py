@@ -10,12 +10,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives import ExitDepth
 from offramp.attacks.result import AttackResult
-from offramp.attacks.victims.answers import Answer
-from offramp.integrations.textattack.goal import EfficiencyGoalResult, depth_score, display
+from offramp.attacks.victims.base import Answer
+from offramp.integrations.textattack.attack import (
+    COLUMNS,
+    EfficiencyGoalResult,
+    depth_score,
+    display,
+    ground_truth,
+)
 from offramp.integrations.textattack.library import load_textattack
-from offramp.integrations.textattack.recipes import COLUMNS, ground_truth
 
 load_textattack()
 from langdetect.lang_detect_exception import LangDetectException  # noqa: E402
@@ -30,7 +35,6 @@ class _Printable:
     """TextAttack guesses the language of a text before it shows it, and fails for a text without letters."""
 
     def diff_color(self, color_method: str | None = None) -> Any:
-        """Both texts, with differences in colour; without colours if the language cannot be guessed."""
         try:
             return super().diff_color(color_method)  # type: ignore[misc]
         except LangDetectException:
@@ -61,27 +65,16 @@ def logged_results(result: AttackResult, *, success: Success = "last") -> list[A
     Args:
         result: of `offramp.attack`.
         success: what counts: the `last` exit reached, as in `EfficiencyGoal`, where texts that leave there anyway are
-            skipped; or a `later` one than before, or a longer time.
-
-    Returns:
-        One per example, in order.
-
-    Raises:
-        ConfigError: an unknown kind of success.
+            skipped; or a `later` one than before, or a longer time. `ConfigError` for anything else.
     """
     if success not in get_args(Success):
         raise ConfigError(unknown_name("kind of success", success, get_args(Success)))
-    exits = _number_of_exits(result)
+    described = result.metadata.get("policy") or result.metadata
+    exits = len(described.get("exit_layers") or ())
     return [_logged(row, exits, success) for row in result.rows]
 
 
-def _number_of_exits(result: AttackResult) -> int:
-    described = result.metadata.get("policy") or result.metadata
-    return len(described.get("exit_layers") or ())
-
-
 def _logged(row: Mapping[str, Any], exits: int, success: Success) -> Any:
-    """One example."""
     clean, adversarial = (_answer(row, side, exits) for side in ("clean", "adversarial"))
     before, after = _texts(row)
     original = _goal_result(before, clean, row, clean.last, queries=1)
@@ -108,10 +101,8 @@ def _goal_result(
     text: Any, answer: Answer, row: Mapping[str, Any], reached: bool, queries: int
 ) -> EfficiencyGoalResult:
     status = GoalFunctionResultStatus.SUCCEEDED if reached else GoalFunctionResultStatus.SEARCHING
-    score = depth_score(answer, ExitDepth())
-    return EfficiencyGoalResult(
-        text, answer, display(answer), status, score, queries, ground_truth(row["label"])
-    )
+    score, truth = depth_score(answer, ExitDepth()), ground_truth(row["label"])
+    return EfficiencyGoalResult(text, answer, display(answer), status, score, queries, truth)
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -136,7 +136,7 @@ def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Tr
     """
     from filelock import FileLock
 
-    from offramp.attacks.victims.fingerprints import weights_fingerprint
+    from offramp.attacks.victims.white_box import weights_fingerprint
     from offramp.data import fingerprint
     from offramp.inference.tracing import trace
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from offramp.attacks.options import Options, Preserve
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.lexicon import load_wordnet
-from offramp.attacks.victims.answers import Answer, TokenizedText
+from offramp.attacks.transformations.wordnet import WordNet
+from offramp.attacks.victims.base import Answer, TokenizedText
 
 if TYPE_CHECKING:
-    from offramp.attacks.similarity.judges import Judge
-    from offramp.attacks.transformations.wordnet import WordNet
+    from offramp.attacks.similarity import Judge
 
 FEWEST = 3  # words that may change however short the text is
 Label = int | float | None
@@ -107,14 +107,9 @@ class Constraints:
     def accepts(
         self, clean: AttackedText, before: Answer, text: AttackedText, after: Answer, label: Label
     ) -> bool:
-        """Whether a text that was tried is accepted: its answer, and its meaning.
+        """Whether a text that was tried is accepted: by its answer `after`, and by its meaning.
 
-        Args:
-            clean: the original.
-            before: the answer to it.
-            text: the text that was tried.
-            after: the answer to it.
-            label: the true label, None if there is none.
+        The answer to the clean text is `before`; `label` is the true one, or None.
         """
         if self.holds(before, label) and after.prediction != before.prediction:
             return False

@@ -1,1 +1,0 @@
-"""What an attack must not do."""

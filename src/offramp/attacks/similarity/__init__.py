@@ -1,1 +1,0 @@
-"""How close an adversarial text is to its original."""
