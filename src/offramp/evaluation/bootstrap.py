@@ -49,9 +49,6 @@ class Statistic:
         return self.values(np.ones((1, self.examples)))[0]
 
 
-Group = Statistic | Sequence[Statistic]
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate and its 95 % percentile-bootstrap interval.
@@ -66,11 +63,6 @@ class Interval:
     estimate: float
     low: float
     high: float
-
-    @property
-    def decided(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -113,9 +105,12 @@ def replicates(
     Returns:
         `(resamples, columns)`.
 
+    Raises:
+        DataError: the models were not measured on the same examples, or have different columns.
+
     Source: Efron and Tibshirani 1993, chapters 6 and 8.
     """
-    count = len(models)
+    count = _check_paired(models)
     chosen = np.full((resamples, count), 1 / count)  # how much each model counts in each resample
     if over == "nested":
         chosen = generator(seed, "models", count).multinomial(count, chosen[0], size=resamples) / count
@@ -130,41 +125,16 @@ def replicates(
     return np.concatenate(blocks)
 
 
-def intervals(
-    models: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
-) -> tuple[Interval, ...]:
+def intervals(statistic: Statistic, *, resamples: int = 1000, seed: int = 0) -> tuple[Interval, ...]:
     """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN.
 
     Args:
-        models: a statistic, or one per model (seed) of a method; their mean is estimated.
-        resamples, seed, over: as in `replicates`.
-
-    Raises:
-        DataError: the models were not measured on the same examples.
+        statistic: of one model.
+        resamples, seed: as in `replicates`.
     """
-    group = _group(models)
-    estimate = np.mean([model.exact() for model in group], axis=0)
-    drawn = replicates(group, resamples=resamples, seed=seed, over=over)
-    return _percentiles(group[0].names, estimate, drawn)
-
-
-def differences(
-    a: Group, b: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
-) -> tuple[Interval, ...]:
-    """95 % paired-bootstrap intervals of `a - b` over the same examples, one per column.
-
-    Args:
-        a, b: as `models` in `intervals`; the two may have different numbers of models.
-        resamples, seed, over: as in `replicates`.
-
-    Raises:
-        DataError: a and b were not measured on the same examples, or have different columns.
-    """
-    first, second = _group(a), _group(b)
-    _check_paired([*first, *second])
-    estimate = np.mean([m.exact() for m in first], axis=0) - np.mean([m.exact() for m in second], axis=0)
-    drawn = [replicates(group, resamples=resamples, seed=seed, over=over) for group in (first, second)]
-    return _percentiles(first[0].names, estimate, drawn[0] - drawn[1])
+    low, high = percentile_band(replicates([statistic], resamples=resamples, seed=seed))
+    columns = zip(statistic.names, statistic.exact(), low, high, strict=True)
+    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
 
 
 def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,24 +147,10 @@ def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
     return ends[0], ends[1]
 
 
-def _percentiles(
-    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64]
-) -> tuple[Interval, ...]:
-    low, high = percentile_band(drawn)
-    columns = zip(names, estimate, low, high, strict=True)
-    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
-
-
-def _group(models: Group) -> Sequence[Statistic]:
-    group = [models] if isinstance(models, Statistic) else list(models)
-    if not group:
+def _check_paired(models: Sequence[Statistic]) -> int:
+    """The number of models; raise unless they have the same examples and columns."""
+    if not models:
         raise DataError("expected at least one model, got none: pass the statistic of at least one trace")
-    _check_paired(group)
-    return group
-
-
-def _check_paired(models: Sequence[Statistic]) -> None:
-    """Raise unless all statistics have the same examples and columns."""
     first = models[0]
     for other in models[1:]:
         if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):
@@ -205,3 +161,4 @@ def _check_paired(models: Sequence[Statistic]) -> None:
             )
         if other.names != first.names:
             raise DataError(f"expected the columns {first.names} on both sides, got {other.names}")
+    return len(models)

@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.evaluation.arrow_tables import floats
-from offramp.reports.contents import AttackRun, ReportContents, ReportSection, load_contents
-from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
+from offramp.reports.contents import ReportContents, ReportSection, load_contents
+from offramp.reports.figures import (
+    curve_figure,
+    depth_figure,
+    exits_figure,
+    histogram_figure,
+    latency_figure,
+    stream_figure,
+)
 from offramp.reports.page import page
 from offramp.reports.reliability import reliability_figure
-from offramp.reports.speed import latency_figure, stream_figure
 from offramp.reports.tables import all_tables, exit_scores
 from offramp.reports.text_table import plain_markdown
 from offramp.reports.write import NO_FIGURES, write_report
@@ -91,7 +97,10 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
         title = f"Reliability of every exit: {label}"
         figures[f"reliability-{i}"] = reliability_figure(run.tables["reliability"], title)
     for i, attack in enumerate(section.attacks, start=1):
-        sides = {"clean": _shares(attack, "clean"), "attacked": _shares(attack, "adversarial")}
+        sides = {}
+        for name, side in (("clean", "clean"), ("attacked", "adversarial")):
+            taken = floats(attack.rows, f"{side}_exit").astype(np.intp)
+            sides[name] = np.bincount(taken, minlength=len(attack.exit_layers)) / len(taken)
         title = f"Where examples leave: {attack.label}"
         figures[f"histogram-attack-{i}"] = histogram_figure(sides, attack.exit_layers, title)
     figures |= speed_figures(section, data)
@@ -125,8 +134,3 @@ def clean_histograms(section: ReportSection) -> dict[tuple[int, ...], dict[str, 
         table = run.tables["histogram"]
         histograms.setdefault(tuple(table["layer"].to_pylist()), {})[label] = floats(table, "share")
     return histograms
-
-
-def _shares(attack: AttackRun, side: str) -> Floats:
-    exits = np.asarray(attack.rows[f"{side}_exit"].to_pylist(), dtype=np.intp)
-    return np.bincount(exits, minlength=len(attack.exit_layers)) / len(exits)

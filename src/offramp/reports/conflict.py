@@ -57,7 +57,9 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
         value = cosines[row, column]
         mark = "·" if negative[row, column] >= 0.5 else ""
         ink = "white" if abs(value) > 0.75 else INK
-        label = _short(value) + mark
+        # Two decimals without the leading zero, for which three panels have no room.
+        digits = f"{abs(value):.2f}".removeprefix("0")
+        label = ("−" if value < 0 and digits != ".00" else "") + digits + mark
         panel.text(column, row, label, ha="center", va="center", fontsize=8, color=ink)
     panel.set_xticks(range(len(columns)), columns, rotation=0 if alone else 90, fontsize=9)
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
@@ -67,9 +69,3 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
     if first:
         panel.set_ylabel("Layer")
     return image
-
-
-def _short(value: float) -> str:
-    """Two decimals without the leading zero, for which three panels have no room."""
-    digits = f"{abs(value):.2f}".removeprefix("0")
-    return f"−{digits}" if value < 0 and digits != ".00" else digits

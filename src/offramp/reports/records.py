@@ -125,17 +125,17 @@ def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
             f"no run records below {root}{reasons}: give a folder that an offramp command wrote to"
         )
     files = RunFiles(root if root.is_dir() else root.parent)
-    return [_run(record, records, files) for record in records], left_out
-
-
-def _run(record: dict[str, Any], records: list[dict[str, Any]], files: RunFiles) -> Run:
-    tables = {
-        name: read_table(content, files, record["path"], name)
-        for name, content in record["tables"].items()
-        if name in TABLES
-    }
-    named = record["metrics"].get("name", record["config"].get("name"))
-    return Run(str(named or _name(record, records, files.root)), command_word(record), record, tables)
+    runs = []
+    for record in records:
+        tables = {
+            name: read_table(content, files, record["path"], name)
+            for name, content in record["tables"].items()
+            if name in TABLES
+        }
+        named = record["metrics"].get("name", record["config"].get("name"))
+        named = named or _name(record, records, files.root)
+        runs.append(Run(str(named), command_word(record), record, tables))
+    return runs, left_out
 
 
 def command_word(record: Mapping[str, Any]) -> str:

@@ -64,11 +64,6 @@ def plain_markdown(content: str) -> str:
     return visible(content).translate(MARKDOWN).replace("](", r"]\(")
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is a number other than NaN."""
-    return isinstance(value, int | float) and not math.isnan(value)
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """A number with a true minus sign; a dash for None and NaN."""
     if value is None or math.isnan(value):
