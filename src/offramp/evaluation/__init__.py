@@ -13,8 +13,14 @@ from offramp.evaluation.curves import (
     unstack_curves,
 )
 from offramp.evaluation.evaluate import Evaluation, ModelEvaluation, RuleEvaluation, compare_models, evaluate
-from offramp.evaluation.operating_points import exit_statistic, policy_statistic
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
+from offramp.evaluation.operating_points import (
+    exit_histogram,
+    exit_statistic,
+    per_exit,
+    policy_scores,
+    policy_statistic,
+    reliability_table,
+)
 from offramp.evaluation.robustness import (
     Robustness,
     efficacy,

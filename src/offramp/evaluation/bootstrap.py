@@ -51,12 +51,9 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % percentile-bootstrap interval.
+    """An estimate on the original data and the ends of its 95 % percentile-bootstrap interval.
 
-    Attributes:
-        name: of the quantity.
-        estimate: the value on the original data.
-        low, high: the ends of the interval; NaN where it was undefined in every resample.
+    The ends are NaN where the quantity was undefined in every resample.
     """
 
     name: str
@@ -110,14 +107,25 @@ def replicates(
 
     Source: Efron and Tibshirani 1993, chapters 6 and 8.
     """
-    count = _check_paired(models)
+    if not models:
+        raise DataError("expected at least one model, got none: pass the statistic of at least one trace")
+    count, first = len(models), models[0]
+    for other in models[1:]:
+        if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):
+            raise DataError(
+                f"a paired bootstrap needs the same examples on both sides, got {first.examples} of data "
+                f"{first.fingerprint or '?'} and {other.examples} of data {other.fingerprint or '?'}: "
+                "trace all models on the same split"
+            )
+        if other.names != first.names:
+            raise DataError(f"expected the columns {first.names} on both sides, got {other.names}")
     chosen = np.full((resamples, count), 1 / count)  # how much each model counts in each resample
     if over == "nested":
         chosen = generator(seed, "models", count).multinomial(count, chosen[0], size=resamples) / count
     elif over != "averaged":
         raise ConfigError(f"expected over='averaged' or over='nested', got {over!r}")
     blocks, done = [], 0
-    for weights in resample_weights(models[0].examples, resamples, seed):
+    for weights in resample_weights(first.examples, resamples, seed):
         values = np.stack([model.values(weights) for model in models])  # (models, rows, columns)
         rows = chosen[done : done + len(weights)]
         blocks.append(np.einsum("rm,mrc->rc", rows, values))
@@ -126,12 +134,7 @@ def replicates(
 
 
 def intervals(statistic: Statistic, *, resamples: int = 1000, seed: int = 0) -> tuple[Interval, ...]:
-    """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN.
-
-    Args:
-        statistic: of one model.
-        resamples, seed: as in `replicates`.
-    """
+    """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN."""
     low, high = percentile_band(replicates([statistic], resamples=resamples, seed=seed))
     columns = zip(statistic.names, statistic.exact(), low, high, strict=True)
     return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
@@ -145,20 +148,3 @@ def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
     finite = np.where(np.isfinite(drawn), drawn, np.nan)[:, some]
     ends[:, some] = np.nanquantile(finite, [tail, 1 - tail], axis=0)
     return ends[0], ends[1]
-
-
-def _check_paired(models: Sequence[Statistic]) -> int:
-    """The number of models; raise unless they have the same examples and columns."""
-    if not models:
-        raise DataError("expected at least one model, got none: pass the statistic of at least one trace")
-    first = models[0]
-    for other in models[1:]:
-        if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):
-            raise DataError(
-                f"a paired bootstrap needs the same examples on both sides, got {first.examples} of data "
-                f"{first.fingerprint or '?'} and {other.examples} of data {other.fingerprint or '?'}: "
-                "trace all models on the same split"
-            )
-        if other.names != first.names:
-            raise DataError(f"expected the columns {first.names} on both sides, got {other.names}")
-    return len(models)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Rule = str | Criterion
-Measured = tuple[
-    float, NDArray[np.float64]
-]  # an estimate; replicates `(resamples,)`, with the same draws for all
+# An estimate; replicates `(resamples,)`, with the same draws for all.
+Measured = tuple[float, NDArray[np.float64]]
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 SCORES = ("method", "place", "score", "low", "high", *DIFFERENCE)

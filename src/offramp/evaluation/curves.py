@@ -251,12 +251,7 @@ def area_statistic(
 def mean_heights(
     costs: NDArray[np.float64], scores: NDArray[np.float64], cost_range: CostRange
 ) -> NDArray[np.float64]:
-    """Mean heights `(curves,)` of piecewise-linear curves over a range of costs.
-
-    Args:
-        costs, scores: `(curves, points)`; one of the costs is 0.
-        cost_range: as for `area`.
-    """
+    """Mean heights `(curves,)` of piecewise-linear curves `(curves, points)`, one of whose costs is 0."""
     low, high = cost_range
     if not 0 <= low < high < np.inf:
         raise ConfigError(f"expected a cost range with 0 <= lowest < highest, got {low} to {high}")

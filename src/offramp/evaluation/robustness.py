@@ -113,7 +113,19 @@ def robustness(
     attack = read_attack(content, exit_layers)
     estimates = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
     by_name = {interval.name: interval for interval in estimates}
-    return Robustness(len(attack), by_name, _reasons(by_name, metric))
+    cost = by_name["clean_cost"].estimate
+    explained = {
+        "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
+        "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
+        "words_changed_share": "no words were counted",
+        **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
+    }
+    reasons = {
+        name: explained.get(name, f"the attack reported no {name.replace('_', ' ')}")
+        for name, interval in by_name.items()
+        if np.isnan(interval.estimate)
+    }
+    return Robustness(len(attack), by_name, reasons)
 
 
 def robustness_by(
@@ -138,11 +150,7 @@ def robustness_by(
 
 
 def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
-    """Check the rows of an attack and split them into arrays.
-
-    Args:
-        rows: one row per attacked example, at least one, with `COLUMNS`.
-        exit_layers: the attacked model's exits.
+    """Check the rows of an attack, at least one, with `COLUMNS`, and split them into arrays.
 
     Raises:
         DataError: columns are missing, or the rows come from a model with other exits.
@@ -257,19 +265,3 @@ def _mean(values: Floats, weights: Weights) -> Floats:
     """Weighted means `(resamples,)` over the values that are not NaN."""
     there = np.isfinite(values)
     return _share(weights @ np.where(there, values, 0.0), weights @ there.astype(np.float64))
-
-
-def _reasons(estimates: Mapping[str, Interval], metric: str) -> dict[str, str]:
-    """Why numbers are undefined."""
-    cost = estimates["clean_cost"].estimate
-    explained = {
-        "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
-        "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
-        "words_changed_share": "no words were counted",
-        **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
-    }
-    return {
-        name: explained.get(name, f"the attack reported no {name.replace('_', ' ')}")
-        for name, interval in estimates.items()
-        if np.isnan(interval.estimate)
-    }

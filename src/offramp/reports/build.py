@@ -91,7 +91,11 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
     for metric in dict.fromkeys([*single, *compared]):
         scores = exit_scores(section, metric)
         figures[f"exits-{metric}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
-    for i, (layers, shares) in enumerate(clean_histograms(section).items(), start=1):
+    histograms: dict[tuple[int, ...], dict[str, Floats]] = {}  # by exit layers and by model
+    for label, run in section.labelled("histogram"):
+        rows = run.tables["histogram"]
+        histograms.setdefault(tuple(rows["layer"].to_pylist()), {})[label] = floats(rows, "share")
+    for i, (layers, shares) in enumerate(histograms.items(), start=1):
         figures[f"histogram-{i}"] = histogram_figure(shares, layers, f"Where examples leave{data}")
     for i, (label, run) in enumerate(section.labelled("reliability"), start=1):
         title = f"Reliability of every exit: {label}"
@@ -125,12 +129,3 @@ def speed_figures(section: ReportSection, data: str) -> dict[str, Figure]:
     for i, (label, run) in enumerate(section.labelled("stream"), start=1):
         figures[f"stream-{i}"] = stream_figure(run.tables["stream"].to_pylist(), f"{label}: a stream{data}")
     return figures
-
-
-def clean_histograms(section: ReportSection) -> dict[tuple[int, ...], dict[str, Floats]]:
-    """Shares that leave at each exit, by exit layers and by model."""
-    histograms: dict[tuple[int, ...], dict[str, Floats]] = {}
-    for label, run in section.labelled("histogram"):
-        table = run.tables["histogram"]
-        histograms.setdefault(tuple(table["layer"].to_pylist()), {})[label] = floats(table, "share")
-    return histograms

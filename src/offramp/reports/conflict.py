@@ -25,11 +25,10 @@ EXPLAINED = (
 def conflict_figure(
     conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
 ) -> Figure:
-    """Cosines between the exits' gradients by layer, a panel for each conflict.
+    """Cosines between the exits' gradients by layer, a panel for each conflict, by training step or by name.
 
-    Args:
-        conflicts: by training step or by name; `DataError` for none, or for a model with one exit.
-        title: above the panels.
+    Raises:
+        DataError: there is no conflict, or a model has one exit.
     """
     if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
         raise DataError("expected conflict between at least two exits to draw, got none")

@@ -28,7 +28,6 @@ from offramp.reports.style import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
@@ -48,7 +47,6 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
     Args:
         curves: by method, one per model (seed). One model: its threshold sweep, with the bootstrap band where
             the curve has one. Several: their mean over costs, with the band from the lowest to the highest.
-        title: above the axes.
 
     Raises:
         DataError: there is no curve.
@@ -111,10 +109,7 @@ def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Ever
 
     Marks and whiskers, not bars: bars start at zero, and differences of a point would be invisible.
 
-    Args:
-        scores: by method, rows with `layer`, `score`, `low`, `high`.
-        metric: of the scores.
-        title: above the axes.
+    `scores` holds, by method, rows with `layer`, `score`, `low`, `high`.
     """
     layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
     with styled():
@@ -166,7 +161,18 @@ def depth_figure(
     with styled():
         figure, axes = new_figure(1.9 + 0.5 * len(results), title)
         for row, robustness in enumerate(results.values()):
-            _draw_depths(axes, row, robustness)
+            clean, attacked = robustness.intervals["clean_depth"], robustness.intervals["adversarial_depth"]
+            axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
+            # Labels lean away from each other, so that equal depths stay readable.
+            lean = 1 if clean.estimate <= attacked.estimate else -1
+            sides = ((clean, CLEAN, "o", "clean", -lean), (attacked, ATTACKED, "s", "attacked", lean))
+            for side, shade, shape, label, to in sides:
+                axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
+                legend = label if row == 0 else None
+                axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=legend)
+                style: dict[str, Any] = {"ha": "left" if to > 0 else "right", "fontsize": 10, "color": shade}
+                number, spot = f"{side.estimate:.1f}", (side.estimate, row)
+                axes.annotate(number, spot, (2 * to, 9), textcoords="offset points", **style)
         axes.set_yticks(range(len(results)), [shown(label) for label in results])
         axes.set_ylim(len(results) - 0.4, -0.6)
         axes.set_xlim(0, layers * 1.02)
@@ -178,29 +184,12 @@ def depth_figure(
     return figure
 
 
-def _draw_depths(axes: Axes, row: int, robustness: Robustness) -> None:
-    clean, attacked = robustness.intervals["clean_depth"], robustness.intervals["adversarial_depth"]
-    axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
-    # Labels lean away from each other, so that equal depths stay readable.
-    lean = 1 if clean.estimate <= attacked.estimate else -1
-    sides = ((clean, CLEAN, "o", "clean", -lean), (attacked, ATTACKED, "s", "attacked", lean))
-    for side, shade, shape, label, to in sides:
-        axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
-        axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=label if row == 0 else None)
-        style: dict[str, Any] = {"ha": "left" if to > 0 else "right", "fontsize": 10, "color": shade}
-        number, spot = f"{side.estimate:.1f}", (side.estimate, row)
-        axes.annotate(number, spot, (2 * to, 9), textcoords="offset points", **style)
-
-
 def latency_figure(
     rows: Sequence[Mapping[str, Any]], metric: str, title: str = "Score against latency"
 ) -> Figure:
     """Every peer of a benchmark at one batch size: its score against its milliseconds a request.
 
-    Args:
-        rows: of a `bench` table, of one batch size; `DataError` where none has a score.
-        metric: of the scores.
-        title: above the axes.
+    `rows` are those of a `bench` table; `DataError` where none has a score.
     """
     scored = [row for row in rows if row["score"] is not None]
     if not scored:

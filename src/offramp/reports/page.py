@@ -56,7 +56,6 @@ def page(
     """The whole page as HTML: the same for the same input.
 
     Args:
-        contents: what the records contain.
         tables: of `tables.all_tables`.
         figures: SVG images by the names of `build.all_figures`.
         interactive: whether curves answer to the mouse.
@@ -65,7 +64,7 @@ def page(
         MissingExtraError: jinja2 is not installed, or plotly for an interactive page.
     """
     macros: Any = environment().get_template("macros.html.j2").module
-    from markupsafe import Markup  # a part of jinja2, whose absence `environment` reports
+    from markupsafe import Markup  # after `environment`, which reports that jinja2 is missing
 
     sections = [PageSection("runs", "What was run", [macros.table(tables["runs"])])]
     for section in contents.sections:

@@ -22,7 +22,6 @@ class TextTable:
     """A table of strings.
 
     Attributes:
-        title: of the table.
         header: names of the columns.
         rows: each with as many cells.
         note: one or two sentences on how to read it.

@@ -37,7 +37,6 @@ def write_report(
     """Write the files of a report. Files of an earlier one are overwritten.
 
     Args:
-        folder: of the report.
         title: heading of the Markdown file.
         lead: paragraphs of Markdown below the title.
         tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.

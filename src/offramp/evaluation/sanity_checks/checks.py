@@ -34,10 +34,7 @@ NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "ad
 
 
 def refuse_unlike(traces: Mapping[str, Trace]) -> None:
-    """Refuse to compare traces of different data.
-
-    Args:
-        traces: by name, at least one.
+    """Refuse to compare traces (by name, at least one) of different data.
 
     Raises:
         DataError: there is nothing to compare, labels are missing, or the fingerprints, the numbers of examples or
@@ -200,9 +197,7 @@ def victim_doubts(
     """Check whether a victim's answers repeat: the same texts asked twice in a batch, and alone.
 
     Args:
-        target: as for `attack`.
-        policy: as for `attack`.
-        examples: a few rows, as for `attack`.
+        target, policy, examples: as for `attack`; a few rows are enough.
 
     Returns:
         Sentences, none if there is nothing to doubt, or if the victim reports seconds alone.
