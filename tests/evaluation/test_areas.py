@@ -5,9 +5,8 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp.evaluation import RANGES, area, area_statistic, speed_accuracy
-from offramp.evaluation.areas import mean_heights
 from offramp.evaluation.arrow_tables import table
-from offramp.evaluation.curves import Curve
+from offramp.evaluation.curves import Curve, mean_heights
 from tests.evaluation.made_up import model_trace
 
 

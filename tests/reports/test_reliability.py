@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from offramp._core.trace import Trace
-from offramp.evaluation.per_exit import reliability_table
+from offramp.evaluation.operating_points import reliability_table
 from offramp.reports.reliability import calibration_errors, pool_reliability
 from tests.calibration.calibration_traces import exit_ece
 from tests.evaluation.made_up import model_trace

@@ -17,7 +17,7 @@ from offramp._core.records import FILE_NAME, read_record
 from offramp._core.run_files import GRADIENT_FILE, RunFiles, read_gradients
 from offramp._core.trace import Trace
 from offramp.criteria.learned import Learned
-from offramp.evaluation.areas import area_statistic
+from offramp.evaluation.curves import area_statistic
 from offramp.studies.grid import LOCK, Plan, is_recorded, run_grid, run_trial
 from offramp.studies.training.plan import make_sweep
 from offramp.studies.training.results import load_results

@@ -1,13 +1,26 @@
 """Scores, speed and robustness: curves, tables, intervals and comparisons from traces and attack rows."""
 
-from offramp.evaluation.areas import RANGES, area, area_statistic
-from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
+from offramp.evaluation.bootstrap import Interval, Statistic, interval_table, intervals
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
-from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves, unstack_curves
+from offramp.evaluation.curves import (
+    RANGES,
+    Curve,
+    area,
+    area_statistic,
+    speed_accuracy,
+    stack_curves,
+    unstack_curves,
+)
 from offramp.evaluation.evaluate import Evaluation, ModelEvaluation, RuleEvaluation, compare_models, evaluate
-from offramp.evaluation.operating_points import exit_statistic, policy_statistic
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
+from offramp.evaluation.operating_points import (
+    exit_histogram,
+    exit_statistic,
+    per_exit,
+    policy_scores,
+    policy_statistic,
+    reliability_table,
+)
 from offramp.evaluation.robustness import (
     Robustness,
     efficacy,
@@ -36,7 +49,6 @@ __all__ = [
     "attack_doubts",
     "compare",
     "compare_models",
-    "differences",
     "efficacy",
     "efficiency_drop",
     "evaluate",

@@ -30,20 +30,16 @@ def record_attack(
     keep_table: bool = False,
     started: datetime | None = None,
 ) -> dict[str, Any]:
-    """Compute the robustness numbers and doubts of an attack, and write its record.
+    """Compute the robustness numbers and doubts of an attack, write its record, and return the record's metrics.
 
     Args:
-        result: the attack.
-        folder: of the attack, which holds its rows.
+        result, folder: the attack, and the folder that holds its rows.
         command, config, started: as for `write_record`.
         exit_layers: of the model that was attacked.
         metric: main metric of the task.
         details: more to record among the metrics.
         doubts: more doubts, about the victim or from attacks beside this one.
         keep_table: whether the numbers with their intervals are kept as a table, too.
-
-    Returns:
-        The record's metrics.
     """
     from offramp.attacks.result import write_parquet
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from offramp._core.errors import ConfigError, DataError, unknown_name
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
-from offramp.evaluation.areas import area_statistic
 from offramp.evaluation.arrow_tables import from_rows
 from offramp.evaluation.bootstrap import Models, Statistic, Weights, percentile_band, replicates
-from offramp.evaluation.curves import Curve, speed_accuracy
+from offramp.evaluation.curves import Curve, area_statistic, speed_accuracy
 from offramp.evaluation.operating_points import exit_statistic
 from offramp.evaluation.sanity_checks.checks import refuse_unlike
 
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Rule = str | Criterion
-Measured = tuple[
-    float, NDArray[np.float64]
-]  # an estimate; replicates `(resamples,)`, with the same draws for all
+# An estimate; replicates `(resamples,)`, with the same draws for all.
+Measured = tuple[float, NDArray[np.float64]]
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 SCORES = ("method", "place", "score", "low", "high", *DIFFERENCE)

@@ -115,11 +115,7 @@ def _agreement(
 
 
 def exit_agreement(products: Floats, exit_layers: tuple[int, ...]) -> Floats:
-    """Agreement of each exit with the others: cosine of its gradient with the sum of theirs.
-
-    Args:
-        products: `(batches, layers, exits, exits)`.
-        exit_layers: of the model, from 1.
+    """Agreement of each exit with the others: cosine of its gradient with the sum of theirs; arguments as `conflict`.
 
     Returns:
         `(exits,)`: mean over batches and over the layers that the exit shares with others; NaN where it shares none.
@@ -155,12 +151,9 @@ def following_table(conflicts: dict[int, Conflict]) -> pa.Table:
     return from_rows(NEXT, rows)
 
 
-def _numbers(agreement: GradientAgreement, index: tuple[int, ...]) -> tuple[float, float, float]:
-    return (
-        float(agreement.cosine[index]),
-        float(agreement.norm_ratio[index]),
-        float(agreement.negative[index]),
-    )
+def _numbers(agreement: GradientAgreement, index: tuple[int, ...]) -> list[float]:
+    arrays = (agreement.cosine, agreement.norm_ratio, agreement.negative)
+    return [float(values[index]) for values in arrays]
 
 
 def conflict_metrics(measured: Conflict) -> dict[str, float]:

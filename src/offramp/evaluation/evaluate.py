@@ -14,7 +14,7 @@ from offramp.evaluation.arrow_tables import from_rows, in_front, stack
 from offramp.evaluation.bootstrap import Interval, interval_table
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.curves import Curve, speed_accuracy, stack_curves
-from offramp.evaluation.per_exit import exit_histogram, per_exit, policy_scores, reliability_table
+from offramp.evaluation.operating_points import exit_histogram, per_exit, policy_scores, reliability_table
 from offramp.evaluation.sanity_checks.checks import trace_doubts
 from offramp.evaluation.timing import time_policy
 
@@ -143,8 +143,7 @@ def evaluate(
         split: the split to report on; never the calibration split.
         max_accuracy_drop: target of the tuning.
         timed: number of examples timed; 0 skips the timing.
-        batch_size: of the timing.
-        seed: of the bootstrap.
+        batch_size, seed: of the timing, and of the bootstrap.
         progress: show progress bars.
 
     Raises:
@@ -238,14 +237,7 @@ def _evaluate_trace(
 def compare_models(
     models: Mapping[str, ModelEvaluation], criterion: str, metric: str, *, seed: int = 0
 ) -> Comparison:
-    """Compare models, evaluated on the same split, with the first of them, under one of their exit rules.
-
-    Args:
-        models: by name.
-        criterion: name of the rule.
-        metric: the main metric of the data.
-        seed: of the bootstrap.
-    """
+    """Compare models, evaluated on the same split, with the first of them, under the exit rule `criterion`."""
     policies = {name: model.rules[criterion].policy for name, model in models.items()}
     traces = {name: model.trace.scaled(policies[name].temperatures) for name, model in models.items()}
     rules = {name: policy.criterion for name, policy in policies.items()}

@@ -64,9 +64,7 @@ def fluency_change(
 ) -> NDArray[np.float64]:
     """Change of log-probability of each example `(examples,)`, in nats per token; negative is less likely.
 
-    Args:
-        model: of the task's training texts.
-        before, after: the segments of each example.
+    `before` and `after` hold the segments of each example.
     """
     scores = [[np.mean([model.score(text) for text in texts]) for texts in side] for side in (before, after)]
     return np.subtract(scores[1], scores[0])

@@ -35,7 +35,8 @@ class AttackTable:
         columns: every numeric column as float64, NaN where a value is missing.
         exits: exit index, 0-based, by side.
         exit_layers: of the attacked model, from 1.
-        exit_costs: `(exits,)` cost of leaving at each exit, as a share of the full model's.
+        exit_costs: `(exits,)` cost of leaving at each exit, as a share of the full model's; it is taken from the
+            examples that left there, and interpolated at exits without any.
     """
 
     columns: dict[str, Floats]
@@ -112,7 +113,19 @@ def robustness(
     attack = read_attack(content, exit_layers)
     estimates = intervals(attack_statistic(attack, metric), resamples=resamples, seed=seed)
     by_name = {interval.name: interval for interval in estimates}
-    return Robustness(len(attack), by_name, _reasons(by_name, metric))
+    cost = by_name["clean_cost"].estimate
+    explained = {
+        "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
+        "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
+        "words_changed_share": "no words were counted",
+        **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
+    }
+    reasons = {
+        name: explained.get(name, f"the attack reported no {name.replace('_', ' ')}")
+        for name, interval in by_name.items()
+        if np.isnan(interval.estimate)
+    }
+    return Robustness(len(attack), by_name, reasons)
 
 
 def robustness_by(
@@ -137,11 +150,7 @@ def robustness_by(
 
 
 def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
-    """Check the rows of an attack and split them into arrays.
-
-    Args:
-        rows: one row per attacked example, at least one, with `COLUMNS`.
-        exit_layers: the attacked model's exits.
+    """Check the rows of an attack, at least one, with `COLUMNS`, and split them into arrays.
 
     Raises:
         DataError: columns are missing, or the rows come from a model with other exits.
@@ -159,13 +168,6 @@ def read_attack(rows: pa.Table, exit_layers: Sequence[int]) -> AttackTable:
                 "pass the exit layers of the model that was attacked"
             )
         exits[side] = indices.astype(np.intp)
-    return AttackTable(columns, exits, tuple(layers.tolist()), _exit_costs(columns, exits, layers))
-
-
-def _exit_costs(
-    columns: dict[str, Floats], exits: dict[Side, NDArray[np.intp]], layers: NDArray[np.intp]
-) -> Floats:
-    """Cost of leaving at each exit, from the examples that left there; unused exits are interpolated."""
     taken = np.concatenate([exits[side] for side in SIDES])
     spent = np.concatenate([columns[f"{side}_cost"] for side in SIDES])
     full = np.concatenate([columns[f"{side}_full_cost"] for side in SIDES])
@@ -174,7 +176,7 @@ def _exit_costs(
     at, heights = [0.0, *layers[taken_exits].astype(np.float64)], [0.0, *costs]
     if taken_exits[-1] < len(layers) - 1:
         at, heights = [*at, float(layers[-1])], [*heights, max(1.0, costs[-1])]
-    return np.interp(layers, at, heights)
+    return AttackTable(columns, exits, tuple(layers.tolist()), np.interp(layers, at, heights))
 
 
 def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Floats:
@@ -212,16 +214,15 @@ def efficacy(shares: ArrayLike, exit_costs: ArrayLike) -> Floats:
 
 
 def attack_statistic(attack: AttackTable, metric: str = "accuracy") -> Statistic:
-    """All numbers of `robustness` as one statistic; `bootstrap.differences` compares two attacks with it."""
+    """All numbers of `robustness` as one statistic."""
+    columns = attack.columns
 
     def values(weights: Weights) -> Floats:
         numbers: dict[str, Floats] = {}
         for side in SIDES:
             numbers |= _side_numbers(attack, side, metric, weights)
         numbers["efficiency_drop"] = efficiency_drop(numbers["clean_cost"], numbers["adversarial_cost"])
-        speedups = numbers["clean_layer_speedup"], numbers["adversarial_layer_speedup"]
-        numbers["gain_drop"] = gain_drop(*speedups)
-        columns = attack.columns
+        numbers["gain_drop"] = gain_drop(numbers["clean_layer_speedup"], numbers["adversarial_layer_speedup"])
         numbers |= {name: _mean(columns[name], weights) for name in (*PER_EXAMPLE, *FLAGS)}
         numbers["words_changed_share"] = _share(numbers["words_changed"], numbers["words"])
         return np.stack([numbers[name] for name in metric_names(metric)], axis=1)
@@ -264,19 +265,3 @@ def _mean(values: Floats, weights: Weights) -> Floats:
     """Weighted means `(resamples,)` over the values that are not NaN."""
     there = np.isfinite(values)
     return _share(weights @ np.where(there, values, 0.0), weights @ there.astype(np.float64))
-
-
-def _reasons(estimates: Mapping[str, Interval], metric: str) -> dict[str, str]:
-    """Why numbers are undefined."""
-    cost = estimates["clean_cost"].estimate
-    explained = {
-        "efficiency_drop": f"the clean cost is {cost:.3f} of the full model's: nothing was saved",
-        "gain_drop": "every clean example runs to the last layer: there is no gain to lose",
-        "words_changed_share": "no words were counted",
-        **{f"{side}_{metric}": "some attacked examples have no label" for side in SIDES},
-    }
-    return {
-        name: explained.get(name, f"the attack reported no {name.replace('_', ' ')}")
-        for name, interval in estimates.items()
-        if np.isnan(interval.estimate)
-    }

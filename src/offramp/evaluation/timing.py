@@ -32,15 +32,7 @@ TIMING = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low",
 def time_policy(
     model: SegmentedModel, policy: Policy, rows: Dataset, examples: int, *, batch_size: int = 32
 ) -> pa.Table:
-    """Measured speed-ups against full depth at the policy's threshold and a few others.
-
-    Args:
-        model: with its tokenizer.
-        policy: criterion, threshold and temperatures.
-        rows: texts to run.
-        examples: how many of them.
-        batch_size: for both.
-    """
+    """Measured speed-ups against full depth at the policy's threshold and a few others, on the first rows."""
     from offramp.inference.segments import TorchSegments
     from offramp.inference.tracing import trace
     from offramp.model import MultiModelForSequenceClassification
@@ -82,7 +74,6 @@ def time_speedups(
 
     Args:
         segments: the model, cut at its exits.
-        policy: criterion and temperatures.
         encodings: the texts, token ids without padding.
         thresholds: to measure at; None takes the policy's own.
         full: the model at full depth. None runs `segments` to the last exit; the heads in between are still

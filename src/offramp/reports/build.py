@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.evaluation.arrow_tables import floats
-from offramp.reports.contents import AttackRun, ReportContents, ReportSection, load_contents
-from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure
+from offramp.reports.contents import ReportContents, ReportSection, load_contents
+from offramp.reports.figures import (
+    curve_figure,
+    depth_figure,
+    exits_figure,
+    histogram_figure,
+    latency_figure,
+    stream_figure,
+)
 from offramp.reports.page import page
 from offramp.reports.reliability import reliability_figure
-from offramp.reports.speed import latency_figure, stream_figure
 from offramp.reports.tables import all_tables, exit_scores
 from offramp.reports.text_table import plain_markdown
 from offramp.reports.write import NO_FIGURES, write_report
@@ -85,13 +91,20 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
     for metric in dict.fromkeys([*single, *compared]):
         scores = exit_scores(section, metric)
         figures[f"exits-{metric}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
-    for i, (layers, shares) in enumerate(clean_histograms(section).items(), start=1):
+    histograms: dict[tuple[int, ...], dict[str, Floats]] = {}  # by exit layers and by model
+    for label, run in section.labelled("histogram"):
+        rows = run.tables["histogram"]
+        histograms.setdefault(tuple(rows["layer"].to_pylist()), {})[label] = floats(rows, "share")
+    for i, (layers, shares) in enumerate(histograms.items(), start=1):
         figures[f"histogram-{i}"] = histogram_figure(shares, layers, f"Where examples leave{data}")
     for i, (label, run) in enumerate(section.labelled("reliability"), start=1):
         title = f"Reliability of every exit: {label}"
         figures[f"reliability-{i}"] = reliability_figure(run.tables["reliability"], title)
     for i, attack in enumerate(section.attacks, start=1):
-        sides = {"clean": _shares(attack, "clean"), "attacked": _shares(attack, "adversarial")}
+        sides = {}
+        for name, side in (("clean", "clean"), ("attacked", "adversarial")):
+            taken = floats(attack.rows, f"{side}_exit").astype(np.intp)
+            sides[name] = np.bincount(taken, minlength=len(attack.exit_layers)) / len(taken)
         title = f"Where examples leave: {attack.label}"
         figures[f"histogram-attack-{i}"] = histogram_figure(sides, attack.exit_layers, title)
     figures |= speed_figures(section, data)
@@ -116,17 +129,3 @@ def speed_figures(section: ReportSection, data: str) -> dict[str, Figure]:
     for i, (label, run) in enumerate(section.labelled("stream"), start=1):
         figures[f"stream-{i}"] = stream_figure(run.tables["stream"].to_pylist(), f"{label}: a stream{data}")
     return figures
-
-
-def clean_histograms(section: ReportSection) -> dict[tuple[int, ...], dict[str, Floats]]:
-    """Shares that leave at each exit, by exit layers and by model."""
-    histograms: dict[tuple[int, ...], dict[str, Floats]] = {}
-    for label, run in section.labelled("histogram"):
-        table = run.tables["histogram"]
-        histograms.setdefault(tuple(table["layer"].to_pylist()), {})[label] = floats(table, "share")
-    return histograms
-
-
-def _shares(attack: AttackRun, side: str) -> Floats:
-    exits = np.asarray(attack.rows[f"{side}_exit"].to_pylist(), dtype=np.intp)
-    return np.bincount(exits, minlength=len(attack.exit_layers)) / len(exits)

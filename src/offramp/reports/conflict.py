@@ -25,11 +25,10 @@ EXPLAINED = (
 def conflict_figure(
     conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
 ) -> Figure:
-    """Cosines between the exits' gradients by layer, a panel for each conflict.
+    """Cosines between the exits' gradients by layer, a panel for each conflict, by training step or by name.
 
-    Args:
-        conflicts: by training step or by name; `DataError` for none, or for a model with one exit.
-        title: above the panels.
+    Raises:
+        DataError: there is no conflict, or a model has one exit.
     """
     if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
         raise DataError("expected conflict between at least two exits to draw, got none")
@@ -57,7 +56,9 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
         value = cosines[row, column]
         mark = "·" if negative[row, column] >= 0.5 else ""
         ink = "white" if abs(value) > 0.75 else INK
-        label = _short(value) + mark
+        # Two decimals without the leading zero, for which three panels have no room.
+        digits = f"{abs(value):.2f}".removeprefix("0")
+        label = ("−" if value < 0 and digits != ".00" else "") + digits + mark
         panel.text(column, row, label, ha="center", va="center", fontsize=8, color=ink)
     panel.set_xticks(range(len(columns)), columns, rotation=0 if alone else 90, fontsize=9)
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
@@ -67,9 +68,3 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
     if first:
         panel.set_ylabel("Layer")
     return image
-
-
-def _short(value: float) -> str:
-    """Two decimals without the leading zero, for which three panels have no room."""
-    digits = f"{abs(value):.2f}".removeprefix("0")
-    return f"−{digits}" if value < 0 and digits != ".00" else digits

@@ -39,10 +39,8 @@ class ReportSection:
 
     Attributes:
         data: name of the data; "" where the runs do not name it.
-        runs: the runs on it.
         curves: by metric and method, one curve per model.
         covered: paths of the records whose curves a comparison contains too. Figures draw those only once.
-        attacks: every attack.
         prefix: in front of file names; "" where there is only one section.
     """
 
@@ -127,19 +125,14 @@ def make_section(data: str, runs: list[Run]) -> ReportSection:
         if pairs and path not in compared and in_comparisons.issuperset(_content(curve) for _, curve in pairs)
     )
     drawn = [pair for path, pairs in curves.items() if path not in covered for pair in pairs]
-    return ReportSection(data, runs, _by_metric(drawn), covered, gather_attacks(runs))
-
-
-def _by_metric(curves: Sequence[tuple[str, Curve]]) -> dict[str, dict[str, list[Curve]]]:
-    """Curves by metric and method; a method drawn with several rules gets the rule in its label."""
     rules: dict[str, set[str]] = {}
-    for method, curve in curves:
+    for method, curve in drawn:
         rules.setdefault(method, set()).add(curve.criterion)
-    grouped: dict[str, dict[str, list[Curve]]] = {}
-    for method, curve in curves:
+    by_metric: dict[str, dict[str, list[Curve]]] = {}
+    for method, curve in drawn:  # a method drawn with several rules gets the rule in its label
         label = method if len(rules[method]) == 1 else f"{method}, {curve.criterion}"
-        grouped.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
-    return grouped
+        by_metric.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
+    return ReportSection(data, runs, by_metric, covered, gather_attacks(runs))
 
 
 def _content(curve: Curve) -> tuple[str, bytes, bytes]:

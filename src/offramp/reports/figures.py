@@ -1,4 +1,4 @@
-"""Static figures of README width: curves, exits, histograms and depths. Each returns a matplotlib figure."""
+"""Static figures of README width: curves, exits, histograms, depths, latencies and streams, for matplotlib."""
 
 from __future__ import annotations
 
@@ -12,16 +12,33 @@ from offramp._core.errors import DataError
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.curves import Curve
 from offramp.evaluation.robustness import Robustness
-from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, colour, marker, new_figure, shown, styled
+from offramp.reports.style import (
+    ATTACKED,
+    CLEAN,
+    GREY,
+    PALETTE,
+    WIDTH,
+    caption,
+    colour,
+    marker,
+    new_figure,
+    shown,
+    styled,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
 FAR = 1.05  # the largest cost drawn: methods are compared up to the full model's
+KINDS = {
+    "full": ("the whole model", PALETTE[0], "s"),
+    "cut": ("cut to its first layers", PALETTE[4], "D"),
+    "earlier": ("earlier designs of early exits", PALETTE[3], "^"),
+    "ours": ("ours", PALETTE[2], "o"),
+}
 
 
 def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score against cost") -> Figure:
@@ -30,7 +47,6 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
     Args:
         curves: by method, one per model (seed). One model: its threshold sweep, with the bootstrap band where
             the curve has one. Several: their mean over costs, with the band from the lowest to the highest.
-        title: above the axes.
 
     Raises:
         DataError: there is no curve.
@@ -40,26 +56,22 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
     with styled():
         figure, axes = new_figure(4.6, title)
         for position, (label, group) in enumerate(curves.items()):
-            _draw_curve(axes, label, group, position)
+            costs, middle, low, high = mean_curve(group)
+            axes.plot(costs, middle, color=colour(position))
+            axes.fill_between(costs, low, high, color=colour(position), alpha=0.13, lw=0)
+            hollow: dict[str, Any] = {"color": colour(position), "marker": marker(position), "ms": 7}
+            hollow |= {"mfc": "white", "mew": 1.6}
+            axes.plot([], [], label=shown(label), **hollow)  # one legend entry for line and mark
+            static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
+            if len({points.shape for points in static}) == 1:
+                cost, score = np.mean(static, axis=0)
+                axes.plot(cost, score, ls="", zorder=4, **hollow)
         axes.set_xlim(0, FAR)
         axes.set_xlabel("Cost, as a share of the full model's FLOPs")
         axes.set_ylabel(next(iter(curves.values()))[0].metric.replace("_", " ").capitalize())
         axes.legend(loc="lower right")
         caption(figure, " ".join(_notes(curves)))
     return figure
-
-
-def _draw_curve(axes: Axes, label: str, group: Sequence[Curve], position: int) -> None:
-    costs, middle, low, high = mean_curve(group)
-    axes.plot(costs, middle, color=colour(position))
-    axes.fill_between(costs, low, high, color=colour(position), alpha=0.13, lw=0)
-    hollow: dict[str, Any] = {"color": colour(position), "marker": marker(position), "ms": 7}
-    hollow |= {"mfc": "white", "mew": 1.6}
-    axes.plot([], [], label=shown(label), **hollow)  # one legend entry for line and mark
-    static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
-    if len({points.shape for points in static}) == 1:
-        cost, score = np.mean(static, axis=0)
-        axes.plot(cost, score, ls="", zorder=4, **hollow)
 
 
 def mean_curve(group: Sequence[Curve]) -> tuple[Floats, Floats, Floats, Floats]:
@@ -97,10 +109,7 @@ def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Ever
 
     Marks and whiskers, not bars: bars start at zero, and differences of a point would be invisible.
 
-    Args:
-        scores: by method, rows with `layer`, `score`, `low`, `high`.
-        metric: of the scores.
-        title: above the axes.
+    `scores` holds, by method, rows with `layer`, `score`, `low`, `high`.
     """
     layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
     with styled():
@@ -152,7 +161,18 @@ def depth_figure(
     with styled():
         figure, axes = new_figure(1.9 + 0.5 * len(results), title)
         for row, robustness in enumerate(results.values()):
-            _draw_depths(axes, row, robustness)
+            clean, attacked = robustness.intervals["clean_depth"], robustness.intervals["adversarial_depth"]
+            axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
+            # Labels lean away from each other, so that equal depths stay readable.
+            lean = 1 if clean.estimate <= attacked.estimate else -1
+            sides = ((clean, CLEAN, "o", "clean", -lean), (attacked, ATTACKED, "s", "attacked", lean))
+            for side, shade, shape, label, to in sides:
+                axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
+                legend = label if row == 0 else None
+                axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=legend)
+                style: dict[str, Any] = {"ha": "left" if to > 0 else "right", "fontsize": 10, "color": shade}
+                number, spot = f"{side.estimate:.1f}", (side.estimate, row)
+                axes.annotate(number, spot, (2 * to, 9), textcoords="offset points", **style)
         axes.set_yticks(range(len(results)), [shown(label) for label in results])
         axes.set_ylim(len(results) - 0.4, -0.6)
         axes.set_xlim(0, layers * 1.02)
@@ -164,15 +184,70 @@ def depth_figure(
     return figure
 
 
-def _draw_depths(axes: Axes, row: int, robustness: Robustness) -> None:
-    clean, attacked = robustness.intervals["clean_depth"], robustness.intervals["adversarial_depth"]
-    axes.plot([clean.estimate, attacked.estimate], [row, row], color=GREY, lw=1.2, zorder=2)
-    # Labels lean away from each other, so that equal depths stay readable.
-    lean = 1 if clean.estimate <= attacked.estimate else -1
-    sides = ((clean, CLEAN, "o", "clean", -lean), (attacked, ATTACKED, "s", "attacked", lean))
-    for side, shade, shape, label, to in sides:
-        axes.hlines(row, side.low, side.high, color=shade, lw=5, alpha=0.3)
-        axes.plot(side.estimate, row, shape, color=shade, ms=8, zorder=4, label=label if row == 0 else None)
-        style: dict[str, Any] = {"ha": "left" if to > 0 else "right", "fontsize": 10, "color": shade}
-        number, spot = f"{side.estimate:.1f}", (side.estimate, row)
-        axes.annotate(number, spot, (2 * to, 9), textcoords="offset points", **style)
+def latency_figure(
+    rows: Sequence[Mapping[str, Any]], metric: str, title: str = "Score against latency"
+) -> Figure:
+    """Every peer of a benchmark at one batch size: its score against its milliseconds a request.
+
+    `rows` are those of a `bench` table; `DataError` where none has a score.
+    """
+    scored = [row for row in rows if row["score"] is not None]
+    if not scored:
+        raise DataError("expected peers with scores to draw, got none: run the bench on labelled data")
+    with styled():
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        figure, axes = new_figure(5.0, title)
+        for kind, (label, shade, mark) in KINDS.items():
+            chosen = [row for row in scored if row["kind"] == kind]
+            if not chosen:
+                continue
+            spots = [(row["mean"], row["score"]) for row in chosen]
+            axes.plot(*zip(*spots, strict=True), mark, color=shade, ms=8, ls="", label=label)
+        _name(axes, scored)
+        axes.set_xscale("log")
+        # Ticks 1, 2, 5, 10, 20 … as numbers: powers of ten would need markup, which is off here.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12, y=0.16)
+        axes.set_xlabel("Mean milliseconds a request (logarithmic)")
+        axes.set_ylabel(metric.replace("_", " ").capitalize())
+        axes.legend(loc="lower right")
+        caption(figure, "All peers in one run, in turns on the same requests.")
+    return figure
+
+
+def _name(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Names beside the marks, alternately above and below, to keep neighbours apart."""
+    ordered = sorted(rows, key=lambda row: (row["score"], row["mean"]))
+    for position, row in enumerate(ordered):
+        spot, above = (row["mean"], row["score"]), (0, (7, -13, 17, -23)[position % 4])
+        shade = KINDS[row["kind"]][1] if row["kind"] in KINDS else GREY
+        style = {"ha": "center", "fontsize": 8, "color": shade}
+        axes.annotate(shown(row["peer"]), spot, above, textcoords="offset points", **style)
+
+
+def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over time") -> Figure:
+    """Throughput and resident memory, one line per mode, from the rows of a `stream` table; `DataError` for none."""
+    if not rows:
+        raise DataError("expected a stream to draw, got no rows")
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        for position, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
+            chosen = [row for row in rows if row["mode"] == mode]
+            minutes = [row["seconds"] / 60 for row in chosen]
+            speed, memory = ([row[key] for row in chosen] for key in ("throughput", "resident_mib"))
+            above.plot(minutes, speed, color=colour(position), label=shown(mode))
+            below.plot(minutes, memory, color=colour(position))
+        above.set_title(shown(title))
+        above.set_ylabel("Texts a second")
+        below.set_ylabel("Resident MiB")
+        below.set_xlabel("Minutes")
+        for axes in (above, below):
+            axes.set_ylim(bottom=0)
+        above.legend(loc="lower right", ncols=2)
+    return figure

@@ -37,22 +37,21 @@ def plotly_script() -> str:
 
 
 def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, Any]:
-    """Speed-accuracy curves as a plotly figure.
-
-    Args:
-        curves: by method, one per model.
-        metric: of the scores.
-
-    Returns:
-        The figure in JSON's own types, without NaN.
-    """
+    """Speed-accuracy curves (by method, one per model) as a plotly figure, in JSON's own types, without NaN."""
     traces: list[dict[str, Any]] = []
     for position, (label, group) in enumerate(curves.items()):
-        traces += [*_sweep(label, group, position), _static(label, group, position)]
+        traces += _sweep(label, group, position)
+        points = [row for curve in group for row in curve.static.to_pylist()]
+        costs, scores = ([row[name] for row in points] for name in ("cost", "score"))
+        hover = [f"always layer {row['depth']:g}" for row in points]
+        line = {"color": colour(position), "width": 2}
+        mark = {"symbol": SYMBOLS[position % len(SYMBOLS)], "color": "white", "size": 9, "line": line}
+        single = {"mode": "markers", "marker": mark, "showlegend": False}
+        traces.append(_trace(label, costs, scores, hover) | single)
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "showline": True}
     layout = {
         "xaxis": axis | {"title": {"text": "Cost, as a share of the full model's FLOPs"}, "range": [0, FAR]},
-        "yaxis": axis | {"title": {"text": _escaped(metric.replace("_", " "))}},
+        "yaxis": axis | {"title": {"text": escape(visible(metric.replace("_", " ")))}},
         "font": {"family": "system-ui, sans-serif", "size": 14, "color": INK},
         "legend": {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
         "margin": {"t": 10, "r": 10, "b": 60, "l": 70},
@@ -83,22 +82,8 @@ def _sweep(label: str, group: Sequence[Curve], position: int) -> list[dict[str, 
     return [*ends, middle]
 
 
-def _static(label: str, group: Sequence[Curve], position: int) -> dict[str, Any]:
-    points = [row for curve in group for row in curve.static.to_pylist()]
-    costs, scores = ([row[name] for row in points] for name in ("cost", "score"))
-    hover = [f"always layer {row['depth']:g}" for row in points]
-    shape = SYMBOLS[position % len(SYMBOLS)]
-    mark = {"symbol": shape, "color": "white", "size": 9, "line": {"color": colour(position), "width": 2}}
-    return _trace(label, costs, scores, hover) | {"mode": "markers", "marker": mark, "showlegend": False}
-
-
 def _trace(label: str, costs: Any, scores: Any, hover: list[str]) -> dict[str, Any]:
-    name = _escaped(label)
+    name = escape(visible(label))  # plotly reads tags in names
     shared = {"type": "scatter", "name": name, "legendgroup": name, "hovertemplate": HOVER}
     xs, ys = ([round(float(v), 6) for v in values] for values in (costs, scores))
     return shared | {"x": xs, "y": ys, "customdata": hover}
-
-
-def _escaped(label: str) -> str:
-    """A name for plotly, which reads tags in names."""
-    return escape(visible(label))

@@ -56,7 +56,6 @@ def page(
     """The whole page as HTML: the same for the same input.
 
     Args:
-        contents: what the records contain.
         tables: of `tables.all_tables`.
         figures: SVG images by the names of `build.all_figures`.
         interactive: whether curves answer to the mouse.
@@ -65,6 +64,8 @@ def page(
         MissingExtraError: jinja2 is not installed, or plotly for an interactive page.
     """
     macros: Any = environment().get_template("macros.html.j2").module
+    from markupsafe import Markup  # after `environment`, which reports that jinja2 is missing
+
     sections = [PageSection("runs", "What was run", [macros.table(tables["runs"])])]
     for section in contents.sections:
         sections += _data_sections(section, tables, figures, interactive)
@@ -76,13 +77,16 @@ def page(
     sections.append(PageSection("setup", "Configuration and hardware", setup))
     plots = interactive and any(section.curves for section in contents.sections)
     scripts = [plotly_script(), DRAW] if plots else []
+    for script in scripts:
+        assert "</script" not in script.lower()
+        assert "<!--" not in script
     template = environment().get_template("page.html.j2")
     return template.render(
         title=contents.title,
         doubts=contents.doubts,
         sections=sections,
         policy=content_policy(scripts),
-        scripts=[_safe_script(script) for script in scripts],
+        scripts=[Markup(script) for script in scripts],
     )
 
 
@@ -114,15 +118,6 @@ def content_policy(scripts: list[str]) -> str:
     digests = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts]
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
-
-
-def _safe_script(script: str) -> Markup:
-    """One of our own scripts, unescaped."""
-    from markupsafe import Markup
-
-    assert "</script" not in script.lower()
-    assert "<!--" not in script
-    return Markup(script)
 
 
 def _data_sections(

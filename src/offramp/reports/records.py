@@ -32,7 +32,7 @@ from offramp.evaluation.bootstrap import INTERVALS
 from offramp.evaluation.compare import SCORES, WINNERS
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
-from offramp.evaluation.per_exit import HISTOGRAM, PER_EXIT, RELIABILITY
+from offramp.evaluation.operating_points import HISTOGRAM, PER_EXIT, RELIABILITY
 from offramp.evaluation.robustness import COLUMNS as ATTACK
 from offramp.evaluation.timing import TIMING
 
@@ -103,10 +103,7 @@ class Run:
 
 
 def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
-    """Read all records below a folder, with their tables.
-
-    Args:
-        folder: a run's folder, or one that holds several.
+    """Read all records below a folder (of a run, or of several), with their tables.
 
     Returns:
         The runs in order of their paths, and a sentence for each record that cannot be read.
@@ -125,17 +122,17 @@ def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
             f"no run records below {root}{reasons}: give a folder that an offramp command wrote to"
         )
     files = RunFiles(root if root.is_dir() else root.parent)
-    return [_run(record, records, files) for record in records], left_out
-
-
-def _run(record: dict[str, Any], records: list[dict[str, Any]], files: RunFiles) -> Run:
-    tables = {
-        name: read_table(content, files, record["path"], name)
-        for name, content in record["tables"].items()
-        if name in TABLES
-    }
-    named = record["metrics"].get("name", record["config"].get("name"))
-    return Run(str(named or _name(record, records, files.root)), command_word(record), record, tables)
+    runs = []
+    for record in records:
+        tables = {
+            name: read_table(content, files, record["path"], name)
+            for name, content in record["tables"].items()
+            if name in TABLES
+        }
+        named = record["metrics"].get("name", record["config"].get("name"))
+        named = named or _name(record, records, files.root)
+        runs.append(Run(str(named), command_word(record), record, tables))
+    return runs, left_out
 
 
 def command_word(record: Mapping[str, Any]) -> str:
@@ -153,13 +150,7 @@ def _name(record: Mapping[str, Any], records: list[dict[str, Any]], base: Path) 
 
 
 def read_table(content: Any, files: RunFiles, path: str, name: str) -> pa.Table:
-    """A record's table, wherever it is kept.
-
-    Args:
-        content: rows, columns, or the name of a Parquet file in the record's folder.
-        files: the files of the runs, loose or packed.
-        path: of the record.
-        name: of the table, a key of `TABLES`.
+    """A record's table: rows, columns, or the name of a Parquet file in the record's folder.
 
     Raises:
         DataError: the table cannot be read or lacks columns.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
-from offramp.evaluation.per_exit import RELIABILITY, SIDES
+from offramp.evaluation.operating_points import RELIABILITY, SIDES
 from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, new_panels, shown, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 
@@ -81,9 +81,7 @@ def _draw(panel: Axes, table: pa.Table, layer: int, errors: Mapping[tuple[int, s
 def calibration_table(tables: Mapping[tuple[str, ...], pa.Table], header: tuple[str, ...]) -> TextTable:
     """Expected calibration error of every exit, before → after its temperature.
 
-    Args:
-        tables: rows of `evaluation.reliability_table`, by the cells that begin the row.
-        header: names of those cells.
+    `tables` holds rows of `reliability_table` by the cells that begin the row; `header` names those cells.
     """
     by_key = {key: calibration_errors(table) for key, table in tables.items()}
     layers = sorted({layer for errors in by_key.values() for layer, _ in errors})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.arrow_tables import rows_where, to_pandas
 from offramp.evaluation.compare import DIFFERENCE
+from offramp.evaluation.curves import RANGES, area
 from offramp.reports.bench_tables import (
     bench_attack_table,
     bench_table,
@@ -19,7 +20,7 @@ from offramp.reports.bench_tables import (
 )
 from offramp.reports.contents import ReportContents, ReportSection
 from offramp.reports.reliability import calibration_table
-from offramp.reports.text_table import NOTHING, TextTable, change, interval, is_number, number
+from offramp.reports.text_table import NOTHING, TextTable, change, interval, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,9 @@ def policies_table(section: ReportSection) -> TextTable:
     for label, run in section.labelled("policy"):
         cells = {row["name"]: _interval(row) for row in run.tables["policy"].to_pylist()}
         threshold = run.get("threshold")
-        rule = str(run.get("criterion", NOTHING)) + (f", {threshold:.4g}" if is_number(threshold) else "")
+        rule = str(run.get("criterion", NOTHING))
+        if isinstance(threshold, int | float) and not math.isnan(threshold):
+            rule += f", {threshold:.4g}"
         rows.append((label, rule, *(cells.get(name, NOTHING) for name in POLICY_NUMBERS)))
     header = ("model", "exit rule", "score", "full model", "drop", "cost", "depth", "layer speed-up")
     note = f"Cost: FLOPs as a share of the full model's. Depth: mean exit layer. {BRACKETS}"
@@ -184,14 +187,6 @@ def timing_table(section: ReportSection) -> TextTable:
     return TextTable("Measured speed", header, tuple(rows), note)
 
 
-def reliability_errors_table(section: ReportSection) -> TextTable:
-    """Calibration errors of the exits, before and after temperatures."""
-    tables: dict[tuple[str, ...], pa.Table] = {
-        (label,): run.tables["reliability"] for label, run in section.labelled("reliability")
-    }
-    return calibration_table(tables, ("model",))
-
-
 def exit_scores(section: ReportSection, metric: str) -> dict[str, pa.Table]:
     """The scores of every exit by model, for a figure: rows with `layer`, `score`, `low` and `high`.
 
@@ -229,7 +224,9 @@ TABLES: dict[str, Callable[[ReportSection], TextTable]] = {
     "winners": winners_table,
     "robustness": robustness_table,
     "attacks": attacks_table,
-    "calibration": reliability_errors_table,
+    "calibration": lambda section: calibration_table(
+        {(label,): run.tables["reliability"] for label, run in section.labelled("reliability")}, ("model",)
+    ),
     "timing": timing_table,
     "bench": bench_table,
     "bench-limits": limits_table,

@@ -22,7 +22,6 @@ class TextTable:
     """A table of strings.
 
     Attributes:
-        title: of the table.
         header: names of the columns.
         rows: each with as many cells.
         note: one or two sentences on how to read it.
@@ -62,11 +61,6 @@ class TextTable:
 def plain_markdown(content: str) -> str:
     """Text for Markdown, on one line: without HTML, links, pictures or new columns."""
     return visible(content).translate(MARKDOWN).replace("](", r"]\(")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a number other than NaN."""
-    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def number(value: float | None, digits: int = 3) -> str:

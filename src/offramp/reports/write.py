@@ -37,7 +37,6 @@ def write_report(
     """Write the files of a report. Files of an earlier one are overwritten.
 
     Args:
-        folder: of the report.
         title: heading of the Markdown file.
         lead: paragraphs of Markdown below the title.
         tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.
@@ -55,6 +54,8 @@ def write_report(
         ConfigError: a pattern in `shown` that matches no figure.
         OfframpError: a file cannot be written.
     """
+    from pyarrow import csv
+
     chosen = matching(figures, shown)
     images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
     files = {f"figures/{name}.svg": images[name] for name in chosen}
@@ -62,7 +63,10 @@ def write_report(
     texts = {name: table.markdown() for name, table in tables.items()}
     if table_files:
         files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
-        files |= {f"tables/{name}.csv": as_csv(table) for name, table in (data or {}).items()}
+        for name, rows in (data or {}).items():
+            sink = io.BytesIO()
+            csv.write_csv(rows, sink)
+            files[f"tables/{name}.csv"] = sink.getvalue()
     pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
     linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
     paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *linked]
@@ -99,12 +103,3 @@ def read_report_table(report: str | Path, name: str) -> str:
     if name not in names:
         raise ConfigError(unknown_name(f"table of {report}", name, names))
     return text.split(f'<a id="{name}"></a>\n\n')[1].split('\n\n<a id="')[0].rstrip("\n") + "\n"
-
-
-def as_csv(table: pa.Table) -> bytes:
-    """A table as CSV."""
-    from pyarrow import csv
-
-    sink = io.BytesIO()
-    csv.write_csv(table, sink)
-    return sink.getvalue()

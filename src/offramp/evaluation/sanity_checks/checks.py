@@ -14,7 +14,7 @@ from offramp.calibration import refuse_if_calibrated
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import as_table, floats, require_columns
 from offramp.evaluation.robustness import SIDES
-from offramp.evaluation.sanity_checks.constraint_check import count_breaches
+from offramp.evaluation.sanity_checks.constraint_check import breaches
 from offramp.evaluation.sanity_checks.doubts import doubt
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ NEEDED = ("id", "recipe", "seed", "text", "adversarial_text", "clean_layer", "ad
 
 
 def refuse_unlike(traces: Mapping[str, Trace]) -> None:
-    """Refuse to compare traces of different data.
-
-    Args:
-        traces: by name, at least one.
+    """Refuse to compare traces (by name, at least one) of different data.
 
     Raises:
         DataError: there is nothing to compare, labels are missing, or the fingerprints, the numbers of examples or
@@ -98,26 +95,22 @@ def _few(examples: int) -> list[str]:
 
 
 def _exit_doubts(trace: Trace, labels: Any) -> list[str]:
-    """Exits with constant answers, and exits that are worse than earlier ones."""
+    """Exits with constant answers, and exits with larger errors than the best exit before them."""
+    from scipy.stats import binomtest
+
     if np.all(labels == labels[0]):
         return [doubt("one-label", "all labels are the same")]
     predictions = trace.predictions()
     constant = np.flatnonzero((predictions == predictions[0]).all(axis=0))
-    layers = [trace.exit_layers[exit] for exit in constant]
-    idle = [
-        doubt("constant-exit", f"the exit at layer {layer} gives every example the same answer")
-        for layer in layers
+    doubts = [
+        doubt(
+            "constant-exit",
+            f"the exit at layer {trace.exit_layers[exit]} gives every example the same answer",
+        )
+        for exit in constant
     ]
     truth = labels[:, None]
     errors = abs(predictions - truth) if trace.kind == "regression" else predictions != truth
-    return [*idle, *_worse(trace, errors)]
-
-
-def _worse(trace: Trace, errors: NDArray[Any]) -> list[str]:
-    """Exits with larger errors `(examples, exits)` than the best exit before them."""
-    from scipy.stats import binomtest
-
-    doubts = []
     for exit in range(1, trace.exits):
         best = int(errors[:, :exit].mean(axis=0).argmin())
         lost, won = (errors[:, exit] > errors[:, best]).sum(), (errors[:, exit] < errors[:, best]).sum()
@@ -157,10 +150,13 @@ def attack_doubts(
     layers = {float(n) for side in SIDES for n in np.unique(floats(table, f"{side}_layer"))}
     if len(layers) == 1 and table.num_rows > 1:
         doubts.append(doubt("one-exit", f"all texts, clean and adversarial, leave at layer {layers.pop():g}"))
-    breaches = {} if metadata is None else count_breaches(table.to_pylist(), metadata)
+    violations: dict[str, list[Any]] = {}
+    for row in [] if metadata is None else table.to_pylist():
+        for name in breaches(row, metadata or {}):
+            violations.setdefault(name, []).append(row["id"])
     broken = [
         doubt("constraints", f"{len(ids)} examples break a constraint ({name}), the first has id {ids[0]}")
-        for name, ids in breaches.items()
+        for name, ids in violations.items()
     ]
     return (*_few(table.num_rows), *doubts, *_inside_doubts(table), *broken)
 
@@ -201,9 +197,7 @@ def victim_doubts(
     """Check whether a victim's answers repeat: the same texts asked twice in a batch, and alone.
 
     Args:
-        target: as for `attack`.
-        policy: as for `attack`.
-        examples: a few rows, as for `attack`.
+        target, policy, examples: as for `attack`; a few rows are enough.
 
     Returns:
         Sentences, none if there is nothing to doubt, or if the victim reports seconds alone.

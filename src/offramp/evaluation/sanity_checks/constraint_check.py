@@ -51,7 +51,11 @@ def breaches(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
     must_stay = preserve == "prediction" or (preserve == "label" and answers[0] == row["label"])
     if must_stay and answers[1] != answers[0]:
         broken.append(f"{preserve} kept")
-    return [*broken, *_similarity(row, metadata)]
+    least, similarity = metadata.get("min_similarity") or 0.0, row["similarity"]
+    measured = similarity is not None and not math.isnan(similarity)
+    if measured and row["words_changed"] and similarity < least - NOISE:
+        broken.append("similarity")
+    return broken
 
 
 def _sides(row: Mapping[str, Any], front: Sequence[str]) -> Iterator[tuple[Pieces, Pieces]]:
@@ -113,18 +117,3 @@ def distance(before: str, after: str) -> int:
             replaced = table[i - 1, j - 1] + (old != new)
             table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
     return table[len(before), len(after)]
-
-
-def _similarity(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    least, similarity = metadata.get("min_similarity") or 0.0, row["similarity"]
-    measured = similarity is not None and not math.isnan(similarity)
-    return ["similarity"] if measured and row["words_changed"] and similarity < least - NOISE else []
-
-
-def count_breaches(rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Ids of the rows that break each constraint."""
-    counted: dict[str, list[Any]] = {}
-    for row in rows:
-        for name in breaches(row, metadata):
-            counted.setdefault(name, []).append(row["id"])
-    return counted

@@ -11,13 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
-
-    Attributes:
-        raised_if: the condition that raises the doubt.
-        why: what the condition does to the numbers.
-        do: how to resolve it.
-    """
+    """The condition that raises a doubt, what the condition does to the numbers, and how to resolve it."""
 
     raised_if: str
     why: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,8 @@ def random_baseline_doubts(
     """Check whether random edits do better than an attack that uses more, on the same examples.
 
     Args:
-        white_box: rows of the attack that uses the victim's inside.
-        baseline: rows of the random attack, under the same budget of words and tries.
+        white_box, baseline: rows of the attack that uses the victim's inside, and of the random one, under the same
+            budget of words and tries.
         names: of both.
 
     Returns:
@@ -63,6 +62,14 @@ def random_baseline_beside(folder: Path) -> tuple[str, ...]:
     """
     from offramp.attacks import AttackResult
 
+    def condition(attack: AttackResult) -> list[Any]:
+        """The victim, the examples and the budget of an attack."""
+        metadata, options = attack.metadata, attack.metadata.get("options") or {}
+        return [*(metadata.get(name) for name in SHARED), *(options.get(name) for name in BUDGET)]
+
+    def recipe(attack: AttackResult) -> str:
+        return str(attack.metadata.get("recipe", ""))
+
     attack = AttackResult.load(folder)
     doubts: list[str] = []
     for path in sorted(folder.parent.glob("*/attack.parquet")):
@@ -73,23 +80,12 @@ def random_baseline_beside(folder: Path) -> tuple[str, ...]:
         except DataError as error:
             _LOG.warning("%s is not compared with its neighbour: %s", folder.name, error)
             continue
-        if comparable(attack.metadata, other.metadata):
-            pair = sorted((attack, other), key=lambda result: is_random_baseline(_recipe(result)))
-            names = _recipe(pair[0]), _recipe(pair[1])
+        if condition(attack) == condition(other):
+            pair = sorted((attack, other), key=lambda result: is_random_baseline(recipe(result)))
+            names = recipe(pair[0]), recipe(pair[1])
             if uses_inside(names[0], pair[0].table) and is_random_baseline(names[1]):
                 doubts += random_baseline_doubts(pair[0].table, pair[1].table, names)
     return tuple(doubts)
-
-
-def _recipe(attack: AttackResult) -> str:
-    return str(attack.metadata.get("recipe", ""))
-
-
-def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two attacks, by their metadata, had the same victim, examples and budget."""
-    options = first.get("options") or {}, second.get("options") or {}
-    alike = all(first.get(name) == second.get(name) for name in SHARED)
-    return alike and all(options[0].get(name) == options[1].get(name) for name in BUDGET)
 
 
 def is_random_baseline(recipe: str) -> bool:

@@ -20,7 +20,7 @@ from offramp._core.records import FILE_NAME
 from offramp._core.run_files import GRADIENT_FILE, Gradients, RunFiles
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
-from offramp.evaluation.per_exit import reliability_table
+from offramp.evaluation.operating_points import reliability_table
 from offramp.reports.reliability import pool_reliability
 from offramp.studies.training.trial import RUN, with_precision
 from offramp.training.strategies import STRATEGIES

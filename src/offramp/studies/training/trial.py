@@ -17,9 +17,8 @@ from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import prepare
 from offramp.criteria import make_criterion
-from offramp.evaluation.areas import RANGES, area
 from offramp.evaluation.arrow_tables import table
-from offramp.evaluation.curves import speed_accuracy
+from offramp.evaluation.curves import RANGES, area, speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
 from offramp.studies.grid import Load, Trial, short, slug
