@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.trace import Trace
-from offramp.evaluation.bootstrap import Interval, Statistic, percentile_band, replicates
 
 ROW: dict[str, Any] = {
     "id": 0,
@@ -91,15 +90,3 @@ def regression_trace(seed: int = 0, examples: int = 120) -> Trace:
     logits = (truth[:, None] + noise).astype(np.float32)[:, :, None]
     costs = np.tile([1.0, 2.0, 3.0], (examples, 1))
     return Trace(logits, (1, 2, 3), costs, costs[:, -1], truth, kind="regression", fingerprint="stsb")
-
-
-def differences(
-    a: Statistic | list[Statistic], b: Statistic | list[Statistic], **options: Any
-) -> list[Interval]:
-    """Paired-bootstrap intervals of `a - b`; each is a statistic, or one per model."""
-    groups = [side if isinstance(side, list) else [side] for side in (a, b)]
-    exact = [np.mean([model.exact() for model in group], axis=0) for group in groups]
-    drawn = [replicates(group, **options) for group in groups]
-    low, high = percentile_band(drawn[0] - drawn[1])
-    columns = zip(groups[0][0].names, exact[0] - exact[1], low, high, strict=True)
-    return [Interval(*column) for column in columns]

@@ -8,12 +8,12 @@ from offramp._core.errors import ConfigError, DataError
 from offramp.evaluation.bootstrap import (
     Interval,
     Statistic,
+    differences,
     intervals,
     percentile_band,
     replicates,
     resample_weights,
 )
-from tests.evaluation.made_up import differences
 
 
 def mean_of(values, fingerprint: str = "data") -> Statistic:
@@ -67,23 +67,22 @@ def test_pairing_makes_differences_of_like_methods_narrow() -> None:
     one, other = mean_of(easy + 0.1), mean_of(easy)
     (paired,) = differences(one, other)
     assert (paired.low, paired.estimate, paired.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert paired.low > 0
+    assert paired.decided
     (alone,) = intervals(one)
     assert alone.high - alone.low > 0.1
     (nothing,) = differences(one, one)
-    assert (nothing.low, nothing.high) == (0, 0)
+    assert (nothing.low, nothing.high, nothing.decided) == (0, 0, False)
 
 
 def test_models_are_averaged_or_drawn_too() -> None:
     values = np.random.default_rng(0).normal(size=200)
     seeds = [mean_of(values + shift) for shift in (-1.0, 0.0, 1.0)]
-    averaged_low, averaged_high = percentile_band(replicates(seeds))
+    (averaged,) = intervals(seeds)
     (alone,) = intervals(mean_of(values))
-    assert (averaged_low[0], averaged_high[0]) == pytest.approx((alone.low, alone.high))
-    nested = replicates(seeds, over="nested")
-    nested_low, nested_high = percentile_band(nested)
-    assert nested.mean() == pytest.approx(alone.estimate, abs=0.1)
-    assert nested_high - nested_low > 3 * (averaged_high - averaged_low)
+    assert (averaged.low, averaged.high) == pytest.approx((alone.low, alone.high))
+    (nested,) = intervals(seeds, over="nested")
+    assert nested.estimate == pytest.approx(averaged.estimate)
+    assert nested.high - nested.low > 3 * (averaged.high - averaged.low)
     # Model i of one method goes with model i of the other: a constant lead stays constant.
     (lead,) = differences([mean_of(values + shift + 0.5) for shift in (-1.0, 0.0, 1.0)], seeds, over="nested")
     assert (lead.low, lead.high) == pytest.approx((0.5, 0.5))
@@ -98,17 +97,19 @@ def test_undefined_resamples_are_left_out() -> None:
 
 def test_interval_reads_well() -> None:
     assert str(Interval("x", 0.91234, 0.9, 0.925)) == "0.9123 [0.9, 0.925]"
+    assert Interval("x", -1, -2, -0.1).decided
+    assert not Interval("x", np.nan, np.nan, np.nan).decided
 
 
 def test_unlike_data_are_not_paired() -> None:
     with pytest.raises(
         DataError, match=r"same examples on both sides, got 3 of data data and 3 of data other"
     ):
-        replicates([mean_of([1, 2, 3]), mean_of([1, 2, 3], "other")])
+        differences(mean_of([1, 2, 3]), mean_of([1, 2, 3], "other"))
     with pytest.raises(DataError, match=r"same examples on both sides, got 3 .* and 2 "):
-        replicates([mean_of([1, 2, 3]), mean_of([1, 2])])
+        intervals([mean_of([1, 2, 3]), mean_of([1, 2])])
     with pytest.raises(DataError, match="at least one model"):
-        replicates([])
+        intervals([])
 
 
 @pytest.mark.parametrize(
@@ -120,4 +121,4 @@ def test_unlike_data_are_not_paired() -> None:
 )
 def test_wrong_options_are_refused(options, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        replicates([mean_of([1, 2, 3])], **options)
+        intervals(mean_of([1, 2, 3]), **options)

@@ -7,9 +7,9 @@ import pytest
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.criteria import make_criterion
-from offramp.evaluation import area, compare, exit_statistic, speed_accuracy
+from offramp.evaluation import area, compare, differences, exit_statistic, speed_accuracy
 from offramp.evaluation.arrow_tables import floats
-from tests.evaluation.made_up import differences, model_trace
+from tests.evaluation.made_up import model_trace
 
 TRACES = {
     "joint": model_trace(1, skill=0.9),

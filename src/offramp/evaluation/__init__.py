@@ -1,6 +1,6 @@
 """Scores, speed and robustness: curves, tables, intervals and comparisons from traces and attack rows."""
 
-from offramp.evaluation.bootstrap import Interval, Statistic, interval_table, intervals
+from offramp.evaluation.bootstrap import Interval, Statistic, differences, interval_table, intervals
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.conventions import CONVENTIONS, from_paper, to_paper
 from offramp.evaluation.curves import (
@@ -49,6 +49,7 @@ __all__ = [
     "attack_doubts",
     "compare",
     "compare_models",
+    "differences",
     "efficacy",
     "efficiency_drop",
     "evaluate",

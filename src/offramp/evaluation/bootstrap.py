@@ -49,17 +49,28 @@ class Statistic:
         return self.values(np.ones((1, self.examples)))[0]
 
 
+Group = Statistic | Sequence[Statistic]
+
+
 @dataclass(frozen=True)
 class Interval:
-    """An estimate on the original data and the ends of its 95 % percentile-bootstrap interval.
+    """An estimate and its 95 % percentile-bootstrap interval.
 
-    The ends are NaN where the quantity was undefined in every resample.
+    Attributes:
+        name: of the quantity.
+        estimate: the value on the original data.
+        low, high: the ends of the interval; NaN where it was undefined in every resample.
     """
 
     name: str
     estimate: float
     low: float
     high: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -102,30 +113,16 @@ def replicates(
     Returns:
         `(resamples, columns)`.
 
-    Raises:
-        DataError: the models were not measured on the same examples, or have different columns.
-
     Source: Efron and Tibshirani 1993, chapters 6 and 8.
     """
-    if not models:
-        raise DataError("expected at least one model, got none: pass the statistic of at least one trace")
-    count, first = len(models), models[0]
-    for other in models[1:]:
-        if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):
-            raise DataError(
-                f"a paired bootstrap needs the same examples on both sides, got {first.examples} of data "
-                f"{first.fingerprint or '?'} and {other.examples} of data {other.fingerprint or '?'}: "
-                "trace all models on the same split"
-            )
-        if other.names != first.names:
-            raise DataError(f"expected the columns {first.names} on both sides, got {other.names}")
+    count = len(models)
     chosen = np.full((resamples, count), 1 / count)  # how much each model counts in each resample
     if over == "nested":
         chosen = generator(seed, "models", count).multinomial(count, chosen[0], size=resamples) / count
     elif over != "averaged":
         raise ConfigError(f"expected over='averaged' or over='nested', got {over!r}")
     blocks, done = [], 0
-    for weights in resample_weights(first.examples, resamples, seed):
+    for weights in resample_weights(models[0].examples, resamples, seed):
         values = np.stack([model.values(weights) for model in models])  # (models, rows, columns)
         rows = chosen[done : done + len(weights)]
         blocks.append(np.einsum("rm,mrc->rc", rows, values))
@@ -133,11 +130,41 @@ def replicates(
     return np.concatenate(blocks)
 
 
-def intervals(statistic: Statistic, *, resamples: int = 1000, seed: int = 0) -> tuple[Interval, ...]:
-    """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN."""
-    low, high = percentile_band(replicates([statistic], resamples=resamples, seed=seed))
-    columns = zip(statistic.names, statistic.exact(), low, high, strict=True)
-    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
+def intervals(
+    models: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
+) -> tuple[Interval, ...]:
+    """95 % percentile-bootstrap intervals of a statistic, one per column, without the resamples in which it is NaN.
+
+    Args:
+        models: a statistic, or one per model (seed) of a method; their mean is estimated.
+        resamples, seed, over: as in `replicates`.
+
+    Raises:
+        DataError: the models were not measured on the same examples.
+    """
+    group = _group(models)
+    estimate = np.mean([model.exact() for model in group], axis=0)
+    drawn = replicates(group, resamples=resamples, seed=seed, over=over)
+    return _percentiles(group[0].names, estimate, drawn)
+
+
+def differences(
+    a: Group, b: Group, *, resamples: int = 1000, seed: int = 0, over: Models = "averaged"
+) -> tuple[Interval, ...]:
+    """95 % paired-bootstrap intervals of `a - b` over the same examples, one per column.
+
+    Args:
+        a, b: as `models` in `intervals`; the two may have different numbers of models.
+        resamples, seed, over: as in `replicates`.
+
+    Raises:
+        DataError: a and b were not measured on the same examples, or have different columns.
+    """
+    first, second = _group(a), _group(b)
+    _check_paired([*first, *second])
+    estimate = np.mean([m.exact() for m in first], axis=0) - np.mean([m.exact() for m in second], axis=0)
+    drawn = [replicates(group, resamples=resamples, seed=seed, over=over) for group in (first, second)]
+    return _percentiles(first[0].names, estimate, drawn[0] - drawn[1])
 
 
 def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -148,3 +175,33 @@ def percentile_band(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
     finite = np.where(np.isfinite(drawn), drawn, np.nan)[:, some]
     ends[:, some] = np.nanquantile(finite, [tail, 1 - tail], axis=0)
     return ends[0], ends[1]
+
+
+def _percentiles(
+    names: tuple[str, ...], estimate: NDArray[np.float64], drawn: NDArray[np.float64]
+) -> tuple[Interval, ...]:
+    low, high = percentile_band(drawn)
+    columns = zip(names, estimate, low, high, strict=True)
+    return tuple(Interval(name, float(e), float(lo), float(hi)) for name, e, lo, hi in columns)
+
+
+def _group(models: Group) -> Sequence[Statistic]:
+    group = [models] if isinstance(models, Statistic) else list(models)
+    if not group:
+        raise DataError("expected at least one model, got none: pass the statistic of at least one trace")
+    _check_paired(group)
+    return group
+
+
+def _check_paired(models: Sequence[Statistic]) -> None:
+    """Raise unless all statistics have the same examples and columns."""
+    first = models[0]
+    for other in models[1:]:
+        if (other.examples, other.fingerprint) != (first.examples, first.fingerprint):
+            raise DataError(
+                f"a paired bootstrap needs the same examples on both sides, got {first.examples} of data "
+                f"{first.fingerprint or '?'} and {other.examples} of data {other.fingerprint or '?'}: "
+                "trace all models on the same split"
+            )
+        if other.names != first.names:
+            raise DataError(f"expected the columns {first.names} on both sides, got {other.names}")
