@@ -169,7 +169,7 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
     assert tuned_rates(tmp_path) == {("minilm-l6", name): 0.9 for name in ("joint", "multi_model", "sweet")}
     rows = rows_of(tried_rates(rate_frame(load_results(tmp_path))), method="sweet")
     assert [(row["learning_rate"], row["best"]) for row in rows] == [(0.01, False), (0.9, True)]
-    assert rows[1]["score"] == pytest.approx(np.mean(load_results(tmp_path)[-1].mean_score))
+    assert rows[1]["score"] == pytest.approx(np.mean(load_results(tmp_path)[-1].scores))
     methods = study(load_results(tmp_path), resamples=FEW)
     assert methods.methods == ["joint", "multi_model", "sweet"]
     assert {result.learning_rate for result in methods.compared} == {0.9}

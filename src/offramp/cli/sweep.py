@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group
 from rich.live import Live
@@ -56,10 +56,13 @@ def sweep(
     """
     limit_threads(threads)
     from offramp._core.run_files import RunFiles
+    from offramp.studies.attacks.plan import is_attack_plan, make_attack_plan
     from offramp.studies.grid import check_trials, is_recorded, run_grid
-    from offramp.studies.plans import read_plan
+    from offramp.studies.plan_models import read_keys
+    from offramp.studies.training.plan import make_sweep
 
-    plan = read_plan(config)
+    keys = read_keys(config)
+    plan = make_attack_plan(keys) if is_attack_plan(keys) else make_sweep(keys)
     folder = output or Path("results") / plan.name
     runs, progress = RunFiles(folder), ProgressTable(plan)
     if dry_run:
@@ -69,7 +72,8 @@ def sweep(
         console.print(progress.view())
         emit(json, progress.counts())
         return
-    with progress:
+    live = Live(get_renderable=progress.view, console=console, refresh_per_second=1)
+    with live if console.is_terminal else nullcontext():
         failed = run_grid(
             plan, folder, engine=engine, workers=workers, keep_models=keep_models, on_status=progress.note
         )
@@ -93,26 +97,12 @@ class ProgressTable:
         status: by name of the trial.
         seconds: of finished trials, by column.
         started: time at which a trial began, by its name.
-        live: the table on a terminal, while the grid runs.
     """
 
     plan: Plan
     status: dict[str, Status] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
-    live: Live | None = None
-
-    def __enter__(self) -> Self:
-        if console.is_terminal:
-            self.live = Live(get_renderable=self.view, console=console, refresh_per_second=1)
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
 
     def note(self, trial: Trial, status: Status, reason: str) -> None:
         """Takes the status reports of `run_grid`."""
@@ -122,7 +112,7 @@ class ProgressTable:
             self.started[name] = time.monotonic()
         elif before == "running" and status == "done":
             self.seconds.setdefault(trial.column, []).append(time.monotonic() - self.started[name])
-        if before in ("waiting", "running") and not self.live:
+        if before in ("waiting", "running") and not console.is_terminal:
             spent = f", {time.monotonic() - self.started[name]:.0f} s" if before == "running" else ""
             why = f": {reason}" if reason else ""
             note(f"[{self.counts()['done']}/{len(self.plan.trials)}] {name}: {status}{spent}{why}")

@@ -83,7 +83,6 @@ class Plan:
     """A named set of trials; `ConfigError` for two trials with the same folder.
 
     Attributes:
-        name: results go to `results/NAME` by default.
         trials: in the order in which they run: seed by seed, so that an unfinished study is balanced.
     """
 
@@ -120,7 +119,6 @@ def run_grid(
     """Run every trial that has no record yet.
 
     Args:
-        plan: the trials.
         output: folder of the grid; each trial has its own folder below it.
         engine: `local`, one trial after another in this process; or `ray`, on a cluster whose machines share the
             folder.
@@ -238,7 +236,6 @@ def run_trial(
 
     Args:
         trial: what to run; it resumes if its process was killed.
-        output: folder of the grid.
         keep_model: keep what the trial deletes at its end.
         load: loads the data of a task; `load_data` by default.
     """

@@ -43,12 +43,10 @@ def multiples(
 
     Args:
         panels: from left to right and downwards.
-        title: above the panels.
         words: of the caption.
         marks: of the legend.
         height: of a panel, in inches.
         columns: the most panels side by side.
-        sharey: whether the panels have the same y axis.
         beside: as in `legend`.
     """
     from matplotlib.figure import Figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from offramp._core.errors import ConfigError
 from offramp._core.run_files import RunFiles
@@ -40,12 +39,10 @@ class Trained:
 
     @property
     def model(self) -> Path:
-        """Folder of the model."""
         return self.sweep / self.folder / RUN / MODEL
 
     @property
     def kept(self) -> bool:
-        """Whether the model was kept."""
         return (self.model / "config.json").exists()
 
 
@@ -61,22 +58,15 @@ def trained_models(sweep: str | Path) -> list[Trained]:
         raise ConfigError(
             f"no trained models below {sweep}: run its config with 'offramp sweep … --keep-models' first"
         )
-    return [_trained(root, record["path"], record["config"]["cell"]) for record in records]
-
-
-def _trained(root: Path, path: str, trial: dict[str, Any]) -> Trained:
-    return Trained(
-        sweep=root,
-        folder=Path(path).parent.as_posix(),
-        backbone=trial["backbone"],
-        task=trial["task"],
-        method=trial["method"]["name"],
-        strategy=trial["method"]["strategy"],
-        train_size=trial["train_size"],
-        learning_rate=trial["learning_rate"],
-        seed=trial["seed"],
-        gates=bool(trial["method"].get("gates")),
-    )
+    models = []
+    for record in records:
+        trial, folder = record["config"]["cell"], Path(record["path"]).parent.as_posix()
+        method, gates = trial["method"], bool(trial["method"].get("gates"))
+        same = {key: trial[key] for key in ("backbone", "task", "train_size", "learning_rate", "seed")}
+        models.append(
+            Trained(root, folder, method=method["name"], strategy=method["strategy"], gates=gates, **same)
+        )
+    return models
 
 
 def choose(models: Sequence[Trained], backbone: str, task: str, method: str, seed: int) -> Trained:

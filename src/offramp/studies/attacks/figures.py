@@ -34,13 +34,16 @@ WIDEST = 12  # columns of a matrix whose values are written into it
 
 def attack_figures(study: AttackStudy) -> dict[str, Figure]:
     """Every figure that the study has content for, by file name."""
+    drops = (DROP_LABEL, DROP_CAPTION)
+    costs = ("Cost before and after", COST_CAPTION)
     figures: dict[str, Figure] = {}
     for backbone in study.values("backbone"):
         name = slug(backbone)
         for attack in _main_attacks(study):
             if len(study.select(backbone=backbone, attack=attack)):
-                figures[f"drop-{slug(attack)}-{name}"] = drop_panels(study, backbone, attack)
-                figures[f"cost-{slug(attack)}-{name}"] = cost_panels(study, backbone, attack)
+                stem = f"{slug(attack)}-{name}"
+                figures[f"drop-{stem}"] = _panels(study, backbone, attack, drops, _draw_drop, _frame_drop)
+                figures[f"cost-{stem}"] = _panels(study, backbone, attack, costs, _draw_costs, _frame_costs)
         if len(study.values("attack")) > 1:
             figures[f"attacks-{name}"] = attacks_figure(study, backbone)
         if study.variants():
@@ -59,21 +62,6 @@ def _main_attacks(study: AttackStudy) -> list[str]:
     return (on_all_tasks or attacks)[:2]
 
 
-def drop_panels(study: AttackStudy, backbone: str, attack: str) -> Figure:
-    """A panel per task with the share of the gain lost: exit rules downwards, methods by colour."""
-    return _panels(study, backbone, attack, (DROP_LABEL, DROP_CAPTION), _draw_drop, _frame_drop)
-
-
-def cost_panels(study: AttackStudy, backbone: str, attack: str) -> Figure:
-    """A panel per task with the costs before and after the attack: exit rules downwards, methods by colour."""
-
-    def frame(axes: Axes) -> None:
-        axes.axvline(1, color=GREY, lw=1)
-        axes.set_xlabel("Cost (share of FLOPs)", fontsize=10)
-
-    return _panels(study, backbone, attack, ("Cost before and after", COST_CAPTION), _draw_costs, frame)
-
-
 def _panels(
     study: AttackStudy,
     backbone: str,
@@ -82,6 +70,7 @@ def _panels(
     draw: Callable[[Axes, Estimates, float, int], None],
     frame: Callable[[Axes], None],
 ) -> Figure:
+    """A panel per task: exit rules downwards, methods by colour."""
     criteria, methods = study.values("criterion"), study.values("method")
 
     def draw_task(settings: pd.DataFrame, axes: Axes) -> None:
@@ -121,6 +110,11 @@ def _draw_costs(axes: Axes, estimates: Estimates, height: float, method: int) ->
     for (estimate, low, high), fill in zip(sides, ("white", colour(method)), strict=True):
         axes.hlines(height, low, high, color=colour(method), lw=1.8, alpha=0.6)
         _mark(axes, estimate, height, method, fill)
+
+
+def _frame_costs(axes: Axes) -> None:
+    axes.axvline(1, color=GREY, lw=1)
+    axes.set_xlabel("Cost (share of FLOPs)", fontsize=10)
 
 
 def _mark(axes: Axes, estimate: float, height: float, method: int, fill: str = "white") -> None:

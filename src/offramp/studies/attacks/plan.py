@@ -26,7 +26,6 @@ from offramp.studies.grid import Plan, short
 from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.trained_models import Trained, choose, trained_models
 
-MARKS = ("models", "recipes")  # a file with one of these keys plans attacks
 OTHERS = "others"  # in `models`: the sweep for all criteria without a sweep of their own
 
 Seed = Annotated[int, Field(ge=0)]
@@ -113,11 +112,7 @@ class AttackStudyKeys(PlanModel):
         return self
 
     def trials(self) -> Iterator[AttackTrial]:
-        """Every combination of the keys.
-
-        Raises:
-            ConfigError: a model that does not exist, or has no gates for a criterion that needs them.
-        """
+        """Every combination of the keys; `ConfigError` for a model that does not exist, or lacks gates."""
         attacks = []
         for name, keys in self.recipes.items():
             own = keys or RecipeKeys()
@@ -154,11 +149,8 @@ class AttackStudyKeys(PlanModel):
         """The models that a criterion is tried on."""
         folder = self.models.get(criterion) or self.models[OTHERS]
         filters = [key for key in ("train_size", "learning_rate") if key in self.model_fields_set]
-        models = [
-            model
-            for model in trained_models(folder)
-            if all(getattr(model, key) == getattr(self, key) for key in filters)
-        ]
+        wanted = [getattr(self, key) for key in filters]
+        models = [m for m in trained_models(folder) if [getattr(m, key) for key in filters] == wanted]
         if not models:
             raise ConfigError(
                 f"no model below {folder} has that train_size and learning_rate: leave them out"
@@ -168,14 +160,11 @@ class AttackStudyKeys(PlanModel):
 
 def is_attack_plan(content: Mapping[str, Any]) -> bool:
     """Whether a file's keys plan attacks."""
-    return any(key in content for key in MARKS)
+    return "models" in content or "recipes" in content
 
 
 def make_attack_plan(content: Mapping[str, Any]) -> Plan:
-    """An attack study from its keys.
-
-    Args:
-        content: keys of `AttackStudyKeys`.
+    """An attack study from keys of `AttackStudyKeys`.
 
     Raises:
         ConfigError: an unknown key, a value that cannot work, a model that does not exist, or two trials with the

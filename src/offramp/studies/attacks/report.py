@@ -24,22 +24,10 @@ def attack_report(
     table_files: bool = True,
     resamples: int = 1000,
 ) -> dict[str, Path]:
-    """Write the report of an attack study.
-
-    Args:
-        folder: of the study; trials that have not run yet are left out.
-        output: folder for the report; files of an earlier one are overwritten.
-        figures: figures to write, as names or patterns such as `drop-*`.
-        table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
-        resamples: of the bootstrap over examples and seeds.
-
-    Returns:
-        The files written, by name: `report.md`, `tables/….md` and `.csv`, `figures/….svg` and `.png`.
+    """Write the report of an attack study: arguments as in `study_report`, figures such as `drop-*`.
 
     Raises:
         DataError: there are no attacks, or an attack's rows are missing.
-        ConfigError: a name in `figures` that matches no figure.
-        OfframpError: the report cannot be written.
     """
     study = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
     models = {(*attack.setting[:3], attack.seed) for attack in study.attacks}

@@ -48,18 +48,13 @@ NUMBERS = (
 
 
 class AttackSetting(NamedTuple):
-    """What attacks are compared at: one kind of model under one exit rule, attacked in one way.
-
-    Attributes:
-        backbone, task, method, criterion: of the victim.
-        attack: name that the recipe is shown by.
-    """
+    """What attacks are compared at: one kind of model under one exit rule, attacked in one way."""
 
     backbone: str
     task: str
     method: str
     criterion: str
-    attack: str
+    attack: str  # the name that the recipe is shown by
 
     def __str__(self) -> str:
         return ", ".join(self)
@@ -73,15 +68,11 @@ class RecordedAttack:
     """One recorded attack on one model.
 
     Attributes:
-        setting: that it belongs to.
-        strategy: of the method.
-        seed: of the model.
+        strategy, seed, exit_layers: of the model.
         recipe: the attack's, with the facts that tables need.
         options: of the recipe, by the keys of records.
         rows: the attacked examples.
-        exit_layers: of the model.
         metric: main metric of the task.
-        doubts: of its record.
     """
 
     setting: AttackSetting
@@ -149,10 +140,9 @@ def _read(record: Mapping[str, Any], runs: RunFiles) -> RecordedAttack:
     if attack["recipe"] not in RECIPES:
         message = unknown_name("attack recipe", attack["recipe"], RECIPES)
         raise DataError(f"{runs.root / record['path']} was made by another version: {message}")
+    model = {key: victim[key] for key in ("backbone", "task", "method")}
     return RecordedAttack(
-        setting=AttackSetting(
-            victim["backbone"], victim["task"], victim["method"], trial["criterion"], attack["name"]
-        ),
+        setting=AttackSetting(**model, criterion=trial["criterion"], attack=attack["name"]),
         strategy=victim["strategy"],
         seed=victim["seed"],
         recipe=RECIPES[attack["recipe"]],

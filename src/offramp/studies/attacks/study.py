@@ -56,7 +56,6 @@ class Estimates:
         return bool(self.exact[NUMBERS.index("clean_cost")] < 1)
 
     def value(self, measure: str) -> float:
-        """The estimate of a measure."""
         return float(self.exact[MEASURES.index(measure)])
 
     def interval(self, measure: str) -> tuple[float, float, float]:
@@ -84,7 +83,6 @@ class AttackStudy:
     """All attacks of a study.
 
     Attributes:
-        attacks: the recorded ones.
         settings: a row per setting, in the order of the tables: `AXES`, its `estimates`, their `seeds` and `examples`.
         transfers: rows of transfer matrices, or None.
         left_out: sentences about attacks that cannot be compared.
@@ -96,7 +94,6 @@ class AttackStudy:
     left_out: tuple[str, ...] = ()
 
     def values(self, axis: str) -> list[str]:
-        """The values of an axis, in order."""
         return list(dict.fromkeys(self.settings[axis]))
 
     def recorded(self, attack: str) -> RecordedAttack:
@@ -197,13 +194,7 @@ def attack_study(
 ) -> AttackStudy:
     """Compute the estimates of a study, each task cut to the seeds that all of its settings have.
 
-    Args:
-        attacks: of `load_attacks`.
-        transfers: of `load_transfers`.
-        resamples: of the bootstrap over examples and, where a setting has several, models.
-
-    Raises:
-        DataError: models of one setting that were attacked on different examples.
+    `DataError` for models of one setting that were attacked on different examples.
     """
     import pandas as pd
 

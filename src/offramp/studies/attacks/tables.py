@@ -221,14 +221,9 @@ def number_table(study: AttackStudy) -> pa.Table:
 def difference_table(study: AttackStudy, axis: str) -> pa.Table:
     """Paired differences to the base along one axis, by task and on average over tasks.
 
-    Args:
-        study: the attacks.
-        axis: `method`, `criterion` or `attack`; see `AttackStudy.base`.
-
     Returns:
         A row per value and context: `AXES` ("all" is an average), `base`, `places` (how many settings are averaged),
-        `seeds`; for each of `COMPARED` the value's own estimate, the base's, the difference, and its interval. Without
-        rows where there is nothing to compare.
+        `seeds`; for each of `COMPARED` the value's own estimate, the base's, the difference, and its interval.
     """
     base, rows = study.base(axis), []
     others = [value for value in study.values(axis) if value != base]

@@ -54,16 +54,13 @@ class TransferTrial(VictimTrial):
 
     @property
     def folder(self) -> Path:
-        """Folder of its record, below the study's: that of the model, then the attack."""
         return Path(self.victim.folder, TRANSFER, slug(self.attack.name))
 
     @property
     def column(self) -> str:
-        """The attack, transferred."""
         return f"{self.attack.name}, {TRANSFER}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The trial as its record keeps it."""
         folders = [attack.folder.as_posix() for attack in self.attacks]
         return self.describe("transfer_to", criteria=self.criteria, attacks=folders)
 
@@ -74,13 +71,7 @@ class TransferTrial(VictimTrial):
         """Run the texts of all attacks on the model, and record how deep it goes on them.
 
         The model runs once over all texts and all of its exits; every exit rule is then applied to that trace.
-
-        Args:
-            output: folder of the study, in which the attacks are recorded.
-            load: loads the data of a task.
-
-        Raises:
-            DataError: an attack that is not recorded yet.
+        `DataError` for an attack that is not recorded yet.
         """
         from offramp.attacks.result import write_parquet
 

@@ -53,14 +53,13 @@ class TransferMatrix:
     own: pd.DataFrame
 
     def row_names(self) -> list[str]:
-        """Names of the rows; the task only where it is not that of the columns."""
+        """With the task only where it is not that of the columns."""
         return [
             ", ".join([*([task] if task != self.task else []), name_of(method), criterion])
             for task, method, criterion in self.values.index
         ]
 
     def column_names(self) -> list[str]:
-        """Names of the columns."""
         return [f"{name_of(method)}, {criterion}" for method, criterion in self.values.columns]
 
     def table(self) -> TextTable:
@@ -84,8 +83,12 @@ def _matrix(frame: pd.DataFrame) -> TransferMatrix:
     cells = frame[only_own | ~frame["own"]].groupby(keys)
     values = cells[["clean_cost", "adversarial_cost"]].apply(_drop).unstack(TARGET)
     own = cells["own"].all().unstack(TARGET, fill_value=False)
-    rows = sorted(values.index, key=lambda key: (key[0] != task, key[0], *_order(*key[1:])))
-    columns = sorted(values.columns, key=lambda key: _order(*key))
+
+    def order(key: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
+        return order_of(key[0], STRATEGIES), order_of(key[1], CRITERIA)
+
+    rows = sorted(values.index, key=lambda key: (key[0] != task, key[0], *order(key[1:])))
+    columns = sorted(values.columns, key=order)
     return TransferMatrix(backbone, attack, task, values.loc[rows, columns], own.loc[rows, columns])
 
 
@@ -93,10 +96,6 @@ def _drop(pairs: pd.DataFrame) -> float:
     """The share of the gain lost, from the costs averaged over pairs."""
     costs = [pairs[f"{side}_cost"].to_numpy(float) for side in ("clean", "adversarial")]
     return float(efficiency_drop(*(np.mean(cost) if len(pairs) else np.nan for cost in costs)))
-
-
-def _order(method: str, criterion: str) -> tuple[tuple[int, str], tuple[int, str]]:
-    return order_of(method, STRATEGIES), order_of(criterion, CRITERIA)
 
 
 def _with_kind(transfers: pa.Table) -> pd.DataFrame:

@@ -40,16 +40,13 @@ class AttackTrial(VictimTrial):
 
     @property
     def folder(self) -> Path:
-        """Folder of its record, below the study's: that of the model, then exit rule and attack."""
         return Path(self.victim.folder, slug(self.criterion), slug(self.attack.name))
 
     @property
     def column(self) -> str:
-        """The attack."""
         return self.attack.name
 
     def to_dict(self) -> dict[str, Any]:
-        """The trial as its record keeps it."""
         return self.describe("victim", criterion=self.criterion)
 
     def check(self) -> None:
@@ -58,12 +55,7 @@ class AttackTrial(VictimTrial):
         Options.of(**self.attack.options)
 
     def run(self, output: Path, load: Load) -> None:
-        """Attack the model and record it; a trial whose process died resumes with the examples that are left.
-
-        Args:
-            output: folder of the study.
-            load: loads the data of a task.
-        """
+        """Attack the model and record it; a trial whose process died resumes with the examples that are left."""
         from offramp.attacks import attack
 
         started = datetime.now(UTC)
@@ -100,11 +92,9 @@ class AttackTrial(VictimTrial):
 
         Args:
             output: folder of the study.
-            result: of the attack.
             policy: that was attacked.
             metric: main metric of the task.
             probed: doubts about the victim.
-            started: when the trial began.
         """
         record_attack(
             result,

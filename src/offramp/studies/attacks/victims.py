@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,8 @@ class VictimTrial(Trial):
     """A trial on one trained model.
 
     Attributes:
-        victim: the trained model.
-        source: its task, as `load_data` takes it.
+        source: task of the model, as `load_data` takes it.
         method: name of the model in the study.
-        attack: the recipe with its options.
-        setting: what all attacks of the study share.
     """
 
     victim: Trained
@@ -77,7 +75,6 @@ class VictimTrial(Trial):
 
     @property
     def row(self) -> str:
-        """Encoder, task and method."""
         return f"{self.victim.backbone}, {self.victim.task}, {self.method}"
 
     def describe(self, victim_key: str, **own: Any) -> dict[str, Any]:
@@ -90,16 +87,13 @@ class VictimTrial(Trial):
         victim = {**asdict(self.victim), "sweep": self.victim.sweep.name, "method": self.method}
         del victim["gates"]
         judge = RECORD_JUDGES.get(self.setting.similarity, self.setting.similarity)
-        content = to_json(
-            {
-                victim_key: victim,
-                "attack": {**asdict(self.attack), "options": to_record(self.attack.options)},
-                "setting": {**asdict(self.setting), "similarity": judge},
-                **own,
-            }
-        )
-        assert isinstance(content, dict)
-        return content
+        content = {
+            victim_key: victim,
+            "attack": {**asdict(self.attack), "options": to_record(self.attack.options)},
+            "setting": {**asdict(self.setting), "similarity": judge},
+            **own,
+        }
+        return {key: to_json(value) for key, value in content.items()}
 
     def load_victim(self, data: TextData) -> SegmentedModel:
         """Load the model; `DataError` if its classes are not those of the data."""
@@ -111,14 +105,7 @@ class VictimTrial(Trial):
         return model
 
     def tuned(self, model: SegmentedModel, data: TextData, criterion: str, output: Path) -> Policy:
-        """The policy of an exit rule; all rules of a model are tuned on the same calibration trace.
-
-        Args:
-            model: of `load_victim`.
-            data: its task.
-            criterion: name of the exit rule.
-            output: folder of the study.
-        """
+        """The policy of an exit rule; all rules of a model are tuned on the same calibration trace."""
         return tune(
             calibration_trace(model, data, output / self.victim.folder),
             criterion,
@@ -143,8 +130,10 @@ def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Tr
     path, lock = folder / CALIBRATION, folder / f".{CALIBRATION}.lock"
     weights, examples = weights_fingerprint(model), fingerprint(data["calibration"])
     folder.mkdir(parents=True, exist_ok=True)
+    run = None
     with FileLock(lock):
-        run = _read(path)
+        with suppress(DataError):  # a missing or broken trace is made anew
+            run = Trace.load(path)
         if run is None or (run.metadata.get("weights"), run.fingerprint) != (weights, examples):
             run = trace(model, data["calibration"])
             run.metadata["weights"] = weights
@@ -152,10 +141,3 @@ def calibration_trace(model: SegmentedModel, data: TextData, folder: Path) -> Tr
                 run.save(draft)
         lock.unlink(missing_ok=True)
     return run
-
-
-def _read(path: Path) -> Trace | None:
-    try:
-        return Trace.load(path)
-    except DataError:  # missing or broken: it is made anew
-        return None

@@ -55,11 +55,10 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
 
     Args:
         results: one per encoder, task, size, method and seed, such as `MethodStudy.compared`.
-        resamples: of the bootstrap over models.
     """
     measured = pd.DataFrame(_measured(results), columns=[*GROUP, "result", "products"])
     alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
-    separate = {_pair(result): np.array(result.scores) for result in results if result.strategy in alone}
+    separate = {result.model: np.array(result.scores) for result in results if result.strategy in alone}
     maps: dict[tuple[str, str], dict[str, Conflict]] = {}
     rows: list[tuple[object, ...]] = []
     for (backbone, method, moment), group in measured.groupby(GROUP, sort=False):
@@ -68,9 +67,9 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
             np.concatenate(group["products"].tolist()), layers
         )
         for result, products in zip(group["result"], group["products"], strict=True):
-            if _pair(result) in separate:
+            if result.model in separate:
                 cosines = exit_agreement(products, result.trace.exit_layers)
-                gaps = separate[_pair(result)] - np.array(result.scores)
+                gaps = separate[result.model] - np.array(result.scores)
                 model = (result.setting.task, result.setting.train_size, result.seed)
                 exits = zip(result.trace.exit_layers, cosines, gaps, strict=True)
                 rows += [(backbone, method, moment, *model, *exit) for exit in exits]
@@ -92,10 +91,6 @@ def _moment(step: int, steps: Sequence[int], shares: Sequence[float]) -> str:
     total = max(*steps, 1) / (max(shares, default=0) or 1)
     share = min(shares, key=lambda share: abs(share - step / total), default=step / total)
     return f"{share:.0%} of training".replace("%", " %")
-
-
-def _pair(result: Result) -> tuple[object, ...]:
-    return result.setting, result.seed, result.trace.exit_layers
 
 
 def _relation(points: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -133,17 +128,12 @@ def conflict_figures(study: ConflictStudy) -> dict[str, Figure]:
         title = f"Gradient conflict, {name_of(method)}, {backbone}"
         figures[f"conflict-{slug(method)}-{slug(backbone)}"] = conflict_figure(maps, title)
     for (backbone, method), points in study.points.groupby(["backbone", "method"], sort=False):
-        figures[f"conflict-gap-{slug(method)}-{slug(backbone)}"] = gap_figure(points, backbone, method)
+        figures[f"conflict-gap-{slug(method)}-{slug(backbone)}"] = _gap_figure(points, backbone, method)
     return figures
 
 
-def gap_figure(points: pd.DataFrame, backbone: str, method: str) -> Figure:
-    """The lead of the separate classifiers, against how an exit's gradient agrees with the others'.
-
-    Args:
-        points: rows of `ConflictStudy.points`, of one encoder and method.
-        backbone, method: that they are of.
-    """
+def _gap_figure(points: pd.DataFrame, backbone: str, method: str) -> Figure:
+    """The lead of the separate classifiers, against how an exit's gradient agrees with the others'."""
     layers = sorted(points["exit_layer"].unique())
     shapes: list[dict[str, Any]] = [
         {"color": colour(i), "marker": marker(i), "alpha": 0.8} for i in range(len(layers))
@@ -211,19 +201,13 @@ def _exits_table(study: ConflictStudy) -> TextTable:
 
 
 def _relation_table(study: ConflictStudy) -> TextTable:
-    rows = tuple(
-        (
-            row.backbone,
-            name_of(row.method),
-            row.moment,
-            str(row.models),
-            interval(row.correlation, row.low, row.high, 2, sign=True),
-        )
-        for row in study.relation.itertuples()
-    )
+    rows = []
+    for row in study.relation.itertuples():
+        correlation = interval(row.correlation, row.low, row.high, 2, sign=True)
+        rows.append((row.backbone, name_of(row.method), row.moment, str(row.models), correlation))
     header = ("encoder", "method", "moment", "models", "rank correlation of cosine and gap")
     note = (
         "Spearman's correlation over exits and models; brackets: 95 % bootstrap intervals over models. Were conflict "
         "what costs the exits their score, it would be negative."
     )
-    return TextTable("Does conflict tell the gap?", header, rows, note, words=3)
+    return TextTable("Does conflict tell the gap?", header, tuple(rows), note, words=3)

@@ -46,11 +46,11 @@ def study_figures(study: MethodStudy) -> dict[str, Figure]:
             figures[f"{kind}-{name}"] = multiples(panels, title, words, _marks(study, methods), beside=BESIDE)
         rows = study.differences.query("backbone == @backbone and measure == 'exits'")
         if len(rows):
-            figures[f"differences-{name}"] = differences_figure(study, rows, backbone)
+            figures[f"differences-{name}"] = _differences(study, rows, backbone)
         sized = rows.dropna(subset="train_size")
         several = sized[sized.groupby("where")["train_size"].transform("nunique") > 1]
         if len(several):
-            figures[f"sizes-{name}"] = sizes_figure(study, several, backbone)
+            figures[f"sizes-{name}"] = _sizes(study, several, backbone)
     return figures
 
 
@@ -98,14 +98,8 @@ def _exits(study: MethodStudy, setting: ModelSetting, axes: Axes) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def differences_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) -> Figure:
-    """Individual classifiers against the baseline's, task by task, with the paper's averages as dashed lines.
-
-    Args:
-        study: for colours and names.
-        rows: of `study.differences`, of one encoder and the measure "exits".
-        backbone: the encoder.
-    """
+def _differences(study: MethodStudy, rows: pd.DataFrame, backbone: str) -> Figure:
+    """Individual classifiers against the baseline's, task by task, with the paper's averages as dashed lines."""
     names = [r.where if pd.isna(r.train_size) else f"{r.where}, {r.train_size:,}" for r in rows.itertuples()]
     lines = list(dict.fromkeys(names))
     title = f"Against {name_of(study.methods[0])}, {backbone}"
@@ -127,21 +121,17 @@ def differences_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) ->
     return figure
 
 
-def sizes_figure(study: MethodStudy, rows: pd.DataFrame, backbone: str) -> Figure:
-    """The gap to the baseline against the number of training examples, a panel per task.
-
-    Args:
-        study: for colours and names.
-        rows: of `study.differences`, those of tasks with several sizes.
-        backbone: the encoder.
-    """
-    panels = [(task, partial(_sizes, study, of_task)) for task, of_task in rows.groupby("where", sort=False)]
+def _sizes(study: MethodStudy, rows: pd.DataFrame, backbone: str) -> Figure:
+    """The gap to the baseline against the number of training examples, a panel per task."""
+    panels = [
+        (task, partial(_sizes_of_task, study, of_task)) for task, of_task in rows.groupby("where", sort=False)
+    ]
     title = f"The gap by training examples, {backbone}"
     words = f"Points against {name_of(study.methods[0])}, mean over the exits. Bars: {NESTED}"
     return multiples(panels, title, words, _marks(study, study.others), sharey=True, beside=BESIDE)
 
 
-def _sizes(study: MethodStudy, rows: pd.DataFrame, axes: Axes) -> None:
+def _sizes_of_task(study: MethodStudy, rows: pd.DataFrame, axes: Axes) -> None:
     for i, method in enumerate(study.others):
         own = rows[rows["method"] == method].sort_values("train_size")
         style = _style(study, method)

@@ -124,10 +124,7 @@ class SweepKeys(PlanModel):
 
 
 def make_sweep(content: Mapping[str, Any]) -> Plan:
-    """A sweep from its keys.
-
-    Args:
-        content: keys of `SweepKeys`.
+    """A sweep from keys of `SweepKeys`.
 
     Raises:
         ConfigError: an unknown key, a value that cannot work, two trials with the same folder, learning rates that are

@@ -30,22 +30,17 @@ def study_report(
     table_files: bool = True,
     resamples: int = 1000,
 ) -> dict[str, Path]:
-    """Write the report of a training study.
+    """Write the report of a training study with `write_report`, and return its files by name.
 
     Args:
         folder: of the study; trials that have not run yet are left out.
-        output: folder for the report; files of an earlier one are overwritten.
+        output: folder of the report.
         figures: figures to write, as names or patterns such as `curves-*`.
         table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         resamples: of the bootstrap over examples and seeds.
 
-    Returns:
-        The files written, by name: `report.md`, `tables/….md`, `figures/….svg` and `.png`.
-
     Raises:
         DataError: there are no trials, or a trial's trace is missing or broken.
-        ConfigError: a name in `figures` that matches no figure.
-        OfframpError: the report cannot be written.
     """
     results = study(load_results(folder), resamples=resamples)
     conflicts = conflict_study(results.compared, resamples=resamples)
@@ -77,12 +72,10 @@ def study_report(
 
 def _reliability_figures(reliable: Mapping[tuple[str, str, str], pa.Table]) -> dict[str, Figure]:
     """A diagram for each encoder and method, all tasks and seeds together."""
-    pooled: dict[tuple[str, str], list[pa.Table]] = {}
-    for (backbone, _, method), table in reliable.items():
-        pooled.setdefault((backbone, method), []).append(table)
-    return {
-        f"reliability-{slug(method)}-{slug(backbone)}": reliability_figure(
-            pool_reliability(tables), f"Reliability of every exit, {name_of(method)}, {backbone}"
-        )
-        for (backbone, method), tables in pooled.items()
-    }
+    figures = {}
+    for backbone, method in dict.fromkeys((backbone, method) for backbone, _, method in reliable):
+        tables = [reliable[key] for key in reliable if (key[0], key[2]) == (backbone, method)]
+        title = f"Reliability of every exit, {name_of(method)}, {backbone}"
+        stem = f"reliability-{slug(method)}-{slug(backbone)}"
+        figures[stem] = reliability_figure(pool_reliability(tables), title)
+    return figures

@@ -48,9 +48,7 @@ class Result:
     """One recorded trial.
 
     Attributes:
-        method, strategy, seed, learning_rate: of the trial.
         rule: exit rule of its curve, as fitted on calibration data.
-        metric: main metric of the task.
         logits_trace: over validation, with the model's own logits.
         scores: of its exits.
         temperatures: one per exit; None for regression.
@@ -79,9 +77,9 @@ class Result:
         return self.logits_trace.scaled(self.temperatures)
 
     @property
-    def mean_score(self) -> float:
-        """Over its exits."""
-        return sum(self.scores) / len(self.scores)
+    def model(self) -> tuple[object, ...]:
+        """What the models of all methods share that are compared exit by exit."""
+        return self.setting, self.seed, self.trace.exit_layers
 
 
 Group = dict[str, list[Result]]  # by method, in order of seed; all methods with the same seeds
@@ -154,11 +152,8 @@ def result_frame(results: Iterable[Result]) -> pd.DataFrame:
     rows = [
         {
             **asdict(result.setting),
-            "setting": result.setting,
-            "method": result.method,
-            "seed": result.seed,
-            "learning_rate": result.learning_rate,
-            "score": result.mean_score,
+            **{name: getattr(result, name) for name in ("setting", "method", "seed", "learning_rate")},
+            "score": sum(result.scores) / len(result.scores),
             "result": result,
         }
         for result in results

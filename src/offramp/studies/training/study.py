@@ -57,7 +57,6 @@ class MethodStudy:
 
     @property
     def methods(self) -> list[str]:
-        """All methods, the baseline first."""
         return methods_of(self.groups)
 
     @property
@@ -75,7 +74,6 @@ class MethodStudy:
 
     @property
     def compared(self) -> list[Result]:
-        """All models that are compared."""
         return [result for group in self.groups.values() for results in group.values() for result in results]
 
 
@@ -83,10 +81,6 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
     """Compare the methods of a sweep.
 
     A method that was tried with several learning rates takes part with its best one.
-
-    Args:
-        results: of `load_results`.
-        resamples: of the bootstrap over examples and seeds.
 
     Source: SWEET (Rotem et al. 2023), its comparison of individual classifiers and of curves.
     """

@@ -42,8 +42,6 @@ class Method:
     Attributes:
         name: of the strategy, or any other name, such as `joint-linear`.
         strategy: a key of `STRATEGIES`.
-        options: of the strategy.
-        gates: whether the exits carry learned gates.
         criterion: exit rule of its curve; None for the sweep's.
     """
 
@@ -94,12 +92,10 @@ class TrainingTrial(Trial):
 
     @property
     def rule(self) -> str:
-        """Name of the exit rule of its curve."""
         return self.method.criterion or self.criterion
 
     @property
     def options(self) -> TrainingOptions:
-        """How it is fine-tuned."""
         chosen = {"learning_rate": self.learning_rate, "strategy_options": self.method.options}
         return TrainingOptions(**{**self.training, **chosen})
 
@@ -171,12 +167,9 @@ class TrainingTrial(Trial):
         """Write the trace first and the record last: a trial with a record is complete.
 
         Args:
-            output: folder of the sweep.
             run: trace over validation; it is kept in half precision, and every number is computed from that.
             fitted: exit rule and temperatures, fitted on calibration data; the curve sweeps the rule's threshold.
-            metric: main metric of the task.
             trained: record of the training, whose `config` and `metrics` are kept.
-            started: when the trial began.
         """
         folder, compact = output / self.folder, with_precision(run, np.float16)
         with atomic_write(folder / TRACE) as draft:
@@ -199,11 +192,11 @@ class TrainingTrial(Trial):
             "trace": TRACE,
             "name": self.method.name,
         }
-        settings = {"cell": self.to_dict(), "criterion": self.rule}
+        own = {"cell": self.to_dict(), "criterion": self.rule, "validation": len(run)}
         write_record(
             folder,
             command="sweep",
-            config={**settings, "validation": len(run), "training": trained["config"]},
+            config={**own, "training": trained["config"]},
             metrics=metrics,
             seed=self.seed,
             tables={"exits": to_json(exits.to_pylist())},
