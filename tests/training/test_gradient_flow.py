@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from offramp.bench.training_memory import peak_activation_bytes
+from offramp.bench.training_steps import peak_activation_bytes
 from offramp.model import MultiExitForSequenceClassification
 from offramp.training.audit import gradient_reach
 from offramp.training.strategies import STRATEGIES, Moment, TwoStage, make_strategy

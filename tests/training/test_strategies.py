@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from offramp._core.errors import ConfigError
-from offramp.bench.training_memory import peak_activation_bytes
+from offramp.bench.training_steps import peak_activation_bytes
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
 from offramp.model.heads import exit_loss
 from offramp.training.audit import gradient_reach, refuse_shared_layers

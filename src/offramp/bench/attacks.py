@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Example, read_examples
@@ -97,14 +101,17 @@ def bench_attack(
     made = {name: compose_recipe(name, victim, options) for name in recipes}
     ways = {name: _ours(recipe, victim, seed) for name, recipe in made.items()}
     ways[REFERENCE] = _released(victim, options)
-    tallies = {name: [0.0] * 6 for name in ways}
+    tallies = {name: np.zeros(6) for name in ways}
+    finished = itertools.count(1)
     with reporting(progress) as report:
-        done = _Done(report, len(examples) * len(ways))
+
+        def done() -> None:
+            report(next(finished), len(examples) * len(ways))
+
         for turn in range(turns):
             names = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
             for name in names:
-                spent = ways[name](examples[turn::turns], done)
-                tallies[name] = [a + b for a, b in zip(tallies[name], spent, strict=True)]
+                tallies[name] += ways[name](examples[turn::turns], done)
     prepared = {name: recipe.search.prepared for name, recipe in made.items()}
     return [
         _measured(name, len(examples), tally, prepared.get(name, PreparationCost()))
@@ -112,59 +119,45 @@ def bench_attack(
     ]
 
 
-class _Done:
-    """Counts examples for a report."""
-
-    def __init__(self, report: Report, total: int) -> None:
-        self.report, self.total, self.count = report, total, 0
-
-    def __call__(self, examples: int) -> None:
-        self.count += examples
-        self.report(self.count, self.total)
-
-
-# wall, model seconds, forward, gradient, layers, clean layers
-Way = Callable[[list[Example], Callable[[int], None]], list[float]]
+# Wall seconds, model seconds, forward passes, gradients, layers, and clean layers, each a sum over the examples.
+Way = Callable[[list[Example], Callable[[], None]], list[float]]
 
 
 def _ours(composition: Composition, victim: WhiteBoxVictim, seed: int) -> Way:
-    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
+    def way(examples: list[Example], done: Callable[[], None]) -> list[float]:
         started = time.perf_counter()
         outcomes = search_examples(victim, composition, examples, seed)
         wall = time.perf_counter() - started
-        done(len(examples))
-        accounts = [o.budget for o in outcomes]
-        totals = [sum(getattr(a, field) for a in accounts) for field in ("seconds", "forward", "gradient")]
-        layers = [
-            sum(o.adversarial.answer.layer for o in outcomes),
-            sum(o.clean.answer.layer for o in outcomes),
+        for _ in examples:
+            done()
+        budgets = [outcome.budget for outcome in outcomes]
+        totals = [
+            sum(getattr(budget, name) for budget in budgets) for name in ("seconds", "forward", "gradient")
         ]
-        return [wall, *map(float, [*totals, *layers])]
+        layers = sum(outcome.adversarial.answer.layer for outcome in outcomes)
+        return [wall, *totals, layers, sum(outcome.clean.answer.layer for outcome in outcomes)]
 
     return way
 
 
 def _released(victim: WhiteBoxVictim, options: Options) -> Way:
-    reference = ReferenceAttack(victim, options)
-
-    def way(examples: list[Example], done: Callable[[int], None]) -> list[float]:
-        before = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
+    def way(examples: list[Example], done: Callable[[], None]) -> list[float]:
+        reference = ReferenceAttack(victim, options)
         started = time.perf_counter()
         pairs = []
         for example in examples:
             pairs.append(reference.attack(example.text))
-            done(1)
+            done()
         wall = time.perf_counter() - started
-        after = [reference.model_seconds, float(reference.forward), float(reference.gradient)]
-        totals = [b - a for a, b in zip(before, after, strict=True)]
-        layers = [float(sum(pair[side].answer.layer for pair in pairs)) for side in (1, 0)]
+        totals = [reference.model_seconds, reference.forward, reference.gradient]
+        layers = [sum(pair[side].answer.layer for pair in pairs) for side in (1, 0)]
         return [wall, *totals, *layers]
 
     return way
 
 
-def _measured(name: str, examples: int, tally: list[float], prepared: PreparationCost) -> Measured:
-    wall, inside, forward, gradient, layers, clean = tally
+def _measured(name: str, examples: int, tally: NDArray[np.float64], prepared: PreparationCost) -> Measured:
+    wall, inside, forward, gradient, layers, clean = tally.tolist()
     return Measured(
         name=name,
         examples=examples,

@@ -20,7 +20,7 @@ from offramp.attacks.options import Options
 from offramp.attacks.search.base import Candidate, score_candidates
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
-from offramp.attacks.victims.base import Answer, TokenizedText
+from offramp.attacks.victims.base import TokenizedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim, evaluating
 
 
@@ -90,12 +90,6 @@ class ReferenceAttack:
     def _run(self, text: AttackedText) -> Candidate:
         """One text through all exits, padded to the maximum length."""
         started = time.perf_counter()
-        answer = self._answer(text)
-        self.model_seconds += time.perf_counter() - started
-        self.forward += 1
-        return score_candidates([text], [answer], self.objective)[0]
-
-    def _answer(self, text: AttackedText) -> Answer:
         encoder = self.victim.encoder
         first, *second = ([segment] for segment in text.segments)
         (encoding,) = encoder(first, *second)
@@ -104,5 +98,7 @@ class ReferenceAttack:
         padded = {name: [*values, *[pads[name]] * missing] for name, values in encoding.items()}
         inputs = {k: torch.tensor([v], device=self.victim.model.device) for k, v in padded.items()}
         with evaluating(self.victim.model), torch.inference_mode():
-            (answer,) = self.victim.answers(inputs)
-        return answer
+            answers = self.victim.answers(inputs)
+        self.model_seconds += time.perf_counter() - started
+        self.forward += 1
+        return score_candidates([text], answers, self.objective)[0]

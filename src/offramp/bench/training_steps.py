@@ -5,14 +5,16 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
     PrinterCallback,
@@ -25,13 +27,12 @@ from transformers import (
 from transformers.trainer_utils import SaveStrategy
 
 from offramp._core.errors import ConfigError
-from offramp.bench.training_memory import peak_activation_bytes, peak_held_bytes
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 from offramp.training.options import TrainingOptions, uses_bf16
 from offramp.training.run import encoded
 from offramp.training.stages import Stage, arguments, stages_of, trainer_of
-from offramp.training.strategies import make_strategy
+from offramp.training.strategies import Strategy, make_strategy
 from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
 PLAIN = "one exit, transformers.Trainer"
@@ -117,8 +118,9 @@ def bench_training(
                 progress(f"round {turn + 1} of {rounds}: {name}")
                 times[name].append(ways[name]())
     batch = _longest(whole, rows, options.batch_size)
+    plain = _plain_model(whole).to(whole.device).train()
     with _autocast(whole, options):
-        memory = {PLAIN: _plain_memory(whole, batch)}
+        memory = {PLAIN: peak_held_bytes(plain.parameters(), lambda: plain(**batch).loss.backward())}
     for name, model in models.items():
         with _autocast(model, options):
             memory[name] = _memory(name, model, batch, options)
@@ -228,10 +230,67 @@ def _memory(name: str, model: SegmentedModel, batch: dict[str, Any], options: Tr
     )
 
 
-def _plain_memory(whole: SegmentedModel, batch: dict[str, Any]) -> int:
-    model = _plain_model(whole).to(whole.device).train()
-    return peak_held_bytes(model.parameters(), lambda: model(**batch).loss.backward())
-
-
 def _autocast(model: SegmentedModel, options: TrainingOptions) -> Any:
     return torch.autocast(model.device.type, torch.bfloat16, enabled=uses_bf16(options.precision))
+
+
+class _Ledger:
+    """Bytes of distinct storages that autograd keeps alive: now, and the peak."""
+
+    def __init__(self, ignored: set[int]) -> None:
+        self.ignored = ignored
+        self.held: dict[int, int] = {}
+        self.now = self.peak = 0
+
+
+class _Kept:
+    """A saved tensor; the ledger is updated when autograd releases it."""
+
+    def __init__(self, ledger: _Ledger, tensor: Tensor) -> None:
+        self.ledger, self.tensor = ledger, tensor
+        storage = tensor.untyped_storage()
+        self.key, self.size = storage.data_ptr(), storage.nbytes()
+        if self.key in ledger.ignored:
+            return
+        ledger.held[self.key] = ledger.held.get(self.key, 0) + 1
+        if ledger.held[self.key] == 1:
+            ledger.now += self.size
+            ledger.peak = max(ledger.peak, ledger.now)
+
+    def __del__(self) -> None:
+        if self.key in self.ledger.ignored:
+            return
+        self.ledger.held[self.key] -= 1
+        if not self.ledger.held[self.key]:
+            del self.ledger.held[self.key]
+            self.ledger.now -= self.size
+
+
+def peak_activation_bytes(
+    model: SegmentedModel, strategy: Strategy, inputs: dict[str, Tensor], labels: Tensor
+) -> int:
+    """Peak bytes of activations that autograd holds during one training step, parameters not counted.
+
+    Args:
+        model: left with no gradients.
+        strategy: of the step.
+        inputs: `input_ids`, `attention_mask`, … `(batch, length)`.
+        labels: `(batch,)`.
+    """
+    model.train()
+
+    def step() -> None:
+        strategy.step(model, inputs, labels, lambda loss: loss.backward())
+
+    try:
+        return peak_held_bytes(model.parameters(), step)
+    finally:
+        model.zero_grad(set_to_none=True)
+
+
+def peak_held_bytes(parameters: Iterable[Tensor], step: Callable[[], object]) -> int:
+    """Peak bytes that autograd holds while `step` runs forward and backward; the parameters are not counted."""
+    ledger = _Ledger({p.untyped_storage().data_ptr() for p in parameters})
+    with torch.autograd.graph.saved_tensors_hooks(partial(_Kept, ledger), attrgetter("tensor")):
+        step()
+    return ledger.peak

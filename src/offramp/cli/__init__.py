@@ -1,1 +1,1 @@
-"""The command line: one file a command. Nothing imports it."""
+"""The command line: a function for each command. Nothing imports it."""

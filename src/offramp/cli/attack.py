@@ -11,8 +11,17 @@ from cyclopts import Parameter
 from offramp._core.errors import ConfigError
 from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.attacks.recipes import RECIPES
-from offramp.cli.common import DataOptions, console, emit, limit_threads, note, show
-from offramp.cli.policies import RuleOptions
+from offramp.cli.common import (
+    DataOptions,
+    JsonFlag,
+    RuleOptions,
+    Threads,
+    console,
+    emit,
+    limit_threads,
+    note,
+    show,
+)
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
 if TYPE_CHECKING:
@@ -54,19 +63,19 @@ def attack(
     data: str,
     *,
     recipe: Annotated[str, Parameter(help=recipe_help())] = "same-word",
-    rule: Annotated[RuleOptions, Parameter(name="*")] = RuleOptions(),
-    chosen: Annotated[ExampleOptions, Parameter(name="*")] = ExampleOptions(),
+    rule: RuleOptions = RuleOptions(),
+    chosen: ExampleOptions = ExampleOptions(),
     batch_size: int = 64,
     group: int = 16,
     similarity: str = DEFAULT_JUDGE,
-    search: Annotated[SearchOptions, Parameter(name="*")] = SearchOptions(),
+    search: SearchOptions = SearchOptions(),
     restart: bool = False,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Attack a model's savings: edit a few words of each text so that it leaves as late as possible.
 
@@ -76,20 +85,14 @@ def attack(
     Args:
         model: folder that `offramp train` wrote.
         data: the data whose texts are attacked.
-        rule: when the model leaves.
-        chosen: which examples are attacked.
         batch_size: texts that the model runs at once.
         group: number of examples attacked and saved together.
         similarity: judge of the similarity to the original: universal_sentence_encoder, none, or an encoder by name.
-        search: how the recipe searches.
         restart: delete the results of a run with other options from the folder.
         engine: local, in this process; or ray, on the cluster that RAY_ADDRESS names or on this machine, a group
             of examples at a time.
         workers: number of Ray processes; by default as many as fit.
         output: folder of the results; by default `attack-RECIPE` inside the model's folder.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     if engine == "local" and workers is not None:

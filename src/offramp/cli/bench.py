@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from offramp._core.records import write_record
 from offramp.bench.speed import BenchConfig
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
+    RuleOptions,
     Threads,
     emit,
     limit_threads,
     load_for,
     note,
-    record_bench,
     refuse_calibration,
     show,
 )
-from offramp.cli.policies import RuleOptions
 
 if TYPE_CHECKING:
     from offramp.bench.baselines import BenchArtifacts
@@ -76,20 +76,19 @@ def bench(
     prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
     metric = texts.metrics[0]
     table, metrics = _measure(artifacts, loaded, rows, config, metric)
-    settings = {
-        "data": data,
-        "threads": count,
-        "metric": metric,
-        **vars(config),
-        "split": split,
-        "examples": examples,
-        "criterion": policy.criterion.name,
-        "threshold": policy.criterion.threshold,
-        "exit_layers": policy.exit_layers,
-    }
-    path = record_bench(
-        folder, "bench", {"bench": table}, settings, started, seed=config.seed, metrics=metrics
+    rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
+    settings = {"data": data, "threads": count, "metric": metric, **vars(config), "split": split}
+    settings |= {"examples": examples, **rule_settings, "exit_layers": policy.exit_layers}
+    path = write_record(
+        folder,
+        command="bench",
+        config=settings,
+        metrics=metrics,
+        seed=config.seed,
+        tables={"bench": table},
+        started=started,
     )
+    note(f"record: {path}")
     show_benchmark(table)
     cold = metrics["cold_start_seconds"]
     note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")

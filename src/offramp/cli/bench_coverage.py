@@ -12,12 +12,10 @@ from offramp.cli.common import (
     JsonFlag,
     Seed,
     Threads,
-    emit,
+    finish_bench,
     limit_threads,
     load_for,
     note,
-    record_bench,
-    show,
 )
 
 
@@ -79,11 +77,16 @@ def bench_coverage(
         progress=note,
     )
     config = {"data": data, "split": split, "examples": len(rows), "exit_layers": loaded.exit_layers}
-    path = record_bench(
-        output or model / "bench-promises", "bench promises", {"promises": table}, config, started, seed=seed
+    finish_bench(
+        output or model / "bench-promises",
+        "bench promises",
+        {"promises": table},
+        config,
+        started,
+        seed=seed,
+        title="promises on rows left out",
+        json_output=json,
     )
-    show("promises on rows left out", table)
-    emit(json, {"record": str(path), "rows": table})
 
 
 def unseen(rows: Any, trained_on: Any, model: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Shared by several commands: data options, model folders, and the display of results."""
+"""Shared by several commands: data options, model folders, policies, and the display of results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from rich.table import Table
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
-from offramp._core.files import atomic_write
+from offramp._core.files import atomic_write, policy_file
 from offramp._core.records import write_record
 from offramp._core.to_json import to_json
 from offramp.criteria import CRITERIA
+from offramp.engine.policy import Policy
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -106,6 +107,42 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     return model
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RuleOptions:
+    """When a model leaves.
+
+    Args:
+        policy: a policy file, instead of the one beside the model.
+        max_accuracy_drop: target of the tuning, if there is no policy yet.
+    """
+
+    criterion: CriterionName = "confidence"
+    policy: Path | None = None
+    max_accuracy_drop: float = 0.01
+
+    def of(self, folder: Path, model: SegmentedModel, data: TextData) -> Policy:
+        """The policy of these options for the model in a folder."""
+        if self.policy is not None:
+            return Policy.load(self.policy)
+        return policy_for(folder, model, data, self.criterion, self.max_accuracy_drop)
+
+
+def policy_for(
+    folder: Path, model: SegmentedModel, data: TextData, criterion: str, max_accuracy_drop: float
+) -> Policy:
+    """The policy beside a model, tuned first where there is none."""
+    from offramp.calibration import tune
+
+    path = folder / policy_file(criterion)
+    if not path.exists():
+        tune(model, data, criterion, max_accuracy_drop=max_accuracy_drop).save(path)
+        note(
+            f"{folder.name}: no policy for {criterion!r} yet: tuned for a drop of at most {max_accuracy_drop:g}"
+        )
+    return Policy.load(path)
+
+
 def refuse_filled(folder: Path) -> None:
     """Raise `ConfigError` if an output folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -118,11 +155,6 @@ def refuse_calibration(split: str) -> None:
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
         )
-
-
-def pick_split(data: TextData, split: str, examples: int | None = None, seed: int = 0) -> Any:
-    """A split, or `examples` of its rows chosen by `seed`."""
-    return data.sample(split, examples, seed)
 
 
 def limit_threads(threads: int | None) -> int:
@@ -183,28 +215,25 @@ def _json_ready(value: Any) -> Any:
     return str(value) if isinstance(value, str | Path) else to_json(value)
 
 
-def record_bench(
+def finish_bench(
     folder: Path,
     command: str,
-    tables: Mapping[str, Any],
+    tables: Mapping[str, list[dict[str, Any]]],
     config: Mapping[str, Any],
     started: datetime,
     *,
     seed: int,
-    metrics: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the record of a benchmark, and print its path; arguments as of `write_record`."""
+    title: str,
+    json_output: bool,
+) -> None:
+    """Record a benchmark of one table, and show the table under a title; other arguments as of `write_record`."""
     path = write_record(
-        folder,
-        command=command,
-        config=config,
-        metrics=metrics or {},
-        seed=seed,
-        tables=tables,
-        started=started,
+        folder, command=command, config=config, metrics={}, seed=seed, tables=tables, started=started
     )
     note(f"record: {path}")
-    return path
+    (table,) = tables.values()
+    show(title, table)
+    emit(json_output, {"record": str(path), "rows": table})
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> dict[str, str]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
-
-from offramp.cli.common import DataOptions, Seed, emit, limit_threads, load_for, note, show, write_tables
+from offramp.cli.common import (
+    DataOptions,
+    JsonFlag,
+    Seed,
+    Threads,
+    emit,
+    limit_threads,
+    load_for,
+    note,
+    show,
+    write_tables,
+)
 
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
@@ -28,9 +36,9 @@ def conflict(
     graph: Literal["own", "joint"] = "own",
     seed: Seed = 0,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Measure gradient conflict: the cosine between the gradients of every two exits, layer by layer.
 
@@ -47,9 +55,6 @@ def conflict(
             joint, a graph in which all exits update all layers below them.
         seed: chooses the examples.
         output: folder of the results; by default `conflict` inside the model's folder.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     from offramp.training.gradient_conflict.measure import measure_products
@@ -103,20 +108,12 @@ def record_conflict(
     return metrics
 
 
-@dataclass(frozen=True)
-class ConflictWatch:
-    """The callbacks of `offramp train --conflict-steps`, and the recording after training."""
-
-    callbacks: tuple[Any, ...]
-    record: Callable[[], object]
-
-
 def conflict_watch(
     model: SegmentedModel, data: Any, steps: list[int] | None, run: Path, seed: int
-) -> ConflictWatch:
-    """Measure conflict on the training split at some steps of a run, and record it at the end."""
+) -> tuple[tuple[Any, ...], Callable[[], None]]:
+    """The callbacks that measure conflict at some steps of training, and the function that records it afterwards."""
     if not steps:
-        return ConflictWatch((), lambda: None)
+        return (), lambda: None
     from offramp._core.run_files import read_gradients
     from offramp.training.gradient_conflict.measure import ConflictCallback
 
@@ -133,7 +130,7 @@ def conflict_watch(
                 f"no conflict was measured: {run} holds a finished run, or one of fewer than {min(steps)} steps"
             )
 
-    return ConflictWatch((callback,), record)
+    return (callback,), record
 
 
 def show_conflict(measured: Conflict) -> None:

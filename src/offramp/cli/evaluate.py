@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
 from offramp.cli.common import (
     CriterionName,
     DataOptions,
+    JsonFlag,
     Seed,
+    Threads,
     emit,
     limit_threads,
     load_for,
     note,
+    policy_for,
     refuse_calibration,
     show,
     write_tables,
 )
-from offramp.cli.policies import policy_for
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -41,9 +41,9 @@ def evaluate(
     batch_size: int = 32,
     seed: Seed = 0,
     output: Path | None = None,
-    reading: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    threads: int | None = None,
-    json: bool = False,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Measure models: the score of every exit, speed–accuracy curves, and the scores of their policies.
 
@@ -60,9 +60,6 @@ def evaluate(
         seed: of the bootstrap.
         output: folder for the comparison of several models; by default `comparison` beside the first one. The results
             of a single model go to `evaluation` inside its folder.
-        reading: how to read the data.
-        threads: CPU threads.
-        json: print one JSON object on stdout.
     """
     limit_threads(threads)
     refuse_calibration(split)

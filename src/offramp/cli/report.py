@@ -1,11 +1,11 @@
-"""`offramp report`: figures, tables and one HTML page from the records below a folder."""
+"""`offramp report` and `offramp pack`: a report from the records of runs, and the records in a few small files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from offramp.cli.common import emit, note
+from offramp.cli.common import JsonFlag, emit, note
 
 
 def report(
@@ -14,7 +14,7 @@ def report(
     output: Path | None = None,
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
 
@@ -27,7 +27,6 @@ def report(
         output: where the report goes; by default `report` inside that folder.
         figures: figures to write, by name, with `*` for any characters; all by default. `none` writes no figures.
         tables: files, each table also in a file of its own, in `tables`; none, all tables in report.md alone.
-        json: print one JSON object on stdout.
     """
     from offramp.reports import report as run_report
     from offramp.studies.attacks.report import attack_report
@@ -45,3 +44,22 @@ def report(
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})
+
+
+def pack(runs: Path, output: Path, *, json: JsonFlag = False) -> None:
+    """Pack runs into a few files that reports and studies read as they read the runs.
+
+    For example `offramp pack runs results/my-study`. Records become one file, rows of attacks and evaluations one,
+    traces one, inner products of gradients one. Models and checkpoints are left out. The runs stay as they are.
+
+    Args:
+        runs: folder of the runs.
+        output: folder to write to.
+    """
+    from offramp._core.run_files import pack as write
+
+    counts = write(runs, output)
+    for name, count in counts.items():
+        if count:
+            note(f"{output / name}: {count} files, {(output / name).stat().st_size / 1e6:.1f} MB")
+    emit(json, counts)

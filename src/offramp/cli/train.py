@@ -59,7 +59,7 @@ def train(
     model = untrained_model(
         strategy, backbone, exits, loaded, pooling=pooling, gates=gates, max_length=max_length, seed=seed
     )
-    watch = conflict_watch(model, loaded, conflict_steps, output, seed)
+    callbacks, record_conflict = conflict_watch(model, loaded, conflict_steps, output, seed)
     model = fit(
         model,
         loaded,
@@ -67,9 +67,9 @@ def train(
         seed=seed,
         output_dir=output,
         **vars(training),
-        callbacks=watch.callbacks,
+        callbacks=callbacks,
     )
-    watch.record()
+    record_conflict()
     run, metric = trace(model, loaded["validation"], progress=True), loaded.metrics[0]
     labels, answers = run.require_labels(), run.predictions()
     costs = run.flops.mean(axis=0) / run.full_flops.mean()

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-# The command line looks inherited annotations up in this module.
+# The command line resolves inherited annotations in this module.
 from offramp.attacks.options import Options, Preserve, Weighting  # noqa: F401
-from offramp.cli.common import DataOptions, Seed, load_for, pick_split, refuse_calibration
-from offramp.cli.policies import RuleOptions
+from offramp.cli.common import DataOptions, RuleOptions, Seed, load_for, refuse_calibration
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -28,6 +27,7 @@ def share_or_number(hint: Any, tokens: Sequence[Token]) -> float | int:
         return float(tokens[0].value)
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class SearchOptions(Options):
     __doc__ = Options.__doc__
@@ -37,14 +37,7 @@ class SearchOptions(Options):
 
 @dataclass(frozen=True)
 class AttackTarget:
-    """A model under a policy, and the examples that it is attacked on.
-
-    Attributes:
-        data: where the examples come from.
-        model: the victim.
-        policy: when it leaves.
-        rows: the examples.
-    """
+    """A model under a policy, and the rows of the data that it is attacked on."""
 
     data: TextData
     model: SegmentedModel
@@ -58,6 +51,7 @@ class AttackTarget:
         return {**described, **search.to_record()}
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class ExampleOptions:
     """Which examples are attacked.
@@ -73,6 +67,7 @@ class ExampleOptions:
     seed: Seed = 0
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class FewExamples(ExampleOptions):
     __doc__ = ExampleOptions.__doc__
@@ -92,5 +87,5 @@ def choose_attack_target(
     refuse_calibration(chosen.split)
     data = reading.load(source)
     model = load_for(folder, data, "calibration", chosen.split, device=device)
-    rows = pick_split(data, chosen.split, chosen.examples, chosen.seed)
+    rows = data.sample(chosen.split, chosen.examples, chosen.seed)
     return AttackTarget(data, model, rule.of(folder, model, data), rows)

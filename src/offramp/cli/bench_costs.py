@@ -1,0 +1,152 @@
+"""`offramp bench attack` and `offramp bench train`: the costs of attacks and of training steps against others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from offramp.cli.common import (
+    DataOptions,
+    JsonFlag,
+    RuleOptions,
+    Seed,
+    Threads,
+    finish_bench,
+    limit_threads,
+    note,
+)
+from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
+from offramp.training.options import TrainingOptions
+
+
+def bench_attack(
+    model: Path,
+    data: str,
+    *,
+    recipes: tuple[str, ...] = ("same-plus", "same-word"),
+    rule: RuleOptions = RuleOptions(),
+    chosen: FewExamples = FewExamples(),
+    turns: int = 2,
+    batch_size: int = 64,
+    search: SearchOptions = SearchOptions(),
+    output: Path | None = None,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
+) -> None:
+    """Time attacks against the released implementation's work pattern, on the same examples in turns.
+
+    For example `offramp bench attack runs/sweet movies`. The released pattern attacks one example after another, always
+    runs all exits and never stops early. Use few examples.
+
+    Args:
+        model: folder that `offramp train` wrote.
+        data: the data whose texts are attacked.
+        recipes: recipes, as for `offramp attack`.
+        turns: number of turns of each attack.
+        batch_size: texts that ours run at once.
+        output: folder of the record; by default `bench-attack` inside the model's folder.
+    """
+    count = limit_threads(threads)
+    from offramp.bench.attacks import REFERENCE
+    from offramp.bench.attacks import bench_attack as run
+
+    started = datetime.now(UTC)
+    target = choose_attack_target(model, data, reading, rule, chosen)
+    measured = run(
+        target.model,
+        target.policy,
+        target.rows,
+        recipes,
+        turns=turns,
+        batch_size=batch_size,
+        seed=chosen.seed,
+        progress=True,
+        options=search,
+    )
+    slow = next(way for way in measured if way.name == REFERENCE)
+    table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
+    run_with = {"parts": turns, "batch_size": batch_size, "threads": count}
+    config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
+    folder = output or model / "bench-attack"
+    finish_bench(
+        folder,
+        "bench attack",
+        {"bench_attack": table},
+        config,
+        started,
+        seed=chosen.seed,
+        title="attacks on the same examples",
+        json_output=json,
+    )
+
+
+def bench_train(
+    data: str,
+    *,
+    output: Path,
+    backbone: str = "minilm-l6",
+    exits: list[int] | None = None,
+    strategies: tuple[str, ...] = ("joint", "sweet", "multi_model"),
+    steps: int = 50,
+    rounds: int = 3,
+    max_length: int | None = None,
+    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
+    seed: Seed = 0,
+    reading: DataOptions = DataOptions(),
+    threads: Threads = None,
+    json: JsonFlag = False,
+) -> None:
+    """Time training steps and their memory, every strategy against a plain classifier in transformers.Trainer.
+
+    For example `offramp bench train sst2 --precision auto --output results/bench-train-minilm`. All strategies train
+    on the same batches in turns.
+
+    Args:
+        data: as for `offramp train`.
+        output: folder of the record.
+        backbone: as for `offramp train`.
+        exits: layers to leave after; by default a sixth, a third, two thirds, and the last.
+        strategies: strategies, as for `offramp train`.
+        steps: training steps of each strategy in a round.
+        rounds: number of rounds.
+        max_length: longest input in tokens; by default 256.
+        seed: for the order of the data.
+    """
+    count = limit_threads(threads)
+    from offramp.bench.training_steps import bench_training
+    from offramp.training.run import untrained_model
+
+    started = datetime.now(UTC)
+    texts = reading.load(data)
+    models = {
+        name: untrained_model(name, backbone, exits, texts, max_length=max_length, seed=seed)
+        for name in strategies
+    }
+    costs = bench_training(
+        models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
+    )
+    table = [asdict(cost) for cost in costs]
+    config = {
+        "data": texts.name,
+        "backbone": backbone,
+        "exit_layers": next(iter(models.values())).exit_layers,
+        "steps": steps,
+        "rounds": rounds,
+        "threads": count,
+        **asdict(training),
+    }
+    finish_bench(
+        output,
+        "bench train",
+        {"bench_train": table},
+        config,
+        started,
+        seed=seed,
+        title="a training step",
+        json_output=json,
+    )
