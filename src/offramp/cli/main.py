@@ -27,22 +27,25 @@ COMMANDS = {
     "demo": ("offramp.cli.demo:demo", "train three ways on real data, compare, attack, report"),
     "data": ("offramp.cli.data:data", "show a data set, or list those with a name"),
     "train": ("offramp.cli.train:train", "fine-tune an encoder so that it can leave early"),
-    "import": ("offramp.cli.exchange:import_checkpoint", "read a checkpoint of other early-exit code"),
+    "import": (
+        "offramp.cli.import_checkpoint:import_checkpoint",
+        "read a checkpoint of other early-exit code",
+    ),
     "tune": ("offramp.cli.tune:tune", "choose the threshold to leave at, on calibration data"),
     "evaluate": ("offramp.cli.evaluate:evaluate", "measure exits, curves and speed; compare models"),
     "attack": ("offramp.cli.attack:attack", "edit words so that a model runs deep"),
     "conflict": ("offramp.cli.conflict:conflict", "measure how far the exits' gradients conflict"),
     "sweep": ("offramp.cli.sweep:sweep", "run a grid of models, or of attacks on them"),
-    "export": ("offramp.cli.exchange:export", "write a folder that runs without PyTorch"),
+    "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
-    "pack": ("offramp.cli.report:pack", "keep the records of many runs in a few small files"),
+    "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
 # `offramp bench MODEL DATA` is a command, and so is `offramp bench attack MODEL DATA`.
 SUBCOMMANDS = {
     "bench": {
-        "attack": ("offramp.cli.bench_costs:bench_attack", "time attacks"),
-        "train": ("offramp.cli.bench_costs:bench_train", "time training steps, and measure their memory"),
+        "attack": ("offramp.cli.bench_attack:bench_attack", "time attacks"),
+        "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
         "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
         "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },

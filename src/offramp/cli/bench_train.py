@@ -1,4 +1,4 @@
-"""`offramp bench attack` and `offramp bench train`: the costs of attacks and of training steps against others."""
+"""`offramp bench train`: the cost of a training step, by strategy, against plain fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,77 +12,13 @@ from cyclopts import Parameter
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
-    RuleOptions,
     Seed,
     Threads,
     finish_bench,
     limit_threads,
     note,
 )
-from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
 from offramp.training.options import TrainingOptions
-
-
-def bench_attack(
-    model: Path,
-    data: str,
-    *,
-    recipes: tuple[str, ...] = ("same-plus", "same-word"),
-    rule: RuleOptions = RuleOptions(),
-    chosen: FewExamples = FewExamples(),
-    turns: int = 2,
-    batch_size: int = 64,
-    search: SearchOptions = SearchOptions(),
-    output: Path | None = None,
-    reading: DataOptions = DataOptions(),
-    threads: Threads = None,
-    json: JsonFlag = False,
-) -> None:
-    """Time attacks against the released implementation's work pattern, on the same examples in turns.
-
-    For example `offramp bench attack runs/sweet movies`. The released pattern attacks one example after another, always
-    runs all exits and never stops early. Use few examples.
-
-    Args:
-        model: folder that `offramp train` wrote.
-        data: the data whose texts are attacked.
-        recipes: recipes, as for `offramp attack`.
-        turns: number of turns of each attack.
-        batch_size: texts that ours run at once.
-        output: folder of the record; by default `bench-attack` inside the model's folder.
-    """
-    count = limit_threads(threads)
-    from offramp.bench.attacks import REFERENCE
-    from offramp.bench.attacks import bench_attack as run
-
-    started = datetime.now(UTC)
-    target = choose_attack_target(model, data, reading, rule, chosen)
-    measured = run(
-        target.model,
-        target.policy,
-        target.rows,
-        recipes,
-        turns=turns,
-        batch_size=batch_size,
-        seed=chosen.seed,
-        progress=True,
-        options=search,
-    )
-    slow = next(way for way in measured if way.name == REFERENCE)
-    table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
-    run_with = {"parts": turns, "batch_size": batch_size, "threads": count}
-    config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
-    folder = output or model / "bench-attack"
-    finish_bench(
-        folder,
-        "bench attack",
-        {"bench_attack": table},
-        config,
-        started,
-        seed=chosen.seed,
-        title="attacks on the same examples",
-        json_output=json,
-    )
 
 
 def bench_train(

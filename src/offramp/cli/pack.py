@@ -1,0 +1,26 @@
+"""`offramp pack`: keep the records, rows and traces of many runs in a few small files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from offramp.cli.common import JsonFlag, emit, note
+
+
+def pack(runs: Path, output: Path, *, json: JsonFlag = False) -> None:
+    """Pack runs into a few files that reports and studies read as they read the runs.
+
+    For example `offramp pack runs results/my-study`. Records become one file, rows of attacks and evaluations one,
+    traces one, inner products of gradients one. Models and checkpoints are left out. The runs stay as they are.
+
+    Args:
+        runs: folder of the runs.
+        output: folder to write to.
+    """
+    from offramp._core.run_files import pack as write
+
+    counts = write(runs, output)
+    for name, count in counts.items():
+        if count:
+            note(f"{output / name}: {count} files, {(output / name).stat().st_size / 1e6:.1f} MB")
+    emit(json, counts)
