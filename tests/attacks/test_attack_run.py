@@ -261,10 +261,10 @@ def test_unusable_options(setting: Any, sentences: Any) -> None:
 
 
 def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no result of an attack"):
+    with pytest.raises(DataError, match="not a result of an attack"):
         AttackResult.load(tmp_path)
     (tmp_path / "attack.parquet").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="no result of an attack"):
+    with pytest.raises(DataError, match="not a result of an attack"):
         AttackResult.load(tmp_path)
 
 

@@ -135,7 +135,7 @@ def test_an_engine_is_a_black_box(
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in BLACK])
 def test_white_box_recipes_refuse_a_black_box(name: str, lexicon: str) -> None:
-    with pytest.raises(ConfigError, match=r"black box: use\s+'slowbert'|the victim shows only where texts"):
+    with pytest.raises(ConfigError, match=r"black box: use\s+'slowbert'|the victim shows only exit layers"):
         compose_recipe(name, FunctionVictim(by_letters, (1, 2, 4)), Options.of(lexicon=lexicon))
 
 

@@ -169,7 +169,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected WordNet's data files in"):
         read_wordnet(tmp_path)
     (tmp_path / "data.verb").write_text("00000001 no line\n")
-    with pytest.raises(DataError, match=r"data\.verb is no data file of WordNet"):
+    with pytest.raises(DataError, match=r"data\.verb is not a data file of WordNet"):
         read_wordnet(tmp_path)
     (tmp_path / "data.verb").write_text(synset_line(1, "v", ["go"]))
     with pytest.raises(DataError, match="cannot read word vectors in"):
