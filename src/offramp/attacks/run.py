@@ -118,8 +118,8 @@ def attack(
         similarity: the judge: `universal_sentence_encoder`, `none`, or an encoder by name.
         batch_size: texts that the model runs at once.
         group: number of examples attacked and saved together.
-        workers: None attacks in this process. A number attacks with that many workers, of the Ray cluster in RAY_ADDRESS or
-            of this machine, one group at a time each. The result is the same, even if workers die.
+        workers: None attacks in this process. A number uses so many workers of the Ray cluster in RAY_ADDRESS,
+            or of this machine, one group at a time each. The result is the same, even if workers die.
         progress: True for a bar or lines on stderr, or a function of (examples done, examples in all).
         disagreement_weight, …, masked_lm: options of the recipe; `Options` explains each.
 
