@@ -216,7 +216,7 @@ def test_a_folder_of_another_attack_is_refused(
         foreign = tmp_path / "exported"
         foreign.mkdir(exist_ok=True)
         (foreign / "manifest.json").write_text(kept)
-        with pytest.raises(ConfigError, match="is of no attack: give a folder of its own"):
+        with pytest.raises(ConfigError, match="belongs to no attack: give a folder of its own"):
             attack(model, data, policy=policy, **here | {"output_dir": foreign})
         assert [path.name for path in foreign.iterdir()] == ["manifest.json"]
 

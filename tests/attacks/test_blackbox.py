@@ -109,7 +109,7 @@ def test_recipes_that_look_at_layers_refuse_a_victim_that_tells_seconds(
     name: str, options: dict[str, Any], sentences: Any
 ) -> None:
     # All of its texts would look alike: the attack would end unchanged, and the victim would pass for robust.
-    with pytest.raises(ConfigError, match="reports seconds alone: use 'waffle-universal' or 'slowbert-time'"):
+    with pytest.raises(ConfigError, match="reports only seconds: use 'waffle-universal' or 'slowbert-time'"):
         attack(FunctionVictim(lambda text: (0, 0.01)), sentences, recipe=name, **options)
 
 

@@ -99,7 +99,7 @@ def test_neighbours_share_sense_and_inflection(wordnet: WordNet) -> None:
     assert [w for w, _ in near] == ["lukewarm", "hot"]
     assert [c for _, c in near] == pytest.approx([np.sqrt(0.5), -np.sqrt(0.5)])
     assert synonyms.neighbours("unknownword") == []
-    with pytest.raises(DataError, match="one vector a word, got 10 for 1 words"):
+    with pytest.raises(DataError, match="one vector per word, got 10 for 1 words"):
         Synonyms(["a"], vectors, wordnet)
 
 

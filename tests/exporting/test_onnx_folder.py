@@ -60,7 +60,7 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     for name, value in {"labels": 3, "exit_layers": {"1": 2}, "files": ["a"], "pad_values": 0}.items():
         kept = json.loads((folder / "manifest.json").read_text())[name]
         change(folder, **{name: value})
-        with pytest.raises(ModelError, match=f"as {name}, expected a (list|dict): export it again"):
+        with pytest.raises(ModelError, match=f"as {name}, expected the type (list|dict): export it again"):
             OnnxSegments(folder)
         change(folder, **{name: kept})
     for text in ("{", "[]", '"x"'):

@@ -21,17 +21,15 @@ from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
 
-OnnxState = Mapping[
-    str, NDArray[Any]
-]  # tensors by name; the first dimension is the batch, except for shared tensors
+OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all except the shared ones start with the batch
 
 
 class OnnxSegments:
     """Runs the graphs of an exported folder segment by segment.
 
-    Every segment is a session with its own thread pool, and one pool works at a time. Waiting pools must sleep: spinning
-    pools take its cores and halve its speed. Several threads may share one object. With
-    `threads=1` a call runs in the thread that makes it, so every thread can use a core of its own.
+    Every segment is a session with its own thread pool, and one pool works at a time. Waiting pools must sleep:
+    spinning pools take its cores and halve its speed. Several threads may share one object. With
+    `threads=1` a call runs in the thread that makes it, so every thread can use its own core.
 
     Args:
         folder: a folder that `offramp export` wrote.

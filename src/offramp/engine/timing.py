@@ -57,8 +57,8 @@ def time_interleaved(
         repeats: timed rounds.
         warmup: untimed rounds before them.
         clock: seconds from any start; wall time by default.
-        rest: seconds of sleep before each call, to let threads of the last call stop spinning.
-        lead: untimed calls right before each timed one, which warm the caches, as in a program that only makes this call.
+        rest: seconds of sleep before each call, to let old threads stop spinning.
+        lead: untimed calls right before each timed one, which warm the caches, as in a program with only this call.
         watch: called after each round with the number of rounds done.
 
     Returns:
