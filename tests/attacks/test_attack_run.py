@@ -216,7 +216,7 @@ def test_a_folder_of_another_attack_is_refused(
         foreign = tmp_path / "exported"
         foreign.mkdir(exist_ok=True)
         (foreign / "manifest.json").write_text(kept)
-        with pytest.raises(ConfigError, match="is of no attack: give a folder of its own"):
+        with pytest.raises(ConfigError, match="belongs to no attack: give a folder of its own"):
             attack(model, data, policy=policy, **here | {"output_dir": foreign})
         assert [path.name for path in foreign.iterdir()] == ["manifest.json"]
 
@@ -261,10 +261,10 @@ def test_unusable_options(setting: Any, sentences: Any) -> None:
 
 
 def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no result of an attack"):
+    with pytest.raises(DataError, match="not a result of an attack"):
         AttackResult.load(tmp_path)
     (tmp_path / "attack.parquet").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="no result of an attack"):
+    with pytest.raises(DataError, match="not a result of an attack"):
         AttackResult.load(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_recipes_that_look_at_layers_refuse_a_victim_that_tells_seconds(
     name: str, options: dict[str, Any], sentences: Any
 ) -> None:
     # All of its texts would look alike: the attack would end unchanged, and the victim would pass for robust.
-    with pytest.raises(ConfigError, match="reports seconds alone: use 'waffle-universal' or 'slowbert-time'"):
+    with pytest.raises(ConfigError, match="reports only seconds: use 'waffle-universal' or 'slowbert-time'"):
         attack(FunctionVictim(lambda text: (0, 0.01)), sentences, recipe=name, **options)
 
 
@@ -135,7 +135,7 @@ def test_an_engine_is_a_black_box(
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in BLACK])
 def test_white_box_recipes_refuse_a_black_box(name: str, lexicon: str) -> None:
-    with pytest.raises(ConfigError, match=r"black box: use\s+'slowbert'|the victim shows only where texts"):
+    with pytest.raises(ConfigError, match=r"black box: use\s+'slowbert'|the victim shows only exit layers"):
         compose_recipe(name, FunctionVictim(by_letters, (1, 2, 4)), Options.of(lexicon=lexicon))
 
 

@@ -99,7 +99,7 @@ def test_neighbours_share_sense_and_inflection(wordnet: WordNet) -> None:
     assert [w for w, _ in near] == ["lukewarm", "hot"]
     assert [c for _, c in near] == pytest.approx([np.sqrt(0.5), -np.sqrt(0.5)])
     assert synonyms.neighbours("unknownword") == []
-    with pytest.raises(DataError, match="one vector a word, got 10 for 1 words"):
+    with pytest.raises(DataError, match="one vector per word, got 10 for 1 words"):
         Synonyms(["a"], vectors, wordnet)
 
 
@@ -169,7 +169,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected WordNet's data files in"):
         read_wordnet(tmp_path)
     (tmp_path / "data.verb").write_text("00000001 no line\n")
-    with pytest.raises(DataError, match=r"data\.verb is no data file of WordNet"):
+    with pytest.raises(DataError, match=r"data\.verb is not a data file of WordNet"):
         read_wordnet(tmp_path)
     (tmp_path / "data.verb").write_text(synset_line(1, "v", ["go"]))
     with pytest.raises(DataError, match="cannot read word vectors in"):

@@ -86,5 +86,5 @@ def test_models_that_cannot_be_used(tmp_path: Path, tiny_encoder: Path) -> None:
         DataError, match="no masked language model at .*: give a folder or a hub id as masked_lm"
     ):
         MaskedLanguageModel(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="holds no head for masked words"):
+    with pytest.raises(DataError, match="has no head for masked words"):
         MaskedLanguageModel(str(tiny_encoder))

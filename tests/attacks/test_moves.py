@@ -235,7 +235,7 @@ def test_allowed_words() -> None:
         ({"max_changed_words": "3"}, "an int of at least 1, got '3'"),
         ({"preserve": 3}, "unknown value of preserve '3'"),
         ({"min_similarity": "high"}, "a cosine from 0 to 1, got 'high'"),
-        ({"trigger": ["the"]}, "words in one string"),
+        ({"trigger": ["the"]}, "one string of words"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

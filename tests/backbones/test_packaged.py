@@ -81,7 +81,7 @@ def test_damaged_onnx(tmp_path: Path, damage: str) -> None:
         path.write_bytes(
             {"empty": b"", "text": b"<html>not found</html>", "cut": path.read_bytes()[:-60]}[damage]
         )
-    with pytest.raises(ModelError, match=r"m\.onnx is no ONNX file with float32 weights"):
+    with pytest.raises(ModelError, match=r"m\.onnx is not an ONNX file with float32 weights"):
         read_weights(path, prefix="")
 
 

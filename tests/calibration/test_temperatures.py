@@ -101,7 +101,7 @@ def test_refusals():
     trace = classifier(n=40)
     with pytest.raises(CalibrationError, match="the task is regression"):
         fit_temperatures(regressor())
-    with pytest.raises(CalibrationError, match="carries none: trace a labelled split"):
+    with pytest.raises(CalibrationError, match="has none: trace a labelled split"):
         fit_temperatures(replace(trace, labels=None))
     with pytest.raises(CalibrationError, match="labels from 0 to 2, got 0 to 3"):
         fit_temperatures(replace(trace, labels=np.arange(40) % 4))

@@ -221,7 +221,7 @@ def test_refusals():
             tune(trace, "confidence", max_cost=cost)
     with pytest.raises(CalibrationError, match="at least 20 calibration examples, got 19"):
         tune(trace.take(slice(0, 19)), "confidence", max_cost=0.5)
-    with pytest.raises(CalibrationError, match="needs labels, but the trace carries none"):
+    with pytest.raises(CalibrationError, match="needs labels, but the trace has none"):
         tune(replace(trace, labels=None), "confidence", max_cost=0.5)
     for name in ("fixed", "oracle"):
         with pytest.raises(CalibrationError, match=f"'{name}' has no threshold to tune"):
@@ -248,7 +248,7 @@ def test_nothing_is_reported_on_its_calibration_data():
     trace = classifier()
     policy = tune(trace, "confidence", max_cost=0.6)
     for data in (trace, trace.fingerprint):
-        with pytest.raises(CalibrationError, match=r"calibrated on this very data \(fingerprint calibration"):
+        with pytest.raises(CalibrationError, match=r"calibrated on these data \(fingerprint calibration"):
             refuse_if_calibrated(policy, data)
     refuse_if_calibrated(policy, replace(trace, fingerprint="other data"))
     refuse_if_calibrated(replace(policy, calibrated_on=""), "")

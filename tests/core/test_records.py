@@ -146,8 +146,8 @@ def test_every_cut_of_a_record_is_a_clear_error(tmp_path: Path) -> None:
     [
         (b"\xff\xfe", "is not valid JSON"),
         (b"[" * 100_000, "is not valid JSON"),
-        (b"[1]", "no run record of offramp"),
-        (b'{"schema": 1}', "no run record of offramp"),
+        (b"[1]", "not a run record of offramp"),
+        (b'{"schema": 1}', "not a run record of offramp"),
         (b'{"record": "offramp-run", "schema": 99}', r"record schema 99, this offramp reads 1: read it with"),
         (b'{"record": "offramp-run"}', "record schema None"),
         (b'{"record": "offramp-run", "schema": 1, "seed": 1}', "lacks command, config, git, hardware"),

@@ -123,7 +123,9 @@ def test_damaged_and_foreign_settings(tmp_path: Path) -> None:
             folder_at(tmp_path).check(SETTINGS)
     for content in (b"[]", b'{"format": "offramp-onnx"}'):
         (tmp_path / "settings.json").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"settings\.json is of no attack: give a folder of its own"):
+        with pytest.raises(
+            ConfigError, match=r"settings\.json belongs to no attack: give a folder of its own"
+        ):
             folder_at(tmp_path).discard()
 
 

@@ -192,12 +192,10 @@ def test_missing_column_lists_what_there_is_and_the_near_miss(tmp_path):
         DataError, match=r"no column 'review'\. Did you mean 'Reviews'\? Columns: 'Reviews', 'stars'"
     ):
         load_data(path, text="review", label="stars")
-    expected = (
-        r"no column has a usual name for the text \(text, .*say which with text=… Columns: 'Reviews', 'stars'"
-    )
+    expected = r"no column has a usual name for the text \(text, .*choose one with text=… Columns: 'Reviews', 'stars'"
     with pytest.raises(DataError, match=expected):
         load_data(path)
-    with pytest.raises(DataError, match=r"usual name for the label .*say which with label=…"):
+    with pytest.raises(DataError, match=r"usual name for the label .*choose one with label=…"):
         load_data(path, text="Reviews")
 
 
@@ -211,7 +209,7 @@ def test_column_missing_in_another_split(tmp_path):
 def test_column_that_is_there_twice(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label,text\na,0,b\nc,1,d\n")
-    with pytest.raises(DataError, match="the column 'text' is there twice; rename one"):
+    with pytest.raises(DataError, match="the column 'text' occurs twice; rename one"):
         load_data(path)
 
 

@@ -213,7 +213,7 @@ def test_folder_of_tasks_asks_which(tmp_path):
     make_task(tmp_path, "sst2")
     make_task(tmp_path, "rte")
     with pytest.raises(
-        DataError, match=r"is a folder of tasks: say which with task=…, or give one of RTE, SST-2"
+        DataError, match=r"is a folder of tasks: choose one with task=…, or give one of RTE, SST-2"
     ):
         load_data(tmp_path)
 

@@ -90,7 +90,7 @@ def test_task_of_a_saved_data_set_gives_the_metrics(tmp_path):
 def test_half_a_saved_data_set_says_so(tmp_path):
     dataset().save_to_disk(tmp_path / "saved")
     next((tmp_path / "saved").glob("*.arrow")).unlink()
-    with pytest.raises(DataError, match="no complete data set saved by `save_to_disk`"):
+    with pytest.raises(DataError, match="not a complete data set saved by `save_to_disk`"):
         load_data(tmp_path / "saved")
 
 

@@ -206,7 +206,7 @@ def test_attacks_that_lie_beside_each_other_are_compared(
     assert (
         random_baseline_beside(folders["same-word"]) == told
     )  # an attack that took hours is recorded all the same
-    assert "attack-other/attack.parquet is no result of an attack" in caplog.text
+    assert "attack-other/attack.parquet is not a result of an attack" in caplog.text
     AttackResult(deep, {**results["random-word"].metadata, "fewest": 4}).save(
         folders["random-word"] / "attack.parquet"
     )

@@ -61,5 +61,5 @@ def test_policy_scores_with_intervals() -> None:
 def test_a_policy_is_not_reported_on_the_data_it_was_calibrated_on() -> None:
     trace = model_trace()
     policy = Policy(make_criterion("confidence"), trace.exit_layers, calibrated_on="made up")
-    with pytest.raises(CalibrationError, match="calibrated on this very data"):
+    with pytest.raises(CalibrationError, match="calibrated on these data"):
         policy_scores(trace, policy)

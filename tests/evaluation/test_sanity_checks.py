@@ -83,7 +83,7 @@ def test_doubts_of_many_are_told_once() -> None:
 
 def test_calibration_data_are_refused() -> None:
     policy = Policy(make_criterion("confidence"), (1, 4, 6, 12), calibrated_on="made up")
-    with pytest.raises(CalibrationError, match="this very data"):
+    with pytest.raises(CalibrationError, match="these data"):
         trace_doubts(model_trace(), policy)
     with pytest.raises(DataError, match="empty trace"):
         trace_doubts(model_trace().take(slice(0, 0)))

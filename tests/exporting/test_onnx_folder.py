@@ -40,7 +40,7 @@ def resealed(folder: Path, name: str) -> None:
 
 def test_no_exported_folder(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ModelError, match=r"no exported folder.*offramp export MODEL"):
+        with pytest.raises(ModelError, match=r"not an exported folder.*offramp export MODEL"):
             Engine(source, backend="onnx")
 
 
@@ -52,7 +52,7 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     with pytest.raises(ModelError, match="lacks costs: export it again"):
         OnnxSegments(folder)
     change(folder, costs={}, segments=[{"file": "x"}])
-    with pytest.raises(ModelError, match="describes its segments wrongly"):
+    with pytest.raises(ModelError, match="has a damaged list of segments"):
         OnnxSegments(folder)
     change(folder, segments=[])
     with pytest.raises(ModelError, match="0 segments for 2 exits"):
@@ -60,7 +60,7 @@ def test_a_manifest_that_is_broken_or_of_another_kind(folder: Path) -> None:
     for name, value in {"labels": 3, "exit_layers": {"1": 2}, "files": ["a"], "pad_values": 0}.items():
         kept = json.loads((folder / "manifest.json").read_text())[name]
         change(folder, **{name: value})
-        with pytest.raises(ModelError, match=f"as {name}, expected a (list|dict): export it again"):
+        with pytest.raises(ModelError, match=f"as {name}, expected the type (list|dict): export it again"):
             OnnxSegments(folder)
         change(folder, **{name: kept})
     for text in ("{", "[]", '"x"'):
@@ -92,7 +92,7 @@ def test_files_that_are_missing_cut_or_exchanged(folder: Path) -> None:
     resealed(folder, graph.name)
     (folder / "tokenizer.json").write_text("{}")
     resealed(folder, "tokenizer.json")
-    with pytest.raises(ModelError, match="no tokenizer that can be read"):
+    with pytest.raises(ModelError, match="cannot be read as a tokenizer"):
         Engine(folder)
 
 
@@ -194,5 +194,5 @@ def test_a_stream_of_something_else(folder: Path) -> None:
 def test_a_folder_that_is_no_export_where_there_is_no_torch(tmp_path: Path, monkeypatch: Any) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
-    with pytest.raises(ModelError, match="is no exported folder, and a trained model needs torch"):
+    with pytest.raises(ModelError, match="is not an exported folder, and a trained model needs torch"):
         Engine(tmp_path, tmp_path / "policy.json")

@@ -270,7 +270,7 @@ def test_folders_that_hold_no_checkpoint(make: Any, tmp_path: Path) -> None:
         import_checkpoint(tmp_path / "nowhere", "pabee")
     folder, config, _ = make(CASES["pabee-bert"])
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="is no JSON"):
+    with pytest.raises(ModelError, match="is not JSON"):
         import_checkpoint(folder, "pabee")
     (folder / "config.json").write_text("[]")
     with pytest.raises(ModelError, match="expected an object"):

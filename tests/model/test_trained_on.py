@@ -55,5 +55,5 @@ def test_they_are_saved_and_copied_with_the_weights(tiny_encoder: Path, tmp_path
         with pytest.raises(ModelError, match=f"{FILE} cannot be read"):
             read_model(tmp_path / "known")
     np.save(tmp_path / "known" / FILE, np.zeros(2))
-    with pytest.raises(ModelError, match="holds no hashes of rows"):
+    with pytest.raises(ModelError, match="has no hashes of rows"):
         read_model(tmp_path / "known")

@@ -152,7 +152,7 @@ def test_what_cannot_be_measured(model: Any, tiny_encoder: Path, tiny_data: Any)
         measure_products(model, rows, batches=0)
     with pytest.raises(DataError, match="got 96 without labels"):
         measure_products(model, rows.remove_columns("label"))
-    with pytest.raises(ConfigError, match=r"steps from 0 on .* got \[-1\]"):
+    with pytest.raises(ConfigError, match=r"steps of at least 0,.* got \[-1\]"):
         ConflictCallback(model, rows, [-1], "nowhere")
 
 

@@ -150,7 +150,7 @@ def test_an_output_that_is_a_file_and_damaged_settings(
     (tmp_path / "file").write_text("")
     with pytest.raises(OfframpError, match="choose a folder you may write to"):
         train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path / "file", max_steps=1, **QUICK)
-    for damage, message in ((b"", "cannot be read"), (b"[1]", "is of no run"), (b"\xff", "cannot be read")):
+    for damage, message in ((b"", "cannot be read"), (b"[1]", "belongs to no"), (b"\xff", "cannot be read")):
         (tmp_path / "settings.json").write_bytes(damage)
         with pytest.raises(OfframpError, match=rf"settings\.json {message}.* folder"):
             train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=1, **QUICK)

@@ -23,7 +23,7 @@ def connect() -> Any:
 
 
 def worker_slots(ray: Any, workers: int | None) -> tuple[int, dict[str, int]]:
-    """The number of workers that run at once, and the resources of each: a processor, and a GPU where there is one."""
+    """The number of workers that run at once, and the resources of each: a processor, and a GPU if any."""
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}: leave it out for as many as fit")
     resources = ray.cluster_resources()

@@ -1,6 +1,6 @@
 """Model types that `transformers.AutoConfig` knows before their modules are imported.
 
-`import offramp` must stay light, and still `AutoConfig.from_pretrained` must read a folder of ours. So a stand-in for
+`import offramp` must stay light, but `AutoConfig.from_pretrained` must read our folders. So a stand-in for
 each config class is registered as soon as the library's config mapping is loaded. When a config is read, the stand-in
 imports the module that registers the real classes.
 """
@@ -20,7 +20,7 @@ MAPPING = "transformers.models.auto.configuration_auto"
 
 
 def defer_configs(homes: Mapping[str, str]) -> None:
-    """Register stand-ins now where the library's config mapping is loaded, else when it is.
+    """Register stand-ins now if the library's config mapping is loaded, else as soon as it is.
 
     Args:
         homes: model type to the module that registers its classes with the library's Auto classes.

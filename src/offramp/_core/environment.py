@@ -18,7 +18,7 @@ GIB = 2**30
 
 def versions() -> dict[str, str]:
     """Versions of Python, offramp and the installed numerical libraries; imports none."""
-    from importlib import metadata  # takes a fortieth of a second, which an engine need not spend
+    from importlib import metadata  # takes a fortieth of a second, which an engine does not need
 
     # The running code's own version: an installed copy may have another one.
     own = getattr(sys.modules.get("offramp"), "__version__", "unknown")
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 def git_state(package: Path = PACKAGE) -> dict[str, Any] | None:
     """The `commit` of the checkout that the package runs from, and `dirty`: whether its own files differ from it.
 
-    None where the package does not run from its own checkout, or git does not answer.
+    None if the package does not run from its own checkout, or git does not answer.
     """
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top) / "src" / "offramp" != package:
@@ -59,7 +59,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, cores of this process, RAM in GiB; the GPU's name where torch already uses one."""
+    """CPU model, cores of this process, RAM in GiB; the GPU's name if torch already uses one."""
     ram = None
     if platform.system() != "Windows":
         ram = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
@@ -71,7 +71,7 @@ def hardware() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's marketing name, or the architecture where the name is unknown."""
+    """The processor's marketing name, or the architecture if the name is unknown."""
     try:
         if platform.system() == "Linux":
             lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Errors that say what was expected, what came, and what to do."""
+"""Errors that name the expected value, the actual value, and the remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CalibrationError(OfframpError, ValueError):
 
 
 class ConfigError(OfframpError, ValueError):
-    """An option has a value that cannot work."""
+    """An option has an invalid value."""
 
 
 class MissingExtraError(OfframpError, ImportError):
@@ -41,8 +41,8 @@ class MissingExtraError(OfframpError, ImportError):
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
-    """Message for an unknown name: the near miss first, then all valid names."""
+    """Message for an unknown name: the nearest name first, then all valid names."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1)  # a file may give anything
+    near = difflib.get_close_matches(str(name), names, n=1)  # a value from a file may have any type
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""What the libraries underneath print, and when they go online."""
+"""Control what the underlying libraries print, and when they go online."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hub() -> Iterator[None]:
-    """Read the hub's cache only where the hub's name cannot be resolved: the library would retry for half a minute."""
+    """Read only the hub's cache if the hub's name cannot be resolved: the library would retry for half a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Numbers: options are checked in one way and refused in one line, and log-softmax has one implementation."""
+"""Checks of numeric options, and the one implementation of log-softmax."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from offramp._core.errors import ConfigError
 
 
 def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
-    """Whether a value is a finite real number, or an integer; numpy's count, a bool does not."""
+    """Whether a value is a finite real number, or an integer. Numpy's numbers count, a bool does not."""
     kind = Integral if whole else Real
     return not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value)
 
@@ -22,7 +22,7 @@ def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
 def check_number(
     name: str, value: object, expected: str, fits: Callable[[float], bool], *, whole: bool = False
 ) -> None:
-    """Raise `ConfigError`, which names what was expected, unless an option is a finite number that fits."""
+    """Raise `ConfigError`, which names the expected value, unless an option is a finite number that fits."""
     if not is_number(value, whole=whole) or not fits(value):
         raise ConfigError(f"{name} must be {expected}, got {value!r}")
 

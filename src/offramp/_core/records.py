@@ -39,7 +39,7 @@ class RunRecord:
         seconds: wall time from `started` to the writing of the record, in seconds.
         versions: of Python, offramp, torch, transformers, numpy and onnxruntime, as far as installed.
         git: commit of the checkout that offramp runs from, and `dirty`; None for an installed copy.
-        hardware: CPU model, usable cores, RAM in GiB, GPU where one was used.
+        hardware: CPU model, usable cores, RAM in GiB, GPU if one was used.
         platform: operating system, kernel and C library.
     """
 
@@ -100,7 +100,7 @@ def write_record(
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a complete file or none, and make its folder where it is missing; errors as of `atomic_write`."""
+    """Write a complete file or none, and make a missing folder; raises the errors of `atomic_write`."""
     with atomic_write(path) as draft, open(draft, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -108,11 +108,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """One record; `DataError` where the file is missing, is no JSON, or is no record of this version."""
+    """One record; `DataError` if the file is missing, not JSON, or not a record of this version."""
     content = _read_json(Path(path))
     if not _is_record(content):
         raise DataError(
-            f"{path} is JSON, but no run record of offramp: give a file that an offramp command wrote"
+            f"{path} is JSON, but not a run record of offramp: give a file that an offramp command wrote"
         )
     return check_record(content, Path(path))
 
@@ -124,7 +124,7 @@ def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, An
 
     Args:
         root: a folder, searched at any depth, or one record.
-        pattern: which files are read.
+        pattern: of the files to read.
 
     Raises:
         DataError: `root` does not exist.
@@ -154,7 +154,7 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"no record at {path}: give a file that an offramp command wrote") from error
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror or error}): check its permissions") from error
-    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise DataError(f"{path} is not valid JSON ({error}): delete it and run its command again") from error
 
 
@@ -163,7 +163,7 @@ def _is_record(content: Any) -> bool:
 
 
 def check_record(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a record file; `DataError` where this version cannot read it."""
+    """The content of a record file; `DataError` if this version cannot read it."""
     if content.get("schema") != SCHEMA:
         raise DataError(
             f"{path} has record schema {content.get('schema')!r}, this offramp reads {SCHEMA}: "

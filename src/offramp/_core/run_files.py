@@ -1,8 +1,8 @@
 """The files of many runs below a folder: loose, as the commands wrote them, or packed into a few tables.
 
-A packed folder holds `records.jsonl` (a record a line, with its path), `rows.parquet` (the rows of every Parquet file),
-`traces.parquet` (an example a row of every trace) and `gradients.parquet` (inner products of gradients). Readers see
-no difference: they ask for a file by the path that it has, or had, below the folder.
+A packed folder holds `records.jsonl` (a record per line, with its path), `rows.parquet` (rows of every Parquet file),
+`traces.parquet` (one row per example of every trace) and `gradients.parquet` (inner products of gradients). Readers
+see no difference: they ask for a file by the path that it has, or had, below the folder.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 RECORDS, ROWS, TRACES, GRADIENTS = "records.jsonl", "rows.parquet", "traces.parquet", "gradients.parquet"
 GRADIENT_FILE = "products.npz"
-INDEX = b"offramp.files"  # in the metadata of a packed table: which rows are those of which file
+INDEX = b"offramp.files"  # in the metadata of a packed table: the rows of each file
 
 Gradients = dict[int, NDArray[np.float64]]  # by training step: (batches, layers, exits, exits)
 
 
 class RunFiles:
-    """What the runs below a folder have written.
+    """The files that the runs below a folder have written.
 
-    A file that lies in the folder itself counts before a packed one of the same path.
+    A file in the folder itself precedes a packed one of the same path.
 
     Args:
         root: a folder of runs, of packed runs, or of both, at any depth.
@@ -52,7 +52,7 @@ class RunFiles:
         return [_Pack(folder, folder.relative_to(self.root).as_posix()) for folder in folders]
 
     def records(self, pattern: str = "*.json") -> list[dict[str, Any]]:
-        """Every record, in order of the paths, each with its `path`; errors and warnings as of `read_records`.
+        """Every record, in order of the paths, each with its `path`; errors and warnings are those of `read_records`.
 
         Args:
             pattern: of the file names.
@@ -64,7 +64,7 @@ class RunFiles:
         return sorted([*loose, *matching], key=lambda record: PurePosixPath(record["path"]))
 
     def record(self, path: str | PurePosixPath) -> dict[str, Any] | None:
-        """The record of that path, None where there is none; `DataError` for one that cannot be read."""
+        """The record of that path, or None; `DataError` for an unreadable record."""
         if (self.root / path).is_file():
             return read_record(self.root / path)
         return next((r for pack in self._packs for r in pack.records if r["path"] == str(path)), None)
@@ -88,7 +88,7 @@ class RunFiles:
         return self._packed(ROWS, path)
 
     def trace(self, path: str | PurePosixPath) -> Trace:
-        """A trace; `DataError` where there is none."""
+        """A trace; `DataError` if it is missing."""
         if (self.root / path).is_file():
             return Trace.load(self.root / path)
         table = self._packed(TRACES, path)
@@ -97,7 +97,7 @@ class RunFiles:
         return Trace.from_parts(header, arrays)
 
     def gradients(self, path: str | PurePosixPath) -> Gradients:
-        """Inner products of gradients by training step; none where they were not measured."""
+        """Inner products of gradients by training step; empty if they were not measured."""
         if (self.root / path).is_file() or not any(p.holds(GRADIENTS, str(path)) for p in self._packs):
             return read_gradients(self.root / path)
         table = self._packed(GRADIENTS, path)
@@ -116,7 +116,7 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class _Pack:
-    """One packed folder; paths are those below the folder that was asked for, which lies `prefix` above."""
+    """One packed folder; paths are relative to the requested folder, which is `prefix` above."""
 
     folder: Path
     prefix: str
@@ -170,7 +170,7 @@ def pack(root: str | Path, output: str | Path) -> dict[str, int]:
         output: folder to write to; files packed there before are replaced.
 
     Returns:
-        How many files went into each of the packed ones.
+        The number of files in each packed file.
 
     Raises:
         DataError: no records, or a file that cannot be read.
@@ -202,7 +202,7 @@ def pack(root: str | Path, output: str | Path) -> dict[str, int]:
 
 
 def _write(path: Path, names: Iterable[PurePosixPath], read: Callable[[PurePosixPath], pa.Table]) -> int:
-    """Write tables one below the other, and in the metadata which rows are whose; nothing where there are none."""
+    """Write tables one below the other, with the rows of each in the metadata; write no file for no tables."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -229,7 +229,7 @@ def _write(path: Path, names: Iterable[PurePosixPath], read: Callable[[PurePosix
 
 
 def _trace_rows(trace: Trace) -> pa.Table:
-    """A trace as a table: an example a row, arrays of an example as lists."""
+    """A trace as a table: one row per example, arrays of an example as lists."""
     import pyarrow as pa
 
     header, arrays = trace.parts()
@@ -278,5 +278,5 @@ def read_gradients(path: Path) -> Gradients:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {int(step): stored[step] for step in stored.files}
-    except Exception as error:  # zip, zlib and numpy each raise their own
+    except Exception as error:  # zip, zlib and numpy each have their own errors
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it") from error

@@ -25,11 +25,11 @@ class RunFolder:
 
     Attributes:
         path: made when it is claimed.
-        kind: what runs here, for messages: "run", "attack", "trial".
+        kind: kind of the run, for messages: "run", "attack", "trial".
         mark: a key that the settings of every run of this kind have.
-        own: names that such a run writes, its settings and its record apart.
+        own: names that such a run writes, except its settings and its record.
         leftovers: names of `own` that a run killed at once may leave without settings.
-        shared: whether the folder may hold the files of others beside `own`.
+        shared: whether the folder may hold files other than `own`.
         settings_file: JSON file of the settings.
         record_file: the record, written last: a folder that has it is complete.
         lock_file: locked while a process writes to the folder.
@@ -84,7 +84,7 @@ class RunFolder:
 
     @contextmanager
     def claim(self, settings: Mapping[str, Any], *, later: Collection[str] = ()) -> Iterator[None]:
-        """Be the one writer of a run with these settings; errors as of `lock` and `check`."""
+        """Be the one writer of a run with these settings; raises the errors of `lock` and `check`."""
         self.check(settings, later=later)  # before anything is made
         with self.lock():
             if not self.check(settings, later=later):
@@ -92,10 +92,10 @@ class RunFolder:
             yield
 
     def check(self, settings: Mapping[str, Any], *, later: Collection[str] = ()) -> bool:
-        """Whether the folder holds a run with these settings; False where it holds none.
+        """Whether the folder holds a run with these settings; False if it holds none.
 
         Args:
-            settings: all that decides the run.
+            settings: everything that decides the run.
             later: keys that earlier versions did not store; their absence makes no difference.
 
         Raises:
@@ -110,7 +110,7 @@ class RunFolder:
         return True
 
     def stored_settings(self) -> dict[str, Any] | None:
-        """The settings of the run that the folder holds, or None; errors as of `check`."""
+        """The settings of the run that the folder holds, or None; raises the errors of `check`."""
         file = self.path / self.settings_file
         if not file.exists():
             return None
@@ -121,11 +121,11 @@ class RunFolder:
                 f"{file} cannot be read ({error}): delete the folder and start again, or give another folder"
             ) from error
         if not isinstance(stored, dict) or self.mark not in stored:
-            raise ConfigError(f"{file} is of no {self.kind}: give a folder of its own")
+            raise ConfigError(f"{file} belongs to no {self.kind}: give a folder of its own")
         return stored
 
     def refuse_other(self, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Raise `ConfigError`, which names the differences, where stored settings are not these."""
+        """Raise `ConfigError`, which names the differences, if stored settings are not these."""
         present = {name: stored.get(name) for name in settings}
         if differences := list(_differences(to_json(present), to_json(settings))):
             raise ConfigError(
@@ -134,7 +134,7 @@ class RunFolder:
             )
 
     def discard(self) -> None:
-        """Delete the run in the folder; `ConfigError` where the folder holds anything else."""
+        """Delete the run in the folder; `ConfigError` if the folder holds anything else."""
         written = (*self.own, self.record_file, self.settings_file)
         stored = self.stored_settings()
         self._refuse_foreign(self.leftovers if stored is None else written)
@@ -145,7 +145,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def _refuse_foreign(self, expected: Collection[str]) -> None:
-        """Raise `ConfigError` where a run would replace or mix with files that it did not write."""
+        """Raise `ConfigError` if a run would replace or mix with files that it did not write."""
         if not self.path.is_dir():
             return
         held = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
@@ -158,7 +158,7 @@ class RunFolder:
 
 
 def _differences(stored: Any, settings: Any, key: str = "") -> Iterator[str]:
-    """What differs, inside nested settings too: `seed 0 there, 1 here`."""
+    """The differences, including nested settings: `seed 0 there, 1 here`."""
     if isinstance(stored, Mapping) and isinstance(settings, Mapping):
         for name in {**settings, **stored}:
             yield from _differences(stored.get(name), settings.get(name), name)

@@ -1,4 +1,4 @@
-"""Texts as callers give them, in every form that is read, and cleaned for any tokenizer and file format."""
+"""Read texts in every accepted form, and clean them for any tokenizer and file format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from offramp._core.errors import DataError
 
-# A lone surrogate is no character and cannot be encoded; NUL ends strings in C code and has no token.
+# A lone surrogate is not a character and cannot be encoded; NUL ends strings in C code and has no token.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 _HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional), private, surrogates
 
@@ -37,7 +37,7 @@ def read_rows(source: Any) -> Iterable[Any]:
     """The rows of a source, read as they are needed: its items, or the rows of a pandas data frame as dicts.
 
     Raises:
-        DataError: one string, one dict, or no iterable at all.
+        DataError: one string, one dict, or a source that is not iterable.
     """
     pandas = sys.modules.get("pandas")  # a caller who has a data frame has imported it
     if pandas is not None and isinstance(source, pandas.DataFrame):
@@ -51,22 +51,22 @@ def read_rows(source: Any) -> Iterable[Any]:
 
 
 def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | None]:
-    """Texts in any form that is understood, and the second texts of pairs or None.
+    """Texts in any accepted form, and the second texts of pairs or None.
 
     Args:
         source: strings, pairs of strings, or rows with the columns `text` and, for pairs, `text_pair`: dicts, a
             `datasets.Dataset`, or a pandas data frame.
-        pairs: second texts, where `source` holds the first ones alone.
+        pairs: second texts, if `source` holds only the first ones.
 
     Raises:
-        DataError: one string, texts of another type, mixed forms, missing columns, or another number of second texts.
+        DataError: one string, texts of another type, mixed forms, missing columns, or a wrong number of second texts.
     """
     rows = list(read_rows(source))
     if pairs is not None:
         second = list(read_rows(pairs))
         if len(rows) != len(second):
             raise DataError(
-                f"expected one second sentence a text, got {len(rows)} texts and {len(second)} pairs"
+                f"expected one second sentence per text, got {len(rows)} texts and {len(second)} pairs"
             )
         return _strings(rows), _strings(second)
     if any(isinstance(row, Mapping) for row in rows):

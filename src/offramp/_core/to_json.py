@@ -20,7 +20,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 ROOTED = r"file:/+|~(?:[A-Za-z_][\w.-]*)?[/\\]|[A-Za-z]:[/\\]|\.\.[/\\]|\\\\(?=[^\s\\])"
 WHOLE = re.compile(rf"(?:{ROOTED}|/+(?=[^\s/]+(?:/|$)))")
-# Inside a sentence, one leading slash ("</s>", "/s") and the slashes of a URL make no path.
+# Inside a sentence, one leading slash ("</s>", "/s") and the slashes of a URL are not a path.
 INSIDE = re.compile(
     rf"(?<![^\s='\":,(\[])(?:{ROOTED}|(?<!:)/+(?=[^\s/]+/)|(?<=:)/(?=[^\s/]+/))[^\s'\",;()\[\]]*"
 )

@@ -21,14 +21,14 @@ STORED_NAMES = {"flops": "costs", "full_flops": "full_cost"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """The output of one exit for a batch: everything an exit criterion may use.
+    """The output of one exit for a batch: everything that an exit criterion may use.
 
     Attributes:
         exit: index of the exit, 0-based.
         exits: number of exits E.
         logits: `(batch, classes)` float32; one column for regression.
-        gate: `(batch,)` learned-gate probability of being right, or None where the model has no gates.
-        label: `(batch,)` true labels, for the oracle alone.
+        gate: `(batch,)` learned-gate probability of being right, or None if the model has no gates.
+        label: `(batch,)` true labels, for the oracle only.
     """
 
     exit: int
@@ -50,14 +50,14 @@ class Trace:
 
     Attributes:
         logits: `(examples, exits, classes)` float32.
-        exit_layers: backbone layer after which each exit sits, counted from 1, increasing.
+        exit_layers: backbone layer of each exit, counted from 1, increasing.
         flops: `(examples, exits)` FLOPs spent on an example that leaves at each exit. Heads are counted, and
             for a Multi-Model cascade the recomputation too.
-        full_flops: `(examples,)` FLOPs of the full-depth model with its last head alone.
+        full_flops: `(examples,)` FLOPs of the full-depth model with only its last head.
         labels: `(examples,)` int64 classes or float32 targets, or None.
         gates: `(examples, exits)` learned-gate probabilities in [0, 1], or None.
         kind: classification or regression (`classes` is then 1).
-        fingerprint: identifies the data, so that nothing is reported on what it was calibrated on.
+        fingerprint: identifies the data, to keep calibration data out of reports.
         truncated: number of examples cut to the maximum length.
     """
 
@@ -176,7 +176,7 @@ class Trace:
             return cls.from_parts(json.loads(str(arrays.pop("header"))), arrays)
         except FileNotFoundError as error:
             raise DataError(f"no trace at {path}: trace the model first") from error
-        except Exception as error:  # zip, zlib, numpy and our own checks each raise their own
+        except Exception as error:  # zip, zlib, numpy and our own checks each have their own errors
             raise DataError(
                 f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
                 "trace the model again"

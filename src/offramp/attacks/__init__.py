@@ -1,4 +1,4 @@
-"""Attacks that make a model leave late, and the baselines they have to beat. Torch is imported on use."""
+"""Attacks that make a model leave late, and the baselines they must beat. Torch is imported on first use."""
 
 from __future__ import annotations
 

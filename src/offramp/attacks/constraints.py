@@ -1,4 +1,4 @@
-"""What an attack must not do: before a text is tried (words, characters), and after (answer, meaning)."""
+"""Constraints of an attack: on words and characters before a text is tried, on answer and meaning after."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offramp.attacks.victims.base import Answer, TokenizedText
 if TYPE_CHECKING:
     from offramp.attacks.similarity import Judge
 
-FEWEST = 3  # words that may change however short the text is
+FEWEST = 3  # words that may change even in a short text
 Label = int | float | None
 
 
@@ -41,17 +41,17 @@ class Constraints:
     """Which words may change, how many, and how far. Both segments of a pair count as one text.
 
     Attributes:
-        max_changed_words: a share of the words of which at most `max(fewest, ⌈share · words⌉)` may change, or, as an
-            int, their number.
+        max_changed_words: share of the words that may change, at most `max(fewest, ⌈share · words⌉)` of them; an int is
+            their number.
         stop_words: words left untouched, compared in lower case.
-        fewest: words that may change however small the share is.
-        max_edits: most characters by which all words together may change (`edit_distance` word by word);
+        fewest: words that may always change, even if the share allows fewer.
+        max_edits: most characters that may change in all words together (`edit_distance` per word);
             None for no limit.
         grammar: a WordNet in which a new word must share a part of speech with the old one; an unknown word may
-            become any. None for no such limit.
+            become any. None for no limit.
         preserve: what must not change: `nothing`, the `prediction` for the clean text, or the `label` if the
             prediction was right.
-        judge: scores the similarity; None for no such limit.
+        judge: scores the similarity; None for no limit.
         min_similarity: least cosine similarity to the clean text.
     """
 
@@ -65,7 +65,7 @@ class Constraints:
     min_similarity: float = 0.0
 
     def budget(self, text: AttackedText) -> int:
-        """How many words of the text may differ from the original."""
+        """The number of words that may differ from the original."""
         if isinstance(self.max_changed_words, int):
             return self.max_changed_words
         # A float share of 0.1 must give 3 for 30 words, not 4, so the product is rounded first.
@@ -100,14 +100,14 @@ class Constraints:
         return self.grammar is None or all(self.grammar.interchangeable(*pair) for pair in pairs)
 
     def holds(self, before: Answer, label: Label) -> bool:
-        """Whether the prediction for the clean text, answered with `before`, must stay."""
+        """Whether the attack must keep the clean text's prediction in `before`."""
         correct = before.prediction == label
         return self.preserve == "prediction" or (self.preserve == "label" and correct)
 
     def accepts(
         self, clean: AttackedText, before: Answer, text: AttackedText, after: Answer, label: Label
     ) -> bool:
-        """Whether a text that was tried is accepted: by its answer `after`, and by its meaning.
+        """Whether a tried text is accepted, by its answer `after` and its meaning.
 
         The answer to the clean text is `before`; `label` is the true one, or None.
         """

@@ -1,4 +1,4 @@
-"""The examples of a data set, for an attack."""
+"""The examples of a data set to attack."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Examples:
 
     Args:
         dataset: columns `text`, for pairs `text_pair`, and optionally `id` and `label`.
-        kind: of the task, whose labels are class indices or numbers; None accepts either.
+        kind: the kind of task, which decides if labels are class indices or numbers; None accepts either.
 
     Attributes:
         ids: of all examples, in order; row numbers if the data have no ids.
 
     Raises:
-        DataError: no examples, no column `text`, a text that is no string, ids that repeat or are no whole numbers,
-            or labels that do not fit the task.
+        DataError: no examples, no column `text`, a text that is not a string, ids that repeat or are not whole
+            numbers, or labels that do not fit the task.
     """
 
     def __init__(self, dataset: Dataset, kind: Kind | None = None) -> None:
@@ -97,7 +97,7 @@ class Examples:
 
 
 def read_examples(dataset: Dataset) -> list[Example]:
-    """All examples of a small data set; errors as of `Examples`."""
+    """All examples of a small data set; raises the errors of `Examples`."""
     examples = Examples(dataset)
     return examples.take(range(len(examples)))
 
@@ -111,7 +111,7 @@ def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
 
 
 def texts_fingerprint(rows: Iterable[tuple[int, tuple[str, ...]]]) -> str:
-    """16 hexadecimal digits of ids and texts in their order."""
+    """A hash of ids and texts in order: 16 hexadecimal digits."""
     digest = hashlib.sha256(b"[")
     for i, row in enumerate(rows):
         digest.update((", " * (i > 0) + repr(row)).encode("utf-8", "surrogatepass"))

@@ -31,9 +31,9 @@ def require_classes(classes: int) -> None:
 
 
 class Objective(ABC):
-    """What an attack makes small, and when it is done.
+    """The quantity that an attack minimises, and when the attack is done.
 
-    By default a search prefers a later exit layer, then a lower value, and is done at the last exit.
+    By default a search prefers a later exit layer, then a lower value. It is done at the last exit.
     """
 
     def against(self, clean: Answer) -> Objective:
@@ -54,12 +54,12 @@ class Objective(ABC):
 
     @abstractmethod
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The same in numpy: it orders texts in a search."""
+        """The loss in numpy, which orders texts in a search."""
 
 
 @dataclass(frozen=True)
 class ExitDepth(Objective):
-    """No loss, zero everywhere: the search sees the exit layer alone."""
+    """A loss of zero everywhere: the search sees only the exit layer."""
 
     def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
         return logits.new_zeros(len(logits))
@@ -76,8 +76,8 @@ class Same(Objective):
     """The loss of SAME: towards uniform predictions, and towards neighbouring exits that disagree.
 
     `L = λ·L_cross + (1−λ)·L_unif`, with weights `w_i` of 0.1 for exits before the current one and
-    `1.2^(i−e)` from it on; `L_unif = mean_i w_i · mean_c(−(1/K) log p_ic)`; `L_cross = mean_i w_i · CE(z_i,
-    t_i)`, where the target `t_1` is the first exit's prediction, and any later `t_i` is exit i's second
+    `1.2^(i−e)` from the current one on; `L_unif = mean_i w_i · mean_c(−(1/K) log p_ic)`; `L_cross = mean_i w_i ·
+    CE(z_i, t_i)`, where the target `t_1` is the first exit's prediction, and any later `t_i` is exit i's second
     class where it agrees with the exit before it, else its prediction. Targets carry no gradient.
 
     Attributes:
@@ -111,7 +111,7 @@ class Same(Objective):
         return (weights * mixed).mean(-1)
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The loss in numpy and float64, exit by exit as the formula reads."""
+        """The loss in numpy and float64, computed exit by exit as in the formula."""
         batch, exits, classes = logits.shape
         require_classes(classes)
         rows = np.arange(batch)
@@ -136,7 +136,7 @@ class Same(Objective):
 class Uniform(Objective):
     """WAFFLE's objective: the exits' mean distance from uniform predictions, 0 (uniform) to 1 (certain).
 
-    `mean_i ½ Σ_c |p_ic − 1/K| · K/(K−1)`, in which the factor makes the span [0, 1] for every K. Done where
+    `mean_i ½ Σ_c |p_ic − 1/K| · K/(K−1)`, where the factor makes the range [0, 1] for every K. Done when
     the closeness `1 − value` is above `alpha`.
 
     Source: Coalson et al. 2023 (arXiv 2310.19152).
@@ -145,7 +145,7 @@ class Uniform(Objective):
     alpha: float = 0.9
 
     def score(self, answer: Answer, value: float) -> tuple[float, float]:
-        """By the value alone: exits count only through their probabilities."""
+        """The value alone: exits count only through their probabilities."""
         return -value, 0.0
 
     def done(self, answer: Answer, value: float) -> bool:
@@ -184,10 +184,10 @@ AttackedExit = Literal["last", "exit"]
 
 @dataclass(frozen=True)
 class Misclassification(Objective):
-    """The log-probability of the class that was predicted, `log p_y`, at the exit that is attacked.
+    """The log-probability of the predicted class, `log p_y`, at the attacked exit.
 
-    The class is the model's own answer to the clean text, so that data without labels suffice. The `last` exit is
-    attacked as if the model never left early.
+    The class is the model's own answer to the clean text, so no labels are needed. The `last` exit is attacked as if
+    the model never left early.
     """
 
     attacked: AttackedExit = "exit"
@@ -198,7 +198,7 @@ class Misclassification(Objective):
         return replace(self, label=self._prediction(clean))
 
     def score(self, answer: Answer, value: float) -> tuple[float, float]:
-        """By the probability alone: exits do not count."""
+        """The probability alone: exits do not count."""
         return -value, 0.0
 
     def done(self, answer: Answer, value: float) -> bool:

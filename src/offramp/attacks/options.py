@@ -1,4 +1,4 @@
-"""The options of an attack. A command line can offer them without loading torch."""
+"""The options of an attack. Importing them does not load torch."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Options:
     """The options of every recipe; the defaults are those of SAME.
 
     Args:
-        disagreement_weight: weight λ of the part of SAME's loss that makes neighbouring exits disagree, 0 to 1.
+        disagreement_weight: weight λ of the term in SAME's loss that makes neighbouring exits disagree, 0 to 1.
         weighting: of the exits in SAME's loss: growing from the current exit on, as published, or flat.
         top_n: edits tried for each text of the beam in each round.
         top_k: tokens, by gradient norm, whose words may get character changes.
         beam: texts kept after each round.
         rounds: most rounds; each changes one more word.
-        max_changed_words: share of the words of which at most `max(3, ⌈share · words⌉)` change, or, as an int, their
-            number.
-        queries: most forward queries per example; None for the recipe's own limit, which most do not have.
+        max_changed_words: share of the words that may change, at most `max(3, ⌈share · words⌉)` of them; an int is
+            their number.
+        queries: most forward queries per example; None for the recipe's own limit, if any.
         preserve: what must not change: nothing, the prediction for the clean text, or the label if it was right.
         min_similarity: least similarity by the judge; None for the recipe's own.
-        max_edits: most characters by which all changed words together may differ; None for no limit.
+        max_edits: most characters that may differ in all changed words together; None for no limit.
         grammar: whether a new word must share a part of speech with the old one.
-        trigger: words for 'waffle-universal' to put in front; empty to search them on half of the examples.
+        trigger: words that 'waffle-universal' puts in front; empty to search for them on half of the examples.
         lexicon: folder with your own WordNet, word vectors and misspellings; None downloads them once.
         masked_lm: the masked language model of 'bertattack': a folder, or a hub id.
     """
@@ -80,11 +80,11 @@ class Options:
         if self.weighting not in get_args(Weighting):
             raise ConfigError(unknown_name("weighting", str(self.weighting), get_args(Weighting)))
         if not isinstance(self.trigger, str):
-            raise ConfigError(f"trigger is words in one string, got {self.trigger!r}")
+            raise ConfigError(f"trigger must be one string of words, got {self.trigger!r}")
 
     @classmethod
     def of(cls, **options: Any) -> Options:
-        """Options by name; `ConfigError` with the near miss for an unknown name."""
+        """Options by name; `ConfigError` with the nearest name for an unknown one."""
         names = {f.name for f in fields(cls)}
         for name in options:
             if name not in names:
@@ -92,16 +92,16 @@ class Options:
         return cls(**options)
 
     def to_record(self) -> dict[str, Any]:
-        """All options by the keys that records use."""
+        """All options under the keys that records use."""
         return to_record(asdict(self))
 
 
 def to_record(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Some options by the keys that records use."""
+    """Some options under the keys that records use."""
     return {RECORD_KEYS.get(name, name): value for name, value in options.items()}
 
 
 def from_record(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Some options of a record by their own names."""
+    """Some options of a record under their own names."""
     names = {key: name for name, key in RECORD_KEYS.items()}
     return {names.get(key, key): value for key, value in options.items()}

@@ -1,4 +1,4 @@
-"""An attack as data for another process, and the same attack ready to run: here, or on a Ray cluster."""
+"""An attack as data for another process, and the same attack ready to run, locally or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AttackSpec:
     similarity: str
 
     def prepare(self) -> PreparedAttack:
-        """Load words, synonyms and the judge; errors as of `attack`."""
+        """Load words, synonyms and the judge; raises the errors of `attack`."""
         options = self.options
         if self.victim.kind == "regression" and options.preserve != "nothing":
             raise ConfigError(
@@ -49,7 +49,7 @@ class AttackSpec:
         composition = compose_recipe(self.recipe, self.victim, options)
         if options.min_similarity and judge is None:
             raise ConfigError(
-                f"min_similarity={options.min_similarity} needs a judge, but there is none: give "
+                f"min_similarity={options.min_similarity} needs a judge, but similarity is 'none': give "
                 f"similarity={DEFAULT_JUDGE!r}"
             )
         least = composition.min_similarity if options.min_similarity is None else options.min_similarity
@@ -85,7 +85,7 @@ class PreparedAttack:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """What a result says about the attack, beyond its manifest."""
+        """Facts about the attack for a result, beyond its manifest."""
         constraints = self.composition.constraints
         return {
             "min_similarity": constraints.min_similarity,
@@ -121,7 +121,7 @@ class Worker:
 
     def __init__(self, spec: AttackSpec) -> None:
         if isinstance(spec.victim, WhiteBoxVictim):
-            model: nn.Module = spec.victim.model  # the library types its own `to` for dtypes alone
+            model: nn.Module = spec.victim.model  # the library's own `to` is typed for dtypes only
             model.to(named_device("auto"))
         self.prepared = spec.prepare()
 
@@ -141,7 +141,7 @@ def on_ray(
         spec: the attack; it is sent to every worker once.
         examples: the data.
         groups: positions of examples.
-        workers: how many, or "all" for as many as the cluster has processors (or GPUs) for.
+        workers: the number of workers, or "all" for as many as the cluster's processors (or GPUs) allow.
 
     Raises:
         MissingExtraError: ray is not installed.
@@ -167,7 +167,7 @@ def on_ray(
                     rows = ray.get(task)
                 except ray.exceptions.RayActorError:
                     rows = None
-                except OfframpError as error:  # raised by the worker: ray passes it on as its own kind
+                except OfframpError as error:  # raised by the worker: ray re-raises it as a class of its own
                     raise getattr(error, "cause", error) from error
                 if rows is None:
                     died[number] += 1

@@ -1,4 +1,4 @@
-"""The result of an attack: one row per example, as an Arrow table that carries its own description."""
+"""The result of an attack: an Arrow table with one row per example and its own description."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def schema(kind: Kind) -> pa.Schema:
     """Columns of a result.
 
     Exits count from 0, layers from 1. The columns `…_cost` hold FLOPs (of a function, layers or seconds). `seconds` is
-    an example's share of the time. `words` counts the whole text, also beyond the model's maximum length. `success`
-    means a later exit than before. `words_changed` counts words replaced and words in front. `…_tokens_lost` counts
-    tokens that the model's maximum length cuts away, and is null if that is unknown.
+    an example's share of the time. `words` counts the whole text, including words beyond the maximum length. `success`
+    means a later exit than before. `words_changed` counts replaced words and words in front. `…_tokens_lost` counts
+    tokens cut by the model's maximum length, and is null if unknown.
     """
     answer = pa.float64() if kind == "regression" else pa.int64()
     text, number, real = pa.string(), pa.int64(), pa.float64()
@@ -87,7 +87,7 @@ class AttackResult:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> AttackResult:
-        """A result from rows; the metadata name the `kind` of the task."""
+        """A result from rows. The metadata have the `kind` of the task."""
         return cls(pa.Table.from_pylist(list(rows), schema(metadata["kind"])), dict(metadata))
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class AttackResult:
         """Read what `save` wrote; a folder means the `attack.parquet` inside.
 
         Raises:
-            DataError: no such file, or a file that is no result of an attack.
+            DataError: no such file, or a file that is not a result of an attack.
         """
         path = Path(path)
         path = path / "attack.parquet" if path.is_dir() else path
@@ -141,7 +141,7 @@ class AttackResult:
 
     @classmethod
     def from_table(cls, table: pa.Table, path: Path) -> AttackResult:
-        """A result from the rows in the file of that path; `DataError` for rows that `save` did not write."""
+        """A result from the rows in the file at `path`; `DataError` for rows that `save` did not write."""
         try:
             metadata = json.loads(table.schema.metadata[_METADATA])
         except (KeyError, TypeError, ValueError) as error:
@@ -150,7 +150,7 @@ class AttackResult:
 
 
 def _no_result(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is no result of an attack ({error}): make one with 'offramp attack'")
+    return DataError(f"{path} is not a result of an attack ({error}): make one with 'offramp attack'")
 
 
 def write_result(

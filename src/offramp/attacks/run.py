@@ -104,35 +104,35 @@ def attack(
 
     The result for an example depends on the target, its policy, the recipe and its options, the seed and the example's
     id. It does not depend on the other examples, their order, `batch_size` or `group` (except for float noise).
-    Finished groups go to `output_dir` and out of memory, so that the number of examples does not matter.
+    Finished groups are written to `output_dir` and dropped from memory, so there may be any number of examples.
 
     Args:
-        target: what is attacked: an `Engine` (black box), an exported folder (likewise), a model or its folder (white
-            box), or any `Victim`, such as `FunctionVictim` and `GreyBox`.
+        target: the victim: an `Engine` or an exported folder (black box), a model or its folder (white box), or any
+            `Victim`, such as `FunctionVictim` and `GreyBox`.
         data: examples with columns `id`, `text`, for pairs `text_pair`, and optionally `label`.
         recipe: a key of `RECIPES`.
-        policy: when a model leaves; None for the policy that travels with the target.
-        seed: for whatever the recipe draws.
-        output_dir: folder for finished groups and at the end `attack.parquet`; None keeps the result in memory.
+        policy: when the model leaves; None for the target's own policy.
+        seed: of everything that the recipe draws.
+        output_dir: folder for finished groups, and finally `attack.parquet`; None keeps the result in memory.
         resume: resume the attack that `output_dir` holds.
         similarity: the judge: `universal_sentence_encoder`, `none`, or an encoder by name.
         batch_size: texts that the model runs at once.
-        group: examples attacked side by side, and saved together.
-        workers: None attacks in this process. Otherwise as many workers of the ray cluster that RAY_ADDRESS names, or
-            of this machine, get a group at a time. The result is the same, even if workers die.
+        group: number of examples attacked and saved together.
+        workers: None attacks in this process. A number uses so many workers of the Ray cluster in RAY_ADDRESS,
+            or of this machine, one group at a time each. The result is the same, even if workers die.
         progress: True for a bar or lines on stderr, or a function of (examples done, examples in all).
         disagreement_weight, …, masked_lm: options of the recipe; `Options` explains each.
 
     Returns:
-        One row per example, in the order of the data. An example that leaves at the last exit stays as it is. For
-        'waffle-universal' without a trigger, the half of the examples that the trigger was not searched on; the trigger
-        depends on the examples.
+        One row per example, in the order of the data. An example that leaves at the last exit is not changed.
+        'waffle-universal' without a trigger searches for one on half of the examples, and returns only the other half;
+        the trigger depends on the examples.
 
     Raises:
         ConfigError: an unknown recipe, a bad value, an option that has no meaning for the recipe or the victim's task,
             a folder that holds another attack, or a recipe that needs more than the victim shows.
         CriterionError: the policy was made for another model.
-        DataError: no examples, no texts, ids that repeat, or ids and labels that are no numbers.
+        DataError: no examples, no texts, ids that repeat, or ids and labels that are not numbers.
     """
     options = Options(
         disagreement_weight=disagreement_weight,
@@ -153,7 +153,7 @@ def attack(
     )
     require_split(data)
     if group < 1:
-        raise ConfigError(f"group must be at least 1, got {group}: examples are attacked side by side")
+        raise ConfigError(f"group must be at least 1, got {group}: examples are attacked in groups")
     victim = as_victim(target, policy, batch_size)
     if victim.labels is not None:
         check_fit(data, victim.labels, victim.kind)
@@ -178,10 +178,10 @@ def attack(
 def _with_trigger(
     victim: Victim, examples: Examples, recipe: str, options: Options, seed: int
 ) -> tuple[Sequence[int], Options, dict[str, Any]]:
-    """The positions to attack, the options, and what a result says about the search for a trigger.
+    """The positions to attack, the options, and the result's facts about the search for a trigger.
 
-    A universal recipe without a trigger gets one that is searched on one half of the examples, and attacks the other
-    half.
+    For a universal recipe without a trigger, one is searched for on one half of the examples. The other half is
+    attacked.
     """
     is_universal = recipe_named(recipe).is_universal
     if options.trigger.split() and not is_universal:
@@ -200,7 +200,7 @@ def _with_trigger(
 
 
 def _manifest(spec: AttackSpec, examples: Examples, positions: Sequence[int]) -> dict[str, Any]:
-    """Everything that decides the result, by the keys that records use."""
+    """Everything that decides the result, under the keys that records use."""
     victim = spec.victim
     labels = ((str(label),) for label in examples.labels(positions))
     return {
@@ -228,8 +228,8 @@ def transfer(
         target, policy: the other model, as for `attack`.
 
     Returns:
-        A result with exits, costs and predictions of the other model and without queries. Words, similarity, recipe and
-        seed are those of the first attack. A text may leave earlier than its original.
+        A result with the exits, costs and predictions of the other model, without queries. Words, similarity, recipe
+        and seed are those of the first attack. A text may leave earlier than its original.
     """
     victim = as_victim(target, policy)
     pairs = [

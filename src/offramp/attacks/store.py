@@ -19,7 +19,7 @@ from offramp.attacks.options import Options, from_record
 from offramp.attacks.result import AttackResult, schema, write_parquet, write_result
 
 MANIFEST, GROUPS, RESULT = "manifest.json", "parts", "attack.parquet"
-CHUNK = 1024  # rows put in order at once
+CHUNK = 1024  # rows sorted at once
 LATER = ("labels", "limits", "max_length", "surrogate_length")  # absent in manifests of earlier versions
 LATER_OPTIONS = ("masked_lm",)  # likewise, among the options of the recipe
 
@@ -30,7 +30,7 @@ class AttackFolder(RunFolder):
 
     kind: str = "attack"
     mark: str = "recipe"
-    own: tuple[str, ...] = (GROUPS, RESULT, "robustness.parquet")  # the last one by the command line
+    own: tuple[str, ...] = (GROUPS, RESULT, "robustness.parquet")  # the command line writes the last one
     leftovers: tuple[str, ...] = (GROUPS,)
     settings_file: str = MANIFEST
     lock_file: str = ".attack.lock"  # a trial that attacks holds the folder's other lock
@@ -62,7 +62,7 @@ class Store:
         self._rows: dict[int, dict[str, Any]] = {}  # where there is no folder
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of a finished group: in a file, whole or not at all, or in memory."""
+        """Keep the rows of a finished group in a file (complete or absent), or in memory."""
         path = None
         if self.folder is None:
             self._rows |= {row["id"]: dict(row) for row in rows}
@@ -76,7 +76,7 @@ class Store:
         described = {**self.manifest, **cast(dict[str, Any], to_json(metadata))}
         if self.folder is None:
             return AttackResult.of([self._rows[id] for id in order], described)
-        if not (self.folder / RESULT).exists():  # else it was finished before
+        if not (self.folder / RESULT).exists():  # otherwise it was finished before
             write_result(
                 self._in_order(order), schema(self.manifest["kind"]), described, self.folder / RESULT
             )
@@ -93,17 +93,17 @@ class Store:
 
 @contextmanager
 def open_store(folder: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Iterator[Store]:
-    """Open the folder of an attack. Until the end of the block, no other process attacks into it.
+    """Open the folder of an attack. Until the end of the block, no other process writes to it.
 
     Args:
         folder: made if it is missing; None keeps everything in memory.
-        manifest: all that decides the result: recipe, seed, options, policy, and fingerprints of weights and data.
+        manifest: all settings of the result: recipe, seed, options, policy, and fingerprints of weights and data.
         resume: continue what the folder holds.
 
     Raises:
         ConfigError: the folder holds another attack, or finished rows while `resume` is False.
         DataError: a file in the folder cannot be read.
-        FolderInUseError: another process attacks into the folder.
+        FolderInUseError: another process writes to the folder.
     """
     store = Store(folder, cast(dict[str, Any], to_json(manifest)))
     if folder is None:
@@ -126,6 +126,6 @@ def _ids(path: Path) -> list[int]:
         return pq.read_table(path, columns=["id"])["id"].to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file, and its examples are "
-            "attacked again"
+            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file to attack its "
+            "examples again"
         ) from error

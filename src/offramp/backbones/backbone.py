@@ -1,4 +1,4 @@
-"""An unmodified encoder, run one layer at a time, and the check that this gives what the library's forward gives."""
+"""An unmodified encoder, run one layer at a time, and a check against the library's own forward."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BackboneState:
     shared: Tensors = field(default_factory=dict)
 
     def take(self, rows: Tensor) -> BackboneState:
-        """Some rows `(kept,)` of the batch, in the order given; their further run is that of the complete batch."""
+        """Some rows `(kept,)` of the batch, in the given order; they continue as in the complete batch."""
         kept = {name: None if value is None else value[rows] for name, value in self.rows.items()}
         return replace(self, hidden=self.hidden[rows], attention_mask=self.attention_mask[rows], rows=kept)
 
@@ -53,7 +53,7 @@ class BackboneState:
 
 
 def _joined_rows(name: str, states: Sequence[BackboneState]) -> Tensor | None:
-    """One tensor of several batches; a mask that hides nothing replaces one that the library skipped."""
+    """One tensor of several batches; a mask that hides nothing replaces a skipped mask."""
     given = [state.rows[name] for state in states]
     like = next((value for value in given if value is not None), None)
     if like is None:
@@ -72,7 +72,7 @@ def _detached(tensors: Tensors) -> Tensors:
 
 
 class Backbone:
-    """Drives the layers of an encoder; it owns no parameters and does not change the model.
+    """Runs the layers of an encoder. It owns no parameters and does not change the model.
 
     Args:
         model: a bare encoder without a head, as from `AutoModel`.
@@ -121,7 +121,7 @@ class Backbone:
         """
         ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
         if ids is None:
-            raise ModelError(f"expected 'input_ids' (beside 'inputs_embeds' too), got {sorted(inputs)}")
+            raise ModelError(f"expected 'input_ids' (even with 'inputs_embeds'), got {sorted(inputs)}")
         for name in ("attention_mask", "token_type_ids", "inputs_embeds"):
             value = inputs.get(name)
             if value is not None and value.shape[:2] != ids.shape:
@@ -144,7 +144,7 @@ class Backbone:
         """The state after layer `i`, counted from 1, without the final norm.
 
         Args:
-            i: the layer; `ModelError` where it does not exist.
+            i: the layer; `ModelError` if it does not exist.
             state: the state after layer `i - 1`; it does not change.
         """
         if not 1 <= i <= self.depth:
@@ -157,9 +157,9 @@ class Backbone:
         """The arguments of the embeddings module."""
         values, types = inputs.get("inputs_embeds"), inputs.get("token_type_ids")
         arguments: Tensors = {"inputs_embeds": values}
-        # Some models prefer ids to values, so they get both only where positions are counted from the ids.
+        # Some models prefer ids to values, so they get both only if positions are counted from the ids.
         arguments["input_ids"] = ids if values is None or self.spec.positions_from_ids else None
-        # A tokenizer may mark the second text of a pair with 1 where the model has one type only.
+        # A tokenizer may mark the second text of a pair with 1 even if the model has only one type.
         if self.spec.token_types and getattr(self.model.config, "type_vocab_size", 2) > 1:
             arguments["token_type_ids"] = types
         if self.spec.masked_embeddings:
@@ -191,7 +191,7 @@ def check_parity(model: PreTrainedModel, *, batch: int = 4, length: int = 12, se
 
     Returns:
         The largest absolute difference over embeddings, all layers and the final norm: below 1e-5 in float32 for a
-        right description, NaN where either side has one.
+        correct description, NaN if either side has one.
 
     Raises:
         ModelError: an architecture that `SPECS` does not describe.

@@ -39,13 +39,13 @@ def load_backbone(
     Args:
         name: a packaged encoder (`minilm-l6`, `mpnet-base`, `minilm-l3`), a folder that `save_pretrained` or
             sentence-transformers wrote, or a hub id.
-        depth: keep the first layers only.
+        depth: number of first layers to keep.
 
     Returns:
         The encoder and its tokenizer. A pooler that the checkpoint lacks is None, never random.
 
     Raises:
-        ModelError: nothing found, no encoder, weights that do not fit or are missing, or no tokenizer.
+        ModelError: no files, no encoder, weights that do not fit or are missing, or no tokenizer.
         DataError: a packaged encoder that cannot be downloaded.
     """
     source = _source(name)
@@ -77,10 +77,10 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
 
     Args:
         name: as in `load_backbone`; a folder may hold a tokenizer only.
-        config: config of the encoder, which names the kind of tokenizer where the files do not.
+        config: config of the encoder, which names the kind of tokenizer if the files do not.
 
     Raises:
-        ModelError: nothing found, or a tokenizer with more tokens than the encoder.
+        ModelError: no tokenizer, or a tokenizer with more tokens than the encoder.
     """
     folder = Path(name).expanduser()
     source = str(folder) if has_tokenizer(folder) else _source(name)
@@ -95,7 +95,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
-    """A copy of an encoder's config, with which a checkpoint gives the first `depth` layers unchanged.
+    """A copy of an encoder's config that loads the first `depth` layers of a checkpoint unchanged.
 
     Raises:
         ModelError: fewer than one layer, too many layers, or a cut that shared layers do not allow.
@@ -159,7 +159,7 @@ def _transformer_folder(folder: Path) -> Path:
 
 
 def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    """Refuse random weights: the library fills in what the checkpoint lacks."""
+    """Refuse random weights, with which the library fills gaps in a checkpoint."""
     misfits = sorted(
         f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in report["mismatched_keys"]
     )
@@ -179,7 +179,7 @@ def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any
 
 
 def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Refuse a missing tokenizer (the library may make an empty one) or that of another model."""
+    """Refuse a missing tokenizer (the library may make an empty one) or another model's."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__} in {source}, which runs in "

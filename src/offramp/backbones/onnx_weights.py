@@ -36,7 +36,7 @@ def read_weights(path: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
         nodes = [_node(value) for field, value in _fields(graph) if field == _NODE]
         tensors = dict(_tensor(value) for field, value in _fields(graph) if field == _INITIALIZER)
     except (StopIteration, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is no ONNX file with float32 weights inside: fetch it again") from error
+        raise ModelError(f"{path} is not an ONNX file with float32 weights inside: fetch it again") from error
     weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     for node in nodes:
         operand = node[_INPUT][-1] if node[_OPERATOR] == ["MatMul"] else ""

@@ -1,4 +1,4 @@
-"""Encoders inside registry packages: their files, and how they become a folder."""
+"""Encoders inside registry packages: their files, and their conversion to a folder."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def _minilm_l3() -> Path:
     try:
         weights = read_weights(onnx / "model.onnx", prefix="model.0.auto_model.")
         save_file(weights, scratch / "model.safetensors", metadata={"format": "pt"})
-        # Everything else is as the library's default.
+        # Everything else has the library's default.
         BertConfig(hidden_size=384, num_hidden_layers=3, intermediate_size=1536).save_pretrained(scratch)
         for file in _TOKENIZER:
             shutil.copyfile(tokenizer / file, scratch / file)
         scratch.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -22,7 +22,7 @@ class Context:
     """The tensors that layers need besides the hidden state, made once for a batch.
 
     Attributes:
-        rows: tensors whose first dimension is the batch; None where the library skips a mask.
+        rows: tensors whose first dimension is the batch; None if the library skips a mask.
         shared: tensors that are the same for every row.
     """
 
@@ -42,7 +42,7 @@ _MASKS: dict[str, Callable[..., Any]] = {
 
 
 def masked(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Context:
-    """Context of BERT and similar encoders: the attention mask, in the form of the attention in use."""
+    """Context of BERT and similar encoders: the attention mask in the form of the current attention."""
     mask = _MASKS["full_attention"](model.config, embedded, inputs["attention_mask"])
     return Context(rows={"attention_mask": mask})
 
@@ -60,15 +60,15 @@ class BackboneSpec:
     Attributes:
         embeddings: path of the module that embeds token ids.
         layers: path of the module list; a list shorter than the depth (ALBERT) is shared in equal stretches.
-        projection: path of a linear map between embeddings and first layer; ignored where a model has none.
-        pooler: path of the pooler's dense layer (a tanh follows it); None, or absent in a model, where there is none.
+        projection: path of a linear map between embeddings and first layer; ignored if a model has none.
+        pooler: path of the pooler's dense layer (a tanh follows it); None, or absent in a model, for no pooler.
         final_norm: path of the norm that follows the last layer, for models that normalise before each block.
         token_types: whether the embeddings take `token_type_ids`.
-        positions_from_ids: whether positions are counted from the ids without padding (RoBERTa), so that the ids are
-            needed beside `inputs_embeds`.
+        positions_from_ids: whether positions are counted from the ids without padding (RoBERTa), so the ids are
+            needed with `inputs_embeds` too.
         masked_embeddings: whether the embeddings take the attention mask (DeBERTa), as `mask`.
-        reads_padding: whether tokens see the padding beside them, as in convolutions over the text (ConvBERT): the
-            answers for a text are then the same only in batches of one length.
+        reads_padding: whether tokens see the padding next to them, as in convolutions over the text (ConvBERT):
+            the answers for a text are then the same only in batches of one length.
         default_pooling: how an exit reads a hidden state by default.
         context: `(model, inputs, embedded) -> Context`, called once for a batch.
         call: `(model, layer, i, hidden, context) -> hidden`, called once for a layer, `i` counted from 1.
@@ -116,7 +116,7 @@ def _deberta(model: PreTrainedModel, inputs: Inputs, embedded: Tensor) -> Contex
 def _deberta_call(
     model: PreTrainedModel, layer: nn.Module, i: int, hidden: Tensor, context: Context
 ) -> Tensor:
-    """A DeBERTa layer; the first one adds the convolution over the embeddings where the model has it."""
+    """A DeBERTa layer; the first one adds the convolution over the embeddings if the model has it."""
     output = layer(hidden, context["attention_mask"], **context.shared)[0]
     conv = dict(model.get_submodule("encoder").named_children()).get("conv")
     return conv(hidden, output, context["input_mask"]) if conv is not None and i == 1 else output

@@ -1,8 +1,8 @@
 """Thresholds with a guarantee on new data: Learn-then-Test, and conformal prediction of consistency.
 
 Both hold for new data from the distribution of the calibration data; the probability includes the draw of the
-calibration data. Neither covers an attacker. Three tenths of the trace fit temperatures, gate ranges and the thresholds
-to try; the rest tests. A threshold tested on data that shaped it would void the guarantee.
+calibration data. Neither covers an attacker. Three tenths of the trace fit temperatures, gate ranges and candidate
+thresholds; the rest tests them. A threshold tested on data that shaped it would void the guarantee.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from offramp.criteria import Criterion, first_exit, make_criterion, scores, thre
 from offramp.engine.policy import Policy
 
 Risk = Literal["accuracy_drop", "disagreement"]
-FIT_SHARE = 0.3  # a temperature per exit needs few examples, a test needs all it can get
+FIT_SHARE = 0.3  # a temperature per exit needs few examples, a test needs many
 MIN_FIT = 20
-MAX_STEPS = 200  # thresholds tested at most
+MAX_STEPS = 200  # most thresholds to test
 BETS = np.linspace(0.0, 1.0, 201)[1:-1]  # as shares of the largest bet that cannot ruin
 
 
@@ -47,19 +47,19 @@ def tune_with_guarantee(
         trace: run of a classifier over the calibration split; labelled, unless the risk is disagreement and
             `temperatures` is off.
         criterion: as in `tune`.
-        risk: `accuracy_drop`, the full model's accuracy less that of leaving early, or `disagreement`, the share of
+        risk: `accuracy_drop`, the full model's accuracy minus that of early exit, or `disagreement`, the share of
             examples whose answer differs from the full model's.
         alpha: the largest risk allowed, 0.01 for one point.
-        delta: the largest probability, over the draw of the calibration data, that the risk is larger nevertheless.
+        delta: probability, over the draw of the calibration data, with which the risk may exceed alpha.
         temperatures: as in `tune`.
-        seed: chooses the three tenths of the examples that fit; the others test.
+        seed: chooses the three tenths of the examples that fit; the rest test.
 
     Returns:
         The policy; the full model's if no laxer threshold passes. Its `target` holds the request and the result.
 
     Raises:
-        CalibrationError: for regression, missing labels, levels outside (0, 1), a rule without a threshold, or so few
-            examples that even a perfect record would not pass.
+        CalibrationError: for regression, missing labels, levels outside (0, 1), a rule without a threshold, or too few
+            examples for any test to pass.
         CriterionError: for an unknown rule, or one that does not fit the model.
 
     Source: Angelopoulos et al. 2021 (Learn then Test), fixed-sequence testing; for early exits Schuster et al. 2022
@@ -77,8 +77,8 @@ def tune_with_guarantee(
         while p_value(np.zeros(needed), alpha) > delta:
             needed = needed * 5 // 4 + 1
         raise CalibrationError(
-            f"{len(test)} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, not even "
-            f"without one loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger "
+            f"{len(test)} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, even "
+            f"without a loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger "
             "alpha or delta"
         )
     grid = threshold_grid(
@@ -111,7 +111,7 @@ def tune_conformal(
     Args:
         trace: run of a classifier over the calibration split; labelled, unless `temperatures` is off.
         criterion: as in `tune`.
-        alpha: the largest probability of another answer.
+        alpha: the largest probability of an answer that differs.
         temperatures: as in `tune`.
         seed: chooses the three tenths of the examples that fit.
 
@@ -119,10 +119,10 @@ def tune_conformal(
         The policy; the full model's for fewer than about 1 / `alpha` examples.
 
     Raises:
-        CalibrationError, CriterionError: as `tune_with_guarantee`.
+        CalibrationError, CriterionError: see `tune_with_guarantee`.
 
     Source: Schuster et al. 2021 (Consistent Accelerated Inference via Confident Adaptive Transformers), the shared
-        calibration of section 4; without a learned meta-classifier, the rule's own score taking its place.
+        calibration of section 4; with the rule's own score in place of a learned meta-classifier.
     """
     check_levels(alpha=alpha)
     policy, fit, test = split_and_prepare(trace, criterion, temperatures, seed, labelled=False)
@@ -131,7 +131,7 @@ def tune_conformal(
     strictest = threshold_grid(rule, scores(rule, fit.scaled(policy.temperatures)), 2)[-1]
     worst = np.sort(most_misleading(rule, table, test.predictions()))
     rank = int(np.ceil((len(worst) + 1) * (1 - alpha)))  # 1-based
-    # Beyond the last rank only the full model is left.
+    # Beyond the last rank only the full model remains.
     threshold = just_stricter(rule, worst[rank - 1], strictest) if rank <= len(worst) else strictest
     chosen = with_threshold(rule, threshold)
     reached = float(disagreement(test, first_exit(chosen, table)).mean())
@@ -143,10 +143,10 @@ def tune_conformal(
 def most_misleading(
     criterion: Criterion, table: NDArray[np.float64], predictions: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Largest score (turned so that larger means leaving) at an exit with another answer, `(examples,)`; −inf: none."""
+    """Largest score (turned: larger means leaving) at an exit with another answer, `(examples,)`; −inf for none."""
     turned = -table if criterion.leaves_below else table
     before = np.maximum.accumulate(turned, axis=1)[:, :-1]
-    # A row never leaves at an exit whose score is stricter than an earlier score: it has left there.
+    # A row never leaves at an exit whose score is stricter than an earlier score: it has left before.
     record = np.ones(turned.shape, dtype=bool)
     record[:, 1:] = turned[:, 1:] > before
     wrong = record & (predictions != predictions[:, -1:])
@@ -177,13 +177,13 @@ def split_and_prepare(
     rule = make_criterion(criterion) if isinstance(criterion, str) else criterion
     if trace.kind == "regression":
         raise CalibrationError(
-            "guarantees speak of right and equal answers, but the task is regression: use max_accuracy_drop"
+            "guarantees need right and equal answers, but the task is regression: use max_accuracy_drop"
         )
     if not rule.tunable:
         raise CalibrationError(f"{rule.name!r} has no threshold to tune: tune another rule")
     if trace.labels is None and (labelled or temperatures or rule.needs_gate):
         raise CalibrationError(
-            "this guarantee needs labels, but the trace carries none: trace a labelled calibration split, or ask for "
+            "this guarantee needs labels, but the trace has none: trace a labelled calibration split, or use "
             "disagreement with temperatures off"
         )
     rule.check(trace.exits, trace.kind, trace.gates is not None)
@@ -210,7 +210,7 @@ def accuracy_drop(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
 def binomial_p_value(losses: NDArray[np.float64], alpha: float) -> float:
     """P-value of "the mean of these 0/1 losses is above alpha": the exact binomial tail.
 
-    For 0/1 losses it is valid as it stands, and never above the Hoeffding–Bentkus value, which covers all of [0, 1].
+    For 0/1 losses it is valid, and never above the Hoeffding–Bentkus value, which covers all of [0, 1].
 
     Source: Angelopoulos et al. 2021, section 3 (binary losses); Brown et al. 2001.
     """
@@ -223,15 +223,15 @@ def betting_p_value(losses: NDArray[np.float64], alpha: float) -> float:
     """P-value of "the mean of these losses in [−1, 1] is above alpha".
 
     A gambler who stakes a fixed share b on every `alpha − loss` does not gain on average if the mean is alpha or more,
-    and the mean wealth W of many such gamblers does not either; so P(W ≥ 1/p) ≤ p (Markov). The wealth feels the
-    variance: paired losses are mostly 0, where bounds for the range alone would need tens of thousands of examples.
+    nor does the mean wealth W of many such gamblers; so P(W ≥ 1/p) ≤ p (Markov). The wealth depends on the
+    variance: paired losses are mostly 0, and bounds from the range alone would need tens of thousands of examples.
 
     Source: Waudby-Smith and Ramdas 2024 (Estimating means of bounded random variables by betting), section 4; the
-        mixture over fixed bets is Cover's universal portfolio, and does not depend on the order of the examples.
+        mixture over fixed bets is Cover's universal portfolio and does not depend on the order of the examples.
     """
     from scipy.special import logsumexp
 
-    bets = BETS / (1 - alpha)  # a loss of 1 leaves the boldest gambler nothing
+    bets = BETS / (1 - alpha)  # a loss of 1 ruins the boldest gambler
     values, counts = np.unique(losses, return_counts=True)
     wealth = np.log1p(bets[:, None] * (alpha - values)) @ counts
     return float(min(1.0, np.exp(np.log(len(bets)) - logsumexp(wealth))))

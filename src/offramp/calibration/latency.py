@@ -1,4 +1,4 @@
-"""Thresholds and exits by measured time: a bound on the latency, and which exits to keep."""
+"""Thresholds and exits by measured time: a bound on the latency, and the exits to keep."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def tune_latency(
     metric: str = "accuracy",
     temperatures: bool = True,
 ) -> Policy:
-    """Choose the threshold with the best metric whose latency, one text at a time, keeps within a bound.
+    """Choose the threshold with the best metric whose latency for single texts is within a bound.
 
     Args:
         trace, criterion, metric, temperatures: as in `tune`.
-        times: of the model's segments, measured where it will run, without tokenisation.
+        times: of the model's segments on the target machine, without tokenisation.
         lengths: tokens of each text of the trace `(examples,)`.
-        max_p95_ms: largest 95th percentile of the milliseconds that a text takes.
+        max_p95_ms: largest 95th percentile of the milliseconds per text.
 
     Raises:
-        CalibrationError: where no threshold keeps within the bound; for times of another model, another number of
-            lengths, a bound that is not above 0, and as `tune`.
+        CalibrationError: no threshold is within the bound, times of another model, a wrong number of lengths, or a
+            bound that is not above 0; see also `tune`.
     """
     if not 0 < max_p95_ms < np.inf:
         raise CalibrationError(f"expected max_p95_ms above 0, got {max_p95_ms}")
@@ -76,11 +76,11 @@ def tune_latency(
 
 @dataclass(frozen=True)
 class ExitChoice:
-    """The exits worth keeping.
+    """The exits to keep.
 
     Attributes:
-        layers: layers of the exits; the last exit is always among them.
-        policy: for a model with these exits only; the `cost` in its target includes visits.
+        layers: layers of the exits; always including the last exit.
+        policy: for a model with only these exits; the `cost` in its target includes visits.
         visit: the cost of one visit, as a share of the full model's time.
         steps: one per exit dropped, after a first one for none: `dropped`, the layer of the exit (0 for none), and
             `cost`, the mean cost after it, as a share of the full model's with visits included.
@@ -100,21 +100,21 @@ def choose_exits(
     max_accuracy_drop: float = 0.01,
     metric: str = "accuracy",
 ) -> ExitChoice:
-    """Drop exits one by one, as long as the cheapest policy for the target gets cheaper.
+    """Drop exits one by one while the cheapest policy for the target gets cheaper.
 
-    An exit has few FLOPs, but takes time: head, decision, and the way to Python and back. A visit is therefore
-    charged its measured time.
+    An exit has few FLOPs, but takes time: head, decision, and the way to Python and back. So each visit costs its
+    measured time.
 
     Args:
         trace: labelled run over the calibration split, with all exits.
-        criterion: the exit rule, tuned anew for every choice of exits.
+        criterion: the exit rule, tuned again for every choice of exits.
         visit: cost of every exit that a text reaches, as a share of the full model's time; see `exit_overhead`. With a
-            visit of 0 an exit is dropped only where it takes texts from better exits.
+            visit of 0 an exit is dropped only if it takes texts from better exits.
         max_accuracy_drop: target of the tuning.
         metric: key of `METRICS`.
 
     Raises:
-        CalibrationError: for a negative `visit`, and as `tune`.
+        CalibrationError: a negative `visit`; see also `tune`.
     """
     if not 0 <= visit < 1:
         raise CalibrationError(f"expected visit as a share of the full model's time, 0 to 1, got {visit}")
@@ -141,7 +141,7 @@ def choose_exits(
 
 
 def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:
-    """The trace of a model with some of its exits alone, given by index; heads left out stay in the FLOPs."""
+    """The trace of a model with only some exits, given by index. The FLOPs still include dropped heads."""
     chosen = list(exits)
     return replace(
         trace,
@@ -153,7 +153,7 @@ def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:
 
 
 def with_visits(trace: Trace, visit: float) -> Trace:
-    """Costs with every exit on the way charged; the full model has its own last one."""
+    """Add the cost of a visit for each exit on the way; the full model visits only its last exit."""
     visits = [visit * (k + 1) for k in range(trace.exits)]
     full = trace.full_flops
     return replace(trace, flops=trace.flops + full[:, None] * visits, full_flops=full * (1 + visit))

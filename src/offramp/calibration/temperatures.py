@@ -1,4 +1,4 @@
-"""Temperatures fitted by maximum likelihood, and how well calibrated an exit is."""
+"""Temperatures fitted by maximum likelihood, and the calibration error of an exit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
 
-BOUNDS = (1e-2, 1e4)  # of a temperature; beyond them probabilities are 0 and 1, or uniform, in any case
+BOUNDS = (1e-2, 1e4)  # of a temperature; beyond them probabilities are 0 and 1, or uniform
 
 
 def fit_temperatures(trace: Trace) -> tuple[float, ...]:
     """Fit the temperature of every exit: the T_i that minimises the NLL of `softmax(z_i / T_i)`.
 
-    A normal prior on log T_i, worth one example, keeps the optimum finite where the likelihood has none: at an exit
+    A normal prior on log T_i, worth one example, keeps the optimum finite if the likelihood has none: at an exit
     without mistakes (T → 0), at chance (T → ∞), or with one class only. Its effect fades as 1 / examples.
 
     Args:
@@ -26,8 +26,8 @@ def fit_temperatures(trace: Trace) -> tuple[float, ...]:
         One temperature per exit, within `BOUNDS`.
 
     Raises:
-        CalibrationError: regression, no labels or examples, labels that are no class of the model, or a logit that is
-            not finite.
+        CalibrationError: regression, no labels or examples, labels that are not classes of the model, or a logit that
+            is not finite.
 
     Source: Guo et al. 2017 (On Calibration of Modern Neural Networks), section 4.2; per exit as in SWEET.
     """
@@ -44,7 +44,7 @@ def fit_temperatures(trace: Trace) -> tuple[float, ...]:
 def class_labels(labels: ArrayLike | None, classes: int) -> NDArray[np.int64]:
     """The labels as class indices, checked."""
     if labels is None:
-        raise CalibrationError("calibration needs labels, but the trace carries none: trace a labelled split")
+        raise CalibrationError("calibration needs labels, but the trace has none: trace a labelled split")
     indices: NDArray[np.int64] = np.asarray(labels).astype(np.int64)
     if len(indices) and (indices.min() < 0 or indices.max() >= classes):
         raise CalibrationError(
@@ -64,10 +64,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64], exi
             f"expected finite logits, got NaN or infinity at exit {exit + 1} (counted from 1): "
             "check that exit's weights"
         )
-    # Shifted so that the true class is 0: neither probabilities nor the loss change, and nothing overflows.
+    # Shifted: the true class is 0. Probabilities and loss stay the same, and nothing overflows.
     values = values - values[np.arange(len(values)), labels][:, None]
     low, high = np.log(BOUNDS)
-    # Logits may have any scale: a coarse grid finds the right decade, from which L-BFGS converges.
+    # Logits may have any scale: a coarse grid finds the right decade, then L-BFGS converges.
     start = min(np.linspace(low, high, 29), key=lambda point: loss(np.array([point]), values)[0])
     result = minimize(loss, [start], (values,), method="L-BFGS-B", jac=True, bounds=[(low, high)])
     return float(np.clip(np.exp(result.x[0]), *BOUNDS))
@@ -88,13 +88,13 @@ def loss(
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: equal-width bins of confidence. All but `edges` are `(bins,)`.
+    """A reliability diagram: equal-width bins of confidence. All arrays except `edges` are `(bins,)`.
 
     Attributes:
-        edges: `(bins + 1,)` from 0 to 1; a bin holds its upper edge, the first its lower one too.
+        edges: `(bins + 1,)` from 0 to 1; a bin includes its upper edge, and the first bin its lower edge too.
         count: examples in the bin.
-        confidence: their mean confidence; NaN where there are none.
-        accuracy: share of them that is right; NaN where there are none.
+        confidence: their mean confidence; NaN for an empty bin.
+        accuracy: share of right examples; NaN for an empty bin.
     """
 
     edges: NDArray[np.float64]
@@ -104,7 +104,7 @@ class Reliability:
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
-    """Compare how sure the predictions are with how often they are right.
+    """Compare the confidence of predictions with their accuracy.
 
     Args:
         probabilities: `(examples, classes)`.
@@ -112,7 +112,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         bins: number of bins of equal width.
 
     Raises:
-        CalibrationError: no bin, no example, or shapes that do not fit.
+        CalibrationError: no bin, no example, or shapes that do not match.
     """
     table = np.asarray(probabilities, dtype=np.float64)
     truth = class_labels(labels, table.shape[-1])
@@ -137,7 +137,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
 def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error in [0, 1]: mean gap between confidence and accuracy, weighted by the bins' counts.
 
-    Arguments and errors as in `reliability`.
+    Arguments and errors are those of `reliability`.
 
     Source: Guo et al. 2017, equation 3.
     """

@@ -24,7 +24,7 @@ from offramp.engine.policy import Policy
 from offramp.metrics import find_metric, score
 
 MIN_EXAMPLES = 20
-MAX_POINTS = 500  # thresholds tried for a metric that has to be computed anew for each
+MAX_POINTS = 500  # thresholds to try for a metric that is computed anew for each
 SLACK = 1e-12  # float noise of sums, far below one example
 
 
@@ -49,11 +49,11 @@ def tune_threshold(
     metric: str = "accuracy",
     temperatures: bool = True,
 ) -> Policy:
-    """Choose the threshold of an exit rule on a calibration trace, for exactly one target; arguments as in `tune`.
+    """Choose the threshold of an exit rule on a calibration trace, for exactly one target; see `tune` for arguments.
 
-    With `max_accuracy_drop`: the cheapest threshold whose metric is at most so far below that of the full model.
-    With `max_cost`: the threshold with the best metric whose mean cost keeps within the budget. For accuracy every
-    distinct outcome is tried, for other metrics 500 quantiles of them. A rule passed ready made keeps its options;
+    With `max_accuracy_drop`: the cheapest threshold whose metric is at most this far below that of the full model.
+    With `max_cost`: the threshold with the best metric whose mean cost is within the budget. For accuracy every
+    distinct outcome is tried, for other metrics 500 quantiles of them. A given rule object keeps its options;
     gate ranges of `learned` and temperatures of `energy` are fitted.
     """
     check_target(max_accuracy_drop, max_cost)
@@ -62,7 +62,7 @@ def tune_threshold(
     swept = sweep(trace, policy.criterion, table, metric)
     if max_cost is None:
         assert max_accuracy_drop is not None
-        # The strictest threshold is the full model itself, so that a drop of 0 can always be met.
+        # The strictest threshold is the full model itself, so a drop of 0 can always be met.
         fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
         best = fits[swept.costs[fits].argmin()]
     else:
@@ -76,7 +76,7 @@ def tune_threshold(
             )
         best = fits[
             np.lexsort((swept.costs[fits], -swept.values[fits]))[0]
-        ]  # of equal metrics the lesser cost
+        ]  # the lowest cost among equal metrics
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
     target = {name: value for name, value in asked.items() if value is not None}
@@ -101,13 +101,13 @@ def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> d
 
 
 def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:
-    """Raise `CalibrationError` unless exactly one target is given, with a value that makes sense."""
+    """Raise `CalibrationError` unless exactly one target is given, with a valid value."""
     if (max_accuracy_drop is None) == (max_cost is None):
         given = "none" if max_cost is None else "both"
         raise CalibrationError(
             f"expected exactly one of max_accuracy_drop and max_cost, got {given}: choose one"
         )
-    # Written so that NaN fails too.
+    # In this form NaN fails too.
     if max_accuracy_drop is not None and not 0 <= max_accuracy_drop < np.inf:
         raise CalibrationError(
             f"expected max_accuracy_drop of at least 0 (0.01 is one point), got {max_accuracy_drop}"
@@ -119,17 +119,17 @@ def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> Non
 
 
 def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool) -> Policy:
-    """As `prepare`, after a check that this trace can show which threshold of this rule is best."""
+    """Check that the trace can show the best threshold of the rule, then do as `prepare`."""
     if isinstance(criterion, str):
         criterion = make_criterion(criterion)
     find_metric(metric, trace.kind)
     if not criterion.tunable:
         raise CalibrationError(
-            f"{criterion.name!r} has no threshold to tune: use it as it is, or tune another rule"
+            f"{criterion.name!r} has no threshold to tune: use it without tuning, or tune another rule"
         )
     if trace.labels is None:
         raise CalibrationError(
-            "tuning needs labels, but the trace carries none: trace a labelled calibration split"
+            "tuning needs labels, but the trace has none: trace a labelled calibration split"
         )
     if len(trace) < MIN_EXAMPLES:
         raise CalibrationError(
@@ -149,7 +149,7 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
 
 
 def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> CalibrationSweep:
-    """Cost and metric of every threshold worth trying, from one table of scores `(examples, exits)`."""
+    """Cost and metric of every useful threshold, from one table of scores `(examples, exits)`."""
     labels, predictions = trace.require_labels(), trace.predictions()
     additive = metric == "accuracy"
     grid = threshold_grid(criterion, table, None if additive else MAX_POINTS)
@@ -167,13 +167,13 @@ def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric
 def totals(
     values: NDArray[np.float64], criterion: Criterion, table: NDArray[np.float64], grid: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum over the examples of a value at the exit that each leaves at, for every threshold at once.
+    """For every threshold, sum over the examples a value at the exit taken.
 
-    An example waits at an exit as long as no score so far passes the threshold, and each wait changes its
+    An example waits at an exit while no score so far passes the threshold. Each wait changes its
     value by the difference to the next exit. Sorted by score, the sum of all waits is one cumulative sum.
 
     Args:
-        values: `(examples, exits)`, say costs.
+        values: `(examples, exits)`, such as costs.
         criterion: the rule.
         table: its scores `(examples, exits)`.
         grid: thresholds `(points,)`, one for each sum returned.
@@ -187,13 +187,13 @@ def totals(
 
 
 def refuse_if_calibrated(policy: Policy, data: Trace | str) -> None:
-    """Raise `CalibrationError` for a policy that was calibrated on the data to report on: a trace or its fingerprint.
+    """Raise `CalibrationError` if a policy was calibrated on the reported data, a trace or its fingerprint.
 
     Data without a fingerprint cannot be recognised.
     """
     fingerprint = data if isinstance(data, str) else data.fingerprint
     if fingerprint and fingerprint == policy.calibrated_on:
         raise CalibrationError(
-            f"the policy was calibrated on this very data (fingerprint {fingerprint[:12]}), where it looks "
+            f"the policy was calibrated on these data (fingerprint {fingerprint[:12]}), where it looks "
             "better than it is: report on another split"
         )

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
-DROP = 0.01  # the largest accuracy drop where no target is given
+DROP = 0.01  # the largest accuracy drop if no target is given
 ALPHA, DELTA = 0.02, 0.1
 
 
 @dataclass(frozen=True)
 class TuningTarget:
-    """What a threshold has to reach: one of four kinds of target; see `tune`.
+    """The target of a threshold: one of four kinds; see `tune`.
 
     Raises:
         ConfigError: options that contradict each other.
@@ -48,17 +48,17 @@ class TuningTarget:
     def __post_init__(self) -> None:
         if self.max_latency_ms is None and self.timed_on is not None:
             raise ConfigError(
-                "timed_on (--timed) says where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
+                "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
             )
         levels = (self.alpha, self.delta)
         shares = (self.max_accuracy_drop, self.max_cost)
         if self.max_latency_ms is not None and any(v is not None for v in (*shares, self.guarantee)):
             raise ConfigError(
-                "max_latency_ms (--max-p95-ms) takes the place of the other targets: give one kind of target"
+                "max_latency_ms (--max-p95-ms) replaces the other targets: give one kind of target"
             )
         if any(v is not None for v in (levels if self.guarantee is None else shares)):
             raise ConfigError(
-                "alpha and delta belong to a guarantee (--guarantee), which takes the place of max_accuracy_drop and "
+                "alpha and delta belong to a guarantee (--guarantee), which replaces max_accuracy_drop and "
                 "max_cost: give one kind of target"
             )
         if self.guarantee == "conformal" and self.delta is not None:
@@ -67,7 +67,7 @@ class TuningTarget:
             )
 
     def check_exit_choice(self) -> None:
-        """Raise `ConfigError` where a choice of exits on the calibration split would void the target."""
+        """Raise `ConfigError` if a choice of exits on the calibration split would void the target."""
         if self.guarantee is not None:
             raise ConfigError(
                 "drop_exits (--kept) chooses exits on the calibration split, which voids a guarantee (--guarantee) "
@@ -119,25 +119,25 @@ def tune(
     Args:
         model: a labelled trace of a calibration split, or a model.
         data: with a model, the data that it was trained on. With a trace, the criterion.
-        criterion: name of the rule, or a rule whose threshold is to be replaced. Its options are kept.
+        criterion: name of the rule, or a rule object, which keeps its options but gets a new threshold.
         max_accuracy_drop: largest loss against the full model, in units of the metric (0.01 is one point); for a model
-            0.01 where no target is given.
+            0.01 if no target is given.
         max_cost: largest mean cost, as a share of the full model's FLOPs.
-        max_latency_ms: largest 95th percentile of the milliseconds that one text takes by itself; needs a model.
+        max_latency_ms: largest 95th percentile of the milliseconds of a single text; needs a model.
         timed_on: exported folder whose segments are timed for `max_latency_ms`; by default the torch model is timed.
         guarantee: a bound that holds on new data: `accuracy_drop` or `disagreement` with the full model is at most
             `alpha` with probability 1 − `delta` (Learn-then-Test), or `conformal`: an answer differs from the full
             model's with probability at most `alpha`.
         alpha: largest risk of the guarantee; 0.02 by default.
-        delta: largest probability that the risk is larger nevertheless; 0.1 by default.
+        delta: probability with which the risk may exceed alpha; 0.1 by default.
         metric: key of `METRICS`; by default the main metric of the data, or accuracy.
-        temperatures: whether to fit a temperature per exit first; regression has none.
+        temperatures: whether to fit a temperature per exit first; not for regression.
         drop_exits: first drop the exits whose time costs more than their early exits save; needs a model. The policy is
             then for `prune_exits(model, policy.exit_layers)`.
         progress: show a progress bar.
 
     Returns:
-        The policy; its `target` says what was asked for and what was reached.
+        The policy; its `target` holds the requested and the reached values.
 
     Raises:
         CalibrationError: no threshold meets the target; for a trace without labels, with fewer than 20 examples, or of
@@ -179,7 +179,7 @@ def tune_model(
     temperatures: bool = True,
     progress: bool = True,
 ) -> Policy:
-    """Trace the calibration split and choose a threshold for a target; arguments as in `tune`."""
+    """Trace the calibration split and choose a threshold for a target; see `tune` for arguments."""
     from offramp.inference.segments import TorchSegments
     from offramp.inference.tracing import trace
     from offramp.model.encoding import TextEncoder
@@ -214,7 +214,7 @@ def tune_model(
 
 
 def main_metric(model: SegmentedModel, data: Mapping[str, Dataset]) -> str:
-    """The metric that a model is tuned for: the main one of the data, where the data names one."""
+    """The metric for tuning a model: the main metric of the data, if the data name one."""
     from offramp.data import TextData
 
     if isinstance(data, TextData):
@@ -230,7 +230,7 @@ def measure_exit_choice(
     *,
     progress: bool = True,
 ) -> ExitChoice:
-    """The exits of a model whose visits pay by measured time on this machine; see `choose_exits`."""
+    """The exits of a model that save more time than they cost on this machine; see `choose_exits`."""
     from offramp.inference.tracing import exit_overhead, trace
     from offramp.model.encoding import TextEncoder
 

@@ -44,8 +44,8 @@ def make_criterion(name: str, threshold: float | None = None, **options: object)
 
     Args:
         name: a key of `CRITERIA`.
-        threshold: where to leave; None takes the rule's default.
-        options: the rule's own options, say `tolerance` of patience; lists (from JSON) become tuples.
+        threshold: of the rule; None takes its default.
+        options: the rule's own options, such as `tolerance` of patience; lists (from JSON) become tuples.
 
     Raises:
         CriterionError: an unknown name or option, or a value out of range.
@@ -62,12 +62,12 @@ def make_criterion(name: str, threshold: float | None = None, **options: object)
 
 
 def plain(rule: type[Criterion], threshold: float) -> float:
-    """The threshold as an int or float, which JSON can hold; the rule refuses what is no number."""
+    """The threshold as an int or float, which JSON can hold; the rule refuses anything else."""
     if not is_number(threshold):
         return threshold
     return int(threshold) if rule.whole and threshold % 1 == 0 else float(threshold)
 
 
 def with_threshold(criterion: Criterion, threshold: float) -> Criterion:
-    """The same rule with the same options and another threshold, say one of `threshold_grid`."""
+    """The same rule with the same options and another threshold, such as one of `threshold_grid`."""
     return replace(criterion, threshold=plain(type(criterion), threshold))

@@ -1,4 +1,4 @@
-"""The protocol of an exit criterion: a score at each exit, compared with a threshold; and what rules share."""
+"""The protocol of an exit criterion, a score at each exit and a threshold, with functions that rules share."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FARTHEST = sys.float_info.max  # finite, so that a policy file stays plain JSON
 class Criterion(ABC):
     """An exit rule: an example leaves at the first exit where its score passes the threshold.
 
-    The threshold does not enter the `score`, so the scores of a trace are computed once and every threshold is a
-    comparison. At the last exit every example leaves. A threshold that no score passes is allowed: it gives the full
+    The `score` does not depend on the threshold, so the scores of a trace are computed once and compared with every
+    threshold. At the last exit every example leaves. A threshold that no score passes is allowed: it gives the full
     model, which is one end of every sweep.
     """
 
@@ -56,7 +56,7 @@ class Criterion(ABC):
         return scores < self.threshold if self.leaves_below else scores >= self.threshold
 
     def fit(self, trace: Trace) -> Self:
-        """The rule with all but its threshold fitted on a calibration trace; most rules fit nothing."""
+        """Fit everything except the threshold on a calibration trace; most rules fit nothing."""
         return self
 
     def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
@@ -73,7 +73,7 @@ class Criterion(ABC):
         return self.tunable and not self.whole and self.threshold == (high if self.leaves_below else low)
 
     def step(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.bool_], Memory]:
-        """Decide at one exit: who leaves `(batch,)`, and the memory for the next exit."""
+        """Decide at one exit: the rows that leave `(batch,)`, and the memory for the next exit."""
         scores, memory = self.score(evidence, memory)
         if evidence.exit == evidence.exits - 1:
             return np.ones(len(scores), dtype=bool), memory
@@ -97,7 +97,7 @@ class Criterion(ABC):
 
 def require(rule: str, option: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """Raise `CriterionError` unless an option is a (whole) number from `low` to `high`, both included."""
-    # A NaN threshold would compare false everywhere and silently turn early exit off.
+    # A NaN threshold compares false everywhere and would silently turn early exit off.
     if is_number(value) and low <= value <= high and (not whole or value % 1 == 0):
         return
     span = f"from {low:g} to {high:g}" if high < FARTHEST else f"of at least {low:g}"
@@ -128,15 +128,15 @@ def first_exit(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np
 def threshold_grid(
     criterion: Criterion, scores: NDArray[np.floating], max_points: int | None = None
 ) -> NDArray[np.float64]:
-    """Thresholds that realise every distinct outcome of a rule, from the laxest to the strictest.
+    """Thresholds for every distinct outcome of a rule, from the laxest to the strictest.
 
     On any data, all examples leave as early as the rule allows with the first threshold, and none leaves early with
-    the last. The others lie halfway between two scores, far from float noise.
+    the last. The others are halfway between two scores, far from float noise.
 
     Args:
         criterion: the rule; its own threshold is ignored.
         scores: `(examples, exits)`, from `scores`.
-        max_points: keep both ends and evenly spaced quantiles between them, at most so many; None keeps all.
+        max_points: keep both ends and evenly spaced quantiles between them, at most this many in all; None keeps all.
 
     Returns:
         Thresholds `(points,)`, without repetition.
@@ -148,7 +148,7 @@ def threshold_grid(
         raise CriterionError(f"{criterion.name!r} has no threshold to choose: use another rule")
     if max_points is not None and max_points < 2:
         raise CriterionError(f"expected max_points of at least 2 (both ends), got {max_points}")
-    # The last exit takes every example, so its scores decide nothing. Neither does a score below an earlier one.
+    # The last exit takes every example, so its scores decide nothing. Nor does a score below an earlier one.
     decisive = np.unique(best_so_far(criterion, scores)[:, :-1])
     low, high = criterion.threshold_range
     if criterion.whole:
@@ -165,14 +165,14 @@ def threshold_grid(
 
 
 def best_so_far(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The score most in favour of leaving up to each exit `(examples, exits)`: monotone along the exits."""
+    """The score most in favour of leaving up to each exit `(examples, exits)`, monotone along the exits."""
     extreme = np.minimum if criterion.leaves_below else np.maximum
     return extreme.accumulate(np.asarray(scores, dtype=np.float64), axis=1)
 
 
 def finite(values: NDArray[np.floating], what: str, exit: int) -> NDArray[np.float64]:
     """The values in float64, or a `CriterionError` that names the exit where one is NaN or infinite."""
-    # NaN compares false with every threshold, so a broken exit would silently let nobody leave.
+    # NaN compares false with every threshold, so a broken exit would silently keep all rows.
     wide: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     good = np.isfinite(wide)
     if not good.all():
@@ -211,6 +211,6 @@ def confidence(evidence: Evidence) -> NDArray[np.float64]:
 
 
 def answer(evidence: Evidence) -> NDArray[Any]:
-    """The exit's answers `(batch,)`: class indices, or values where the logits have one column."""
+    """The exit's answers `(batch,)`: class indices, or values if the logits have one column."""
     logits = finite_logits(evidence)
     return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""The learned exit: a gate per exit that was trained to say whether the exit is right."""
+"""The learned exit: a gate per exit that was trained to predict whether the exit is right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Learned(Criterion):
     """Leave where the gate, min–max scaled per exit, is at least t: `s_i ≥ t`.
 
     `s_i = clip((g_i − low_i) / (high_i − low_i), 0, 1)`. An exit whose gate was constant when the range was
-    fitted scores 0 up to that constant and 1 above it. Thresholds lie in [0, 1]; above 1 (2 at most) nobody
+    fitted scores 0 up to that constant and 1 above it. Thresholds are in [0, 1]; above 1 (2 at most) no example
     leaves early. Default 0.9.
 
     Args:
@@ -65,7 +65,7 @@ class Learned(Criterion):
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         if evidence.gate is None:
             raise CriterionError(NO_GATES)
-        finite_logits(evidence)  # the gate may look fine where the answer is broken
+        finite_logits(evidence)  # the gate may be fine even if the answer is broken
         gate = finite(evidence.gate, "gates", evidence.exit)
         if not self.low:
             return np.clip(gate, 0.0, 1.0), memory

@@ -16,10 +16,10 @@ from offramp.criteria.base import FARTHEST, Criterion, Memory, answer, confidenc
 class Patience(Criterion):
     """Leave once t exits in a row have confirmed the answer of the exit before them.
 
-    The counter starts at 0, grows by 1 where the answer equals the previous exit's and falls back to 0 where
-    it changes; the rule holds at t, so exit t + 1 is the earliest. In regression, answers with
+    The counter starts at 0, grows by 1 if the answer equals the previous exit's, and returns to 0 if
+    it changes. The rule holds at t, so exit t + 1 is the earliest. In regression, answers with
     `|y_i − y_{i−1}| < tolerance` count as equal. Thresholds are whole numbers of at least 1; from E − 1 on
-    nobody leaves early. Default 2.
+    no example leaves early. Default 2.
 
     Args:
         tolerance: τ, in units of the regression target; classification ignores it.
@@ -53,9 +53,9 @@ class Patience(Criterion):
 
 @dataclass(frozen=True)
 class PatienceConfidence(Criterion):
-    """Leave once t exits in a row have been confident: `max p_i ≥ c`, whatever they answer.
+    """Leave once t exits in a row have been confident: `max p_i ≥ c`, for any answers.
 
-    Thresholds are whole numbers of at least 1; above E − 1 nobody leaves early. Default 2.
+    Thresholds are whole numbers of at least 1; above E − 1 no example leaves early. Default 2.
 
     Args:
         confidence: c, in [0, 1].
@@ -85,8 +85,8 @@ class PatienceConfidence(Criterion):
 class Vote(Criterion):
     """Leave once the confidences of the exits that agree, summed over the current run, reach t.
 
-    The sum starts again with the exit's own confidence where the answer changes. Thresholds are at least 0
-    (everybody leaves); above E − 1 nobody leaves early. Default 1.5.
+    The sum starts again with the exit's own confidence if the answer changes. Thresholds are at least 0
+    (every example leaves); above E − 1 no example leaves early. Default 1.5.
 
     Source: Bajpai and Hanawal 2025 (BEEM, arXiv 2502.00745), without its weights per exit.
     """

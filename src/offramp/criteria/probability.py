@@ -31,7 +31,7 @@ def entropy(evidence: Evidence) -> NDArray[np.float64]:
 class Confidence(Criterion):
     """Leave where the largest probability is at least t: `max p_i ≥ t`.
 
-    Thresholds lie in [0, 1]; above 1 (2 at most) nobody leaves early. Default 0.9.
+    Thresholds are in [0, 1]; above 1 (2 at most) no example leaves early. Default 0.9.
 
     Source: Schwartz et al. 2020 (The Right Tool for the Job); Rotem et al. 2023 (SWEET).
     """
@@ -48,7 +48,7 @@ class Confidence(Criterion):
 class Entropy(Criterion):
     """Leave where the entropy is below t: `H(p_i) < t`, natural logarithm.
 
-    Thresholds are at least 0 (nobody leaves early); above ln K everybody leaves. Default 0.2.
+    Thresholds are at least 0 (no example leaves early); above ln K every example leaves. Default 0.2.
 
     Source: Xin et al. 2020 (DeeBERT).
     """
@@ -66,7 +66,7 @@ class Entropy(Criterion):
 class NormalizedEntropy(Criterion):
     """Leave where the entropy as a share of its maximum is below t: `H(p_i) / ln K < t`.
 
-    Thresholds lie in [0, 1]; 0: nobody leaves early; above 1 (2 at most) everybody leaves. Default 0.5.
+    Thresholds are in [0, 1]. At 0 no example leaves early; above 1 (2 at most) every example leaves. Default 0.5.
 
     Source: Liu et al. 2020 (FastBERT), there called uncertainty, and the threshold speed.
     """
@@ -84,7 +84,7 @@ class NormalizedEntropy(Criterion):
 class Margin(Criterion):
     """Leave where the two largest probabilities differ by at least t: `p_(1) − p_(2) ≥ t`.
 
-    Thresholds lie in [0, 1]; above 1 (2 at most) nobody leaves early. Default 0.8, which for two classes is
+    Thresholds are in [0, 1]; above 1 (2 at most) no example leaves early. Default 0.8, which for two classes is
     a confidence of 0.9.
 
     Source: in common use; Scheffer et al. 2001 for active learning.
@@ -104,7 +104,7 @@ class Margin(Criterion):
 class Energy(Criterion):
     """Leave where the free energy is below t: `−T_i · logsumexp(z_i / T_i) < t`.
 
-    The energy has the scale of the logits, so the default of −3 is a start only: tune it.
+    The energy has the scale of the logits, so the default of −3 is only a start: tune it.
 
     Args:
         temperatures: the `T_i` by which a policy has already divided the logits, one per exit; empty means

@@ -32,12 +32,12 @@ class Fixed(Criterion):
         if self.threshold > exits:
             raise CriterionError(
                 f"'fixed' expected an exit number from 1 to {exits}, got {self.threshold:g}: "
-                "exits are counted from 1, layers are not meant"
+                "give the number of the exit, counted from 1, not its layer"
             )
 
 
 class Oracle(Criterion):
-    """Leave at the first exit that is right, else at the last: the upper bound, for evaluation only.
+    """Leave at the first right exit, else at the last: the upper bound, for evaluation only.
 
     It reads the labels, so no deployed model can use it. The threshold is 1 and cannot be chosen.
     """

@@ -26,7 +26,7 @@ def read_file(path: Path) -> Table:
     """All columns of a .csv, .tsv, .jsonl (.ndjson), .json or .parquet file; text is UTF-8.
 
     Raises:
-        DataError: an unknown suffix, or a file that is empty, malformed, not UTF-8, or has no row or a column twice.
+        DataError: an unknown suffix, or a file that is empty, malformed, not UTF-8, has no rows, or repeats a column.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -65,7 +65,7 @@ def named_splits(splits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A text file's content; `DataError` where it is empty or not UTF-8."""
+    """A text file's content; `DataError` if it is empty or not UTF-8."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -85,7 +85,7 @@ def read_text(path: Path) -> str:
 
 
 def tab_separated(path: Path) -> list[list[str]]:
-    """All lines, cut at tabs. Only line feeds end a line, since texts hold other separators."""
+    """All lines, split at tabs. Only line feeds end a line, since texts contain other separators."""
     lines = [line.removesuffix("\r").split("\t") for line in read_text(path).split("\n")]
     return [line for line in lines if line != [""]]
 
@@ -137,7 +137,7 @@ def _require_distinct(path: Path, names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(
-            f"{path}: the column {twice[0]!r} is there twice; rename one. Columns: {', '.join(names)}"
+            f"{path}: the column {twice[0]!r} occurs twice; rename one. Columns: {', '.join(names)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Folders in the standard GLUE layout: tab-separated, no quoting, a header everywhere but in CoLA."""
+"""Folders in the standard GLUE layout: tab-separated, no quoting, a header in every task except CoLA."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def find_task_folder(root: Path, task: str) -> Path | None:
 
 
 def default_folder(task: str) -> Path | None:
-    """The default folder of a task: in $OFFRAMP_GLUE, else in ./glue; None where neither has it."""
+    """The default folder of a task: in $OFFRAMP_GLUE, else in ./glue; None if neither has it."""
     roots = [Path(os.environ["OFFRAMP_GLUE"])] if os.environ.get("OFFRAMP_GLUE") else []
     folders = (find_task_folder(root.expanduser(), task) for root in [*roots, Path("glue")])
     return next((folder for folder in folders if folder is not None), None)
 
 
 def task_named(name: str) -> Task:
-    """The GLUE task of a name in any spelling, or a `DataError` with the near miss."""
+    """The GLUE task of a name in any spelling, or a `DataError` with the nearest name."""
     if plain_name(name) not in GLUE:
         raise DataError(unknown_name("GLUE task", name, GLUE))
     return GLUE[plain_name(name)]
@@ -54,7 +54,7 @@ def looks_like_glue(folder: Path, task: str | None = None) -> bool:
 
 
 def read_glue(folder: Path, task: str | None = None) -> Source | None:
-    """Read a task's folder; None where neither its name nor its columns are those of a GLUE task.
+    """Read a task's folder; None if neither its name nor its columns are those of a GLUE task.
 
     Args:
         folder: holds train.tsv or dev.tsv or both (for MNLI dev_matched.tsv and dev_mismatched.tsv).

@@ -26,7 +26,7 @@ def read_saved(folder: Path) -> dict[str, Table]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # the errors of the library's readers
-        raise DataError(f"{folder}: no complete data set saved by `save_to_disk` ({error})") from error
+        raise DataError(f"{folder}: not a complete data set saved by `save_to_disk` ({error})") from error
     return _tables(loaded, str(folder))
 
 

@@ -40,7 +40,7 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
     """The scheme of the task or the source, or one guessed from the training labels.
 
     Raises:
-        DataError: no label, nearly as many classes as rows, or a `kind` that does not fit.
+        DataError: no label, nearly as many classes as rows, or a `kind` that does not match.
     """
     if task := source.task:
         if kind not in (None, task.kind):
@@ -73,7 +73,7 @@ def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArra
     """Labels `(rows,)` as int64 class indices or float64 values (0 for a missing label), and which rows have one.
 
     Raises:
-        DataError: a label that is no class of the scheme, no number, or out of bounds.
+        DataError: a label that is not a class of the scheme, not a number, or out of bounds.
     """
     value_of = {
         label: _value(label, scheme, rows.where) for label in set(rows.label) if not is_missing(label)
@@ -86,7 +86,7 @@ def encode(rows: Rows, scheme: LabelScheme) -> tuple[NDArray[np.generic], NDArra
 
 
 def require_classes(labels: NDArray[np.generic], scheme: LabelScheme, where: str) -> None:
-    """Raise `DataError` where there is nothing to learn: a single class or value."""
+    """Raise `DataError` if all labels are one class or value: there is nothing to learn."""
     distinct = np.unique(labels)
     if len(distinct) > 1:
         return

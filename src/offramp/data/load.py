@@ -41,8 +41,8 @@ def load_data(
 ) -> TextData:
     """Read labelled text and complete its splits.
 
-    A split that the source lacks is cut from its training rows, stratified and seeded. Train and calibration lose
-    the rows that are also in a later split; the log gives their number.
+    A split that the source lacks is cut from its training rows, stratified and seeded. Rows of train
+    and calibration that are also in a later split are dropped; the log reports their number.
 
     Args:
         source: one of
@@ -57,7 +57,7 @@ def load_data(
         text_pair: column of the second text, for pairs.
         label: column of the label.
         kind: "regression" or "classification"; by default regression for numbers that are not all whole.
-        calibration_size, validation_size: rows to cut for a missing split; by default 10 %, at most 1,000.
+        calibration_size, validation_size: rows of a missing split; by default 10 %, at most 1,000.
         seed: chooses these rows.
 
     Raises:
@@ -104,7 +104,7 @@ def _glue_task(task: str) -> Source:
         content = glue.read_glue(folder, task)
         assert content is not None
         return content
-    _LOG.info("%s: neither in $OFFRAMP_GLUE nor in ./glue, so it is taken from the hub", task)
+    _LOG.info("%s: neither in $OFFRAMP_GLUE nor in ./glue, so it is read from the hub", task)
     try:
         tables = hub.read_hub(_HUB_GLUE, task)
     except DataError as error:
@@ -135,7 +135,7 @@ def _from_folder(folder: Path, task: str | None, asked: Asked) -> Source:
     usual = {plain_name(entry.folder) for entry in GLUE.values()}
     if tasks := [name for name in names if plain_name(name) in usual]:
         raise DataError(
-            f"{folder} is a folder of tasks: say which with task=…, or give one of {', '.join(tasks)}"
+            f"{folder} is a folder of tasks: choose one with task=…, or give one of {', '.join(tasks)}"
         )
     raise DataError(
         f"{folder}: expected files named train, validation or test with one of the suffixes "
@@ -203,7 +203,7 @@ def _table(rows: Rows, scheme: LabelScheme) -> Any:
 
 
 def _is_hub_name(name: str) -> bool:
-    """Whether a name is owner/name and no mistyped path."""
+    """Whether a name is owner/name and not a mistyped path."""
     path = Path(name)
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() in READERS or path.parent.is_dir()
     return name.count("/") == 1 and not looks_local

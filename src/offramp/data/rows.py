@@ -1,4 +1,4 @@
-"""Raw rows from a reader: their columns, the choice among them, and text that arrow can hold."""
+"""Raw rows from a reader: their columns, the choice of columns, and text that arrow can hold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Rows:
     where: str
     pair: list[str] | None = None
     group: list[str] | None = None
-    numbers: Sequence[int] | None = None  # row numbers in the source, where rows are left out
+    numbers: Sequence[int] | None = None  # row numbers in the source, if rows are left out
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
 
 
 def require_column(table: Table, name: str) -> None:
-    """Raise `DataError` where the table lacks a column; the message names a near miss."""
+    """Raise `DataError` if the table lacks a column; the message gives the nearest name."""
     if name in table.columns:
         return
     near = difflib.get_close_matches(name.lower(), [column.lower() for column in table.columns], n=1)
@@ -149,7 +149,7 @@ def require_rows(table: Table) -> None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is no label: None, NaN (also as a word) or blank."""
+    """Whether a label is missing: None, NaN (also as a word) or blank."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
     return value is None or value != value
@@ -193,7 +193,7 @@ def _usual(names: Mapping[str, str], usual: str, role: str, table: Table, taken:
             return names[name]
     raise DataError(
         f"{table.where}: no column has a usual name for the {role} ({', '.join(usual.split())}); "
-        f"say which with {role}=… {_listed(table)}"
+        f"choose one with {role}=… {_listed(table)}"
     )
 
 

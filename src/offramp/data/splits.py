@@ -32,11 +32,11 @@ def arrange(
     """Complete the splits of a source to train, calibration, validation (and test), which share no row.
 
     Args:
-        splits: arrow tables; without "train", "validation" is cut up. Official validation and test rows are
-            never dropped: train and calibration lose the rows that are also there.
+        splits: arrow tables; without "train", "validation" is divided. Official validation and test rows are
+            never dropped: train and calibration lose the rows that are also in them.
         name: of the data, for messages.
         stratify: keep the shares of the classes.
-        calibration_size, validation_size: rows to cut where the split is missing; by default 10 % of train, at most
+        calibration_size, validation_size: rows to cut for a missing split; by default 10 % of train, at most
             1,000, and at least one row of each class that has two.
         seed: chooses the rows.
 
@@ -68,9 +68,9 @@ def stratified_order(
     rng: np.random.Generator,
     last: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.intp]:
-    """An order of `n` row numbers in which every prefix keeps the shares of the classes.
+    """An order of `n` row numbers whose prefixes all keep the shares of the classes.
 
-    The r-th of the c rows of a class has the position (r + 1/2) / c. The first row of each class leads, so that a
+    The r-th of the c rows of a class has the position (r + 1/2) / c. The first row of each class leads, so a
     prefix as long as the number of classes has every class.
 
     Args:

@@ -15,7 +15,7 @@ class Task:
     Attributes:
         labels: class names in their official order; empty for regression.
         metrics: names from `offramp.metrics`; the first is the main one.
-        values: spelling of each class in the files, in the same order; empty where the files have the names.
+        values: spelling of each class in the files, in the same order; empty if the files have the names.
         text: column of the text; a number for files without a header.
         text_pair: column of the second text, or None.
         folder: usual name of the task's folder.

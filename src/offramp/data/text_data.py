@@ -31,7 +31,7 @@ class UnknownSplitError(DataError, KeyError):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TextData(Mapping[str, "Dataset"]):
-    """Labelled text in the splits "train", "calibration", "validation" and, where labelled, "test".
+    """Labelled text in the splits "train", "calibration", "validation" and, if labelled, "test".
 
     Every split has the columns `id` (row number in its source, from 0), `text`, `text_pair` (pairs only) and
     `label` (class index, or float for regression). No row of train or calibration is in a later split.
@@ -85,9 +85,9 @@ class TextData(Mapping[str, "Dataset"]):
         return rows.select(sorted(chosen.tolist()))
 
     def subsample(self, n: int, seed: int = 0) -> TextData:
-        """The same data with at most `n` training rows, in their order; every other split stays as it is.
+        """The same data with at most `n` training rows, in their order; the other splits do not change.
 
-        Classes keep their shares, and each class has a row where `n` allows it. With the same seed, a smaller
+        Classes keep their shares, and each class has a row if `n` allows it. With the same seed, a smaller
         sample is contained in every larger one.
 
         Raises:
@@ -101,7 +101,7 @@ class TextData(Mapping[str, "Dataset"]):
         return self._with_rows("train", {"train": order[:n]})
 
     def calibrated_on(self, split: str, seed: int = 0) -> TextData:
-        """The same data with half of another split as its calibration split, in place of the one it had.
+        """The same data with half of another split as its new calibration split.
 
         For data whose training rows differ from later ones: those of SST-2 are phrases, and a threshold fitted on
         phrases does not hold for whole sentences. The split keeps its other half.
@@ -134,14 +134,14 @@ class TextData(Mapping[str, "Dataset"]):
 
 
 def require_split(data: object) -> None:
-    """Raise `DataError` for the splits of a data set where one of them is wanted."""
+    """Raise `DataError` if the data are several splits, not one."""
     if isinstance(data, Mapping):
         names = ", ".join(map(str, data))
         raise DataError(f"expected one split, got data with the splits {names}: pass one, data['validation']")
 
 
 def require_splits(data: object) -> None:
-    """Raise `DataError` for one split where all of a data set are wanted."""
+    """Raise `DataError` if the data are not all splits of a data set."""
     if not isinstance(data, Mapping):
         raise DataError(
             f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass all splits"
@@ -154,7 +154,7 @@ def check_fit(
     """Refuse data of another task than a model's.
 
     Args:
-        data: all splits, or one of them. A data set that does not name its classes is taken for one of the model's.
+        data: all splits, or one of them. A data set without class names is assumed to have the model's.
         labels, kind: the model's; the class names in order, none for regression.
         model: its name in the message.
 
@@ -177,10 +177,10 @@ def check_fit(
 
 
 def fitting_labels(dataset: Dataset, labels: Sequence[str], kind: Kind) -> NDArray[np.generic] | None:
-    """The labels of a data set that fits a model: int64 classes or float32 values; None where there are none.
+    """The labels of a data set that fits a model: int64 classes or float32 values; None if it has none.
 
     Raises:
-        DataError: as of `check_fit`, or labels that are no class of the model, or no finite number.
+        DataError: see `check_fit`; or labels that are not classes of the model, or not finite numbers.
     """
     check_fit(dataset, labels, kind)
     if "label" not in dataset.column_names:
@@ -200,7 +200,7 @@ def fitting_labels(dataset: Dataset, labels: Sequence[str], kind: Kind) -> NDArr
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...] | None:
-    """The names of the classes in the column `label`, where the data set has them."""
+    """The names of the classes in the column `label`, if the data set has them."""
     from datasets import ClassLabel
 
     feature = dataset.features.get("label")

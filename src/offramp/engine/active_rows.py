@@ -1,4 +1,4 @@
-"""The rows of a batch on their way from exit to exit, and the decisions that they leave behind."""
+"""The rows of a batch on their way from exit to exit, and their decisions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DecisionBuffer:
         self.logits[rows] = logits
 
     def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
-        """The decisions; FLOPs are those of the unpadded lengths `(examples,)`."""
+        """The decisions, with the FLOPs of the unpadded lengths `(examples,)`."""
         regression = segments.kind == "regression"
         logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
         probability = np.full(len(logits), np.nan)
@@ -74,7 +74,7 @@ class DecisionBuffer:
 def run_segment(
     segments: Segments[State], policy: Policy, k: int, active: ActiveRows[State], buffer: DecisionBuffer
 ) -> ActiveRows[State] | None:
-    """Run segment `k` (0-based) and record the rows that leave; returns the rows that stay, None if none do."""
+    """Run segment `k` (0-based) and record the rows that leave. Return the rows that stay, or None."""
     state, evidence = segments.run(k, active.state)
     assert len(evidence.logits) == len(active.rows), "a segment must keep the rows of its state"
     if active.labels is not None:
@@ -100,7 +100,7 @@ def run_segment(
 
 
 def join_rows(groups: Sequence[ActiveRows[State]], segments: Segments[State]) -> ActiveRows[State]:
-    """Several groups of one padded length that wait for the same segment, as one group."""
+    """Join groups of one padded length that wait for the same segment."""
     labels = [group.labels for group in groups if group.labels is not None]
     return ActiveRows(
         np.concatenate([group.rows for group in groups]),

@@ -1,4 +1,4 @@
-"""Whether an engine decides as it should: a comparison with the trace, and a slow and obvious twin."""
+"""Checks of an engine's decisions: a comparison with the trace, and a slow and simple reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from offramp.engine.batching import MASK, Encoding
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segments import Segments
 
-NOISE = 1e-5  # rounding alone may move a score that is this near to the threshold to either side
+NOISE = 1e-5  # rounding alone may move a score this near the threshold to either side
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Agreement:
     """The agreement of an engine's decisions with the trace's.
 
     Attributes:
-        compared: number of rows compared: all but those within noise.
+        compared: number of compared rows: all except those within noise.
         same_exit: compared rows that left at the same exit.
         same_label: compared rows with the same answer; for regression, values within 1e-4 of each other.
         within_noise: exempt rows: a score came within 1e-5 of the threshold at an exit that they reached.
-        mismatches: indices of the compared rows `(mismatches,)` where exit or answer differ.
+        mismatches: indices of the compared rows `(mismatches,)` whose exit or answer differs.
     """
 
     compared: int
@@ -40,7 +40,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether exit and answer are the same on every row compared."""
+        """Whether exit and answer are the same for every compared row."""
         return not len(self.mismatches)
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Agreement:
 
 
 def near_threshold(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where a score lies within 1e-5 of the threshold; same shape as `scores`.
+    """Which scores are within 1e-5 of the threshold; same shape as `scores`.
 
     Rules that count (`patience`, `fixed`, `oracle`) meet their threshold exactly, which is no noise.
     """
@@ -73,7 +73,7 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
         An `Agreement`; it `holds` if every row outside the noise has the same exit and answer.
 
     Raises:
-        DataError: another number of decisions than examples.
+        DataError: the numbers of decisions and examples differ.
         CriterionError: the policy was made for another model than the trace's.
     """
     if len(decisions) != len(trace):
@@ -99,9 +99,9 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
 def run_reference(
     segments: Segments[Any], policy: Policy, encodings: Sequence[Encoding], labels: ArrayLike | None = None
 ) -> Decisions:
-    """The engine's slow twin: decides on one text at a time, without padding, sorting or compaction.
+    """A slow reference engine: it decides on one text at a time, without padding, sorting or compaction.
 
-    Arguments and result are those of `CompactingEngine.run`, which must give the same.
+    Arguments are those of `CompactingEngine.run`, whose result must be equal.
     """
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError
 
-Encoding = Mapping[str, Sequence[int]]  # one text: lists of ints of one length, under the model's input names
+Encoding = Mapping[str, Sequence[int]]  # one text: input name to a list of ints; all of one length
 PaddedBatch = dict[str, NDArray[np.int64]]
 Numbered = tuple[NDArray[np.intp], PaddedBatch]  # a batch, after the positions of its rows among all examples
-Plan = Callable[[NDArray[np.int64]], Sequence[int]]  # lengths, longest first, to where each batch starts
+Plan = Callable[[NDArray[np.int64]], Sequence[int]]  # lengths, longest first, to the first row of each batch
 
 MASK = "attention_mask"
 T = TypeVar("T")
@@ -28,10 +28,10 @@ def check_batch_size(batch_size: int) -> int:
 
 
 def token_counts(encodings: Sequence[Encoding]) -> NDArray[np.int64]:
-    """Number of tokens `(examples,)` of each encoding, without any padding.
+    """Number of tokens `(examples,)` of each encoding, without padding.
 
     Raises:
-        DataError: an encoding is empty, has inputs of several lengths, or other inputs than the first one.
+        DataError: an encoding is empty, has inputs of different lengths, or other inputs than the first encoding.
     """
     counts = np.zeros(len(encodings), dtype=np.int64)
     for row, encoding in enumerate(encodings):
@@ -60,14 +60,14 @@ def pad(
 
     Args:
         encodings: at least one; all with the same input names.
-        pad_values: the padding value of each input, by name; 0 by default. The mask's is always 0.
+        pad_values: the padding value of each input, by name; 0 by default, and always 0 for the mask.
         counts: their `token_counts`, if already counted.
 
     Returns:
-        `(batch, length)` int64 arrays by input name; an attention mask is added if there is none.
+        `(batch, length)` int64 arrays by input name; a missing attention mask is added.
 
     Raises:
-        DataError: as `token_counts`.
+        DataError: see `token_counts`.
     """
     values = {**(pad_values or {}), MASK: 0}
     counts = token_counts(encodings) if counts is None else counts
@@ -97,18 +97,18 @@ def batches(
         pad_values: as in `pad`.
         counts: their `token_counts`, if already counted.
         plan: gives the first row of each batch; by default one every `batch_size` rows. See `plan_batches`.
-        alike: only texts of one length share a batch, and nothing is padded.
+        alike: only texts of one length share a batch, without padding.
 
     Yields:
         The batch's rows as indices into `encodings` `(batch,)`, and its padded inputs.
 
     Raises:
         ConfigError: `batch_size` is below 1.
-        DataError: as `token_counts`.
+        DataError: see `token_counts`.
     """
     check_batch_size(batch_size)
     counts = token_counts(encodings) if counts is None else counts
-    # Long first, so that a batch that does not fit in memory fails at once, not after an hour.
+    # Long texts first: a batch that does not fit in memory fails at once, not after an hour.
     order = np.argsort(-counts, kind="stable")
     starts: Sequence[int] = plan(counts[order]) if plan and len(order) else range(0, len(order), batch_size)
     if alike:
@@ -119,7 +119,7 @@ def batches(
 
 
 def windows(encodings: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive lists of `size` items, the last one shorter, read only when needed."""
+    """Consecutive lists of `size` items, the last maybe shorter, read only when needed."""
     source = iter(encodings)
     while window := list(islice(source, size)):
         yield window

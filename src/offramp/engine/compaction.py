@@ -1,4 +1,4 @@
-"""The engine: runs a batch segment by segment, and drops the rows that leave."""
+"""The engine, which runs a batch segment by segment and drops the rows that leave."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class FusedAnswer:
 
 @dataclass(frozen=True)
 class Stats:
-    """What an engine did."""
+    """Facts about a run of an engine."""
 
-    rows: tuple[int, ...]  # how many rows left at each exit
+    rows: tuple[int, ...]  # number of rows that left at each exit
     batches: int = 0
     near_threshold: int = 0  # rows with a score within float noise of the threshold at an exit they passed
 
 
 class CompactingEngine(Generic[State]):
-    """Runs segments under a policy; rows that leave are taken out, so later segments run on the rest alone.
+    """Runs segments under a policy. Rows that leave are removed, so later segments run only on the rest.
 
-    Several threads may share one engine; `stats` then describes whichever run ended last.
+    Several threads may share one engine; `stats` then describes the run that ended last.
 
     Args:
         segments: the model, cut at its exits.
         policy: when to leave.
         batch_size: rows run at once; exits and answers do not depend on it.
         pad_values: the padding value of each input, by name; 0 by default.
-        fused: answers a text that comes alone, or every text where the batch size is 1; see `FusedGraph`.
-        times: of the segments in one thread. Batches are then cut so that they take the least time: texts of very
-            different lengths do not share one.
-        workers: threads that run batches side by side. Each call of a segment should then stay in its own thread.
+        fused: answers a single text, or every text if the batch size is 1; see `FusedGraph`.
+        times: of the segments in one thread. Batches are then cut for the least time, so texts of very different
+            lengths do not share one.
+        workers: threads that run batches in parallel. Each call of a segment should then stay in its own thread.
 
     Attributes:
         stats: of the last `run`.
@@ -65,7 +65,7 @@ class CompactingEngine(Generic[State]):
         ConfigError: `batch_size` is below 1.
     """
 
-    window = 16  # batches that a stream of texts sorts by length together
+    window = 16  # batches of a stream that are sorted by length together
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class CompactingEngine(Generic[State]):
 
         Args:
             encodings: token ids without padding, one dict per text.
-            labels: true labels `(examples,)`, which only the `oracle` criterion reads.
+            labels: true labels `(examples,)`; only the `oracle` criterion reads them.
 
         Returns:
             `Decisions` in the order of `encodings`.
 
         Raises:
-            DataError: encodings that do not fit together, or another number of labels.
+            DataError: encodings that do not match each other, or a wrong number of labels.
         """
         truth = None if labels is None else np.asarray(labels)
         if truth is not None and truth.shape != (len(encodings),):

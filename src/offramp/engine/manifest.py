@@ -1,4 +1,4 @@
-"""The manifest of an exported folder: files, checksums, and all that the engine needs besides weights."""
+"""The manifest of an exported folder: files, checksums, and everything else that the engine needs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LISTS = dict.fromkeys(("labels", "exit_layers", "inputs", "shared"), list)
 OBJECTS = dict.fromkeys(("pad_values", "costs", "versions", "checks", "times", "files"), dict)
 # Keys of the file that differ from the attributes.
 KEYS = {"fused_graph": "single", "fused_rule": "single_rule"}
-# What earlier exports lack.
+# Keys that earlier exports lack.
 DEFAULTS: dict[str, Any] = {"times": {}, "fused_graph": "", "fused_rule": "", "reads_padding": False}
 
 
 @dataclass(frozen=True)
 class SegmentFile:
-    """One segment with its head as a graph; names are those of its inputs and outputs."""
+    """One segment with its head as a graph, and the names of its inputs and outputs."""
 
     file: str
     inputs: tuple[str, ...]
@@ -42,7 +42,7 @@ class Manifest:
     precision: str  # fp32 or int8
     kind: Kind
     labels: tuple[str, ...]  # class names; empty for regression
-    exit_layers: tuple[int, ...]  # layers after which the exits sit, counted from 1
+    exit_layers: tuple[int, ...]  # layers of the exits, counted from 1
     gates: bool  # whether the exits give gate probabilities
     max_length: int  # longest input in tokens
     inputs: tuple[str, ...]  # the encoder's outputs for a text, in the order of the model's input names
@@ -52,18 +52,18 @@ class Manifest:
     shared: tuple[str, ...]  # tensors between segments that have no batch dimension
     architecture: str  # the encoder's `model_type`
     opset: int  # ONNX operator set of the graphs
-    policy: str = ""  # file of the policy; "" where none was exported
+    policy: str = ""  # file of the policy; "" for none
     tokenizer: str = "tokenizer.json"
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries at export
-    checks: dict[str, Any] = field(default_factory=dict)  # how the export compares with its model
-    times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} where not measured
+    checks: dict[str, Any] = field(default_factory=dict)  # comparison of the export with its model
+    times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} if not measured
     fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
-    fused_rule: str = ""  # name of the exit rule that the fused graph decides by
-    reads_padding: bool = False  # whether texts that share a batch must be of one length
+    fused_rule: str = ""  # name of the exit rule in the fused graph
+    reads_padding: bool = False  # whether the texts of a batch must have one length
     files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
 
     def save(self, folder: Path) -> None:
-        """Write `manifest.json`, the last file of an export: a folder without it is not read."""
+        """Write `manifest.json`, the last file of an export. A folder without it is not read."""
         values = {KEYS.get(name, name): value for name, value in asdict(self).items()}
         content = {"format": FORMAT, "schema": SCHEMA, **values}
         write_text(folder / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -80,7 +80,7 @@ class Manifest:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelError(
-                f"{folder} is no exported folder, it has no {FILE_NAME}: make one with 'offramp export MODEL'"
+                f"{folder} is not an exported folder, it has no {FILE_NAME}: make one with 'offramp export MODEL'"
             ) from error
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read ({error}): {AGAIN}") from error
@@ -104,7 +104,7 @@ class Manifest:
         for name, kind in (LISTS | OBJECTS).items():
             if not isinstance(content[name], kind):
                 raise ModelError(
-                    f"{path} has {content[name]!r:.40} as {name}, expected a {kind.__name__}: {AGAIN}"
+                    f"{path} has {content[name]!r:.40} as {name}, expected the type {kind.__name__}: {AGAIN}"
                 )
         content |= {name: tuple(content[name]) for name in LISTS}
         try:
@@ -113,7 +113,7 @@ class Manifest:
                 for segment in content["segments"]
             )
         except (KeyError, TypeError) as error:
-            raise ModelError(f"{path} describes its segments wrongly ({error!r}): {AGAIN}") from error
+            raise ModelError(f"{path} has a damaged list of segments ({error!r}): {AGAIN}") from error
         exits = content["exit_layers"]
         if len(segments) != len(exits):
             raise ModelError(f"{path} has {len(segments)} segments for {len(exits)} exits: {AGAIN}")
@@ -128,7 +128,7 @@ class Manifest:
         for name in self.files:
             if Path(name).name != name or not (folder / name).is_file():
                 raise ModelError(f"{folder} lacks {name}: copy the whole folder, or {AGAIN}")
-        with ThreadPoolExecutor(usable_cores()) as pool:  # most of a cold start, in one thread
+        with ThreadPoolExecutor(usable_cores()) as pool:  # in one thread this is most of a cold start
             checksums = list(pool.map(lambda name: sha256(folder / name), self.files))
         for (name, expected), checksum in zip(self.files.items(), checksums, strict=True):
             path = folder / name

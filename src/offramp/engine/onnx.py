@@ -21,32 +21,32 @@ from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
 
-OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all but the shared ones have the batch in front
+OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all except the shared ones start with the batch
 
 
 class OnnxSegments:
-    """Drives the graphs of an exported folder segment by segment.
+    """Runs the graphs of an exported folder segment by segment.
 
-    Every segment is a session with its own thread pool, and one pool works at a time. Waiting pools must sleep: pools
-    that spin take the cores from the one that works, and halve its speed. Several threads may share one object. With
-    `threads=1` a call runs in the thread that makes it, so every thread can use a core of its own.
+    Every segment is a session with its own thread pool, and one pool works at a time. Waiting pools must sleep:
+    spinning pools take its cores and halve its speed. Several threads may share one object. With
+    `threads=1` a call runs in the thread that makes it, so every thread can use its own core.
 
     Args:
-        folder: what `offramp export` wrote.
+        folder: a folder that `offramp export` wrote.
         threads: CPU threads; by default as many as the process may use.
         verify: compare every file with its checksum first.
-        device: `cpu`, or `cuda` where onnxruntime has that provider.
+        device: `cpu`, or `cuda` if onnxruntime has that provider.
         fused_threads: CPU threads of the fused graph, if there is one; None does not open it.
 
     Attributes:
         manifest: the folder's manifest.
         labels: class names; empty for regression.
-        fused_session: the session of the fused graph; None where it was not opened.
+        fused_session: the session of the fused graph; None if it was not opened.
 
     Raises:
-        ModelError: no exported folder, files missing or altered, or graphs that this ONNX Runtime cannot run.
+        ModelError: not an exported folder, missing or changed files, or graphs that this ONNX Runtime cannot run.
         MissingExtraError: without `onnxruntime`.
-        ConfigError: `threads` below 1, or a device that is not there.
+        ConfigError: `threads` below 1, or a device that is not available.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class OnnxSegments:
             raise ModelError(
                 f"the costs in {self.folder / FILE_NAME} are damaged ({error}): {AGAIN}"
             ) from error
-        with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading: side by side
+        with ThreadPoolExecutor(1) as pool:  # checksums take as long as loading: run both in parallel
             checked = pool.submit(self.manifest.verify, self.folder) if verify else None
             try:
                 self._open(threads, device, fused_threads)
-            finally:  # "the file is damaged" says more than the library's own error
+            finally:  # "the file is damaged" is clearer than the library's own error
                 if checked is not None:
                     checked.result()
         self._shared = frozenset(self.manifest.shared)
-        # What segment k and those behind it read: the rest of the state is dropped as soon as it can be.
+        # Inputs of segment k and all later ones: the rest of the state is dropped as soon as possible.
         self._needed = [
             frozenset(name for segment in self.manifest.segments[k:] for name in segment.inputs)
             for k in range(len(self.manifest.segments) + 1)
         ]
 
     def _open(self, threads: int | None, device: str, fused_threads: int | None) -> None:
-        """Load the graphs, side by side, the largest first."""
+        """Load the graphs in parallel, the largest first."""
         load = partial(open_session, manifest=self.manifest, lean=True)
         with ThreadPoolExecutor(usable_cores()) as pool:
             fused = None
@@ -102,7 +102,7 @@ class OnnxSegments:
             self.fused_session = None if fused is None else fused.result()
 
     def start(self, batch: Batch) -> OnnxState:
-        """The batch itself: embeddings belong to the first segment."""
+        """The batch itself, since embeddings belong to the first segment."""
         missing = self._needed[0] - set(batch) - {n for p in self.manifest.segments for n in p.outputs}
         if "token_type_ids" in missing:
             batch = {**batch, "token_type_ids": np.zeros_like(batch["input_ids"])}
@@ -133,7 +133,7 @@ class OnnxSegments:
         return FileEncoder(self.folder, self.manifest)
 
     def policy(self) -> Policy:
-        """The policy that was exported with the model; `ModelError` where there is none."""
+        """The policy that was exported with the model; `ModelError` for none."""
         if not self.manifest.policy:
             raise ModelError(
                 f"{self.folder} was exported without a policy: pass one, or export with --policy FILE"
@@ -156,20 +156,20 @@ def open_session(
     device: str = "cpu",
     lean: bool = False,
 ) -> Any:
-    """An ONNX Runtime session whose threads sleep, or spin, while they wait for each other.
+    """Open an ONNX Runtime session. Its threads sleep or spin while they wait for each other.
 
     Args:
         path: the graph.
         threads: of the CPU; by default as many as the process may use.
-        manifest: names in an error the version that wrote the graph.
-        spinning: threads spin while a call runs, and stop with it: an answer comes sooner, where cores are free.
+        manifest: its version of the export is named in errors.
+        spinning: threads spin during a call and stop with it, which is faster if cores are free.
         device: `cpu` or `cuda`.
-        lean: leave out the fusions that make a graph slower, and plans of memory for every shape ever seen.
+        lean: leave out fusions that make a graph slower, and memory plans for every shape.
 
     Raises:
         ModelError: a graph that this ONNX Runtime cannot run.
         MissingExtraError: without `onnxruntime`.
-        ConfigError: `threads` below 1, or a device that is not there.
+        ConfigError: `threads` below 1, or a device that is not available.
     """
     try:
         import onnxruntime
@@ -186,7 +186,7 @@ def open_session(
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3  # errors; they are raised too
+    options.log_severity_level = 3  # errors, which are raised anyway
     options.enable_mem_pattern = not lean
     try:
         return onnxruntime.InferenceSession(
@@ -195,7 +195,7 @@ def open_session(
             providers=list(dict.fromkeys([PROVIDERS[device], PROVIDERS["cpu"]])),
             disabled_optimizers=list(SLOW_FUSIONS) if lean else None,
         )
-    except Exception as error:  # the binding raises its own classes, of no common public base
+    except Exception as error:  # the binding's own classes have no common public base
         made = opset = ""
         if manifest is not None:
             made = f", exported with {manifest.versions.get('onnxruntime', 'unknown')}"
@@ -207,7 +207,7 @@ def open_session(
 
 
 def thread_count(threads: int | None) -> int:
-    """The threads asked for, else those that OMP_NUM_THREADS grants, else the cores of the process.
+    """The requested number of threads, else that of OMP_NUM_THREADS, else the cores of the process.
 
     Raises:
         ConfigError: below 1.
@@ -223,10 +223,10 @@ FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_id
 
 
 class FileEncoder:
-    """The twin of `model.encoding.TextEncoder` on an exported `tokenizer.json` alone, without transformers.
+    """The equal of `model.encoding.TextEncoder` for an exported `tokenizer.json`, without transformers.
 
     Raises:
-        ModelError: no tokenizer there, or one that this version of `tokenizers` cannot read.
+        ModelError: no tokenizer, or a tokenizer that this version of `tokenizers` cannot read.
         MissingExtraError: without `tokenizers`.
     """
 
@@ -239,10 +239,10 @@ class FileEncoder:
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every kind of bad file
-            raise ModelError(f"{path} is no tokenizer that can be read ({error}): {AGAIN}") from error
+            raise ModelError(f"{path} cannot be read as a tokenizer ({error}): {AGAIN}") from error
         if unknown := sorted(set(manifest.inputs) - set(FIELDS)):
             raise ModelError(
-                f"{folder} asks for the inputs {', '.join(unknown)}, which no tokenizer gives: {AGAIN}"
+                f"{folder} asks for the inputs {', '.join(unknown)}, which tokenizers do not return: {AGAIN}"
             )
         self.inputs = manifest.inputs
         self.pad_values = dict(manifest.pad_values)
@@ -251,11 +251,11 @@ class FileEncoder:
     def __call__(
         self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> list[dict[str, list[int]]]:
-        """As `Encoder`; `DataError` for other things than lists of strings, or another number of pairs."""
+        """See `Encoder`; `DataError` for anything but lists of strings, or a wrong number of pairs."""
         first, second = read_texts(texts, pairs)
         cleaned = [clean_text(text) for text in first]
         other = None if second is None else [clean_text(text) for text in second]
-        if len(cleaned) == 1:  # a text alone needs no threads
+        if len(cleaned) == 1:  # a single text needs no threads
             encoded = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
         else:
             encoded = self.tokenizer.encode_batch(

@@ -18,11 +18,11 @@ OUTPUTS = ("logits", "exit", "probability", "score")
 
 
 class FusedGraph:
-    """One text through one graph that decides itself where to stop, without a way back to Python between exits.
+    """Runs one text through one graph, which chooses the exit itself, without returning to Python between exits.
 
     Args:
-        folder, manifest: of an export with a fused graph in it.
-        policy: its rule must be the one that the graph decides by; see `fits`.
+        folder, manifest: of an export with a fused graph.
+        policy: its rule must be the rule in the graph; see `fits`.
         threads: CPU threads; by default as many as the process may use.
         session: of the graph, if it is already open.
 
@@ -62,22 +62,22 @@ class FusedGraph:
 
 
 def fits(manifest: Manifest, policy: Policy) -> bool:
-    """Whether a folder has a fused graph that decides as the policy does."""
+    """Whether a folder has a fused graph with the rule of the policy."""
     return bool(manifest.fused_graph) and manifest.fused_rule == policy.criterion.name
 
 
 def onnx_engine(
     segments: OnnxSegments, policy: Policy, *, threads: int | None = None, batch_size: int = 32
 ) -> CompactingEngine[OnnxState]:
-    """Batches run side by side, each in its own thread; a text that comes alone has all threads to itself.
+    """An engine that runs batches in parallel, each in its own thread; a single text uses all threads.
 
-    Threads that share a batch wait for each other at every operator. Threads with batches of their own do not.
+    Threads that share a batch wait for each other at every operator. Threads with their own batches do not.
 
     Args:
         segments: opened with one thread.
         policy: when to leave.
         threads: CPU threads; by default as many as the process may use.
-        batch_size: rows of a batch at most.
+        batch_size: most rows of a batch.
 
     Raises:
         CriterionError: the policy was made for another model.

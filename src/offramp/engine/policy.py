@@ -1,4 +1,4 @@
-"""A policy: criterion, threshold and temperatures, and where they were fitted. One small JSON file."""
+"""A policy: criterion, threshold and temperatures, and the origin of their fit. One small JSON file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Policy:
 
     Args:
         criterion: the exit rule with its threshold.
-        exit_layers: the exit layers of the model it was made for.
+        exit_layers: the exit layers of its model.
         temperatures: one per exit; None means 1 everywhere.
         calibrated_on: fingerprint of the calibration data, or "".
         target: the target of the tuning, and the result on the calibration data.
@@ -81,7 +81,7 @@ class Policy:
         self.criterion.check(len(exit_layers), kind, gates)
 
     def decide(self, trace: Trace) -> Decisions:
-        """Apply the policy to a trace: the whole-array form of what the engine does layer by layer."""
+        """Apply the policy to a whole trace; the engine does the same layer by layer."""
         self.check(trace.exit_layers, trace.kind, trace.gates is not None)
         scaled = trace.scaled(self.temperatures)
         table = scores(self.criterion, scaled)
@@ -105,7 +105,7 @@ class Policy:
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
-        """Read a policy file; `CriterionError` where it is missing or not one."""
+        """Read a policy file; `CriterionError` if it is missing or not a policy."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             options = content.pop("criterion")
@@ -116,11 +116,11 @@ class Policy:
                 temperatures=None if temperatures is None else tuple(temperatures),
                 **content,
             )
-        except CriterionError as error:  # the rule itself says what is wrong with its options
+        except CriterionError as error:  # the rule's own message explains what is wrong with its options
             raise CriterionError(f"{path}: {error}") from error
         except FileNotFoundError as error:
             raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # no JSON is a ValueError
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: not JSON
             raise CriterionError(
                 f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
             ) from error

@@ -22,22 +22,22 @@ class PoolingEngine(CompactingEngine[State]):
 
     Rows that stay at exit k either continue at once, or wait in the pool of segment k + 1 for a full batch of their
     padded length, whichever is cheaper by the measured times. When no more rows of that length can come, the pools run
-    with the rows they hold. Waiting changes no decision: exits and answers are those of `CompactingEngine`. At most
+    their remaining rows. Waiting changes no decision: exits and answers are those of `CompactingEngine`. At most
     `batch_size - 1` rows wait at a depth.
 
     Args:
         segments, policy, batch_size, pad_values: as in `CompactingEngine`.
         times: of running and joining on this machine.
-        workers: threads, each of which runs all rows of one padded length at a time.
+        workers: number of threads; each runs all rows of one padded length at a time.
 
     Raises:
         CriterionError: the policy was made for another model or task.
-        ConfigError: `batch_size` is below 1, or times of another number of segments.
+        ConfigError: `batch_size` is below 1, or the times are of another number of segments.
 
     Source: rebatching as DREX does for language models, without its involuntary exits.
     """
 
-    window = 64  # batches sorted by length together: the more, the more often rows of one length meet
+    window = 64  # batches sorted by length together; with more of them, rows of one length meet more often
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class _Pools:
         self.waiting: list[list[ActiveRows[Any]]] = [[] for _ in engine.segments.exit_layers]
 
     def advance(self, k: int, active: ActiveRows[Any] | None) -> None:
-        """Run rows from segment `k` on, until none are left or the rest had better wait."""
+        """Run rows from segment `k` until all have left or waiting is cheaper."""
         while active is not None:
             if (active := self._step(k, active)) is not None:
                 k += 1
                 active = self._wait(k, active)
 
     def drain(self) -> None:
-        """Run all rows that wait, the shallowest first, so that they meet those that wait deeper."""
+        """Run all waiting rows, the shallowest first, so they join rows that wait deeper."""
         for k in range(len(self.waiting)):
             if self.waiting[k] and (rest := self._step(k, self._gather(k))) is not None:
                 self.waiting[k + 1].append(rest)
@@ -99,7 +99,7 @@ class _Pools:
         return run_segment(self.engine.segments, self.engine.policy, k, active, self.buffer)
 
     def _wait(self, k: int, active: ActiveRows[Any]) -> ActiveRows[Any] | None:
-        """The rows themselves where waiting does not pay, a full batch where they complete one, else None."""
+        """The rows themselves if waiting costs more, a full batch if they complete one, else None."""
         full = self.engine.batch_size
         if not self.engine.times.waiting_pays(k, len(active.rows), self.length, full):
             return active
@@ -109,6 +109,6 @@ class _Pools:
         return self._gather(k)
 
     def _gather(self, k: int) -> ActiveRows[Any]:
-        """All rows that wait for a segment."""
+        """Take all rows that wait for a segment."""
         groups, self.waiting[k] = self.waiting[k], []
         return groups[0] if len(groups) == 1 else join_rows(groups, self.engine.segments)

@@ -1,4 +1,4 @@
-"""Milliseconds of every segment by rows and length, measured on this machine, and where they say to cut batches."""
+"""Milliseconds of every segment by rows and length, measured on this machine, and the best cuts into batches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROWS = (1, 4, 16, 32)
 LENGTHS = (8, 24, 64)
 REPEATS = 5
 START_TOKENS = 12.0
-PIECES = 2  # batches a thread at least, where cutting is cheap: exits make some finish early
+PIECES = 2  # least batches per thread if cutting is cheap, since some batches finish early
 
 
 @dataclass(frozen=True)
 class SegmentTimes:
-    """The milliseconds that running and joining take.
+    """The milliseconds of running and joining.
 
     Running segment k on r rows of n tokens takes `fixed[k] + per_token[k]·r·n + per_pair[k]·r·n²`, decisions included.
 
@@ -34,7 +34,7 @@ class SegmentTimes:
         fixed: `(segments,)` per batch.
         per_token: `(segments,)` per token, padding included.
         per_pair: `(segments,)` per pair of tokens of one row.
-        copy: per token that is copied from one batch to another.
+        copy: per token copied from one batch to another.
         cpu: processor of the measurement.
         threads: CPU threads of the measurement.
     """
@@ -47,22 +47,22 @@ class SegmentTimes:
     threads: int = 0
 
     def ms(self, k: int, rows: int, length: int) -> float:
-        """Milliseconds of segment `k` (0-based) on so many rows of one padded length."""
+        """Milliseconds of segment `k` (0-based) on a number of rows of one padded length."""
         return self.fixed[k] + rows * length * (self.per_token[k] + length * self.per_pair[k])
 
     def leaving(self, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Milliseconds until a text run alone leaves at each exit `(examples, exits)`, by its length."""
+        """Milliseconds `(examples, exits)` until a single text leaves at each exit, by its length."""
         powers = np.asarray(lengths, dtype=np.float64)[:, None] ** np.arange(3)
         table = powers @ np.array([self.fixed, self.per_token, self.per_pair])
         return np.cumsum(table, axis=1)
 
     def waiting_pays(self, k: int, rows: int, length: int, batch_size: int) -> bool:
-        """Whether rows save more in a full batch than copying them into it costs."""
+        """Whether a full batch saves more time for these rows than copying them costs."""
         share = self.ms(k, batch_size, length) * rows / batch_size
         return self.ms(k, rows, length) - share > self.copy * rows * length
 
     def fits(self, segments: int, threads: int) -> bool:
-        """Whether this was measured for as many segments and threads, on a processor like this one."""
+        """Whether the times are of as many segments and threads, on a processor like this one."""
         return (len(self.fixed), self.threads, self.cpu) == (segments, threads, cpu_model())
 
     @classmethod
@@ -79,9 +79,9 @@ class SegmentTimes:
 
 
 def guess_times(segments: Segments[Any]) -> SegmentTimes:
-    """Times in proportion to the FLOPs, for machines without measurements; their unit is unknown.
+    """Times in proportion to the FLOPs, for machines without measurements. Their unit is unknown.
 
-    Starting a segment is assumed to cost as much as twelve tokens, as on the processors measured so far.
+    The start of a segment is assumed to cost as much as twelve tokens, as on the processors measured so far.
     """
     probes = np.array([16, 64])
     flops_per_token = segments.flops(probes)[0] / probes[:, None]
@@ -96,12 +96,12 @@ def guess_times(segments: Segments[Any]) -> SegmentTimes:
 def measure_segments(
     segments: Segments[Any], example: Encoding, *, threads: int, longest: int = LENGTHS[-1]
 ) -> SegmentTimes:
-    """Measure every segment on a few batch sizes and lengths; a second or two on a small model.
+    """Measure every segment on a few batch sizes and lengths, in a second or two for a small model.
 
     Args:
         segments: the model, cut at its exits.
         example: one text, repeated until it is as long as needed.
-        threads: CPU threads that the segments run with; stored with the times.
+        threads: CPU threads of the segments, stored with the times.
         longest: the model's maximum length.
 
     Returns:
@@ -126,7 +126,7 @@ def positive_fit(powers: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArra
 
 
 def time_batch(segments: Segments[Any], example: Encoding, size: tuple[int, int]) -> list[float]:
-    """Median milliseconds of every segment on a batch (rows, length), and half those of joining it with itself."""
+    """Median milliseconds of every segment on a batch (rows, length), and half of those of joining it with itself."""
     exits = len(segments.exit_layers)
     policy = Policy(make_criterion("fixed", exits), segments.exit_layers)
     batch, rows = stretched(example, *size), np.arange(size[0])
@@ -150,7 +150,7 @@ def time_batch(segments: Segments[Any], example: Encoding, size: tuple[int, int]
 
 
 def stretched(example: Encoding, rows: int, length: int) -> PaddedBatch:
-    """A batch of one text, repeated or cut to a length, without padding."""
+    """A batch of copies of one text, repeated or cut to a length, without padding."""
     batch = {name: np.tile(np.resize(values, length), (rows, 1)) for name, values in example.items()}
     return {**batch, MASK: np.ones((rows, length), dtype=np.int64)}
 
@@ -160,14 +160,14 @@ def plan_batches(
 ) -> list[int]:
     """Cut rows sorted by length into consecutive batches that take the least time.
 
-    Each batch is padded to its longest row. Small batches of similar lengths waste less on padding, but pay more often
-    for starting a segment. With several threads, no batch may hold more than its share of the whole.
+    Each batch is padded to its longest row. Small batches of similar lengths waste less on padding, but start
+    segments more often. With several threads, no batch may hold more than its share of all rows.
 
     Args:
         lengths: tokens of each row `(rows,)`, at least one, the longest first.
-        batch_size: rows of a batch at most.
+        batch_size: most rows of a batch.
         times: of the segments on this machine, in one thread.
-        workers: threads that run batches side by side.
+        workers: threads that run batches in parallel.
 
     Returns:
         The first row of each batch.
@@ -183,7 +183,7 @@ def _cheapest(
 ) -> tuple[list[int], float]:
     """The cuts with the least sum of milliseconds, and that sum; a batch of several rows keeps within `limit`."""
     fixed, per_token, per_pair = (sum(values) for values in (times.fixed, times.per_token, times.per_pair))
-    row = lengths * (per_token + lengths * per_pair)  # what a row costs in a batch as long as it is
+    row = lengths * (per_token + lengths * per_pair)  # cost of a row in a batch of its own length
     best, came_from = np.zeros(len(lengths) + 1), np.zeros(len(lengths) + 1, dtype=np.intp)
     for end in range(1, len(lengths) + 1):
         first = np.arange(max(0, end - batch_size), end)

@@ -1,4 +1,4 @@
-"""The interface between the engine and a framework: calls over the stretches between exits."""
+"""The interface between the engine and a framework: calls for the segments between exits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Segments(Protocol[State]):
     exit_layers: tuple[int, ...]
     kind: Kind
     gates: bool
-    reads_padding: bool  # batches must then hold texts of one length
+    reads_padding: bool  # if true, a batch must hold texts of one length
 
     def start(self, batch: Batch) -> State:
         """The state of a whole batch before the first segment."""
@@ -30,13 +30,13 @@ class Segments(Protocol[State]):
         """Run segment `k` (0-based) and its head: the new state, and the evidence of exit `k` in numpy."""
 
     def take(self, state: State, rows: NDArray[np.intp]) -> State:
-        """The state of some of its rows, in the order of `rows`."""
+        """The state of some rows, in the order of `rows`."""
 
     def join(self, states: Sequence[State]) -> State:
         """The concatenated rows of one or more states of the same padded length."""
 
     def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs by length: of leaving at each exit `(examples, exits)`, of the full model `(examples,)`."""
+        """FLOPs by length: until each exit `(examples, exits)`, and of the full model `(examples,)`."""
 
 
 class Encoder(Protocol):
@@ -70,7 +70,7 @@ def trace_segments(
         encodings: token ids without padding, one dict per text, at least one.
         pad_values: the padding value of each input.
         batch_size: rows run at once, sorted by length.
-        track: passes the batches on one by one, for example to draw a progress bar.
+        track: wraps the iteration over the batches, for example to draw a progress bar.
 
     Returns:
         A `Trace` in the order of the texts, without labels.

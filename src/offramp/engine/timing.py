@@ -1,4 +1,4 @@
-"""Fair wall-clock times: warmed up, interleaved, as medians with their spread."""
+"""Fair wall-clock times: after a warm-up, interleaved, as medians with their spread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from offramp._core.errors import ConfigError
 class Timing:
     """Times of one callable: wall seconds `(repeats,)` in the order of the rounds.
 
-    Round r of several callables timed together ran at about the same time, so they may be compared in pairs.
+    Round r of callables timed together ran at about the same time, so they may be compared in pairs.
     """
 
     seconds: NDArray[np.float64]
@@ -55,14 +55,14 @@ def time_interleaved(
     Args:
         calls: what to time, by name; on return each must have finished its work (on a GPU: synchronised).
         repeats: timed rounds.
-        warmup: rounds before them that are not timed.
+        warmup: untimed rounds before them.
         clock: seconds from any start; wall time by default.
-        rest: seconds of sleep before each call, so that spinning threads of the previous call have stopped.
-        lead: untimed calls right before each timed one, which warm the caches as in a program that does nothing else.
+        rest: seconds of sleep before each call, to let old threads stop spinning.
+        lead: untimed calls right before each timed one, which warm the caches, as in a program with only this call.
         watch: called after each round with the number of rounds done.
 
     Returns:
-        One `Timing` a name.
+        One `Timing` per name.
 
     Raises:
         ConfigError: no callables, `repeats` below 1, or `warmup` below 0.

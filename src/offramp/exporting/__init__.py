@@ -1,1 +1,1 @@
-"""A trained model as a folder that runs without torch: `offramp.export`."""
+"""Export a trained model to a folder that runs without torch: `offramp.export`."""

@@ -1,6 +1,6 @@
-"""Several steps of a graph folded into one operator that ONNX Runtime does not make by itself.
+"""Fold several steps of a graph into one operator, where ONNX Runtime does not do so itself.
 
-Attention as one operator takes two thirds of the time of its single steps. A bias that is added to a quantised product
+Attention as one operator takes two thirds of the time of its single steps. A quantised product that adds its bias
 within one operator saves a tenth of the time of a MiniLM.
 """
 
@@ -17,12 +17,12 @@ FUSED = "MatMulIntegerToFloat"
 
 
 def fold_attention(model: Any) -> Any:
-    """The model with heads split, compared, scaled, masked, normalised, weighted and joined in one step.
+    """Fold all steps of attention, from splitting the heads to joining them, into one operator.
 
-    Attention of another form, such as one with keys for relative positions, stays as it is.
+    Attention of another form, such as with keys for relative positions, does not change.
 
     Args:
-        model: `onnx.ModelProto`; its operator set is raised where something was folded.
+        model: `onnx.ModelProto`; its operator set is raised if something was folded.
 
     Raises:
         MissingExtraError: without `onnxscript`.
@@ -66,7 +66,7 @@ def _fits(op: Any, *, queries: Any, scale: Any, split: Any, mask: Any, **_: Any)
 
     match = pattern.MatchResult()
     if _number(scale) is None or _heads(queries, split) is None or len(mask.shape or ()) != 4:
-        match.fail("scale, heads or the shape of the mask are no constants")
+        match.fail("scale, heads or the shape of the mask are not constants")
     return match
 
 
@@ -86,7 +86,7 @@ def _one_step(
     number, heads = _number(scale), _heads(queries, split)
     assert number is not None, "see _fits"
     added = op.Add(bias, mask) if biased else mask
-    if mask.shape[2] == 1 and not biased:  # the kernel wants one row of the mask for each query
+    if mask.shape[2] == 1 and not biased:  # the kernel needs one row of the mask for each query
         unit = op.Constant(value_ints=[1])
         added = op.Expand(mask, op.Concat(unit, unit, op.Shape(queries, start=1, end=2), unit, axis=0))
     return op.Attention(
@@ -107,7 +107,7 @@ def _number(value: Any) -> float | None:
 
 
 def _heads(queries: Any, split: Any) -> int | None:
-    """How many heads a reshape to (batch, length, heads, width) makes."""
+    """The number of heads of a reshape to (batch, length, heads, width)."""
     width = None if queries.shape is None else queries.shape[-1]
     made = split.producer()
     if made is None or made.op_type != "Concat" or len(made.inputs) != 4 or not isinstance(width, int):
@@ -125,7 +125,7 @@ def fold_products(graph: Any) -> int:
         graph: `onnx.GraphProto` in QDQ form.
 
     Returns:
-        How many products were folded.
+        The number of folded products.
     """
     from onnx import helper
 
@@ -161,7 +161,7 @@ def fold_products(graph: Any) -> int:
 
 
 def _bias(product: str, after: list[Any], vectors: set[str]) -> str:
-    """The constant vector that is added to a product and to nothing else, or ""."""
+    """The constant vector that is added only to this product, or ""."""
     if len(after) != 1 or after[0].op_type != "Add":
         return ""
     other = next((name for name in after[0].input if name != product), "")

@@ -33,13 +33,13 @@ TOKENIZER = "tokenizer.json"
 def write_graphs(
     model: SegmentedModel, encoder: TextEncoder, policy: Policy | None, folder: Path
 ) -> Manifest:
-    """The segments' graphs in float32, tokenizer, policy, and a manifest without checks."""
+    """Write the segments' graphs in float32, tokenizer and policy. Return a manifest without checks."""
     names = tuple(encoder([""])[0])
     graphs = export_graphs(model, names, folder)
     write_tokenizer(encoder, folder / TOKENIZER)
     if policy is not None:
         policy.save(folder / POLICY)
-    model.flops(np.array([1]))  # counts the coefficients where nobody has asked for them yet
+    model.flops(np.array([1]))  # counts the coefficients if they are not known yet
     assert model.config.costs is not None
     manifest = Manifest(
         precision="fp32",
@@ -73,14 +73,14 @@ def write_int8(
     compared: Sequence[Encoding],
     labels: Any = None,
 ) -> Manifest:
-    """Write the int8 twin of a float32 folder, and compare it with the torch model.
+    """Write the int8 version of a float32 folder, and compare it with the torch model.
 
     Args:
         model: the torch model.
         fp32: manifest of the float32 folder.
         source: the float32 folder.
         folder: the folder to write.
-        calibration: some hundred real texts, which give the ranges of the activations.
+        calibration: a few hundred real texts, which give the ranges of the activations.
         compared: texts on which the graphs are compared with the model.
         labels: of these texts.
     """
@@ -111,7 +111,7 @@ def seal(
 ) -> Manifest:
     """Write the fused graph, compare the folder with its model, and write the manifest with checksums."""
     sizes = [(folder / segment.file).stat().st_size for segment in manifest.segments]
-    joinable = len(sizes) > 1 and sum(sizes) <= INLINE_BYTES  # larger models run as segments alone
+    joinable = len(sizes) > 1 and sum(sizes) <= INLINE_BYTES  # larger models run only as segments
     if joinable and policy is not None and policy.criterion.name in RULES:
         write_fused(folder, manifest, policy.criterion.name, folder / FUSED)
         manifest = replace(manifest, fused_graph=FUSED, fused_rule=policy.criterion.name)
@@ -130,7 +130,7 @@ def seal(
 
 
 def write_tokenizer(encoder: TextEncoder, path: Path) -> None:
-    """The fast tokenizer with the model's truncation in it, and a check that the file alone gives the same ids."""
+    """Write the fast tokenizer with the model's truncation, and check that the file alone gives the same ids."""
     from tokenizers import Tokenizer
 
     core = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
@@ -141,6 +141,6 @@ def write_tokenizer(encoder: TextEncoder, path: Path) -> None:
     ids = [encoding.ids for encoding in Tokenizer.from_file(str(path)).encode_batch(texts)]
     if ids != [encoding["input_ids"] for encoding in encoder(texts)]:
         raise ModelError(
-            "this tokenizer gives other ids in transformers than from its tokenizer.json alone: it cannot be exported, "
+            "this tokenizer gives other ids in transformers than from its tokenizer.json alone and cannot be exported: "
             "run the model with backend='torch'"
         )

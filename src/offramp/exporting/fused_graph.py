@@ -1,4 +1,4 @@
-"""All segments in one graph with the exit decision inside: the form that answers one text at a time fastest."""
+"""All segments and the exit decision in one graph: the fastest form for single texts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _entropy(make: Any, probabilities: str) -> Nodes:
     ]
 
 
-# Rules that need the probabilities of one exit alone, and whether they leave below the threshold.
+# Rules that need only the probabilities of one exit, and whether they leave below the threshold.
 RULES: dict[str, tuple[Callable[[Any, str], Nodes], bool]] = {
     "confidence": (_confidence, False),
     "margin": (_margin, False),
@@ -49,7 +49,7 @@ RULES: dict[str, tuple[Callable[[Any, str], Nodes], bool]] = {
 
 
 def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> None:
-    """Join the graphs of an exported folder into one that takes one text and stops at the exit it leaves at.
+    """Join the graphs of an exported folder into one graph that takes one text and stops at its exit.
 
     Its inputs are those of the model, with `threshold` () and `temperatures` (exits,) in float64; its outputs are the
     `logits` (1, classes) of the exit taken, its index, `exit` (), and in float64 the calibrated `probability` () of its
@@ -58,16 +58,16 @@ def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> No
     Args:
         folder: the segments' graphs.
         manifest: of the folder.
-        rule: name of the exit rule that decides: confidence, margin or entropy.
+        rule: name of the exit rule: confidence, margin or entropy.
         target: the file to write.
 
     Raises:
-        ConfigError: for another rule.
+        ConfigError: another rule.
         MissingExtraError: without `onnx`.
     """
     if rule not in RULES:
         raise ConfigError(
-            f"a fused graph decides by {', '.join(RULES)}, got {rule!r}: export segments, which know every rule"
+            f"a fused graph needs {', '.join(RULES)}, got {rule!r}: export segments, which have every rule"
         )
     models = load_segments(folder, manifest)
     from onnx import TensorProto, helper, numpy_helper
@@ -145,7 +145,7 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
 
 
 def _stop(k: int, logits: str, prefix: str) -> Nodes:
-    """The answer of exit `k` as the graph's."""
+    """Return the answer of exit `k` from the graph."""
     from onnx import helper, numpy_helper
 
     exit = numpy_helper.from_array(np.array(k, dtype=np.int64))

@@ -21,8 +21,8 @@ from offramp.model import MultiExitForSequenceClassification, MultiModelForSeque
 from offramp.model.base import SegmentedModel
 
 OPSET = 20
-PROBES = ((3, 11), (4, 17))  # (batch, length): what differs between them is dynamic
-INLINE_BYTES = 1_800_000_000  # a protobuf file ends at 2 GiB; weights beyond that go into a file of their own
+PROBES = ((3, 11), (4, 17))  # (batch, length): differences between them are dynamic dimensions
+INLINE_BYTES = 1_800_000_000  # a protobuf file ends at 2 GiB; larger weights get their own file
 ROW, SHARED = "row.", "shared."
 
 
@@ -35,12 +35,12 @@ class Exported:
 
 
 class SegmentModule(nn.Module):
-    """One segment with its head, from tensors to tensors: token ids or the state at the previous exit come in.
+    """One segment with its head. It takes tensors, either token ids or the state at the previous exit.
 
     Args:
         model: the model.
         k: the segment, 0-based.
-        names: of the tensors that come in, in order.
+        names: of the input tensors, in order.
     """
 
     def __init__(self, model: MultiExitForSequenceClassification, k: int, names: Sequence[str]) -> None:
@@ -48,13 +48,13 @@ class SegmentModule(nn.Module):
         self.model, self.k, self.names = model, k, tuple(names)
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """Logits, the gate as a probability where there is one, and the new state where another segment needs it."""
+        """Logits, a gate's probability if any, and the new state if another segment needs it."""
         given, k = dict(zip(self.names, tensors, strict=True)), self.k
         state = self.model.segment(k, self.model.start(given) if k == 0 else read_state(given, k - 1))
         carried = {}
         if k < len(self.model.exit_layers) - 1:
             carried[hidden_name(k)] = state.hidden
-            if k == 0:  # masks and biases stay as they are
+            if k == 0:  # masks and biases do not change
                 carried |= {ROW + name: value for name, value in state.rows.items() if value is not None}
                 carried |= {SHARED + name: value for name, value in state.shared.items() if value is not None}
         logits, gate = self.model.head(k, state)
@@ -76,7 +76,7 @@ def read_state(tensors: Mapping[str, Tensor], k: int) -> BackboneState:
 
 
 def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) -> Exported:
-    """Write one graph a segment.
+    """Write one graph per segment.
 
     Args:
         model: a multi-exit model or a cascade, whose members become segments that start from the token ids.
@@ -95,7 +95,7 @@ def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) ->
     except ImportError as error:
         raise MissingExtraError("onnxscript", "export") from error
     plain = cast(Any, copy.deepcopy(model)).to("cpu", torch.float32).eval()
-    plain.set_attn_implementation("eager")  # matrix products, which every runtime knows how to fuse
+    plain.set_attn_implementation("eager")  # matrix products, which every runtime can fuse
     exits = range(len(plain.exit_layers))
     tensors = [probe(plain, inputs, batch, length) for batch, length in PROBES]
     if isinstance(plain, MultiModelForSequenceClassification):
@@ -119,7 +119,7 @@ def select(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Ten
 
 
 def probe(model: SegmentedModel, inputs: Sequence[str], batch: int, length: int) -> dict[str, Tensor]:
-    """Token ids with padding in every row but the first, so that no mask can be traced away."""
+    """Token ids with padding in every row except the first, so tracing keeps all masks."""
     generator = torch.Generator().manual_seed(batch)
     pad = model.config.backbone.pad_token_id or 0
     mask = (torch.arange(length) < length - torch.arange(batch)[:, None]).long()
@@ -133,7 +133,7 @@ def probe(model: SegmentedModel, inputs: Sequence[str], batch: int, length: int)
 def write(
     module: nn.Module, batches: Sequence[Mapping[str, Tensor]], folder: Path, k: int
 ) -> tuple[SegmentFile, list[dict[str, Tensor]]]:
-    """Write one graph; returns its description, and what it gives for each probe."""
+    """Write one graph. Return its description, and its outputs for each probe."""
     module.eval()
     with torch.no_grad():
         given = [module(*batch.values()) for batch in batches]
@@ -158,7 +158,7 @@ def write(
                 verbose=False,
             )
             program.save(str(path), external_data=weights > INLINE_BYTES)
-    except Exception as error:  # the exporter raises whatever its many parts raise
+    except Exception as error:  # the exporter has many error types
         raise ModelError(
             f"torch {torch.__version__} cannot express segment {k + 1} of this architecture as ONNX "
             f"({type(error).__name__}: {str(error).splitlines()[0][:200]}): run it with backend='torch'"
@@ -170,7 +170,7 @@ def write(
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """No log and no warning of the exporter about itself; what fails raises."""
+    """Hide the exporter's logs and warnings; failures still raise."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

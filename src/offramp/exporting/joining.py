@@ -1,4 +1,4 @@
-"""Segments' graphs joined into one, for every larger graph of an export."""
+"""Join the segments' graphs into one, for every larger graph of an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL = 64  # equal constants of up to this many numbers are stored once; larger
 
 
 def write_cut(folder: Path, manifest: Manifest, exit: int, target: Path) -> None:
-    """Write the model cut behind one exit (0-based), or that member of a cascade, as one graph with its head alone.
+    """Write the model cut behind one exit, or that member of a cascade, as one graph with only this head.
 
     Args:
         folder: the segments' graphs.
@@ -79,17 +79,17 @@ def model_inputs(models: Sequence[Any], manifest: Manifest) -> list[Any]:
 def add_segment(
     graph: Any, k: int, names: Mapping[str, str], seen: Mapping[Any, list[str]]
 ) -> tuple[list[Any], list[Any], dict[str, str], dict[Any, list[str]]]:
-    """A segment's nodes and weights under names of their own, without those that earlier segments have.
+    """A segment's nodes and weights under unique names, without those that earlier segments have.
 
     Args:
         graph: of the segment.
         k: the segment, 0-based.
         names: names of its inputs in the joined graph.
-        seen: results of the earlier segments, as this function returns them.
+        seen: results of the earlier segments, as returned by this function.
 
     Returns:
-        The nodes; the weights; the names, with those that stand for earlier ones; and all results so far, as names of
-        outputs by operator and inputs.
+        The nodes; the weights; the names, including those replaced by earlier ones; and all results so far, as names
+        of outputs by operator and inputs.
     """
     prefix, seen = f"segment.{k}.", dict(seen)
     made = [*(i.name for i in graph.initializer), *(o for node in graph.node for o in node.output)]
@@ -116,7 +116,7 @@ def add_segment(
 
 
 def renamed(node: Any, names: Mapping[str, str], prefix: str) -> Any:
-    """A copy of a node with its tensors renamed; the empty name stands for a missing input."""
+    """A copy of a node with its tensors renamed; an empty name means a missing input."""
     copy = type(node)()
     copy.CopyFrom(node)
     copy.name = prefix + (node.name or node.output[0])
@@ -144,7 +144,7 @@ def readers_by_tensor(nodes: Iterable[Any]) -> dict[str, list[Any]]:
 
 
 def used(nodes: Sequence[Any], outputs: Collection[str]) -> list[Any]:
-    """The nodes that one of the outputs depends on."""
+    """The nodes that an output depends on."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

@@ -21,8 +21,8 @@ from offramp.engine.segments import trace_segments
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 
-ALONE = 100  # texts that are run one by one too
-LIMIT = 1e-3  # in float32, a correct graph stays a hundred times below
+ALONE = 100  # texts that also run one by one
+LIMIT = 1e-3  # in float32; a correct graph is a hundred times below
 TEXTS = (
     "",
     "a",
@@ -48,8 +48,8 @@ def compare_exports(
         model: the torch model.
         folder: its graphs, with their manifest.
         encodings: the texts to compare on.
-        policy: exits are compared under it; None compares the answers at every exit.
-        labels: of the texts; with them the accuracies of a classifier and its export are compared.
+        policy: decides the exits to compare; None compares the answers at every exit.
+        labels: of the texts; if given, the accuracies of a classifier and its export are compared.
 
     Returns:
         `examples`; `max_logit_difference` over all exits; `changed_answers`, the share of (example, exit) pairs with
@@ -57,8 +57,8 @@ def compare_exports(
         between batches of 1 and of 32, on the first texts; with labels `accuracy` and `model_accuracy`, under the
         policy or else at the last exit, and by exit `exit_accuracy` and `model_exit_accuracy`; with a policy
         `changed_exits` and `changed_labels`, the shares of examples that leave elsewhere or with another answer, and
-        whether the engine gives what the exported model's trace gives; with a fused graph too `single_differs`, the
-        number of texts that it decides otherwise than the segments.
+        whether the engine agrees with the exported model's trace; with a fused graph `single_differs`, the
+        number of texts whose decision differs from that of the segments.
     """
     exported = OnnxSegments(folder, threads=1, verify=False)
     pad_values = exported.manifest.pad_values
@@ -118,8 +118,8 @@ def accuracies(
 
 def refuse_wrong_graph(checks: Mapping[str, Any]) -> None:
     """Raise `ModelError` if a float32 export does not compute the same as its model."""
-    if not checks["max_logit_difference"] <= LIMIT:  # written so that NaN fails too
+    if not checks["max_logit_difference"] <= LIMIT:  # in this form NaN fails too
         raise ModelError(
             f"the exported graphs differ from the model by {checks['max_logit_difference']:.2g} in a logit, more than "
-            f"rounding explains ({LIMIT:g}): this architecture is not exported rightly, run it with backend='torch'"
+            f"rounding explains ({LIMIT:g}); this architecture is not exported correctly: run it with backend='torch'"
         )

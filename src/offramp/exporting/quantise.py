@@ -1,7 +1,7 @@
-"""Static int8: one scale a weight column, one a tensor of activations, fixed on real texts before use.
+"""Static int8: one scale per weight column and per activation tensor, fixed on real texts before use.
 
-Dynamic quantisation takes the activations' scale from the batch at hand, so that batch mates change each other's
-answers; here the scales are part of the graph.
+Dynamic quantisation takes the activations' scale from the current batch, so texts of a batch change each other's
+answers. Here the scales are part of the graph.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from offramp.exporting.joining import readers_by_tensor
 from offramp.exporting.smooth import smooth
 
 QUANTISED = ("MatMul", "Gemm")
-MIN_ROWS = 1000  # tables of positions and token types are too small to pay
+MIN_ROWS = 1000  # tables of positions and token types are too small to gain
 LEVELS = 127
-NARROW = 16  # a head's last layer has a column a class: too few to pay, and nearest to the answer
+NARROW = 16  # a head's last layer has one column per class: too few to gain, and nearest to the answer
 
 
 def quantise_graph(source: Path, target: Path, feeds: Sequence[OnnxState], *, fold: bool = True) -> None:
     """Quantise one graph; attention's products of two activations, norms and poolings stay in float32.
 
-    Where a few channels are far larger than the others, they are evened out first; see `offramp.exporting.smooth`.
+    If a few channels are far larger than the others, they are smoothed first; see `offramp.exporting.smooth`.
 
     Args:
         source: the float32 graph.
@@ -84,13 +84,13 @@ def _quantise_static(model: Any, target: Path, feeds: Sequence[OnnxState], exclu
             extra_options={
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": list(QUANTISED),
-                "CalibMovingAverage": True,  # a range up to the largest value ever leaves few levels for the rest
+                "CalibMovingAverage": True,  # a range up to the largest value leaves few levels for the rest
             },
         )
 
 
 def unsuited(graph: Any) -> list[str]:
-    """Names of the matrix products whose second factor is no large weight: attention's own, and the heads' last."""
+    """Names of the matrix products without a large weight: those inside attention, and the heads' last ones."""
     widths = {tensor.name: min(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 2}
     return [
         node.name
@@ -100,7 +100,7 @@ def unsuited(graph: Any) -> list[str]:
 
 
 def narrow_embeddings(graph: Any) -> int:
-    """Store large embedding tables as int8 with a scale for each row, and widen the rows that a text reads, in place.
+    """Store large embedding tables as int8 with a scale per row, and widen the rows that a text reads, in place.
 
     The tables are most of a small encoder's bytes. A row's scale comes from its largest value, so a text's answer
     depends on no other text.
@@ -109,7 +109,7 @@ def narrow_embeddings(graph: Any) -> int:
         graph: `onnx.GraphProto` in float32.
 
     Returns:
-        How many tables were narrowed.
+        The number of narrowed tables.
     """
     from onnx import TensorProto, numpy_helper
 

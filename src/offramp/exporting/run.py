@@ -1,4 +1,4 @@
-"""Export a trained model: a folder that runs with onnxruntime, tokenizers and numpy alone."""
+"""Export a trained model to a folder that needs only onnxruntime, tokenizers and numpy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from offramp.model.encoding import TextEncoder
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 MIN_CALIBRATION = 16
-FEW = 32  # texts on which the graphs that int8 is made from are compared with the model
+FEW = 32  # texts for comparing the graphs behind int8 with the model
 
 
 def export(
@@ -40,22 +40,22 @@ def export(
     compared_examples: int = 1000,
     progress: bool = True,
 ) -> Manifest:
-    """Export a model as ONNX, one graph for each stretch between exits, and compare it with the original.
+    """Export a model as ONNX, one graph per segment, and compare it with the original.
 
     Args:
         model: a trained model, or the folder of one.
         output_dir: the folder to write: new, empty, or an earlier export, which is replaced as a whole.
         precision: `fp32`, or `int8` for static quantisation, which needs `data`.
         policy: when to leave, a `Policy` or its file; by default the policy that is saved with the model. An export
-            without a policy needs one when it is run.
-        data: the data that the model was trained on. Its calibration split gives the scales of int8, its validation
-            split the texts on which the export is compared.
+            without a policy needs one at run time.
+        data: the data that the model was trained on. Its calibration split gives the scales of int8, and its
+            validation split the texts for the comparison.
         calibration_examples: texts taken from the calibration split.
         compared_examples: texts taken from the validation split.
         progress: show a status line.
 
     Returns:
-        The manifest; its `checks` describe how the export compares with the model.
+        The manifest; its `checks` hold the comparison with the model.
 
     Raises:
         ConfigError: an unknown precision, or int8 without texts.
@@ -79,8 +79,8 @@ class Texts:
     """The texts of an export.
 
     Attributes:
-        calibration: a `datasets.Dataset` that int8 scales are taken from; never the one that results are reported on.
-        comparison: a `datasets.Dataset` on which the export is compared with its model; None takes a few built-in
+        calibration: a `datasets.Dataset` for the scales of int8; never the reported split.
+        comparison: a `datasets.Dataset` for comparing the export with its model; None takes a few built-in
             sentences.
     """
 
@@ -96,7 +96,7 @@ def export_model(
     policy: Policy | str | Path | None = None,
     texts: Texts = Texts(),
 ) -> Manifest:
-    """Export a multi-exit model or a cascade with texts of any source; see `export`."""
+    """Export a multi-exit model or a cascade with texts from any source; see `export`."""
     if precision not in PRECISIONS:
         raise ConfigError(unknown_name("precision", precision, PRECISIONS))
     folder = check_output(Path(output_dir))
@@ -146,7 +146,7 @@ def _encode(
 
 def check_output(folder: Path) -> Path:
     """The folder as an absolute path, or a `ModelError` if it holds anything but an earlier export."""
-    folder = folder.resolve()  # "." has no name, and a link itself would be replaced
+    folder = folder.resolve()  # "." has no name, and a link would itself be replaced
     if not folder.exists():
         return folder
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}

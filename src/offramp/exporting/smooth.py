@@ -1,7 +1,7 @@
-"""Outlier channels made smaller before quantisation, and their weights larger: the product stays the same.
+"""Make outlier channels smaller before quantisation, and their weights larger; the product stays the same.
 
-A few channels of a transformer's states are tens of times as large as the others, and one scale for all of them
-leaves the others few of the 256 levels.
+A few channels of a transformer's states are tens of times as large as the others. One scale for all of them
+would leave the others few of the 256 levels.
 
 Source: Xiao et al. 2023 (SmoothQuant), equation 4.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ALPHA = 0.5  # how much of the difficulty moves to the weights
-SPREAD = 24.0  # largest channel over the median one: below, the weights suffer more than the activations gain
+ALPHA = 0.5  # share of the difficulty that moves to the weights
+SPREAD = 24.0  # largest over median channel; below this, the weights lose more than the activations gain
 
 
 def smooth(model: Any, names: Sequence[str], feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[str]:
-    """Rewrite matrix products `x · W` as `(x / s) · (s W)`, a factor for each channel, in place.
+    """Rewrite matrix products `x · W` as `(x / s) · (s W)` with a factor per channel, in place.
 
     Args:
         model: `onnx.ModelProto` in float32.
@@ -27,7 +27,7 @@ def smooth(model: Any, names: Sequence[str], feeds: Sequence[Mapping[str, NDArra
         feeds: the model's inputs on real texts.
 
     Returns:
-        The activations that have a division now.
+        The activations that now have a division.
     """
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
@@ -61,7 +61,7 @@ def peaks(
 
 
 def _divide(graph: Any, name: str, products: Sequence[Any], peak: NDArray[np.float32]) -> None:
-    """Divide one activation, for these products alone, and multiply their weights."""
+    """Divide one activation, only for these products, and multiply their weights."""
     from onnx import helper, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}

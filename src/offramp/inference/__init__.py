@@ -1,1 +1,1 @@
-"""Run a model: the whole trace once, or layer by layer with exits."""
+"""Run a model: once with all exits for a trace, or layer by layer with early exits."""

@@ -1,4 +1,4 @@
-"""Texts in, answers out: the adaptive classifier that a program calls."""
+"""The adaptive classifier that a program calls: texts in, answers out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prediction:
 
 
 class Engine:
-    """Runs a model with early exits: rows that are done leave the batch.
+    """Runs a model with early exits: finished rows leave the batch.
 
     Args:
         model: a trained model, the folder of one, or a folder that `offramp export` wrote, which needs no torch.
@@ -57,11 +57,11 @@ class Engine:
         threads: CPU threads of an exported folder; by default as many as the process may use. Each thread runs its own
             batches; a single text uses all threads.
         device: of the `onnx` backend, `cpu` or `cuda`; a torch model stays on its device.
-        pools: join rows of several batches at every depth of a stream, where the times measured on this machine show
+        pools: join rows of several batches at every depth of a stream, if the times measured on this machine show
             that this saves time.
 
     Raises:
-        ModelError: no such model, or a folder that is damaged or made for another backend.
+        ModelError: no such model, or a folder that is damaged or for another backend.
         CriterionError: the policy was made for another model.
         ConfigError: an unknown backend or device, or no policy.
     """
@@ -86,7 +86,7 @@ class Engine:
         if backend == "onnx":
             if not isinstance(model, str | Path):
                 raise ConfigError(
-                    "backend 'onnx' runs an exported folder: make one with 'offramp export', and give its path"
+                    "backend 'onnx' runs an exported folder: make one with 'offramp export' and give its path"
                 )
             self._open_exported(model, policy, batch_size, threads, device, pools)
         else:
@@ -112,7 +112,7 @@ class Engine:
     ) -> None:
         """Open an exported folder; imports no torch."""
         on_cpu = device == "cpu"
-        # The fused graph decides by the rule of the exported policy; another policy may have another rule.
+        # The fused graph has the rule of the exported policy; another policy may have another rule.
         fused = on_cpu and policy is None and not pools
         segments = OnnxSegments(
             folder,
@@ -137,7 +137,7 @@ class Engine:
         times: SegmentTimes | None = None,
         workers: int = 1,
     ) -> None:
-        """Run the segments without a fused graph; with pools, by times that are measured where none are given."""
+        """Run the segments without a fused graph; with pools, by given or measured times."""
         pad_values = self.encoder.pad_values
         if not pools:
             self.compacting = CompactingEngine(
@@ -167,13 +167,13 @@ class Engine:
         Args:
             texts: one string; or many texts: strings, pairs of strings, or rows with the columns `text` and, for
                 pairs, `text_pair`: dicts, a `datasets.Dataset`, or a pandas data frame.
-            pairs: second texts, where `texts` holds the first ones alone; one string for one string.
+            pairs: second texts, if `texts` holds only the first ones; one string for one string.
 
         Returns:
             One `Prediction` for one string; else a list, in order.
 
         Raises:
-            DataError: rows without these columns, mixed forms, or another number of second texts.
+            DataError: rows without these columns, mixed forms, or a wrong number of second texts.
         """
         if isinstance(texts, str):
             return self._answer(*read_texts([texts], None if pairs is None else [pairs]))[0]
@@ -183,14 +183,14 @@ class Engine:
         """Answer any number of texts in bounded memory.
 
         Args:
-            texts: as in `predict`, but many. They are read when needed, some batches at a time, and sorted by length
-                within such a window.
+            texts: many texts, as in `predict`. They are read when needed, some batches at a time, and sorted by length
+                within each such window.
 
         Yields:
             One `Prediction` for each, in order.
 
         Raises:
-            DataError: rows that `predict` refuses too; the answers before them have been given.
+            DataError: rows that `predict` refuses; all answers before them are yielded first.
         """
         for window in windows(read_rows(texts), self.compacting.window * self.compacting.batch_size):
             yield from self._answer(*read_texts(window))
@@ -217,7 +217,7 @@ class Engine:
 
 
 def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
-    """The backend asked for, by default that of the model or folder."""
+    """The requested backend, by default that of the model or folder."""
     if name is None:
         exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
@@ -230,8 +230,8 @@ def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> Seg
     """A torch model; a model read from a folder has its policy, if one is asked for."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
-            f"{model} is no exported folder, and a trained model needs torch, which is not installed: give the folder "
-            "that 'offramp export' wrote, or pip install 'offramp[torch]'"
+            f"{model} is not an exported folder, and a trained model needs torch, which is not installed: give the "
+            "folder that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
     if not isinstance(model, str | Path):
         return model

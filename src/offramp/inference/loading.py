@@ -1,4 +1,4 @@
-"""Load a saved model, with the policy that travels with it."""
+"""Load a saved model with its policy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from offramp.model.loading import read_model
 def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with tokenizer and policy.
 
-    `policy` of the model is the one that `save_pretrained` was given, else the only policy that `offramp tune` wrote
-    into the folder, else None.
+    The model's `policy` is that of `save_pretrained`, else the only policy that `offramp tune` wrote into the folder,
+    else None.
 
     Args:
         source: the folder that training or an import wrote, or a hub id.
-        device: a device as torch names it, or `auto` for the accelerator where torch has one here.
+        device: a device name of torch, or `auto` for the accelerator if torch has one here.
 
     Raises:
-        ModelError: nothing there, another kind of model, or missing, foreign or corrupt tensors.
+        ModelError: no model, another kind of model, or missing, foreign or corrupt tensors.
         CriterionError: a policy file that is damaged, or of another model.
         ConfigError: no such device here.
     """

@@ -18,7 +18,7 @@ from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 
 class TorchSegments:
-    """Drives a multi-exit model or a cascade segment by segment, on its own device, without gradients.
+    """Runs a multi-exit model or a cascade segment by segment, on its own device, without gradients.
 
     Args:
         model: the model.
@@ -37,7 +37,7 @@ class TorchSegments:
                 )
             for module in model.modules():
                 if isinstance(module, MultiExitForSequenceClassification):
-                    for layer in module.driver.layers:  # alike, so that one compilation serves them all
+                    for layer in module.driver.layers:  # alike, so one compilation serves all of them
                         layer.compile(dynamic=True)
         self.exit_layers = model.exit_layers
         self.kind: Kind = model.kind

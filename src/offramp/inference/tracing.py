@@ -1,4 +1,4 @@
-"""Run the model once, keep the trace; and the time that an exit itself takes."""
+"""Run the model once for a trace, and measure the time of an exit itself."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
 
 @torch.inference_mode()
 def exit_overhead(model: SegmentedModel, encodings: Sequence[Encoding]) -> float:
-    """Time of one exit's head, decision and way to Python, as a share of the full model's, one text at a time.
+    """Time of one exit's head, decision and return to Python, as a share of the full model's, for single texts.
 
     Args:
-        model: where the exits are; run in torch.
-        encodings: texts, of which the first twenty are timed twice; the second time counts.
+        model: the model with the exits, run in torch.
+        encodings: texts; the first twenty are timed twice, and the second time counts.
 
     Returns:
         The median over texts and exits.

@@ -32,7 +32,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class SavedPolicy(Protocol):
-    """What a model needs of the policy that travels with it; `offramp.Policy` has more."""
+    """The interface of the policy saved with a model; `offramp.Policy` has more."""
 
     @property
     def criterion(self) -> Any: ...
@@ -54,7 +54,7 @@ class SegmentedModel(PreTrainedModel):
     config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
     trained_on: Rows | None = None  # hashes of the training rows, saved too; None where they are unknown
-    policy: Any = None  # the `offramp.Policy` that travels with the weights, or None
+    policy: Any = None  # the `offramp.Policy` saved with the weights, or None
 
     @classmethod
     def from_backbone(
@@ -69,7 +69,7 @@ class SegmentedModel(PreTrainedModel):
         max_length: int | None = None,
         seed: int = 0,
     ) -> Self:
-        """A fresh model on a pretrained encoder, which is cut to the last exit layer.
+        """An untrained model on a pretrained encoder, which is cut to the last exit layer.
 
         Args:
             backbone: a packaged name (`minilm-l6`, `mpnet-base`), a folder, or a hub id.
@@ -77,7 +77,7 @@ class SegmentedModel(PreTrainedModel):
             labels: class names in the order of the class indices, or their number; ignored for regression.
             kind: `classification` or `regression`.
             pooling: `mean`, `first` or `pooler`; by default the backbone's.
-            gates: whether each exit carries a learned gate.
+            gates: whether each exit has a learned gate.
             max_length: longest input in tokens, special tokens included; by default 256 or the encoder's limit.
             seed: for the weights of the heads.
 
@@ -126,7 +126,7 @@ class SegmentedModel(PreTrainedModel):
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
-        """Backbone layers after which the exits sit, counted from 1."""
+        """Backbone layers of the exits, counted from 1."""
         return tuple(self.config.exits)
 
     @property
@@ -136,7 +136,7 @@ class SegmentedModel(PreTrainedModel):
 
     @property
     def gates(self) -> bool:
-        """Whether the exits carry learned gates."""
+        """Whether the exits have learned gates."""
         return self.config.gates
 
     @property
@@ -169,14 +169,14 @@ class SegmentedModel(PreTrainedModel):
         """Run every exit on a batch.
 
         Args:
-            input_ids: `(batch, length)`; needed even with `inputs_embeds`, since positions come from it.
+            input_ids: `(batch, length)`; needed even with `inputs_embeds`, for the positions.
             attention_mask: `(batch, length)`, 1 for tokens, 0 for padding; all ones by default.
             token_type_ids: `(batch, length)`, ignored by encoders without token types.
             inputs_embeds: one `(batch, length, dim)` tensor for each of `embedding_tables()`.
             labels: `(batch,)` classes or regression targets.
         """
         if input_ids is None:
-            raise DataError("forward needs input_ids (batch, length); give them beside inputs_embeds too")
+            raise DataError("forward needs input_ids (batch, length); give them even with inputs_embeds")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -199,21 +199,21 @@ class SegmentedModel(PreTrainedModel):
         )
 
     def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs of leaving at each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
+        """FLOPs until each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
         if self.config.costs is None:
             self.config.costs = self._count_flops().to_dict()
         try:
             return CostModel.from_dict(self.config.costs)(lengths)
         except ModelError as error:
             raise ModelError(
-                f"the costs in the model's config.json are damaged ({error}): remove them there, and they are "
-                "counted again"
+                f"the costs in the model's config.json are damaged ({error}): remove them there to count "
+                "them again"
             ) from error
 
     def _count_flops(self) -> CostModel:
         """Count the FLOPs of each segment and head on the real modules."""
         training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
-        self.eval().requires_grad_(False)  # the counter fails on tables that layers are handed (DeBERTa)
+        self.eval().requires_grad_(False)  # the counter fails on tables that layers receive (DeBERTa)
         try:
             coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(
                 len(self.exit_layers), 2, 3
@@ -251,7 +251,7 @@ class SegmentedModel(PreTrainedModel):
         Args:
             save_directory: the folder.
             *args, **kwargs: those of `transformers.PreTrainedModel.save_pretrained`.
-            policy: travels with the model; by default the model's own `policy`.
+            policy: saved with the model; by default the model's own `policy`.
 
         Raises:
             CriterionError: the policy was made for another model.
@@ -277,10 +277,10 @@ class SegmentedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a folder of `save_pretrained` or a hub id; `ModelError` where tensors are missing or foreign."""
+        """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
         wants_info = kwargs.pop("output_loading_info", False)
         with quiet(), readable_checkpoint(pretrained_model_name_or_path):
-            # Tensors of other sizes pass here; below, they are refused by name.
+            # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path,
                 *args,

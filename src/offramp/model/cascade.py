@@ -24,7 +24,7 @@ class MultiModelConfig(MultiExitConfig):
 
     model_type = "offramp-cascade"
 
-    def __init__(self, **kwargs: Any) -> None:  # without it, the library would make a dataclass's
+    def __init__(self, **kwargs: Any) -> None:  # otherwise the library would make a dataclass's
         super().__init__(**kwargs)
 
     def member(self, k: int) -> MultiExitConfig:
@@ -77,7 +77,7 @@ class CascadeState:
 class MultiModelForSequenceClassification(SegmentedModel):
     """A cascade of independent classifiers behind the interface of a multi-exit model (SWEET paper, "MM").
 
-    Member k is the first `exits[k]` layers of the encoder with one exit. Leaving at exit k costs all members up
+    Member k is the first `exits[k]` layers of the encoder with one exit. Exit k costs all members up
     to k, since each starts from the text again.
     """
 

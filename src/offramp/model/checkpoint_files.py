@@ -1,4 +1,4 @@
-"""Read the files of a checkpoint, and say in one line what is wrong with one."""
+"""Read the files of a checkpoint, and report a damaged one in one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_config(source: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path} is no JSON ({error}): copy the checkpoint again") from error
+        raise ModelError(f"{path} is not JSON ({error}): copy the checkpoint again") from error
     if not isinstance(stored, dict):
         raise ModelError(
             f"expected an object in {path}, got {type(stored).__name__}: copy the checkpoint again"
@@ -63,7 +63,7 @@ def backbone_config(
     source: Path, encoder: str, model_type: str, stored: Mapping[str, Any]
 ) -> PretrainedConfig:
     """The config of an encoder of a known type, with the keys of a `config.json` that describe the architecture."""
-    named = stored.get("model_type", encoder)  # the first versions of the library wrote none
+    named = stored.get("model_type", encoder)  # the first versions of the library wrote no type
     if named not in (encoder, model_type):
         raise ModelError(
             f"the config.json in {source} describes {named!r}, but the weights are of {encoder!r}"
@@ -81,7 +81,7 @@ def usable_config(source: Path) -> Iterator[None]:
     """Turn the library's errors about impossible values in config.json into a `ModelError`."""
     try:
         yield
-    except Exception as error:  # it checks fields and sizes with many error types, some of its own
+    except Exception as error:  # the library checks fields and sizes with many error types
         raise ModelError(
             f"the config.json in {source} cannot be used ({' '.join(str(error).split())[:160]}): restore the original"
         ) from error
@@ -98,8 +98,8 @@ def readable_checkpoint(source: object) -> Iterator[None]:
         raise ModelError(f"no offramp model at {source}: {error}") from error
     except Exception as error:  # a corrupt safetensors file has an error type of the library's own
         raise ModelError(
-            f"the checkpoint at {source} cannot be read ({type(error).__name__}: {error}): it is corrupt or no "
-            "offramp model; copy or train it again"
+            f"the checkpoint at {source} cannot be read ({type(error).__name__}: {error}): it is corrupt or not "
+            "an offramp model; copy or train it again"
         ) from error
 
 
@@ -115,7 +115,7 @@ def read_tokenizer(source: Any) -> Any:
 
 
 def refuse_partial(source: object, info: Mapping[str, Any]) -> None:
-    """Refuse tensors that the library would leave random or throw away with a warning."""
+    """Refuse tensors that the library would leave random or drop with a warning."""
     for key, problem in {
         "missing_keys": "misses",
         "unexpected_keys": "holds foreign",

@@ -15,11 +15,11 @@ DEFAULT_MAX_LENGTH = 256
 
 
 def check_exits(exits: Sequence[int], depth: int) -> list[int]:
-    """The exit layers as a list, or `ModelError` where they are out of order or beyond the depth."""
+    """The exit layers as a list; `ModelError` if they are out of order or beyond the depth."""
     layers = [int(i) for i in exits]
     if not layers:
         raise ModelError(
-            "a model needs at least one exit, got none: give the exit layers, say exits=[1, 2, 4, 6]"
+            "a model needs at least one exit, got none: give the exit layers, such as exits=[1, 2, 4, 6]"
         )
     if layers != sorted(set(layers)):
         raise ModelError(
@@ -73,12 +73,12 @@ class MultiExitConfig(PretrainedConfig):
         exits: backbone layers with an exit after them, counted from 1, increasing.
         pooling: how an exit reads a hidden state: `mean` over the tokens, the `first` token, or a `pooler`
             (dense + tanh on the first token) per exit.
-        gates: whether each exit carries a learned gate (SWEET paper, "LTE").
+        gates: whether each exit has a learned gate (SWEET paper, "LTE").
         kind: `classification` or `regression` (one output).
         classifier_dropout: dropout before each exit's classifier.
         max_tokens: longest input; longer texts are cut and counted.
         strategy: the training strategy that made the weights, "" before training.
-        criterion: exit criterion of the policy that travels with the weights, "" without one.
+        criterion: exit criterion of the policy saved with the weights, "" without a policy.
         costs: coefficients of the FLOPs polynomial (see `offramp.costs`), counted once.
     """
 
@@ -125,7 +125,7 @@ class MultiExitConfig(PretrainedConfig):
         model_type = stored.pop("model_type", None)
         if model_type is None:
             raise ModelError(
-                "the config names no backbone (backbone_config['model_type']): this is no offramp model"
+                "the config names no backbone (backbone_config['model_type']): it is not an offramp model"
             )
         config = AutoConfig.for_model(model_type, **stored)
         # "sdpa" is the library's default, but not every encoder has it: the encoder then chooses.

@@ -27,7 +27,7 @@ class TextEncoder:
 
     @classmethod
     def of(cls, model: SegmentedModel) -> TextEncoder:
-        """The encoder of a model; `ModelError` where it has no tokenizer."""
+        """The encoder of a model; `ModelError` if it has no tokenizer."""
         if model.tokenizer is None:
             raise ModelError("the model has no tokenizer: set model.tokenizer to the one of its backbone")
         return cls(model.tokenizer, model.max_length)
@@ -52,7 +52,7 @@ class TextEncoder:
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
 
     def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
-        """Tokens of each text without a cut, special ones included."""
+        """Tokens of each text before truncation, including special tokens."""
         second = None if pairs is None else list(map(clean_text, pairs))
         batch = self.tokenizer(list(map(clean_text, texts)), second, truncation=False, verbose=False)
         return [len(ids) for ids in batch["input_ids"]]

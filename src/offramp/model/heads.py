@@ -27,7 +27,7 @@ class Pooler(nn.Module):
 
 
 def first_token(hidden: Tensor, mask: Tensor) -> Tensor:
-    """State of the first token that is no padding, `(batch, dim)`, for padding on either side."""
+    """State of the first token that is not padding, `(batch, dim)`, for padding on either side."""
     index = mask.to(torch.int64).argmax(dim=1)
     return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
@@ -86,8 +86,8 @@ class MultiExitOutput(ModelOutput):
     """Output of a multi-exit model.
 
     Attributes:
-        loss: sum of the exits' losses, where labels were given.
-        logits: `(batch, classes)` float32, of the last exit, as of any classifier of the library.
+        loss: sum of the exits' losses, if labels were given.
+        logits: `(batch, classes)` float32, of the last exit, as in any classifier of the library.
         exit_logits: `(batch, exits, classes)` float32.
         gates: `(batch, exits)` gate probabilities, or None.
     """
@@ -99,7 +99,7 @@ class MultiExitOutput(ModelOutput):
 
 
 def exit_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error where there is one output."""
+    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error for a single output."""
     if logits.shape[-1] == 1:
         return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
     return F.cross_entropy(logits, labels)

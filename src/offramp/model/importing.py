@@ -1,4 +1,4 @@
-"""Checkpoints of released early-exit code, as multi-exit classifiers of this package."""
+"""Import checkpoints of released early-exit code as multi-exit classifiers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Layout:
         encoders: prefix of the encoder's names, to its architecture.
         pooler: the dense layer that reads the first token at an exit; a tanh follows it.
         classifier: the linear layer after it.
-        final: pooler and classifier of the model itself, where they are not those of the last exit.
+        final: pooler and classifier of the model itself, if they are not those of the last exit.
     """
 
     encoders: dict[str, str]
@@ -66,13 +66,13 @@ LAYOUTS: dict[str, Layout] = {
         classifier="{encoder}.encoder.highway.{exit}.classifier",
         final=("{encoder}.{pooler}", "classifier"),
     ),
-    # Liu et al. 2022 (arXiv 2110.07038), the code for fine-tuning with exits: a pooler and a classifier a layer.
+    # Liu et al. 2022 (arXiv 2110.07038), the code for fine-tuning with exits: a pooler and a classifier per layer.
     "elasticbert": Layout(
         encoders={"elasticbert": "bert"},
         pooler="{encoder}.encoder.pooler.{exit}.dense",
         classifier="classifiers.{exit}",
     ),
-    # Zhou et al. 2020 (arXiv 2006.04152). One pooler that all exits share, and a classifier a layer.
+    # Zhou et al. 2020 (arXiv 2006.04152). One pooler that all exits share, and a classifier per layer.
     "pabee": Layout(
         encoders={"albert": "albert", "bert": "bert"},
         pooler="{encoder}.{pooler}",
@@ -80,9 +80,9 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 
-# Old versions of the libraries saved these beside the weights; present ones make them anew.
+# Old versions of the libraries saved these with the weights; current versions compute them.
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-# Dropout before the classifiers, where it is not the encoder's own.
+# Dropout before the classifiers, if it is not the encoder's own.
 DROPOUT = {"albert": "classifier_dropout_prob"}
 PARAMETERS = ("weight", "bias")
 
@@ -102,17 +102,17 @@ def import_checkpoint(
     It has an exit behind every layer, and its logits are those of the original. In PABEE all exits share a pooler;
     here each exit has a copy of it.
 
-    In DeeBERT two heads stand behind the last layer: the model's own classifier, and one more off-ramp, which its
-    training leaves out. The released code answers with that off-ramp's prediction where it is sure enough, and with
-    the classifier's elsewhere. An exit here has one head, and `last_exit` chooses it.
+    DeeBERT has two heads behind the last layer: the model's own classifier, and one more off-ramp, which its training
+    leaves out. The released code answers with that off-ramp's prediction if it is confident enough, else with
+    the classifier's. An exit here has one head, and `last_exit` chooses it.
 
     Args:
         folder: holds `config.json`, and `model.safetensors` or `pytorch_model.bin`; usually a tokenizer too.
         layout: `deebert` (BERT, RoBERTa), `pabee` (BERT, ALBERT) or `elasticbert`.
-        labels: class names in the order of the outputs; by default those in `config.json`. DeeBERT and PABEE code has
-            MNLI's as contradiction, entailment, neutral; with RoBERTa the last two change places.
+        labels: class names in the order of the outputs; by default those in `config.json`. DeeBERT and PABEE order
+            MNLI's as contradiction, entailment, neutral; with RoBERTa the last two are swapped.
         order: the same names in the order of your data, if it differs.
-        tokenizer: a packaged encoder, folder or hub id that has the tokenizer, where `folder` has none.
+        tokenizer: a packaged encoder, folder or hub id with the tokenizer, if `folder` has none.
         last_exit: of DeeBERT, the head of the last exit: `classifier`, or the last off-ramp, `highway`.
         max_length: longest input in tokens; by default 256 or the encoder's limit.
 
@@ -159,7 +159,7 @@ def import_checkpoint(
 
 
 def _encoder_of(source: Path, layout: str, weights: Mapping[str, Tensor]) -> str:
-    """Prefix of the encoder in the weights; `ModelError` where they are in another layout."""
+    """Prefix of the encoder in the weights; `ModelError` if they are in another layout."""
     encoder = LAYOUTS[layout].encoder_of(weights)
     if encoder is not None:
         return encoder
@@ -209,7 +209,7 @@ def _label_names(
     if count != outputs:
         raise ModelError(
             f"the config.json in {source} names {count} labels, but its classifiers have {outputs} outputs: they do "
-            "not belong together"
+            "not match"
         )
     if labels is not None and (len(labels) != outputs or len(set(labels)) != outputs):
         raise ModelError(
@@ -224,7 +224,7 @@ def _label_names(
 def _origins(
     model: MultiExitForSequenceClassification, encoder: str, heads: Sequence[tuple[str, str]]
 ) -> dict[str, str]:
-    """For each of the model's tensors its name in the checkpoint."""
+    """The name in the checkpoint of each of the model's tensors."""
     origins = {f"backbone.{name}": f"{encoder}.{name}" for name in model.backbone.state_dict()}
     for k, (pooler, classifier) in enumerate(heads):
         for parameter in PARAMETERS:
@@ -261,7 +261,7 @@ def _check_tensors(
 
 
 def _tokenizer(source: Path, tokenizer: str | Path | None, backbone: PretrainedConfig) -> Any:
-    """The requested tokenizer, or the one beside the weights."""
+    """The requested tokenizer, or the one saved with the weights."""
     if tokenizer is None and not has_tokenizer(source):
         raise ModelError(
             f"{source} holds no tokenizer: name the folder or hub id of the fine-tuned encoder's with tokenizer=... "

@@ -31,10 +31,10 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
 
     Args:
         source: the folder that training or an import wrote, or a hub id.
-        device: a device as torch names it, or `auto` for the accelerator where torch has one here.
+        device: a device name of torch, or `auto` for the accelerator if torch has one here.
 
     Raises:
-        ModelError: nothing found, another kind of model, or missing, foreign or corrupt tensors.
+        ModelError: no model, another kind of model, or missing, foreign or corrupt tensors.
         ConfigError: no such device here.
     """
     target = named_device(device)
@@ -67,7 +67,7 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
 
 
 def named_device(name: str) -> torch.device:
-    """A device as torch names it, or `auto`: see `read_model`."""
+    """A device by torch's name, or `auto`; see `read_model`."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -36,7 +36,7 @@ class MultiExitForSequenceClassification(SegmentedModel):
         spec = spec_of(config.backbone)
         if spec.pooler is not None:  # each exit has its own pooler
             setattr(self.backbone, spec.pooler.split(".")[0], None)
-        self.driver = Backbone(self.backbone)  # no module, since it has no parameters
+        self.driver = Backbone(self.backbone)  # not a module, since it has no parameters
         heads = [
             ExitHead(
                 int(config.backbone.hidden_size),

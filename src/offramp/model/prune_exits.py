@@ -12,10 +12,10 @@ M = TypeVar("M", bound=SegmentedModel)
 
 
 def prune_exits(model: M, layers: Sequence[int]) -> M:
-    """A copy of a model with some of its exits, or of a cascade with some of its members.
+    """Copy a model with some of its exits, or a cascade with some of its members.
 
     Args:
-        layers: the exit layers to keep, the last one among them.
+        layers: the exit layers to keep, including the last one.
 
     Raises:
         ModelError: layers without an exit, or without the last exit.

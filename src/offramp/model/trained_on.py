@@ -1,4 +1,4 @@
-"""The rows that a model was trained on, saved with its weights, so that no report uses them."""
+"""The rows that a model was trained on, saved with its weights to keep them out of reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offramp.data import row_hashes
 _LOG = logging.getLogger(__name__)
 
 FILE = "trained_on.npy"
-CHANCE = 0.01  # share of rows that other data may have in common; they change a score by a point at most
+CHANCE = 0.01  # share of rows that other data may have in common; they change a score by at most a point
 
 Rows = NDArray[np.uint64]  # see `row_hashes`: no text can be recovered
 
@@ -32,7 +32,7 @@ def load_rows(folder: str | Path) -> Rows | None:
             f"{path} cannot be read ({error}): delete it; the training rows can then no longer be recognised"
         ) from error
     if rows.dtype != np.uint64 or rows.ndim != 1:
-        raise ModelError(f"{path} holds no hashes of rows: delete it, or train again")
+        raise ModelError(f"{path} has no hashes of rows: delete it, or train again")
     return np.asarray(rows)
 
 
@@ -40,7 +40,7 @@ def refuse_trained_on(trained_on: Rows | None, rows: Any, what: str) -> None:
     """Refuse rows that a model was trained on; a few, which may be chance, are reported in the log.
 
     Args:
-        trained_on: the hashes of a model's training rows, or None where these are unknown.
+        trained_on: the hashes of a model's training rows, or None if unknown.
         rows: a data set for measuring or calibration.
         what: the name of both, for the message.
 

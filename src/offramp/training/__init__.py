@@ -1,1 +1,1 @@
-"""Train multi-exit models: a strategy says which losses reach which parameters."""
+"""Train multi-exit models: a strategy defines which losses reach which parameters."""

@@ -1,4 +1,4 @@
-"""Which exit's loss reaches which parameter, computed from real gradients."""
+"""An audit of which exit's loss reaches which parameter, computed from real gradients."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def gradient_reach(
 ) -> dict[str, tuple[int, ...]]:
     """The shared-parameter audit: for each parameter, the exits (0-based) whose loss reaches it.
 
-    For each exit, one training step on a small random batch in which the logits of all other exits are scaled by zero:
-    that exit alone causes the gradients. Parameters, gradients and the model's mode stay the same.
+    For each exit, it runs one training step on a small random batch with the logits of all other exits scaled by zero,
+    so only that exit causes gradients. Parameters, gradients and the model's mode stay the same.
 
     Args:
         model: a multi-exit model or a cascade.
@@ -67,7 +67,7 @@ class _OneExit:
 
 
 def refuse_shared_layers(model: SegmentedModel, strategy: Strategy) -> None:
-    """Raise `ConfigError` where a strategy that cuts the graph cannot give each exit layers of its own."""
+    """Raise `ConfigError` if a strategy that cuts the graph cannot give each exit its own layers."""
     if not strategy.cuts_graph:
         return
     shared = {name: exits for name, exits in gradient_reach(model, strategy).items() if len(exits) > 1}

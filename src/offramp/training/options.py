@@ -1,4 +1,4 @@
-"""How to fine-tune, without loading torch: a command line offers these options."""
+"""Options of fine-tuning, which a command line can offer without loading torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SMALL_HIDDEN_SIZE = 512
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to fine-tune.
+    """Options of fine-tuning.
 
     Args:
         epochs: passes over the training split.
         max_steps: number of optimizer steps; 0 means that `epochs` decides.
-        batch_size: examples a step.
+        batch_size: examples per step.
         learning_rate: peak of a linear schedule; by default 1e-4 for encoders up to 512 wide, 5e-5 above.
-        warmup: share of the steps that warm up.
+        warmup: share of warm-up steps.
         weight_decay: AdamW's.
-        precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware that has it; or `auto`,
+        precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware with bfloat16; or `auto`,
             which is bf16 on such hardware.
         strategy_options: options of the strategy, such as `{"weights": "linear"}` for `joint`.
     """
@@ -65,7 +65,7 @@ def default_learning_rate(hidden_size: int) -> float:
 
 
 def uses_bf16(precision: str) -> bool:
-    """Whether to train in bfloat16; for `auto`, whether the hardware computes in it."""
+    """Whether to train in bfloat16; for `auto`, whether the hardware supports it."""
     if precision != "auto":
         return precision == "bf16"
     import torch

@@ -88,11 +88,10 @@ def train(
 ) -> SegmentedModel:
     """Fine-tune a model in place and save it under `output_dir/model`.
 
-    A stopped run resumes from its last checkpoint when it is called again with the same arguments. A complete run is
-    loaded, not repeated.
+    Repeat the call to resume a stopped run from its last checkpoint. A complete run is loaded, not repeated.
 
     Args:
-        model: a multi-exit model; a cascade for a strategy that trains exits alone.
+        model: a multi-exit model, or a cascade for a strategy that trains exits separately.
         data: splits by name; `train` is used.
         strategy: a key of `offramp.training.strategies.STRATEGIES`.
         seed: for data order, dropout and everything else that is random.
@@ -101,7 +100,7 @@ def train(
         epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, precision, strategy_options: see
             `TrainingOptions`.
         callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
-            strategy); they must leave weights, gradients and random numbers alone.
+            strategy); they must not change weights, gradients or random numbers.
 
     Returns:
         The trained model, in evaluation mode.
@@ -138,7 +137,7 @@ def train(
     with run.claim(noted, later=noted):
         started = datetime.now(UTC)
         seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-        model.flops(np.array([8]))  # counted once, kept in the config
+        model.flops(np.array([8]))  # counted once and kept in the config
         partial = run.path / "model.partial"  # the model is saved whole or not at all
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
@@ -160,7 +159,7 @@ def _fit_stages(
     callbacks: Sequence[TrainerCallback],
     progress: bool,
 ) -> float:
-    """Train stage by stage; the seconds that the training took, over all calls."""
+    """Train stage by stage. Return the seconds of training over all calls."""
     seconds, stages = 0.0, stages_of(model, strategy)
     for stage in stages:
         checkpoints = folder / "checkpoints" / (stage.name or "all")
@@ -207,7 +206,7 @@ def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
 
 
 def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
-    """The labelled texts of a split as token ids; `DataError` where they do not fit the model."""
+    """The labelled texts of a split as token ids; `DataError` if they do not fit the model."""
     if not len(dataset):
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
@@ -218,7 +217,7 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
-    """Train, from the last checkpoint if there is one; the seconds over all calls."""
+    """Train, from the last checkpoint if any. Return the seconds over all calls."""
     checkpoint = last_checkpoint(folder)
     stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)
@@ -228,8 +227,8 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
         if checkpoint is None or stop.began:
             raise
         raise ConfigError(
-            f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it, and the run "
-            "resumes from an earlier checkpoint or starts again"
+            f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "
+            "from an earlier checkpoint or start again"
         ) from error
     finally:
         stop.restore()

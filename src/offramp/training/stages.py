@@ -20,7 +20,7 @@ from offramp.training.trainer import EncodedDataset, MultiExitTrainer, collate
 
 @dataclass(frozen=True)
 class Stage:
-    """A member of a cascade, or a phase: it has an optimizer and a schedule of its own."""
+    """A member of a cascade, or a phase: it has its own optimizer and schedule."""
 
     name: str
     model: SegmentedModel

@@ -12,7 +12,7 @@ from torch import Tensor
 from offramp._core.seeding import generator
 from offramp.backbones import BackboneState
 
-Gradient = Sequence[Tensor | None]  # one entry a parameter, None where the loss does not reach it
+Gradient = Sequence[Tensor | None]  # one entry per parameter; None if the loss does not reach it
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -58,10 +58,10 @@ def projection_order(exits: int, seed: int, step: int) -> list[list[int]]:
 
 
 def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[int]]) -> list[Tensor | None]:
-    """The sum of all gradients, each projected off those that it conflicts with.
+    """The sum of all gradients, each projected off the gradients that it conflicts with.
 
     Two gradients are compared over the parameters that both have: `g_i ← g_i − (g_i·g_j / |g_j|²) g_j` there,
-    where `g_i·g_j < 0`, with the original `g_j`.
+    if `g_i·g_j < 0`, with the original `g_j`.
 
     Args:
         gradients: one for each exit; they do not change.
@@ -82,7 +82,7 @@ def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[in
 
 
 def _project(gradient: list[Tensor | None], other: Gradient) -> None:
-    """Project a gradient off another where they conflict, in place of the list's entries."""
+    """Project a gradient off another if they conflict, in place."""
     pairs = zip(gradient, other, strict=True)
     both = [(position, a, b) for position, (a, b) in enumerate(pairs) if a is not None and b is not None]
     product = sum(float(torch.vdot(a.flatten(), b.flatten())) for _, a, b in both)

@@ -1,4 +1,4 @@
-"""The library's trainer, whose step is a strategy's."""
+"""The library's trainer, which runs the steps of a strategy."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from offramp.training.strategies import Moment, Strategy
 Arguments: TypeAlias = TrainingArguments
 
 CHECKPOINT_SECONDS = 120.0
-SECONDS = "seconds.json"  # in a checkpoint: how long the training up to it took
-# Where one of these is missing, the library makes a fresh one.
+SECONDS = "seconds.json"  # in a checkpoint: the seconds of training up to it
+# If one of these is missing, the library makes a new one.
 RESUMED = (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth")
 
 
 class EncodedDataset(Dataset[dict[str, Any]]):
-    """Token ids and labels in memory, which all members of a cascade share."""
+    """Token ids and labels in memory, shared by all members of a cascade."""
 
     def __init__(self, encodings: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
         self.encodings, self.labels = encodings, labels
@@ -57,7 +57,7 @@ def collate(pad_values: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) ->
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Length-grouped batches in an order of seed and epoch only, so that a resumed run has the same batches."""
+    """Length-grouped batches in an order that depends only on seed and epoch, so a resumed run has the same batches."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -113,8 +113,8 @@ class MultiExitTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as error:  # torch's own type for errors of the disk
             raise OfframpError(
-                f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then run the same "
-                "again to resume from the earlier checkpoint"
+                f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then repeat the "
+                "command to resume from the earlier checkpoint"
             ) from error
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -125,7 +125,7 @@ class MultiExitTrainer(Trainer):
 
 
 class SafeStop(TrainerCallback):
-    """Saves a checkpoint every few minutes, on Ctrl-C and maybe at the end; a second Ctrl-C stops at once.
+    """Saves a checkpoint every few minutes, on Ctrl-C and optionally at the end. A second Ctrl-C stops at once.
 
     Args:
         every: seconds between checkpoints.
@@ -142,11 +142,11 @@ class SafeStop(TrainerCallback):
 
     @property
     def spent(self) -> float:
-        """Seconds of training, earlier calls included."""
+        """Seconds of training, including earlier calls."""
         return self.before + time.monotonic() - self.started
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take over Ctrl-C, which only the main thread can."""
+        """Take over Ctrl-C, which only works in the main thread."""
         self.started = self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
@@ -228,7 +228,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def noted_seconds(checkpoint: Path | None) -> float:
-    """How long the training up to a checkpoint took; 0 where this is not known."""
+    """Seconds of training up to a checkpoint; 0 if unknown."""
     if checkpoint is not None:
         with suppress(OSError, ValueError):
             return float(json.loads((checkpoint / SECONDS).read_text(encoding="utf-8")))

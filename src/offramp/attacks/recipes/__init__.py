@@ -1,6 +1,6 @@
 """Recipes: one file per paper. The order of `RECIPES` is the order of tables.
 
-Comments in a recipe mark the *paper*, its *released code* or TextAttack's recipe, and what is *ours*.
+Comments in a recipe name the source of each choice: the *paper*, its *released code*, TextAttack's recipe, or *ours*.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def compose_recipe(name: str, victim: Victim, options: Options) -> Composition:
 
     Raises:
         ConfigError: an unknown recipe, or a recipe that needs exit layers that the victim does not show.
-        ConfigError, DataError: as of `Recipe.compose`.
+        ConfigError, DataError: see `Recipe.compose`.
     """
     recipe = recipe_named(name)
     if not victim.layers and recipe.access != "time" and not recipe.is_universal:
         usable = (repr(n) for n, r in RECIPES.items() if r.access == "time" or r.is_universal)
         raise ConfigError(
-            f"{name!r} needs the layer that a text leaves at, but the victim reports seconds alone: use "
+            f"{name!r} needs the exit layer of a text, but the victim reports only seconds: use "
             f"{' or '.join(usable)}, or give FunctionVictim its exit_layers"
         )
     return recipe().compose(victim, options)

@@ -19,16 +19,16 @@ SIMILARITY = 0.9  # paper: cosine 0.9 of DistilBERT tuned on STS-B; ours: of the
 
 
 class A2TExit(AccuracyRecipe):
-    """A2T against the exit that is taken."""
+    """A2T against the exit taken."""
 
     name, label = "a2t-exit", "A2T, exit taken"
     access = "gradients"
 
     def with_objective(self, objective: Objective, options: Options) -> Composition:
         return Composition(
-            objective=objective,  # as TextFooler's
-            # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query a
-            # word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
+            objective=objective,  # as for TextFooler
+            # Paper: importance is the gradient at the word's embedding (one backward pass instead of one query
+            # per word). At most 20 counter-fitted neighbours with a cosine of at least 0.8. Ours: the synonyms of
             # TextFooler; cosines of two vector spaces cannot be compared, so its 0.5 stays.
             moves=(Move(ByGradient(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
             # Released code: at most max(4, 10 %) words; same part of speech, given by construction.

@@ -32,13 +32,13 @@ class Recipe(ABC):
     Attributes:
         name: key in `RECIPES`.
         label: name for readers.
-        goal: what the attack wants: late exits (`slowdown`) or wrong answers (`misclassification`).
-        access: the most that it needs from the victim: gradients, the probabilities of all exits, the exit
-            that a text leaves at, or only its time.
+        goal: late exits (`slowdown`) or wrong answers (`misclassification`).
+        access: the access to the victim that it needs: gradients, the probabilities of all exits, the exit
+            layer of a text, or only its time.
         is_baseline: whether it makes random edits, which an attack must beat under the same budget.
         claim: share of the saved compute that is lost, by the paper's claim; None for no claim.
-        is_universal: whether it adds the same words to every text, without asking about the text.
-        profiles_victim: whether it asks the victim about single words before the first example.
+        is_universal: whether it adds the same words to every text, without queries about the text.
+        profiles_victim: whether it queries the victim on single words before the first example.
     """
 
     name: ClassVar[str]
@@ -61,13 +61,11 @@ class Recipe(ABC):
 
 
 class AccuracyRecipe(Recipe):
-    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that these do not slow a model down."""
+    """An attack on accuracy. The SAME paper (arXiv 2305.12228) claims that such attacks do not slow a model down."""
 
     goal = "misclassification"
     claim = 0.0
-    attacked: ClassVar[AttackedExit] = (
-        "exit"  # the exit that must err: the last one, or the exit that is taken
-    )
+    attacked: ClassVar[AttackedExit] = "exit"  # the exit that must err: the last one, or the exit taken
 
     def compose(self, victim: Victim, options: Options) -> Composition:
         require_probabilities(victim)
@@ -75,7 +73,7 @@ class AccuracyRecipe(Recipe):
 
     @abstractmethod
     def with_objective(self, objective: Objective, options: Options) -> Composition:
-        """Compose the recipe's moves and search with any objective; `DataError` as of `compose`."""
+        """Compose the recipe's moves and search with any objective; raises the `DataError` of `compose`."""
 
 
 def require_classes_inside(victim: Victim) -> None:
@@ -88,7 +86,7 @@ def require_probabilities(victim: Victim) -> None:
     """Raise `ConfigError` if the victim does not show class probabilities."""
     if not victim.probabilities:
         raise ConfigError(
-            "this recipe scores texts by the probabilities of all exits, but the victim shows only where texts "
-            "leave: use 'slowbert', 'slowbert-time', or 'same-word' with a surrogate (GreyBox)"
+            "this recipe scores texts by the probabilities of all exits, but the victim shows only exit "
+            "layers: use 'slowbert', 'slowbert-time', or 'same-word' with a surrogate (GreyBox)"
         )
     require_classes_inside(victim)

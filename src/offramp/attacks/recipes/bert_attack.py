@@ -18,7 +18,7 @@ SIMILARITY = 0.2  # TextAttack: cosine of USE, at least 0.2
 
 
 class BertAttackExit(AccuracyRecipe):
-    """BERT-Attack against the exit that is taken."""
+    """BERT-Attack against the exit taken."""
 
     name, label = "bertattack-exit", "BERT-Attack, exit taken"
     access = "probabilities"
@@ -34,7 +34,7 @@ class BertAttackExit(AccuracyRecipe):
             moves=(Move(EveryWord(), MaskedWord(load_masked_lm(options.masked_lm), MOST)),),
             # Paper: at most 40 % of the words. Ours: SAME's budget; see textfooler.
             constraints=constraints_of(options),
-            # Paper: importance is what masking the word does to the score; ours: deleting it, as for TextFooler.
+            # Paper: importance is the effect of masking the word on the score; ours: of deleting it, as for TextFooler.
             search=GreedySearch(deletion=True),
             top_n=min(options.top_n, MOST),
             min_similarity=SIMILARITY,

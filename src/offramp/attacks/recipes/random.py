@@ -1,8 +1,8 @@
-"""Random edits: the baseline that an attack has to beat under the same budget of words and queries.
+"""Random edits: the baseline that an attack must beat under the same budget of words and queries.
 
-The search, the constraints and the number of tries are those of SAME. All knowledge of the model's inside is taken
-away: no gradient, no loss. Words, replacements and characters are drawn, and the search sees the exit layer alone.
-So these recipes also work for regression, and show what many tries alone achieve.
+The search, the constraints and the number of tries are those of SAME. They use no knowledge of the
+model's inside: no gradient, no loss. Words, replacements and characters are drawn, and the search sees only the exit
+layer. So these recipes also work for regression, and show what many tries alone achieve.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RandomMixed(Recipe):
             moves=tuple(Move(Shuffled(), transformation) for transformation in self.transformations(victim)),
             constraints=constraints_of(options),  # as SAME
             search=BeamSearch(options.beam, options.rounds),  # as SAME, but equal texts stay in random order
-            top_n=options.top_n,  # as SAME: the same number of queries a round
+            top_n=options.top_n,  # as SAME: the same number of queries per round
         )
 
     def transformations(self, victim: Victim) -> tuple[Transformation, ...]:

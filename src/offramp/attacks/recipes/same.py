@@ -3,11 +3,11 @@
 Source: arXiv 2305.12228. SAME is a white-box attack: it takes gradients through all exits.
 
 Three flaws of the released code are not repeated:
-1. it never zeroes gradients, so that each step follows the sum over all earlier inputs. Here every gradient is
+1. it never zeroes gradients, so each step follows the sum over all earlier inputs. Here every gradient is
    fresh, and an example's attack depends on no other example;
 2. it returns the best text of the last round. Here the result is the best text of all rounds, which is never
    weaker than the input;
-3. it never stops on success. Here nothing is asked after a text leaves at the last exit.
+3. it never stops on success. Here the search makes no query after a text leaves at the last exit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from offramp.attacks.transformations.characters import CharacterChange
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import Victim
 
-SAME_CLAIM = 0.8  # share of the gain that the paper's victims lose
+SAME_CLAIM = 0.8  # share of the savings that the paper's victims lose
 PROFILES = 1000  # words that `SamePlus` tries
 
 
@@ -47,7 +47,7 @@ class SameWord(Recipe):
             # max(3, 10 %) words change. The two sides of a pair are one text, and both may change.
             constraints=constraints_of(options),
             # Released code: beam of 5, 10 rounds, score = exit layer / number of layers, which leaves most texts
-            # equal. Ours: the loss orders equal texts; best of all rounds and stop on success, see above.
+            # equal. Ours: the loss orders equal texts; for best of all rounds and stop on success see above.
             search=BeamSearch(options.beam, options.rounds),
             # Released code: 100 candidates for each text of the beam.
             top_n=options.top_n,
@@ -82,10 +82,10 @@ def word_move(victim: Victim) -> Move:
 
     model = victim.white_box.model
     return Move(
-        # Released code: the lowest estimates over all positions, so no word is ranked out beforehand.
+        # Released code: the lowest estimates over all positions, so all words stay in.
         EveryWord(),
         # Released code: first-order estimate over the vocabulary, with the gradient of a token's table row,
-        # which mixes all positions of the token; words of several tokens are passed over. Ours: the gradient at
+        # which mixes all positions of the token; words of several tokens are skipped. Ours: the gradient at
         # the position itself; a word of several tokens is replaced as a whole, by the gradient at its first
         # token; a cascade adds up the estimates of its members' tables.
         GradientWord(Vocabulary.of_model(model), model.embedding_tables()),
@@ -99,7 +99,7 @@ def character_move(options: Options) -> Move:
         # only among tokens of words that may change.
         TopGradient(options.top_k),
         # Released code: neighbour swap, insertion of a random letter, deletion, homoglyph; a sample of all
-        # these is tried. Ours: drawn with the seed, words and kinds taking turns; homoglyphs are Unicode's
+        # these is tried. Ours: drawn with the seed; words and kinds take turns; homoglyphs are Unicode's
         # confusables.
         CharacterChange(),
     )
@@ -110,7 +110,7 @@ class SamePlus(Recipe):
 
     The threat is SAME's: the attacker sees all internal predictions and the exit rule, and changes as many words as
     SAME may, into words that SAME may choose. Everything else is *ours*, and measured against `same-word`:
-    1. The first-order estimate of a replacement is weak. The exits' predictions for the new word alone say more: one
+    1. The first-order estimate of a replacement is weak. The exits' predictions for the new word alone are better: one
        short text for each of a thousand words, once per victim (docs/decisions.md has the correlations).
     2. The joint effect of several changes is estimated as a sum, fitted to every answer as it arrives.
     3. Estimates go through the victim's own exit rule. Texts with equal exits are ordered by how far their exits pass

@@ -1,7 +1,7 @@
 """SlowBERT: Zhang et al. 2023, "Slow-down Attacks on Input-adaptive Multi-exit BERT" (Findings of ACL 2023).
 
-SlowBERT is a black-box attack: it ranks words by what deleting them does to the exit, then substitutes greedily. The
-oracle is the exit layer, or time alone. No code was released.
+SlowBERT is a black-box attack: it ranks words by the effect of their deletion on the exit, then substitutes greedily.
+The oracle is the exit layer, or only time. No code was released.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class SlowBert(Recipe):
     access = "exits"
 
     def compose(self, victim: Victim, options: Options) -> Composition:
-        # Paper: rank and substitute. Ours: equal words keep the order of the text, and a word stays where its
+        # Paper: rank and substitute. Ours: equal words keep the order of the text, and a word stays if its
         # best replacement leaves no later.
         return _slowbert(GreedySearch(deletion=True), options)
 
 
 class SlowBertTime(Recipe):
-    """SlowBERT with measured time as its oracle; it asks for nothing else until the attack is over."""
+    """SlowBERT with measured time as its oracle; it makes no other query until the attack is over."""
 
     name, label = "slowbert-time", "SlowBERT by time"
     access = "time"

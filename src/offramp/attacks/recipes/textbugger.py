@@ -16,7 +16,7 @@ SIMILARITY = 0.8
 
 
 class TextBuggerExit(AccuracyRecipe):
-    """TextBugger against the exit that is taken."""
+    """TextBugger against the exit taken."""
 
     name, label = "textbugger-exit", "TextBugger, exit taken"
     access = "probabilities"
@@ -25,10 +25,10 @@ class TextBuggerExit(AccuracyRecipe):
         return Composition(
             objective=objective,
             moves=(
-                # Paper: insert a space, delete, swap, and replace by a look-alike, first and last character apart.
+                # Paper: insert a space, delete, swap, and replace by a look-alike; the first and last character stay.
                 # Ours: a letter instead of the space, since a word stays one word here.
                 Move(EveryWord(), Bug()),
-                # Paper: the 5 nearest words of GloVe. Ours: those that WordNet confirms.
+                # Paper: the 5 nearest words of GloVe. Ours: only those that WordNet confirms.
                 Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), NEIGHBOURS)),
                 # Ours: misspellings that people make; the paper only imitates them.
                 Move(EveryWord(), Misspelling(load_misspellings(options.lexicon))),

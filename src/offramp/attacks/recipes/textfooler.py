@@ -1,7 +1,7 @@
 """TextFooler: Jin et al. 2020, "Is BERT Really Robust?" (arXiv 1907.11932), here with any objective.
 
 WAFFLE uses the search (`waffle-textfooler`). With accuracy objectives it gives two baselines: `textfooler-last` attacks
-the last exit, as an attacker does who ignores early exits; `textfooler-exit` attacks the exit that is taken.
+the last exit, as if early exits were unknown to the attacker; `textfooler-exit` attacks the exit taken.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SIMILARITY = 0.878
 
 
 class TextFoolerExit(AccuracyRecipe):
-    """TextFooler against the exit that is taken."""
+    """TextFooler against the exit taken."""
 
     name, label = "textfooler-exit", "TextFooler, exit taken"
     access = "probabilities"
 
     def with_objective(self, objective: Objective, options: Options) -> Composition:
         return Composition(
-            # Paper: 1 − p_y, done when the prediction changes. Ours: y is the model's own clean prediction, so that
+            # Paper: 1 − p_y, done when the prediction changes. Ours: y is the model's own clean prediction, so
             # no labels are needed; the paper skips examples that the model gets wrong.
             objective=objective,
             # Paper: 50 neighbours in counter-fitted Paragram vectors with a cosine of at least 0.7 (released code:
-            # 0.5). Ours: 50-dimensional GloVe where WordNet agrees, with 0.5; the inflection has to agree too.
+            # 0.5). Ours: 50-dimensional GloVe with 0.5, if WordNet and the inflection agree.
             moves=(Move(EveryWord(), SynonymWord(load_synonyms(options.lexicon), MOST, MIN_COSINE)),),
-            # Paper: any number of words, same part of speech. Ours: SAME's budget, so that attacks are compared
-            # under one budget (`max_changed_words=1.0` lifts it); synonyms share a part of speech by construction.
+            # Paper: any number of words, same part of speech. Ours: SAME's budget, which makes attacks
+            # comparable (`max_changed_words=1.0` lifts it); synonyms share a part of speech by construction.
             constraints=constraints_of(options),
-            # Paper: importance is what deleting the word does to the score; greedy. Of several successes it takes
+            # Paper: importance is the effect of deleting the word on the score; greedy. Of several successes it takes
             # the most similar one; ours: the strongest.
             search=GreedySearch(deletion=True),
             top_n=min(options.top_n, MOST),

@@ -1,7 +1,7 @@
 """WAFFLE: Coalson et al. 2023, "BERT Lost Patience Won't Be Robust to Adversarial Slowdown".
 
 Source: arXiv 2310.19152. WAFFLE's objective is uniform predictions at every exit. It runs here in two searches made
-for accuracy, and as a universal trigger.
+for accuracy attacks, and as a universal trigger.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from offramp.attacks.recipes.base import Composition, Recipe, require_probabilit
 from offramp.attacks.recipes.textfooler import TextFoolerExit
 from offramp.attacks.victims.base import Victim
 
-# Released code: closeness 1 − 1/(K−1) · Σ|p − 1/K| averaged over exits, which spans [0, 1] for K = 2 only; its
-# success threshold is a setting. Ours: the form that spans [0, 1] for every K, done above 0.9.
+# Released code: closeness 1 − 1/(K−1) · Σ|p − 1/K| averaged over exits, whose range is [0, 1] for K = 2 only; its
+# success threshold is a setting. Ours: the form with range [0, 1] for every K, done above 0.9.
 OBJECTIVE = Uniform(alpha=0.9)
-QUERIES = 1000  # paper: at most 1,000 queries an example
+QUERIES = 1000  # paper: at most 1,000 queries per example
 
 
 class WaffleTextFooler(Recipe):
@@ -58,8 +58,8 @@ class WaffleUniversal(Recipe):
         if not options.trigger.split():
             raise ConfigError(
                 "waffle-universal needs words to put in front: give trigger='…', found on other examples with "
-                "find_trigger, or let attack() search them on half of the examples"
+                "find_trigger, or let attack() search for them on half of the examples"
             )
-        # One query per text: the words stay whatever they do, since the attacker never asks about the text.
+        # One query per text: the attacker never asks about the text, so the words always stay.
         search = InFront(tuple(options.trigger.split()))
         return Composition(ExitDepth(), (), constraints_of(options), search=search)

@@ -1,1 +1,1 @@
-"""How an attack looks for the strongest text."""
+"""Searches for the strongest text."""

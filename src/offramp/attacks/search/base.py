@@ -61,7 +61,7 @@ class PreparationCost:
     seconds: float = 0.0
 
 
-CHUNK = 256  # shortened texts made at once: there is one per word, each almost as long as the text
+CHUNK = 256  # shortened texts made at once; one per word, each almost as long as the text
 Request = Query | Inspect | Measure
 Steps = Generator[Request, Any, tuple[Candidate, Candidate]]  # returns the clean text and the strongest one
 
@@ -71,7 +71,7 @@ class Search(ABC):
 
     @property
     def prepared(self) -> PreparationCost:
-        """What was run once for the victim, in no example's budget."""
+        """The runs made once for the victim, which count in no example's budget."""
         return PreparationCost()
 
     @abstractmethod
@@ -85,8 +85,8 @@ class Search(ABC):
             label: the true label, for constraints that preserve it.
 
         Yields:
-            `Query`, `Inspect` and `Measure`. The replies are the answers to, the tokens of, or the seconds of the
-            first of the texts: as many as the example's budget allows.
+            `Query`, `Inspect` and `Measure`. A reply holds the answers, tokens or seconds of the first texts, as many
+            as the example's budget allows.
 
         Returns:
             The clean text and the strongest one, which is never weaker.
@@ -94,7 +94,7 @@ class Search(ABC):
 
 
 class SearchState:
-    """The search for one example so far: its clean text, and the `best` one accepted, the strongest."""
+    """The search for one example so far: its clean text, and `best`, the strongest accepted text."""
 
     def __init__(
         self, clean: Candidate, objective: Objective, constraints: Constraints, label: Label
@@ -110,7 +110,7 @@ class SearchState:
         return candidates
 
     def strongest(self, tried: Iterable[Candidate], number: int) -> list[Candidate]:
-        """The strongest texts that the constraints accept, the first among equals. The judge scores no others."""
+        """The strongest texts that the constraints accept, the first among equals. The judge scores only these."""
         ranked = sorted(tried, key=lambda c: c.score, reverse=True)  # stable
         return list(islice((c for c in ranked if self.accepts(c.text, c.answer)), number))
 
@@ -130,7 +130,7 @@ def start_search(text: AttackedText, space: SearchSpace, label: Label) -> Genera
 def score_candidates(
     texts: Sequence[AttackedText], answers: Sequence[Answer], objective: Objective
 ) -> list[Candidate]:
-    """The texts that were answered, with their values; 0 if the victim shows no probabilities."""
+    """The answered texts with their values; 0 if the victim shows no probabilities."""
     if not answers:
         return []
     logits = np.stack([answer.logits for answer in answers])
@@ -146,7 +146,7 @@ def score_candidates(
 def without_each(
     tokenized: TokenizedText, words: Sequence[int]
 ) -> Iterator[tuple[Sequence[int], list[AttackedText]]]:
-    """Words and the texts without each of them, a chunk at a time."""
+    """Words, and the texts without each of them, in chunks."""
     for start in range(0, len(words), CHUNK):
         chunk = words[start : start + CHUNK]
         yield chunk, [tokenized.text.without(word) for word in chunk]
@@ -169,7 +169,7 @@ class Outcome:
 
 
 class _Running:
-    """One search under way: the request it waits for, and what it has cost."""
+    """One running search: the request it waits for, and its cost so far."""
 
     def __init__(self, steps: Steps, budget: QueryBudget) -> None:
         self.steps, self.budget = steps, budget
@@ -200,10 +200,10 @@ class _Running:
 def run_searches(
     victim: Victim, searches: Sequence[Steps], *, gradients: bool = False, queries: int | None = None
 ) -> list[Outcome]:
-    """Run searches together, so that their texts share batches; each gets what it would get alone.
+    """Run searches together, so their texts share batches; each has the result that it would have alone.
 
     Args:
-        victim: what is under attack.
+        victim: the victim.
         searches: one for each example; the outcomes have the same order.
         gradients: whether the searches need gradients of the texts they inspect.
         queries: most forward queries per example; None for the victim's own limit.
@@ -212,7 +212,7 @@ def run_searches(
     while any(r.request for r in running):
         waiting = [r for r in running if isinstance(r.request, Query)]
         _reply(waiting, victim.query_many([r.asked for r in waiting]))
-        groups: dict[Objective, list[_Running]] = defaultdict(list)  # gradients are of one objective
+        groups: dict[Objective, list[_Running]] = defaultdict(list)  # each gradient is of one objective
         for r in running:
             if isinstance(r.request, Inspect):
                 groups[r.request.objective].append(r)
@@ -222,7 +222,7 @@ def run_searches(
             else:
                 _reply(group, [victim.inspect(r.asked[1]) for r in group])
         for r in running:
-            if isinstance(r.request, Measure):  # one after another: texts in one batch would share the time
+            if isinstance(r.request, Measure):  # not in batches: texts in one batch would share the time
                 r.send(victim.measure(*r.asked))
     return [r.outcome() for r in running]
 

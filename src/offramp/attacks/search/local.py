@@ -38,7 +38,7 @@ class BeamSearch(Search):
     Each round tries the edits proposed for every text of the beam in turn, and then keeps the strongest texts of
     this round. A text is stronger if it leaves at a later layer, or at the same layer with a lower loss; the first
     counts among equals. Only a stronger text replaces the best one. The search checks for success (leaving at the
-    last exit) after the edits of each text of the beam, and asks nothing after it.
+    last exit) after the edits of each text of the beam, and then ends.
     """
 
     beam: int = 5  # texts kept after each round
@@ -67,7 +67,7 @@ class BeamSearch(Search):
 class GreedySearch(Search):
     """Words one after another, the most important first; each gets its strongest replacement.
 
-    A word stays if no replacement makes the text stronger. Nothing is asked after success.
+    A word stays if no replacement makes the text stronger. The search makes no query after success.
 
     Attributes:
         deletion: rank words by how strong the text is without them, with one query per word; otherwise the moves'
@@ -104,7 +104,7 @@ class GreedySearch(Search):
         for words, texts in without_each(tokenized, allowed):
             candidates = score_candidates(texts, (yield Query(texts)), state.objective)
             ranked += zip((c.score for c in candidates), words, strict=False)
-            # If the budget ends here, some words stay unranked: no query is left to change them with either.
+            # If the budget ends here, some words stay unranked. No query is left to change them anyway.
             if len(candidates) < len(words):
                 break
         return [word for _, word in sorted(ranked, key=lambda pair: (-pair[0][0], -pair[0][1], pair[1]))]
@@ -112,20 +112,20 @@ class GreedySearch(Search):
 
 @dataclass(frozen=True)
 class TimedSearch(Search):
-    """Rank words by the time without them, then substitute words one after another where that takes longer.
+    """Rank words by the time without them, then substitute words one by one if that takes longer.
 
     For each word all candidates are timed `scout` times in turn. The one with the largest median is then timed
     `confirm` times in turn with the present text, and replaces it only if a one-sided signed-rank test of the
     differences has p ≤ `alpha` divided by the largest number of such tests that the word budget allows. The search
-    asks for answers only at the end, for the record: one each for the clean and the last text.
+    queries answers only at the end, for the record: those of the clean and the last text.
 
-    Times are noisy: now and then a text that leaves at the same exit takes twice as long. So a single timing never
-    decides. Candidates and the present text take turns, so that a machine that slows down slows both. The differences
-    are ranked, so that an outlier counts no more than any other pair.
+    Times are noisy: sometimes a text that leaves at the same exit takes twice as long. So a single timing never
+    decides. Candidates and the present text take turns, so a slowdown of the machine affects both. The differences
+    are ranked, so an outlier counts no more than any other pair.
     """
 
     scout: int = 3  # timings of each candidate, and of each text without a word
-    confirm: int = 15  # pairs of timings that decide; at least 12, or the default level cannot be reached
+    confirm: int = 15  # pairs of timings that decide; the default level needs at least 12
     alpha: float = 0.05  # chance that a replacement anywhere in the text is noise
 
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
@@ -151,7 +151,7 @@ class TimedSearch(Search):
         return state.clean, candidates[0] if candidates else state.clean
 
     def _rank(self, tokenized: TokenizedText, allowed: Sequence[int]) -> Generator[Measure, Any, list[int]]:
-        """Words by the median time without them, the longest first: the missing word made the text leave."""
+        """Words by the median time without them, the longest first: such words make the text leave."""
         ranked: list[tuple[float, int]] = []
         for words, texts in without_each(tokenized, allowed):
             times = yield from in_turn(texts, self.scout)
@@ -162,7 +162,7 @@ class TimedSearch(Search):
         return [*timed, *allowed[len(timed) :]]
 
     def _accepted(self, text: AttackedText, state: SearchState) -> Generator[Query, Any, bool]:
-        """Whether the constraints accept a text; its answer is asked for only if they need it."""
+        """Whether the constraints accept a text; its answer is queried only if they need it."""
         if state.constraints.preserve == "nothing":
             return state.accepts(text, state.clean.answer)
         answers: list[Answer] = yield Query([text])

@@ -1,4 +1,4 @@
-"""What a search works with: an objective, constraints, which words to change, and what to change them into."""
+"""The space of a search: an objective, constraints, the words to change, and their replacements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Importance(ABC):
 
     @abstractmethod
     def rank(self, tokenized: TokenizedText, allowed: Sequence[int], rng: Generator) -> list[int]:
-        """The words to try, out of those allowed, the most important first."""
+        """The allowed words to try, the most important first."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Shuffled(Importance):
 class TopGradient(Importance):
     """The words that own one of the `top_k` tokens with the largest gradient.
 
-    Tokens of words that must not change are left out before the `top_k` are taken; otherwise separators and stop
-    words would use them up. Equal norms keep the order of the text.
+    Tokens of words that must not change are dropped before the `top_k` are taken; otherwise separators and stop
+    words would fill them. Equal norms keep the order of the text.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -80,12 +80,12 @@ def gradient_norms(tokenized: TokenizedText) -> NDArray[np.float64]:
     return squares.sum(0).sqrt().cpu().numpy()
 
 
-OVERSAMPLING = 4  # how many times as many edits are drawn where the constraints will refuse some
+OVERSAMPLING = 4  # factor of the edits to draw if the constraints may refuse some
 
 
 @dataclass(frozen=True)
 class Move:
-    """One way to change a text: which words to change, and what to change them into."""
+    """One way to change a text: the words to change, and their replacements."""
 
     importance: Importance
     transformation: Transformation
@@ -93,12 +93,12 @@ class Move:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The texts that a search may try, and what it makes small."""
+    """The texts that a search may try, and the objective that it minimises."""
 
-    objective: Objective  # also what gradients are taken of
+    objective: Objective  # gradients are taken of it too
     moves: tuple[Move, ...]  # they share `top_n` evenly
     constraints: Constraints
-    top_n: int = 100  # edits proposed for each text, or for each word in a search that goes word by word
+    top_n: int = 100  # edits proposed for each text, or for each word in a search word by word
 
     @property
     def needs_gradient(self) -> bool:
@@ -118,7 +118,7 @@ class SearchSpace:
         allowed = self.constraints.allowed(tokenized)
         proposed: dict[AttackedText, None] = {}
         for i, move in enumerate(self.moves):
-            # The moves share `top_n` evenly; the first ones get what is left over.
+            # The moves share `top_n` evenly; the first moves get the remainder.
             share = self.top_n // len(self.moves) + (i < self.top_n % len(self.moves))
             ranked = move.importance.rank(tokenized, allowed, rng) if words is None else words
             drawn = share * (OVERSAMPLING if self.constraints.selective else 1)

@@ -1,4 +1,4 @@
-"""What an attacker knows of a victim: how changed words move the evidence, and the exit that evidence leads to."""
+"""An attacker's model of a victim: the effect of changed words on the evidence, and the exit for that evidence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from offramp.criteria import first_exit, scores
 Array = NDArray[np.float64]
 Changes = tuple[tuple[int, int], ...]  # pairs (word index in the text, row of the profiles)
 
-PRIOR_ANSWERS = 4.0  # answers that the first guess of scale and noise is worth
+PRIOR_ANSWERS = 4.0  # weight of the first guess of scale and noise, in answers
 PRIOR_NOISE = 0.7  # first guess of the noise, as a share of the spread of the words' effects
 
 
@@ -65,7 +65,7 @@ class AdditiveSurrogate:
         self._answers: list[tuple[Changes, Array]] = []
 
     def learn(self, answers: Sequence[tuple[Changes, Array]]) -> None:
-        """Add the evidence `(exits, features)` after some changes, and fit anew."""
+        """Add the evidence `(exits, features)` after some changes, and fit again."""
         self._answers += answers
         design = np.zeros((len(self._answers), len(self.changeable)))
         shift = np.zeros((len(self._answers), *self.clean.shape))
@@ -94,10 +94,10 @@ SATURATED = 1e-6  # gates closer than this to 0 or 1 are clipped
 
 
 class ExitPrediction(NamedTuple):
-    """Where evidence would leave; all `(n,)`."""
+    """The exits that evidence would take; all `(n,)`."""
 
     layer: NDArray[np.int64]
-    excess: Array  # by how much the exits before the last pass the threshold, added up: 0 if none does
+    excess: Array  # sum of the margins by which exits before the last pass the threshold; 0 if none does
     prediction: NDArray[np.generic]
 
 
@@ -112,7 +112,7 @@ class ExitPredictor:
     victim: OpenVictim
     vocabulary: Vocabulary
     number: int  # of the vocabulary's words that get a profile; they are drawn once
-    own: bool = True  # whether the white box is the victim itself; the queries of a surrogate do not count
+    own: bool = True  # whether the white box is the victim itself; queries of a surrogate do not count
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class ExitPredictor:
         return [evidence(answer) for answer in answers]
 
     def __call__(self, points: Array) -> ExitPrediction:
-        """Predict where evidence `(n, exits, features)` would leave."""
+        """Predict the exits that evidence `(n, exits, features)` would take."""
         model, rule = self.victim.model, self.victim.policy.criterion
         classes = len(model.labels)
         gated = points.shape[-1] > classes

@@ -1,4 +1,4 @@
-"""Our search: a small model of the victim proposes which changes to try, and learns from every answer."""
+"""Our search: a small model of the victim proposes changes, and learns from every answer."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Edits = NDArray[np.intp]  # (edits, 2): index into the changeable words, row of 
 
 @dataclass(frozen=True)
 class SurrogateSearch(Search):
-    """Ask a surrogate first, and the victim only about the few texts that look best.
+    """Query a surrogate first, and the victim only for the few most promising texts.
 
-    `AdditiveSurrogate` estimates a text's evidence after some changes, and `ExitPredictor` where it would leave. The
-    estimate includes noise of the size that was observed, so that a text that should leave late by a wide margin ranks
-    before one that barely should. Among equals the text ranks first that passes the exits' thresholds by less. Each
-    round grows sets of changes word by word, up to the budget, asks the victim about the best few of all sizes, and
-    learns from the answers. The search ends on success, after some rounds in a row without a stronger text, and at
-    once for a victim that nothing can slow down.
+    `AdditiveSurrogate` estimates a text's evidence after some changes, and `ExitPredictor` its exit. The
+    estimate includes noise of the observed size, so a text that should leave late by a wide margin ranks before a
+    text that barely should. Among equals, the text that passes the exits' thresholds by less ranks first. Each
+    round grows sets of changes word by word, up to the budget, queries the victim on the best few of all sizes, and
+    learns from the answers. The search ends on success or after `idle` rounds in a row without a stronger text. It
+    ends at once if nothing can slow the victim down.
     """
 
     predictor: ExitPredictor = field(repr=False)
     rounds: int = 40
-    texts: int = 8  # asked about in each round
+    texts: int = 8  # queries in each round
     idle: int = 15  # rounds without a stronger text after which the search ends
     tries: int = 512  # edits estimated for each size of a set
-    beam: int = 8  # sets of each size that grow further
+    beam: int = 8  # sets of each size that are extended
     draws: int = 4  # of the noise
 
     @property

@@ -1,4 +1,4 @@
-"""Universal triggers: a few words in front of every text, found on some examples and tried on others."""
+"""Universal triggers: a few words in front of every text, searched for on some examples and tested on others."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from offramp.attacks.transformations.model_word import GradientWord
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import OpenVictim
 
-START = "the"  # the word in front before the search; Wallace et al. 2019 start so
+START = "the"  # the word in front before the search, as in Wallace et al. 2019
 MOST = 3
 
 
 @dataclass(frozen=True)
 class InFront(Search):
-    """Put words in front of a text, whatever they do: a universal attacker does not ask about the text."""
+    """Put words in front of a text, whatever their effect: a universal attacker does not query the text."""
 
     words: tuple[str, ...]
 
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
-        """See `Search`; unlike there, the result may be weaker than the clean text."""
+        """See `Search`; but the result may be weaker than the clean text."""
         state = yield from start_search(text, space, label)
         changed = text.in_front(self.words)
         candidates = score_candidates([changed], (yield Query([changed])), state.objective)
@@ -39,9 +39,9 @@ class InFront(Search):
 
 @dataclass(frozen=True)
 class Trigger:
-    """Words in front, and their effect on the examples they were searched on."""
+    """Words in front, and their effect on the examples of the search."""
 
-    words: tuple[str, ...]  # one to three words: no more than help
+    words: tuple[str, ...]  # one to three words; no word that does not help
     depth: float  # mean exit layer with the words
     clean_depth: float  # mean exit layer without them
     closeness: float  # mean closeness to uniform with the words, see `Uniform`
@@ -60,11 +60,11 @@ def find_trigger(
     tries: int = 20,
     rounds: int = 2,
 ) -> Trigger:
-    """Find the words that, in front of every text, make the texts leave latest on average.
+    """Find the words in front of every text that make the texts leave latest on average.
 
     Words are added one at a time, up to `words`. Each position is filled, `rounds` times in turn, by the best of the
-    `tries` words with the lowest first-order estimate summed over the texts. Better is a later mean exit layer, and
-    among equals a higher mean closeness to uniform. There is always at least one word.
+    `tries` words with the lowest first-order estimate summed over the texts. The best word has the latest mean exit
+    layer, and among equals the highest mean closeness to uniform. A trigger has at least one word.
 
     Args:
         victim: a white box; a surrogate suffices.
@@ -104,7 +104,7 @@ Strength = tuple[float, float]  # mean exit layer, mean closeness to uniform
 
 
 class _TriggerSearch:
-    """The texts that a trigger is searched on, and the queries made about them."""
+    """The texts for the search of a trigger, and their queries."""
 
     def __init__(self, victim: OpenVictim, texts: Sequence[AttackedText], tries: int) -> None:
         self.victim, self.texts, self.tries = victim, texts, tries
@@ -125,7 +125,7 @@ class _TriggerSearch:
     @torch.no_grad()
     def candidates(self, words: tuple[str, ...], position: int) -> list[str]:
         """The words with the lowest first-order estimates at a position, summed over the texts."""
-        # The trigger's words become words of the texts themselves, so that they have tokens and gradients.
+        # The trigger's words become words of the texts themselves, so they have tokens and gradients.
         prefix = " ".join(words)
         texts = [AttackedText.of(f"{prefix} {t.segments[0]}", *t.segments[1:]) for t in self.texts]
         ((*inspected,),) = self.victim.gradients_many([(self.victim.budget(), texts)], self.objective.loss)

@@ -1,1 +1,1 @@
-"""Texts under attack: words with spans, edits, and how they are shown."""
+"""Texts under attack: words with spans, edits, and their display."""

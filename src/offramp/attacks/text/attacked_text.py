@@ -1,9 +1,9 @@
 """A text under attack: words with character spans over one or two segments, some of them replaced. No torch.
 
 A *word* is a maximal run of letters and digits of any script (what `str.isalnum` accepts, with combining
-accents), in which single apostrophes and hyphens may stand between two of them: `don't`,
+accents). Single apostrophes and hyphens may join two of them: `don't`,
 `state-of-the-art`, `naïve`, `映画`. Everything else (spaces, punctuation, emoji, underscores, control
-characters) lies between words and never changes.
+characters) is between words and never changes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def is_word(string: str) -> bool:
 
 @dataclass(frozen=True)
 class AttackedText:
-    """An original text, or pair of texts, and the words that were replaced in it. Immutable and hashable.
+    """An original text, or pair of texts, and its replaced words. Immutable and hashable.
 
     Make one with `AttackedText.of(text, text_pair)`. One word replaces one word, so the number of words never changes,
-    and every character outside the replaced words stays. Words may stand in front of the text; they do not count as
+    and every character outside the replaced words stays. Words may be put in front of the text; they do not count as
     words of the text, and nothing replaces them.
 
     Attributes:
@@ -64,7 +64,7 @@ class AttackedText:
         return tuple(Span(s, *m.span()) for s, string in strings for m in WORD.finditer(string))
 
     def _with(self, **changed: Any) -> AttackedText:
-        """Another version of the same original, which shares the spans of its words."""
+        """Another version of the same original, with the same spans of its words."""
         version = replace(self, **changed)
         version.__dict__["origin"] = self.origin
         return version
@@ -73,7 +73,7 @@ class AttackedText:
         """The same text with word `index` replaced.
 
         Args:
-            index: which word, counted from 0 through both segments.
+            index: index of the word, counted from 0 through both segments.
             word: the new word; the original word undoes an earlier change.
 
         Raises:
@@ -81,7 +81,7 @@ class AttackedText:
         """
         last = self.num_words - 1
         if not 0 <= index <= last:
-            raise DataError(f"the text has words 0..{last}, got index {index}: give one of them")
+            raise DataError(f"the text has words 0..{last}, got index {index}: give an index in this range")
         if not is_word(word):
             raise DataError(
                 f"a word is replaced by exactly one word, got {word!r}: give letters or digits only"

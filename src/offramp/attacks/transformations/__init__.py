@@ -1,1 +1,1 @@
-"""How a word is changed, and the word lists that this needs."""
+"""Changes of words, and the word lists that they need."""

@@ -1,4 +1,4 @@
-"""How a text is changed: edits of single words, proposed by transformations."""
+"""Edits of single words, proposed by transformations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Transformation(ABC):
 
 
 class WordByWord(Transformation):
-    """Proposes replacements of each word by itself; the words take turns."""
+    """Proposes replacements for each word separately; the words take turns."""
 
     def edits(self, tokenized: TokenizedText, words: Sequence[int], top_n: int, rng: Generator) -> list[Edit]:
         """The best replacement of each word, then the second ones, and so on."""

@@ -15,7 +15,7 @@ from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation, WordByWord, take_turns
 from offramp.attacks.victims.base import TokenizedText
 
-LONGEST = 300  # there are some thirty changes per character, each as long as the word
+LONGEST = 300  # a word has about thirty changes per character, each as long as the word
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Synonyms: words that are near in a vector space and in WordNet. Also common misspellings.
+"""Synonyms: words near each other in a vector space and in WordNet. Also common misspellings.
 
 Plain word vectors put antonyms next to each other. Counter-fitting (Mrkšić et al. 2016) pulls them apart with
-lists of synonyms and antonyms. Here the lists decide and the vectors order: a word's synonyms share a synset
-with it in the same inflection, and are no antonym of it; the nearest vector comes first.
+lists of synonyms and antonyms. Here the lists select and the vectors order: a word's synonyms share a synset
+with it in the same inflection, and are not its antonyms; the nearest vector comes first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from offramp.attacks.transformations.base import WordByWord, cased_like
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
 from offramp.attacks.victims.base import TokenizedText
 
-COMMON = 100_000  # words of the vectors that may replace others: the most frequent come first
+COMMON = 100_000  # words of the vectors that may replace others; the most frequent come first
 WORDNET = {
     f"pattern/text/en/wordnet/dict/{n}": n
     for n in ("data.noun1", "data.noun2", "data.verb", "data.adj", "data.adv")
@@ -51,12 +51,12 @@ class Synonyms:
     Args:
         words: `size` words, the most frequent first; lower case.
         vectors: `(size, dim)`.
-        wordnet: decides which words mean the same.
+        wordnet: defines which words mean the same.
     """
 
     def __init__(self, words: Sequence[str], vectors: NDArray[np.floating], wordnet: WordNet) -> None:
         if len(words) != len(vectors):
-            raise DataError(f"expected one vector a word, got {len(vectors)} for {len(words)} words")
+            raise DataError(f"expected one vector per word, got {len(vectors)} for {len(words)} words")
         self.words, self.vectors, self.wordnet = words, vectors, wordnet
         self._rows = {word: row for row, word in enumerate(words)}
 

@@ -1,4 +1,4 @@
-"""Replacement words that a model proposes: by the gradient of the loss, or by what it expects in a context."""
+"""Replacement words that a model proposes: by the gradient of the loss, or by its expectation in a context."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def first_order(tables: Sequence[Tensor], ids: Tensor, gradients: Sequence[Tenso
     Args:
         tables: embedding matrices `(vocabulary, dim)`; a cascade has one for each member.
         ids: `(positions,)` tokens w as they are.
-        gradients: for each table, gradients g at the positions `(positions, dim)`.
+        gradients: gradients g of each table at the positions, `(positions, dim)`.
 
     Returns:
-        `(positions, vocabulary)`, in units of the loss: the lower, the more the loss should fall.
+        `(positions, vocabulary)`, in units of the loss; the lowest estimate promises the largest fall.
 
     Source: Chen et al. 2023 (arXiv 2305.12228); HotFlip (Ebrahimi et al. 2018).
     """
@@ -80,11 +80,11 @@ class GradientWord(Transformation):
 
 
 Inputs = dict[str, list[int]]
-LONGEST = 512  # tokens that are read if the tokenizer has no limit
+LONGEST = 512  # tokens to read if the tokenizer has no limit
 
 
 class MaskedLanguageModel:
-    """A masked language model from a folder or the hub, and the words that are one token of it.
+    """A masked language model from a folder or the hub, and its one-token words.
 
     Raises:
         DataError: no such model, a model without a trained head for masked words, or no fast tokenizer with a mask.
@@ -95,13 +95,13 @@ class MaskedLanguageModel:
             with hub(), quiet():
                 self.model, loading = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)
                 self.tokenizer = AutoTokenizer.from_pretrained(name)
-        except Exception as error:  # each file has a library and error types of its own
+        except Exception as error:  # each file has its own library and error types
             raise DataError(
                 f"no masked language model at {name} ({type(error).__name__}: {' '.join(str(error).split())[:120]}): "
                 "give a folder or a hub id as masked_lm"
             ) from error
         if loading["missing_keys"]:
-            raise DataError(f"{name} holds no head for masked words: give another model as masked_lm")
+            raise DataError(f"{name} has no head for masked words: give another model as masked_lm")
         if not self.tokenizer.is_fast or self.tokenizer.mask_token_id is None:
             raise DataError(f"{name} has no fast tokenizer with a mask: give another model as masked_lm")
         self.model.eval().to(named_device("auto"))
@@ -109,10 +109,10 @@ class MaskedLanguageModel:
         self._last: tuple[AttackedText, Inputs, list[tuple[int, ...]], NDArray[np.float32]] | None = None
 
     def expects(self, text: AttackedText, position: int) -> NDArray[np.float32] | None:
-        """Logits `(vocabulary,)` of the words at a position; None if truncation cut the word there away.
+        """Logits `(vocabulary,)` of the words at a position; None if truncation cut off that word.
 
         The model sees a word of one token, as in the BERT-Attack paper. A single mask replaces a word of several, so
-        that a single token can replace the word.
+        a single token can replace the word.
         """
         if self._last is None or self._last[0] != text:
             batch = self.tokenizer(

@@ -19,23 +19,23 @@ from offramp.attacks.victims.base import TokenizedText
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
-_BEFORE = "a"  # a word must have one before it: some tokenizers treat the first word of a text differently
+_BEFORE = "a"  # the word before: some tokenizers treat the first word of a text differently
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Replacement words, as a reader sees them, each of them one token of the model: its id in `ids`."""
+    """Replacement words as a reader sees them. Each is one token of the model, with its id in `ids`."""
 
     ids: NDArray[np.int64]
     words: tuple[str, ...]
 
     @classmethod
     def of(cls, tokenizer: Any, rows: int) -> Vocabulary:
-        """The tokens that read as one alphabetic word, and that this word becomes again within a sentence.
+        """The tokens that read as one alphabetic word, which becomes the same token within a sentence.
 
-        Continuation pieces and special tokens drop out by their behaviour, not by their names: a piece that
-        continues a word does not come back if its letters stand alone. Ids beyond the `rows` of the embedding table
+        Continuation pieces and special tokens are excluded by their behaviour, not by their names: the letters of a
+        continuation piece alone become another token. Ids beyond the `rows` of the embedding table
         are left out. The tokenizer must be a fast one.
         """
         special = set(tokenizer.all_special_ids)

@@ -31,7 +31,7 @@ def _pairs(rules: str) -> tuple[tuple[str, str], ...]:
     return tuple((ending, base) for ending, _, base in (rule.partition(":") for rule in rules.split()))
 
 
-# What an ending becomes, by part of speech; the empty ending is the base form itself.
+# Endings and their replacements, by part of speech; the empty ending is the base form itself.
 ENDINGS = {
     "n": _pairs("s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y"),
     "v": _pairs("s: ies:y es:e es: ed:e ed: ing:e ing:"),
@@ -74,12 +74,12 @@ class WordNet:
         return list(forms)
 
     def interchangeable(self, word: str, other: str) -> bool:
-        """Whether two words share a part of speech; always if WordNet does not have the first one."""
+        """Whether two words share a part of speech; always true if WordNet does not have the first one."""
         speech, other_speech = ({form.speech for form in self.forms(w)} for w in (word, other))
         return not speech or bool(speech & other_speech)
 
     def synonyms_of(self, form: Form) -> frozenset[str]:
-        """Base forms that may replace one: its synonyms without the antonyms of any of its senses."""
+        """Base forms that may replace this one: its synonyms without the antonyms of any of its senses."""
         key = form.base, form.speech
         return self.synonyms[key] - self.antonyms.get(key, frozenset()) - {form.base}
 
@@ -91,7 +91,7 @@ class _Synset(NamedTuple):
 
 @lru_cache(maxsize=2)
 def read_wordnet(folder: Path) -> WordNet:
-    """Read those of `FILES` that the folder holds; `DataError` if it holds none, or a line cannot be read."""
+    """Read the `FILES` in the folder; `DataError` if it holds none, or a line cannot be read."""
     synsets: dict[str, _Synset] = {}
     for name, speech in FILES.items():
         if (folder / name).exists():
@@ -129,7 +129,7 @@ def _read(path: Path, speech: str) -> dict[str, _Synset]:
             try:
                 synsets[speech + line[:8]] = _synset(line.partition(" | ")[0].split())
             except (ValueError, IndexError) as error:
-                raise DataError(f"{path} is no data file of WordNet: {line[:60]!r}") from error
+                raise DataError(f"{path} is not a data file of WordNet: {line[:60]!r}") from error
     return synsets
 
 

@@ -1,1 +1,1 @@
-"""What is attacked: a model, an engine, a function. Each answers texts and counts its queries."""
+"""Victims of an attack: a model, an engine, a function. Each answers texts and counts its queries."""

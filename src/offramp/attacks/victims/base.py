@@ -1,4 +1,4 @@
-"""What is attacked, behind one interface: a victim remembers answers, keeps to budgets, and counts queries."""
+"""The interface of a victim, which remembers answers, enforces budgets, and counts queries."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
 
 REMEMBERED = 1024  # answers kept per example
-Key = tuple[str, ...]  # the segments of a text: all that the model sees
+Key = tuple[str, ...]  # the segments of a text, which are all that the model sees
 
 
 @dataclass(frozen=True)
 class Answer:
     """The model's answer to one text.
 
-    A victim that reports seconds alone has no logits, exit -1 and layer 0.
+    A victim that reports only seconds has no logits, exit -1 and layer 0.
 
     Attributes:
         logits: `(exits, classes)` float32, divided by the policy's temperatures; `(exits, 0)` if the victim does not
@@ -39,7 +39,7 @@ class Answer:
         layer: the backbone layer of that exit, counted from 1.
         prediction: class index, or value for regression.
         spent: FLOPs spent; for a function, its layers or seconds.
-        full_spent: the full model's, in the same unit.
+        full_spent: cost of the full model, in the same unit.
         gates: `(exits,)` learned gates in [0, 1]; None if there are none, or the victim does not show them.
     """
 
@@ -63,7 +63,7 @@ class TokenizedText:
 
     Attributes:
         ids: `(tokens,)` token ids, special tokens included, without padding.
-        tokens: for each word the positions of its tokens; empty if truncation cut the word away.
+        tokens: for each word the positions of its tokens; empty if truncation cut it off.
         gradients: for each embedding table the gradient of the loss at every token embedding `(tokens, dim)`; empty
             if none was taken.
     """
@@ -76,7 +76,7 @@ class TokenizedText:
 
 @dataclass
 class QueryBudget:
-    """The cost of one attacked example so far, its limits (None for no limit), and the answers it has had."""
+    """The cost of one attacked example so far, its limits (None for no limit), and its answers."""
 
     max_forward: int | None = None
     max_gradient: int | None = None
@@ -88,7 +88,7 @@ class QueryBudget:
     answers: OrderedDict[Key, Answer] = field(default_factory=OrderedDict, repr=False)  # the last ones
 
     def within_budget(self, texts: Sequence[AttackedText]) -> list[Key]:
-        """Keys of the first texts that the budget allows; a text that was answered before is free."""
+        """Keys of the first texts that the budget allows; an answered text is free."""
         keys: list[Key] = []
         new: set[Key] = set()
         for text in texts:
@@ -101,11 +101,11 @@ class QueryBudget:
         return keys
 
     def gradients_left(self, wanted: int) -> int:
-        """How many of the wanted gradients the budget allows."""
+        """The number of the wanted gradients that the budget allows."""
         return wanted if self.max_gradient is None else min(wanted, self.max_gradient - self.gradient)
 
     def record_gradient(self, tokenized: TokenizedText) -> None:
-        """Count a gradient that was zero or broken."""
+        """Count a zero or broken gradient."""
         size = sum(float(g.abs().sum()) for g in tokenized.gradients)
         self.zero_gradients += size == 0
         self.broken_gradients += not np.isfinite(size)
@@ -127,15 +127,15 @@ BudgetedTexts = tuple[QueryBudget, Sequence[AttackedText]]
 
 
 class Victim(ABC):
-    """A victim as an attacker sees it: texts in, answers out.
+    """A victim from an attacker's view: texts in, answers out.
 
     Attributes:
         kind: `classification` or `regression`.
         probabilities: whether answers show the exits' logits.
-        layers: whether answers show where a text leaves; otherwise they report seconds alone.
+        layers: whether answers show exit layers; otherwise they report only seconds.
         labels: class names in order, empty for regression; None if unknown.
-        model: the model behind the answers, for those who judge and describe an attack; None if unknown.
-        max_forward, max_gradient: most texts that may be run for one example, and most gradients; None for no limit.
+        model: the model under attack, for judges and records; None if unknown.
+        max_forward, max_gradient: most texts to run, and most gradients to take, for one example; None for no limit.
     """
 
     kind: Kind
@@ -161,11 +161,11 @@ class Victim(ABC):
     @property
     @abstractmethod
     def white_box(self) -> OpenVictim:
-        """The model that gradients come from; `ConfigError` if there is none."""
+        """The model that gradients come from; `ConfigError` if the victim has none."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Describe the victim as JSON: `policy`, and fingerprint of the `weights`; None if unknown."""
+        """Describe the victim as JSON: `policy`, and a fingerprint of the `weights`; None if unknown."""
 
     @abstractmethod
     def stopwatch(self, segments: Key) -> float:
@@ -177,11 +177,10 @@ class Victim(ABC):
         return QueryBudget(min(limits, default=None), self.max_gradient)
 
     def query_many(self, requests: Sequence[BudgetedTexts]) -> list[list[Answer]]:
-        """Answer the texts of several examples in shared batches. A text that was asked before is not run again.
+        """Answer the texts of several examples in shared batches. A repeated text is not run again.
 
         Returns:
-            For each budget the answers in the order of its texts: only those of the first texts, as many as the
-            budget allowed.
+            For each budget the answers to its first texts, in order, as many as the budget allowed.
         """
         asked = [budget.within_budget(texts) for budget, texts in requests]
         fresh = [
@@ -224,7 +223,7 @@ class Victim(ABC):
         return replies
 
     def measure(self, budget: QueryBudget, texts: Sequence[AttackedText]) -> list[float]:
-        """Measure the seconds of each text, run alone and in turn. Each text is a query, also if it repeats.
+        """Measure the seconds of each text, run alone and in turn. Each text is a query, even if it repeats.
 
         Returns:
             The seconds of the first texts, as many as the budget allowed without its last query, which is reserved
@@ -237,7 +236,7 @@ class Victim(ABC):
         return seconds
 
     def tokens_lost(self, texts: Sequence[AttackedText]) -> list[int | None]:
-        """Count for each text the tokens that its maximum length cuts away; None if that is unknown."""
+        """Count the tokens of each text beyond the maximum length; None if unknown."""
         if self.model is None or not texts:
             return [None] * len(texts)
         from offramp.model.encoding import TextEncoder

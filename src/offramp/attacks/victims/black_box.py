@@ -1,4 +1,4 @@
-"""Victims whose inside the attacker does not see: a function, an engine, and one with a surrogate."""
+"""Victims with a hidden inside: a function, an engine, and a victim with a surrogate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Oracle = Callable[..., tuple[int | float, int | float]]
 
 
 class BlackBox(Victim):
-    """A victim that shows where texts leave, or only their time, and no gradients."""
+    """A victim that shows exit layers, or only times, and no gradients."""
 
     probabilities = False
 
@@ -46,7 +46,7 @@ class BlackBox(Victim):
         )
 
     def inspect(self, texts: Sequence[AttackedText]) -> list[TokenizedText]:
-        """Every word counts as read: from outside, truncation is unknown."""
+        """Every word counts as read, since truncation is unknown from outside."""
         return [TokenizedText(text, [], [(word,) for word in range(text.num_words)]) for text in texts]
 
 
@@ -54,14 +54,14 @@ class FunctionVictim(BlackBox):
     """A plain function of a text.
 
     Args:
-        function: `text` or `text, text_pair` to (prediction, exit layer), or with no `exit_layers` to
+        function: takes `text` or `text, text_pair`, and returns (prediction, exit layer), or without `exit_layers`
             (prediction, seconds).
-        exit_layers: the layers it can leave at, counted from 1; None if it reports seconds.
+        exit_layers: its exit layers, counted from 1; None if it reports seconds.
         kind: `classification` for class indices, `regression` for values.
         max_forward: see `Victim`.
 
     Raises:
-        DataError: the first answer that is no prediction with one of the exit layers, or with seconds.
+        DataError: an answer is not a prediction with an exit layer, or with seconds.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class FunctionVictim(BlackBox):
         return Answer(no_logits, exit, layer, prediction, float(layer), float(self.exit_layers[-1]))
 
     def _ask(self, segments: Key) -> tuple[int | float, int | float]:
-        """The function's answer, or a `DataError` if that is no pair of numbers."""
+        """The function's answer, or a `DataError` if it is not a pair of numbers."""
         pair = self.function(*segments)
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(is_number, pair)):
             second = "seconds" if self.exit_layers is None else "exit layer"
@@ -108,7 +108,7 @@ class FunctionVictim(BlackBox):
         return {"policy": None, "weights": None, "function": name, "exit_layers": self.exit_layers}
 
     def stopwatch(self, segments: Key) -> float:
-        """The seconds that it reports; if it reports layers, the seconds it takes."""
+        """The seconds that the function reports; if it reports layers, the seconds that it takes."""
         if self.exit_layers is None:
             return float(self._ask(segments)[1])
         started = time.perf_counter()
@@ -155,7 +155,7 @@ class EngineVictim(BlackBox):
 class GreyBox(Victim):
     """A victim that is attacked with the gradients and words of another model.
 
-    Texts are run on the victim. A recipe that needs a model's inside gets the surrogate's.
+    Texts are run on the victim. A recipe that needs the inside of a model uses the surrogate's.
 
     Args:
         target: the victim: a `WhiteBoxVictim`, `EngineVictim` or `FunctionVictim`.
@@ -165,7 +165,7 @@ class GreyBox(Victim):
     def __init__(self, target: Victim, surrogate: WhiteBoxVictim) -> None:
         if target.kind != surrogate.kind:
             raise ConfigError(
-                f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: take another"
+                f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: use another surrogate"
             )
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
@@ -198,7 +198,7 @@ def as_victim(
 
     Args:
         target: a victim, an engine or an exported folder (a black box), or a model or its folder (a white box).
-        policy: when a model or an exported folder leaves; None for the target's own policy.
+        policy: of a model or an exported folder; None for the target's own policy.
         batch_size: texts that a model runs at once.
 
     Raises:

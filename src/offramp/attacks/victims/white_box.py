@@ -28,17 +28,17 @@ from offramp.model.heads import MultiExitOutput
 
 
 class WhiteBoxVictim(OpenVictim):
-    """A model under a policy, open to the attacker: texts in, answers and gradients out.
+    """A model under a policy, with its inside open to the attacker.
 
     Args:
         model: a multi-exit model or cascade with its tokenizer.
-        policy: when it leaves.
+        policy: when the model leaves.
         batch_size: texts run at once.
         max_forward, max_gradient: see `Victim`.
 
     Raises:
         CriterionError: the policy was made for another model or task.
-        ModelError: the model has no tokenizer, or a slow one, which does not know the positions of its tokens.
+        ModelError: the model has no tokenizer, or a slow one, which does not report the positions of its tokens.
         ConfigError: a batch size or budget below 1.
     """
 
@@ -55,7 +55,7 @@ class WhiteBoxVictim(OpenVictim):
         self.encoder: TextEncoder = TextEncoder.of(model)
         if not self.encoder.tokenizer.is_fast:
             raise ModelError(
-                "an attack needs a fast tokenizer (one that knows the characters behind each token), got "
+                "an attack needs a fast tokenizer (which reports the characters of each token), got "
                 f"{type(model.tokenizer).__name__}: set model.tokenizer to the fast one of its backbone"
             )
         super().__init__(max_forward, max_gradient)
@@ -141,7 +141,7 @@ class WhiteBoxVictim(OpenVictim):
         return inspected
 
     def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Batches of texts of similar length, padded to the longest among them: rows and model inputs."""
+        """Batches of texts of similar length, padded to the longest text: rows and model inputs."""
         encodings = self.encoder(*segment_columns(segments))
         alike = self.model.reads_padding
         for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values, alike=alike):
@@ -187,7 +187,7 @@ def time_engine(engine: Engine, segments: Key) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode, and restore every module's own mode, also after an error."""
+    """Put the model in evaluation mode, and restore every module's own mode, even after an error."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -204,7 +204,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any weight."""
+    """A hash of all weights: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

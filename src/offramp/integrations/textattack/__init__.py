@@ -1,4 +1,4 @@
-"""A bridge to TextAttack: its recipes against exits, and our results in its logs. TextAttack is imported on use."""
+"""A bridge to TextAttack: its recipes against exits, our results in its logs. TextAttack is imported on first use."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from textattack.goal_functions import GoalFunction  # noqa: E402
 from textattack.models.wrappers import ModelWrapper  # noqa: E402
 from textattack.shared.utils import color_text  # noqa: E402
 
-COLUMNS = ("premise", "hypothesis")  # what TextAttack calls the texts of a pair
+COLUMNS = ("premise", "hypothesis")  # TextAttack's names for the texts of a pair
 
 #: Recipes that run offline: the class in `textattack.attack_recipes`.
 OFFLINE = {"deepwordbug": "DeepWordBugGao2018", "pruthi": "Pruthi2019", "pwws": "PWWSRen2019"}
@@ -39,8 +39,8 @@ Input = str | Sequence[str]  # a text, or a pair
 class VictimWrapper(ModelWrapper):
     """A model under a policy, a deployed engine or any other victim, behind TextAttack's interface.
 
-    A call returns class probabilities `(texts, classes)` of the exit that each text leaves at, so that TextAttack's own
-    goals attack the deployed answer; for regression the values `(texts, 1)`. `EfficiencyGoal` uses `answers`.
+    A call returns class probabilities `(texts, classes)` of the exit that each text leaves at, so TextAttack's own
+    goals attack the deployed answer; for regression, values `(texts, 1)`. `EfficiencyGoal` uses `answers`.
 
     Args:
         target, policy, batch_size: as for `offramp.attack`.
@@ -75,10 +75,10 @@ class VictimWrapper(ModelWrapper):
 
 
 def depth_score(answer: Answer, objective: Objective) -> float:
-    """Score how deep a text goes, in (0, 1]: `(e + c) / E`, for the exit e of E, counted from 0, and a closeness c.
+    """Score the depth of a text in (0, 1]: `(e + c) / E`, for exit e of E, counted from 0, and a closeness c.
 
-    A deeper exit always scores more. Among texts that leave at one exit the objective's value v decides, a loss of at
-    least 0, by `c = 1 / (1 + v)`. If the victim reports no exits, the score is its time in seconds.
+    A deeper exit always scores more. Among texts of one exit the objective's value v, a loss of at least 0,
+    decides by `c = 1 / (1 + v)`. If the victim reports no exits, the score is its time in seconds.
     """
     if answer.exit < 0:
         return answer.spent
@@ -102,12 +102,12 @@ class EfficiencyGoalResult(GoalFunctionResult):
 
 
 class EfficiencyGoal(GoalFunction):
-    """Make a model leave late; reached at the last exit, and texts that leave there anyway are skipped.
+    """Make a model leave late. The goal is reached at the last exit; texts that leave there anyway are skipped.
 
     Args:
         wrapper: the victim.
         measure: the search maximises it: the exit `layer`, see `depth_score`, or `cost`, the share of the full
-            model's FLOPs, which also grows with every token that an edit adds. `ConfigError` for anything else.
+            model's FLOPs, which also grows with the tokens that edits add. `ConfigError` for anything else.
         objective: orders texts that leave at the same exit; its value must be at least 0. By default the loss of SAME;
             nothing if the victim shows no probabilities.
         query_budget: most queries per example; by default the victim's own limit.
@@ -164,7 +164,7 @@ def display(answer: Answer) -> str:
 
 
 def efficiency_attack(recipe: str | type, wrapper: VictimWrapper, **options: Any) -> Any:
-    """Build a `textattack.Attack` from a recipe, with the goal of making the model leave late.
+    """Build a `textattack.Attack` from a recipe, with the goal of late exits.
 
     Transformation, constraints and search are the recipe's own.
 

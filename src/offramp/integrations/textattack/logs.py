@@ -32,7 +32,7 @@ Success = Literal["last", "later"]
 
 
 class _Printable:
-    """TextAttack guesses the language of a text before it shows it, and fails for a text without letters."""
+    """TextAttack guesses the language of a text before display, and fails for a text without letters."""
 
     def diff_color(self, color_method: str | None = None) -> Any:
         try:
@@ -58,14 +58,14 @@ class SkippedAttackResult(_Printable, attack_results.SkippedAttackResult):
 def logged_results(result: AttackResult, *, success: Success = "last") -> list[Any]:
     """Convert the examples of an attack to `textattack.attack_results`, for an `AttackLogManager`.
 
-    TextAttack's summary speaks of accuracy: its "original accuracy" is here the share of examples that were not
-    skipped, its "accuracy under attack" the share that was attacked in vain. Scores are `depth_score` without an
+    TextAttack's summary reports accuracy: its "original accuracy" is the share of examples that were not skipped, its
+    "accuracy under attack" the share attacked without success. Scores are `depth_score` without an
     objective, since a result keeps no logits.
 
     Args:
         result: of `offramp.attack`.
-        success: what counts: the `last` exit reached, as in `EfficiencyGoal`, where texts that leave there anyway are
-            skipped; or a `later` one than before, or a longer time. `ConfigError` for anything else.
+        success: the `last` exit, as in `EfficiencyGoal`, where texts that leave there anyway are skipped; or a `later`
+            exit than before, or a longer time. `ConfigError` for anything else.
     """
     if success not in get_args(Success):
         raise ConfigError(unknown_name("kind of success", success, get_args(Success)))

@@ -1,4 +1,4 @@
-"""Measure how the exits' gradients agree: inner products, one layer at a time, also at chosen steps of a training."""
+"""Measure how the exits' gradients agree: inner products per layer, also at chosen steps of a training."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ def gradient_products(
 ) -> Products:
     """Inner products of the exits' gradients at every layer, on one batch.
 
-    There is one forward pass. The backward passes of all exits go down together, layer by layer, so that the gradients
-    of one layer only are in memory. `.grad` does not change.
+    There is one forward pass. The backward passes of all exits run together, layer by layer, so only the gradients of
+    one layer are in memory. `.grad` does not change.
 
     Args:
-        model: its mode decides on dropout.
+        model: its mode decides whether dropout is on.
         inputs: `input_ids`, `attention_mask`, …, `(batch, length)`.
         labels: `(batch,)`.
         cut: cut the graph after every exit, as training with `sweet` does.
 
     Returns:
-        `(layers, exits, exits)`: `⟨∇_{θ_ℓ} L_i, ∇_{θ_ℓ} L_j⟩`, zero where an exit does not reach the layer.
-        Where an encoder reuses a layer, the gradient is that of one passage through it.
+        `(layers, exits, exits)`: `⟨∇_{θ_ℓ} L_i, ∇_{θ_ℓ} L_j⟩`, zero if an exit does not reach the layer.
+        If an encoder reuses a layer, the gradient is that of one passage through it.
     """
     layers, exits = model.exit_layers[-1], model.exit_layers
     products = np.zeros((layers, len(exits), len(exits)))
     with torch.enable_grad():
         graph = _forward(model, inputs, labels, cut)
-        arriving: dict[int, Tensor] = {}  # exit: gradient of its loss by the hidden states above the layer
+        arriving: dict[int, Tensor] = {}  # exit to gradient of its loss by the hidden states above the layer
         for layer in range(layers, 0, -1):
             below, above = graph.around[layer]
             if layer in exits:
@@ -119,9 +119,9 @@ def measure_products(
 
     Args:
         dataset: labelled, with columns `text` and for pairs `text_pair`.
-        batches: their number; fewer for small data.
+        batches: number of batches; fewer for small data.
         seed: chooses the examples.
-        cut: whether the graph is cut after every exit; None takes what the model's training strategy did.
+        cut: whether the graph is cut after every exit; None takes the choice of the model's training strategy.
 
     Raises:
         ConfigError: a cascade, or fewer than one batch or example.
@@ -140,7 +140,7 @@ def measure_products(
 
 
 def check_measurable(model: SegmentedModel) -> MultiExitForSequenceClassification:
-    """The model; `ConfigError` where its exits share no layers."""
+    """The model; `ConfigError` if its exits share no layers."""
     if not isinstance(model, MultiExitForSequenceClassification):
         raise ConfigError(
             "exits can conflict only in layers that they share, and the members of a Multi-Model cascade "
@@ -174,7 +174,7 @@ class ConflictCallback(TrainerCallback):
     Args:
         dataset: labelled examples, the same at every step.
         steps: optimizer steps after which to measure, counted over all phases; 0 is before the first.
-        folder: of `products.npz`, to which a resumed run adds.
+        folder: of `products.npz`; a resumed run adds to it.
         measure: options of `measure_products`.
     """
 
@@ -182,10 +182,10 @@ class ConflictCallback(TrainerCallback):
         self, model: Any, dataset: Any, steps: Sequence[int], folder: str | Path, **measure: Any
     ) -> None:
         if not steps or min(steps) < 0:
-            raise ConfigError(f"expected steps from 0 on to measure conflict at, got {list(steps)}")
+            raise ConfigError(f"conflict is measured at steps of at least 0, got {list(steps)}")
         self.model, self.dataset = check_measurable(model), dataset
         self.steps, self.path = frozenset(steps), Path(folder) / GRADIENT_FILE
-        # Called when measuring: the model has its strategy only when the training begins.
+        # Evaluated at each measurement: the model has its strategy only when the training begins.
         self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
         self.before = 0  # steps of finished phases
 

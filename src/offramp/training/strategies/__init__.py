@@ -60,14 +60,14 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """The class of a strategy, which carries the facts about it; `ConfigError` for an unknown name."""
+    """The class of a strategy, which holds the facts about it; `ConfigError` for an unknown name."""
     if name not in STRATEGIES:
         raise ConfigError(unknown_name("strategy", name, STRATEGIES))
     return STRATEGIES[name]
 
 
 def make_strategy(name: str, **options: object) -> Strategy:
-    """A strategy by name; `ConfigError` for an unknown name or option, or a value that cannot work."""
+    """A strategy by name; `ConfigError` for an unknown name or option, or an invalid value."""
     return strategy_class(name)(**read_options(name, options))
 
 
@@ -75,7 +75,7 @@ def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
     """The options of a strategy; text from a command line becomes a number where the option is one.
 
     Raises:
-        ConfigError: an unknown strategy or option, or a value that should be a finite number and is not.
+        ConfigError: an unknown strategy or option, or a value that is not the finite number it should be.
     """
     parameters = signature(strategy_class(name), eval_str=True).parameters
     kinds = {option: parameter.annotation for option, parameter in parameters.items()}

@@ -1,4 +1,4 @@
-"""What a strategy is. No torch at import: a report reads the facts about a strategy without it."""
+"""The base class of a strategy. It imports no torch, so reports can read the facts about a strategy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ START = Moment()
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with an optimizer and a schedule of its own.
+    """A part of training with its own optimizer and schedule.
 
     Attributes:
         name: for progress and checkpoints; empty for the only phase of a strategy.
@@ -60,10 +60,10 @@ class Strategy(ABC):
         name: its key in `STRATEGIES`.
         label: its name in tables and figures.
         is_baseline: whether studies compare the other strategies with it.
-        trains_alone: whether every exit is a classifier of its own, trained in a run of its own (a cascade).
+        trains_alone: whether every exit is a separate classifier with its own training run (a cascade).
         cuts_graph: whether the graph is cut behind every exit, so that exits share no layer.
         claim: points by which the strategy's individual classifiers beat the baseline's in the paper, on average
-            over tasks and exits; None where the paper makes no such claim.
+            over tasks and exits; None if the paper makes no such claim.
     """
 
     name: ClassVar[str]
@@ -75,7 +75,7 @@ class Strategy(ABC):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The stretches of training, one after another; most strategies have one."""
+        """The parts of training, in order; most strategies have one."""
         return (ONE_PHASE,)
 
     @abstractmethod

@@ -33,7 +33,7 @@ class Joint(Strategy):
         self.weights = weights
 
     def exit_weights(self, exits: int) -> list[float]:
-        """One weight an exit; they sum to the number of exits."""
+        """One weight per exit; they sum to the number of exits."""
         ranks = range(1, exits + 1)
         return [1.0 if self.weights == "uniform" else rank / sum(ranks) * exits for rank in ranks]
 
@@ -55,7 +55,7 @@ class MultiModel(Joint):
 
 
 class Alternating(Joint):
-    """Even steps, counted from 0, minimise the last exit's loss alone, odd steps the joint loss.
+    """Even steps, counted from 0, minimise only the last exit's loss, odd steps the joint loss.
 
     Source: BERxiT (Xin 2021), the fine-tuning strategy "alternating".
     """
@@ -74,14 +74,14 @@ class Alternating(Joint):
 
 
 class SelfDistill(Joint):
-    """The joint loss, and for every exit but the last its divergence from the last exit's answer.
+    """The joint loss, and for every earlier exit its divergence from the last exit's answer.
 
-    FastBERT distils with a frozen backbone, BERxiT while everything trains: this is the latter.
+    FastBERT distils with a frozen backbone, BERxiT while everything trains. This is BERxiT's way.
 
     Args:
         weights: of the exits' own losses, as for `Joint`.
         temperature: of the distillation; 1 as in FastBERT.
-        weight: of the distillation beside the exits' own losses.
+        weight: of the distillation, next to the exits' own losses.
 
     Source: FastBERT (Liu 2020), self-distillation; BERxiT (Xin 2021).
     """
@@ -113,14 +113,14 @@ class SelfDistill(Joint):
 
 
 class GradientEquilibrium(Strategy):
-    """Joint training, gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
+    """Joint training with gradients scaled on the way down: at exit i of E, the exit's own by `1/(E-i+1)`
     and those of later exits by `(E-i)/(E-i+1)`.
 
     So a layer receives the mean over the exits above it; joint training gives it their sum. The heads themselves
-    are not scaled, since one exit alone updates them.
+    are not scaled, since only one exit updates each.
 
-    All of a segment has one factor, and Adam divides each gradient by its own size: under Adam this differs from
-    joint training through gradient clipping and Adam's epsilon only. The paper trains with SGD.
+    A segment has one factor, and Adam divides each gradient by its own size. So under Adam this differs from
+    joint training only through gradient clipping and Adam's epsilon. The paper trains with SGD.
 
     Source: Li et al. 2019 (Improved Techniques for Training Adaptive Deep Networks), "gradient equilibrium".
     """
@@ -145,7 +145,7 @@ class GradientEquilibrium(Strategy):
 
 
 class PCGrad(Strategy):
-    """Joint training in which an exit's gradient is projected off those that it conflicts with.
+    """Joint training in which an exit's gradient is projected off conflicting gradients.
 
     Gradients are compared over the parameters that both exits reach: the layers below the earlier one. A step
     is one forward pass and a backward pass for each exit, whose gradients are kept; the model is not copied.
@@ -157,7 +157,7 @@ class PCGrad(Strategy):
     label = "pcgrad"
 
     def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
-        """Seed and step draw the order of the projections, so that a resumed run repeats it."""
+        """Seed and step draw the order of the projections, so a resumed run repeats it."""
         import torch
 
         from offramp.training.strategies.losses import exit_losses

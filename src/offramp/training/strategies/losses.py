@@ -12,7 +12,7 @@ from offramp.training.strategies.base import Inputs
 
 
 def gate_loss(gate: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
-    """MSE between a learned gate and "this exit is right" (SWEET paper, LTE); zero where there is no gate."""
+    """MSE between a learned gate and "this exit is right" (SWEET paper, LTE); zero without a gate."""
     if gate is None:
         return logits.new_zeros(())
     right = (logits.detach().argmax(dim=-1) == labels).to(gate.dtype)
@@ -20,7 +20,7 @@ def gate_loss(gate: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def head_loss(model: SegmentedModel, k: int, state: object, labels: Tensor) -> Tensor:
-    """Loss of exit `k` at a state: its task loss, and its gate's where the model has gates."""
+    """Loss of exit `k` at a state: its task loss, and its gate's if the model has gates."""
     logits, gate = model.head(k, state)
     return exit_loss(logits, labels) + gate_loss(gate, logits, labels)
 

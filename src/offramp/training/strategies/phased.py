@@ -1,4 +1,4 @@
-"""Strategies that train in two phases, each with an optimizer and a schedule of its own."""
+"""Strategies that train in two phases, each with its own optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TwoStage(Strategy):
 
     Args:
         heads_share: length of the second stage, as a share of the requested epochs; the first stage takes all of
-            them, so that the backbone trains as long as under the other strategies.
+            them, so the backbone trains as long as under the other strategies.
 
     Source: DeeBERT (Xin 2020).
     """
@@ -39,7 +39,7 @@ class TwoStage(Strategy):
     def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         """The last exit's loss in the first stage, the other heads' in the second.
 
-        Frozen means without gradient: an optimizer passes over such parameters, weight decay included.
+        Frozen means without gradient: an optimizer skips such parameters, including weight decay.
         """
         import torch
 
@@ -61,7 +61,7 @@ class Mixed(Joint):
 
     Args:
         weights: of the exits in the second phase, as for `Joint`.
-        first: share of the requested epochs that the first phase takes; the second phase takes the rest, so that
+        first: share of the requested epochs that the first phase takes; the second phase takes the rest, so
             the backbone trains as long as under the other strategies.
 
     Source: arXiv 2407.14320, "mixed" training.

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Sweet(Strategy):
-    """SWEET (Rotem 2023): layers `l_{i-1}+1 … l_i` and head i are updated by exit i's loss alone.
+    """SWEET (Rotem 2023): layers `l_{i-1}+1 … l_i` and head i are updated only by exit i's loss.
 
     The state that leaves a segment is cut from the graph. The backward pass of a segment runs as soon as its loss
-    is computed, so the activations of one segment alone are in memory. Tables that all layers share by construction
+    is computed, so only the activations of one segment are in memory. Tables that all layers share by construction
     (relative positions) are cut too, and so belong to the first exit.
     """
 
