@@ -21,7 +21,7 @@ from offramp.attacks import AttackResult, WhiteBoxVictim, attack, diff_html, dif
 from offramp.attacks.options import DEFAULT_JUDGE, Options, from_record
 from offramp.attacks.prepared import PreparedAttack
 from offramp.attacks.result import schema
-from offramp.attacks.similarity import EncoderJudge, describe_judge, load_judge
+from offramp.attacks.similarity.judges import EncoderJudge, describe_judge, load_judge
 from offramp.attacks.text.diff import headline
 from offramp.attacks.victims.white_box import weights_fingerprint
 from offramp.evaluation.robustness import robustness

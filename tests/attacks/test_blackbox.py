@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import EngineVictim, FunctionVictim, GreyBox, WhiteBoxVictim, attack, transfer
-from offramp.attacks.constraints import Constraints
+from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe
 from offramp.attacks.search import base as search_module

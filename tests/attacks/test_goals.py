@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.attacks.objectives import DeepSloth, Misclassification, Uniform
+from offramp.attacks.objectives.misclassification import Misclassification
+from offramp.attacks.objectives.uniform import DeepSloth, Uniform
 from offramp.attacks.victims.base import Answer
 
 

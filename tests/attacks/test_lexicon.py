@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import DataError
-from offramp.attacks.constraints import Constraints, edit_distance
+from offramp.attacks.constraints.constraints import Constraints, edit_distance
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.characters import Bug
 from offramp.attacks.transformations.lexicon import (

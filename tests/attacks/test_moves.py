@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.objectives import Same
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.options import Options
 from offramp.attacks.search.space import EveryWord, Shuffled, TopGradient, gradient_norms
 from offramp.attacks.text.attacked_text import AttackedText, is_word

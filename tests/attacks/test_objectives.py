@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives import ExitDepth, Same
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives.same import Same
 
 
 def test_two_exits_by_hand() -> None:

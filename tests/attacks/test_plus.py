@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offramp.attacks import WhiteBoxVictim, attack
-from offramp.attacks.constraints import Constraints
+from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.search.base import PreparationCost

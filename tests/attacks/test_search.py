@@ -15,8 +15,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from offramp._core.errors import ConfigError
 from offramp._core.seeding import generator
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
 from offramp.attacks.recipes.base import Access, Composition, Goal

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from offramp.attacks import FunctionVictim
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.objectives import ExitDepth
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.search.base import Measure, run_searches
 from offramp.attacks.search.local import TimedSearch, in_turn, slower

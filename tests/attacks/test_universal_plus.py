@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
 from offramp.attacks import WhiteBoxVictim, attack, find_trigger
-from offramp.attacks.objectives import Uniform
+from offramp.attacks.objectives.uniform import Uniform
 from offramp.attacks.text.attacked_text import WORD, AttackedText
 from tests.attacks.asking import query
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from offramp._core.errors import ConfigError, CriterionError, DataError, ModelError
-from offramp.attacks.objectives import Same
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.engine.policy import Policy

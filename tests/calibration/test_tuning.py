@@ -83,7 +83,7 @@ def test_targets_that_contradict_each_other() -> None:
 
 
 def test_misuse(model: Any, tiny_data: Any) -> None:
-    with pytest.raises(ConfigError, match=r"call tune\(model, data\)"):
+    with pytest.raises(DataError, match="expected data with splits, as load_data returns them, got str"):
         tune(model, "confidence")
     for options in ({"max_latency_ms": 5.0}, {"drop_exits": True, "max_cost": 0.5}):
         with pytest.raises(ConfigError, match="need a model to measure"):

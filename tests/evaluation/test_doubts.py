@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.attacks import AttackResult, FunctionVictim, WhiteBoxVictim, attack
-from offramp.attacks.constraints import edit_distance
+from offramp.attacks.constraints.constraints import edit_distance
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy

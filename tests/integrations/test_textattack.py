@@ -20,7 +20,8 @@ from datasets import Dataset
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp.attacks import EngineVictim, FunctionVictim, WhiteBoxVictim, attack
-from offramp.attacks.objectives import ExitDepth, Same
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer
 from offramp.inference.engine import Engine

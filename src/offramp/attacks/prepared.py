@@ -19,7 +19,8 @@ from offramp.attacks.recipes import compose_recipe
 from offramp.attacks.recipes.base import Composition
 from offramp.attacks.result import make_row
 from offramp.attacks.search.base import Outcome, run_searches
-from offramp.attacks.similarity import Judge, describe_judge, load_judge
+from offramp.attacks.similarity.base import Judge
+from offramp.attacks.similarity.judges import describe_judge, load_judge
 from offramp.attacks.victims.base import Victim
 from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.model.loading import named_device

@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Examples, halves, texts_fingerprint
-from offramp.attacks.objectives import ExitDepth
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, Options, Preserve, Weighting
 from offramp.attacks.prepared import AttackSpec, on_ray
 from offramp.attacks.recipes import RECIPES, recipe_named
@@ -108,7 +108,7 @@ def attack(
 
     Args:
         target: the victim: an `Engine` or an exported folder (black box), a model or its folder (white box), or any
-            `Victim`, such as `FunctionVictim` and `GreyBox`.
+            `Victim`, such as `FunctionVictim` and `GreyBox`. A recipe that takes gradients opens an engine's torch model.
         data: examples with columns `id`, `text`, for pairs `text_pair`, and optionally `label`.
         recipe: a key of `RECIPES`.
         policy: when the model leaves; None for the target's own policy.
@@ -154,7 +154,7 @@ def attack(
     require_split(data)
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked in groups")
-    victim = as_victim(target, policy, batch_size)
+    victim = as_victim(target, policy, batch_size, inside=recipe_named(recipe).access == "gradients")
     if victim.labels is not None:
         check_fit(data, victim.labels, victim.kind)
     examples = Examples(data, victim.kind)

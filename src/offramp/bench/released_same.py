@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.objectives import Same
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.options import Options
 from offramp.attacks.search.base import Candidate, score_candidates
 from offramp.attacks.text.attacked_text import AttackedText

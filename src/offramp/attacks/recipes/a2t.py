@@ -5,8 +5,8 @@ WAFFLE uses the search (`waffle-a2t`). With accuracy objectives it gives the bas
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition
 from offramp.attacks.search.local import GreedySearch

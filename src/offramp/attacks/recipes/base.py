@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.objectives import AttackedExit, Misclassification, Objective, require_classes
+from offramp.attacks.objectives.base import Objective, require_classes
+from offramp.attacks.objectives.misclassification import AttackedExit, Misclassification
 from offramp.attacks.options import Options
 from offramp.attacks.search.base import Search
 from offramp.attacks.search.space import SearchSpace

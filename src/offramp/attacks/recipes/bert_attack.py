@@ -6,8 +6,8 @@ No registry package holds such a model, so the option `masked_lm` names a folder
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import AccuracyRecipe, Composition
 from offramp.attacks.search.local import GreedySearch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from offramp.attacks.objectives import DeepSloth
+from offramp.attacks.objectives.uniform import DeepSloth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.recipes.same import SameWord

@@ -7,8 +7,8 @@ layer. So these recipes also work for regression, and show what many tries alone
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import ExitDepth
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.search.local import BeamSearch

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import Same
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe, require_classes_inside
 from offramp.attacks.search.local import BeamSearch

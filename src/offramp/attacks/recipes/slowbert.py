@@ -6,8 +6,8 @@ The oracle is the exit layer, or only time. No code was released.
 
 from __future__ import annotations
 
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import ExitDepth
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.base import Composition, Recipe
 from offramp.attacks.search.base import Search

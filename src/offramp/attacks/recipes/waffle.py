@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints import constraints_of
-from offramp.attacks.objectives import ExitDepth, Uniform
+from offramp.attacks.constraints.constraints import constraints_of
+from offramp.attacks.objectives.base import ExitDepth
+from offramp.attacks.objectives.uniform import Uniform
 from offramp.attacks.options import Options
 from offramp.attacks.recipes.a2t import A2TExit
 from offramp.attacks.recipes.base import Composition, Recipe, require_probabilities

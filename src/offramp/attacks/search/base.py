@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator as Rng
 
-from offramp.attacks.constraints import Constraints, Label
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import Constraints, Label
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, BudgetedTexts, QueryBudget, TokenizedText, Victim

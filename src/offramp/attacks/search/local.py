@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator as Rng
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints import Label
+from offramp.attacks.constraints.constraints import Label
 from offramp.attacks.search.base import (
     Candidate,
     Inspect,

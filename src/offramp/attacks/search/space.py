@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints import Constraints
-from offramp.attacks.objectives import Objective
+from offramp.attacks.constraints.constraints import Constraints
+from offramp.attacks.objectives.base import Objective
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.base import Transformation
 from offramp.attacks.victims.base import TokenizedText

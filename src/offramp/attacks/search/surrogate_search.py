@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator as Rng
 from numpy.typing import NDArray
 
-from offramp.attacks.constraints import Label
+from offramp.attacks.constraints.constraints import Label
 from offramp.attacks.search.base import Inspect, PreparationCost, Search, SearchState, Steps, start_search
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.search.surrogate import AdditiveSurrogate, Array, Changes, ExitPredictor

@@ -10,8 +10,8 @@ import torch
 from numpy.random import Generator as Rng
 
 from offramp._core.errors import ConfigError
-from offramp.attacks.constraints import Label
-from offramp.attacks.objectives import Uniform
+from offramp.attacks.constraints.constraints import Label
+from offramp.attacks.objectives.uniform import Uniform
 from offramp.attacks.search.base import Query, Search, Steps, score_candidates, start_search
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText

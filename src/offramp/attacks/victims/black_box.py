@@ -192,7 +192,11 @@ class GreyBox(Victim):
 
 
 def as_victim(
-    target: SegmentedModel | Engine | Victim | str | Path, policy: Policy | None = None, batch_size: int = 64
+    target: SegmentedModel | Engine | Victim | str | Path,
+    policy: Policy | None = None,
+    batch_size: int = 64,
+    *,
+    inside: bool = False,
 ) -> Victim:
     """Return the victim behind a target.
 
@@ -200,6 +204,7 @@ def as_victim(
         target: a victim, an engine or an exported folder (a black box), or a model or its folder (a white box).
         policy: of a model or an exported folder; None for the target's own policy.
         batch_size: texts that a model runs at once.
+        inside: whether the attack needs the inside of a model. An engine on a torch model then opens it.
 
     Raises:
         ConfigError: a model without a policy, or a policy for an engine or a victim, which have their own.
@@ -216,4 +221,9 @@ def as_victim(
         return WhiteBoxVictim(target, policy, batch_size=batch_size)
     if policy is not None:
         raise ConfigError("an engine or a victim has its own policy: leave policy out")
-    return target if isinstance(target, Victim) else EngineVictim(target)
+    if isinstance(target, Victim):
+        return target
+    victim = EngineVictim(target)
+    if not inside or victim.model is None:
+        return victim
+    return GreyBox(victim, WhiteBoxVictim(victim.model, victim.policy, batch_size=batch_size))

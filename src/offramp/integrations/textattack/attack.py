@@ -12,7 +12,8 @@ from torch import Tensor
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.examples import read_examples
-from offramp.attacks.objectives import ExitDepth, Objective, Same
+from offramp.attacks.objectives.base import ExitDepth, Objective
+from offramp.attacks.objectives.same import Same
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp.attacks.objectives import ExitDepth
+from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.result import AttackResult
 from offramp.attacks.victims.base import Answer
 from offramp.integrations.textattack.attack import (

