@@ -108,7 +108,8 @@ def attack(
 
     Args:
         target: the victim: an `Engine` or an exported folder (black box), a model or its folder (white box), or any
-            `Victim`, such as `FunctionVictim` and `GreyBox`. A recipe that takes gradients opens an engine's torch model.
+            `Victim`, such as `FunctionVictim` and `GreyBox`. A recipe that takes gradients opens the torch model of an
+            engine.
         data: examples with columns `id`, `text`, for pairs `text_pair`, and optionally `label`.
         recipe: a key of `RECIPES`.
         policy: when the model leaves; None for the target's own policy.
