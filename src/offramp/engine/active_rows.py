@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.numbers import softmax
+from offramp._core.trace import divide_logits
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
 from offramp.engine.policy import Decisions, Policy
@@ -59,8 +60,8 @@ class DecisionBuffer:
         if len(logits):
             flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
             if not regression:
-                divisor = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
-                probability = softmax(logits / divisor[self.exit, None]).max(axis=-1)
+                temperatures = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
+                probability = softmax(divide_logits(logits, temperatures[self.exit, None])).max(axis=-1)
         return Decisions(
             exit=self.exit,
             layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
