@@ -71,7 +71,7 @@ def test_an_export_carries_a_single_graph_for_its_rule_alone(exports: dict[str, 
     assert manifest.checks["single_differs"] == 0
     assert fits(manifest, Policy(make_criterion("confidence"), (1, 3)))
     assert not fits(manifest, Policy(make_criterion("entropy"), (1, 3)))
-    with pytest.raises(ConfigError, match="a fused graph needs confidence, margin, entropy, got 'patience': export segments"):
+    with pytest.raises(ConfigError, match="a fused graph needs confidence, margin, entropy, got 'patience'"):
         write_fused(exports["multi_exit"], manifest, "patience", exports["multi_exit"] / "never.onnx")
 
 
