@@ -25,6 +25,7 @@ from offramp.costs import CostModel, count_flops, fit_polynomial
 from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
 from offramp.model.config import MultiExitConfig, check_exits, check_length, class_names, default_exits
 from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.linear_exit import LayerZero
 from offramp.model.trained_on import FILE as ROWS_FILE
 from offramp.model.trained_on import Rows, load_rows
 
@@ -40,7 +41,7 @@ class SavedPolicy(Protocol):
     def save(self, path: str | PathLike[str]) -> None: ...
 
 
-class SegmentedModel(PreTrainedModel):
+class SegmentedModel(LayerZero, PreTrainedModel):
     """A classifier cut at its exits: `start`, then `segment` and `head` for each exit in turn."""
 
     config_class: type[MultiExitConfig] = MultiExitConfig
@@ -190,7 +191,10 @@ class SegmentedModel(PreTrainedModel):
             logits.append(scores)
             if gate is not None:
                 gates.append(gate.sigmoid())
-        loss = None if labels is None else torch.stack([exit_loss(z, labels) for z in logits]).sum()
+        loss = None
+        if labels is not None:  # layer 0 is fitted, not trained
+            trained = [z for z, layer in zip(logits, self.exit_layers, strict=True) if layer]
+            loss = torch.stack([exit_loss(z, labels) for z in trained]).sum()
         return MultiExitOutput(
             loss=loss,
             logits=logits[-1],
@@ -215,14 +219,14 @@ class SegmentedModel(PreTrainedModel):
         training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
         self.eval().requires_grad_(False)  # the counter fails on tables that layers receive (DeBERTa)
         try:
-            coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(
-                len(self.exit_layers), 2, 3
-            )
+            with self.without_layer_zero():
+                coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(-1, 2, 3)
         finally:
             self.train(training)
             for parameter in tracked:
                 parameter.requires_grad_()
-        return self._add_costs(coefficients)
+        costs = self._add_costs(coefficients)
+        return costs if self.linear is None else costs.after(self.linear.stage.flops())
 
     def _segment_flops(self, length: int) -> NDArray[np.float64]:
         """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""

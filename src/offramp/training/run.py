@@ -123,7 +123,8 @@ def train(
     )
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
-    refuse_shared_layers(model, method)
+    with model.without_layer_zero():
+        refuse_shared_layers(model, method)
     model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
@@ -132,11 +133,19 @@ def train(
     run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
     noted = {"seed": seed, **config}
     if run.recorded and run.check(noted, later=noted):
-        model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
+        trained = type(model).from_pretrained(str(run.path / "model"))
+        if trained.linear is not None:
+            model.set_stage(trained.linear.stage)
+        model.load_state_dict(trained.state_dict())
         return model.eval()
     with run.claim(noted, later=noted):
         started = datetime.now(UTC)
-        seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
+        if model.linear is not None:
+            model.fit_linear(
+                train_set.encodings, np.asarray(train_set.labels), model.tokenizer.all_special_ids
+            )
+        with model.without_layer_zero():
+            seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
         model.flops(np.array([8]))  # counted once and kept in the config
         partial = run.path / "model.partial"  # the model is saved whole or not at all
         shutil.rmtree(partial, ignore_errors=True)
