@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from offramp._core.errors import DataError, unknown_name
-from offramp.data.files import tab_separated
+from offramp.data.decoding import tab_separated
 from offramp.data.rows import Rows, Source, Table, clean, require_column, require_rows
 from offramp.data.tasks import GLUE, Task, plain_name
 

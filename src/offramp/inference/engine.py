@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp._core.text import read_rows, read_texts
+from offramp._core.tables import read_rows
+from offramp._core.text import read_texts
 from offramp.engine.batching import token_counts, windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
@@ -166,7 +167,7 @@ class Engine:
 
         Args:
             texts: one string; or many texts: strings, pairs of strings, or rows with the columns `text` and, for
-                pairs, `text_pair`: dicts, a `datasets.Dataset`, or a pandas data frame.
+                pairs, `text_pair`: dicts, a dict of columns, a `datasets.Dataset`, a data frame or an Arrow table.
             pairs: second texts, if `texts` holds only the first ones; one string for one string.
 
         Returns:
@@ -186,14 +187,15 @@ class Engine:
             texts: many texts, as in `predict`. They are read when needed, some batches at a time, and sorted by length
                 within each such window.
 
-        Yields:
-            One `Prediction` for each, in order.
+        Returns:
+            An iterator over one `Prediction` for each, in order.
 
         Raises:
             DataError: rows that `predict` refuses; all answers before them are yielded first.
         """
-        for window in windows(read_rows(texts), self.compacting.window * self.compacting.batch_size):
-            yield from self._answer(*read_texts(window))
+        rows = read_rows(texts)  # at once, so that a wrong argument fails here
+        size = self.compacting.window * self.compacting.batch_size
+        return (answer for window in windows(rows, size) for answer in self._answer(*read_texts(window)))
 
     def _answer(self, texts: list[str], pairs: list[str] | None) -> list[Prediction]:
         encodings = self.encoder(texts, pairs)
