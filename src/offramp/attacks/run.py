@@ -152,7 +152,7 @@ def attack(
         lexicon=lexicon,
         masked_lm=masked_lm,
     )
-    require_split(data)
+    data = require_split(data)
     if group < 1:
         raise ConfigError(f"group must be at least 1, got {group}: examples are attacked in groups")
     victim = as_victim(target, policy, batch_size, inside=recipe_named(recipe).access == "gradients")

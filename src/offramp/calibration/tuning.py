@@ -156,7 +156,7 @@ def tune(
         return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
     from offramp.data import require_splits
 
-    require_splits(data)
+    require_splits(data, "calibration")
     assert isinstance(data, Mapping)
     if drop_exits:
         target.check_exit_choice()

@@ -11,6 +11,7 @@ from offramp.data.text_data import (
     overlap,
     require_split,
     require_splits,
+    require_text_data,
     row_hashes,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "overlap",
     "require_split",
     "require_splits",
+    "require_text_data",
     "row_hashes",
 ]

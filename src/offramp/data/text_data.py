@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from offramp._core.seeding import generator
+from offramp._core.tables import several_splits
 from offramp._core.text import some_of
 from offramp._core.trace import Kind
 from offramp.data.splits import stratified_order
@@ -133,19 +134,46 @@ class TextData(Mapping[str, "Dataset"]):
         return replace(self, splits={**self.splits, **made})
 
 
-def require_split(data: object) -> None:
-    """Raise `DataError` if the data are several splits, not one."""
-    if isinstance(data, Mapping):
-        names = ", ".join(map(str, data))
-        raise DataError(f"expected one split, got data with the splits {names}: pass one, data['validation']")
+def require_split(data: Any) -> Dataset:
+    """One split, which gives Python's own values whatever its format; `DataError` for anything else."""
+    from datasets import Dataset
 
-
-def require_splits(data: object) -> None:
-    """Raise `DataError` if the data are not all splits of a data set."""
-    if not isinstance(data, Mapping):
+    if isinstance(data, Mapping) and any(isinstance(split, Dataset) for split in data.values()):
+        raise several_splits(data)
+    if not isinstance(data, Dataset):
         raise DataError(
-            f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass all splits"
+            f"expected one split, a datasets.Dataset, got {type(data).__name__}: load the data with "
+            "offramp.load_data, and pass a split, data['validation']"
         )
+    plain: Dataset = data.with_format(None)
+    return plain
+
+
+def require_splits(data: Any, *needed: str) -> None:
+    """Raise `DataError` if the data are not data sets by the name of their split, or lack a needed split."""
+    from datasets import Dataset
+
+    if not isinstance(data, Mapping) or not all(isinstance(split, Dataset) for split in data.values()):
+        kind = (
+            f"a {type(data).__name__} of other things" if isinstance(data, Mapping) else type(data).__name__
+        )
+        raise DataError(
+            f"expected data with splits, as load_data returns them, got {kind}: load the data with offramp.load_data, "
+            "and pass all splits"
+        )
+    for split in needed:
+        if split not in data:
+            raise DataError(unknown_name("split", split, data))
+
+
+def require_text_data(data: Any) -> None:
+    """Raise `DataError` if the data are not what `load_data` returns, which also gives the kind of task and metrics."""
+    if isinstance(data, TextData):
+        return
+    require_splits(data)
+    raise DataError(
+        f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass offramp.load_data(…)"
+    )
 
 
 def check_fit(
@@ -195,7 +223,9 @@ def fitting_labels(dataset: Dataset, labels: Sequence[str], kind: Kind) -> NDArr
         fit = values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
         expected = "finite numbers as labels"
     if not fit:
-        raise DataError(f"expected {expected}, got {list(dict.fromkeys(values.tolist()))[:5]}")
+        raise DataError(
+            f"expected {expected}, got {list(dict.fromkeys(values.tolist()))[:5]}: load the data with offramp.load_data"
+        )
     return values.astype(np.int64 if kind == "classification" else np.float32)
 
 

@@ -152,10 +152,10 @@ def evaluate(
         ConfigError: the calibration split was asked for.
         CriterionError: a criterion that is unknown or does not fit.
     """
-    from offramp.data import require_splits
+    from offramp.data import require_text_data
     from offramp.inference.tracing import trace
 
-    require_splits(data)
+    require_text_data(data)
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
     evaluated = {}
     for name, model in named.items():

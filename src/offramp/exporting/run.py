@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp.data import TextData, fitting_labels
+from offramp.data import TextData, fitting_labels, require_text_data
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
 from offramp.engine.policy import Policy
@@ -65,6 +65,7 @@ def export(
     """
     texts = Texts()
     if data is not None:
+        require_text_data(data)
         texts = Texts(
             data.sample("calibration", calibration_examples, 0),
             data.sample("validation", compared_examples, 0),

@@ -41,7 +41,7 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     Raises:
         DataError: no examples, no text column, or labels that do not fit the model.
     """
-    require_split(dataset)
+    dataset = require_split(dataset)
     if not len(dataset):
         raise DataError("the dataset is empty: there is nothing to trace")
     encoder = TextEncoder.of(model)

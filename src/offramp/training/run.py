@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
-from offramp.data import TextData, fingerprint, fitting_labels, require_splits, row_hashes
+from offramp.data import TextData, fingerprint, fitting_labels, require_split, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
@@ -110,7 +110,7 @@ def train(
         DataError: a training split without labels, or with labels that do not fit the model.
         FolderInUseError: another process trains into the folder.
     """
-    require_splits(data)
+    require_splits(data, "train")
     settings = TrainingOptions(
         epochs=epochs,
         max_steps=max_steps,
@@ -207,6 +207,7 @@ def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
 
 def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
     """The labelled texts of a split as token ids; `DataError` if they do not fit the model."""
+    dataset = require_split(dataset)
     if not len(dataset):
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:

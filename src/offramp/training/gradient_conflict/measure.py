@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_files import GRADIENT_FILE, read_gradients, write_gradients
 from offramp._core.seeding import generator
+from offramp.data import require_split
 from offramp.engine.batching import pad
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
@@ -155,6 +156,7 @@ def batches_of(
     """Random examples, encoded and padded, on the model's device."""
     if batches < 1 or batch_size < 1:
         raise ConfigError(f"expected at least one batch of one example, got {batches} of {batch_size}")
+    dataset = require_split(dataset)
     if "label" not in dataset.column_names or not len(dataset):
         raise DataError(f"measuring gradients needs labelled examples, got {len(dataset)} without labels")
     rows = generator(seed, "conflict").permutation(len(dataset))[: batches * batch_size]
