@@ -96,11 +96,13 @@ def test_what_spreadsheets_add_is_no_row(content, tmp_path):
         ("a\u2028b\x0c\x85,bad", "a\u2028b\x0c\x85"),
         ('"' + "long, " * 50_000 + '",bad', "long, " * 50_000),
         ("# a hashtag,bad", "# a hashtag"),
+        ("# a rating,4.75", "# a rating"),
     ],
 )
 def test_one_text_in_its_quoting(line, text, tmp_path):
     before = csv.field_size_limit()
-    assert read(tmp_path, "\n".join(["text,label", line, *LINES])) == [(text, "bad"), *BODY]
+    (first, label), *others = read(tmp_path, "\n".join(["text,label", line, *LINES]))
+    assert (first, label, others) == (text, line.rpartition(",")[2], BODY)
     assert csv.field_size_limit() == before
 
 
@@ -125,6 +127,7 @@ BACKSLASH = (
             [*LINES, "# from here, by hand"],
             "line 42: expected a row, got '# from here', which looks like a comment",
         ),
+        (["a,bad", "# from here, by hand", "# b,bad"], "line 3: expected a row, got '# from here'"),
         (["a,bad", " text,label"], "line 3: the header is there once more: remove it"),
         (["a,bad\r"], "line 2: another line end than before: save the file with one kind of line ends"),
         (["a\\", ",bad", "\rb,bad"], "line 2: the file has several kinds of line ends"),
@@ -152,6 +155,9 @@ def test_the_ways_out_work(tmp_path):
 
 def test_a_file_without_a_header(tmp_path):
     path = tmp_path / "a.csv"
+    path.write_text("sep=;\n")
+    with pytest.raises(DataError, match="line 2: expected a line of column names, got the end of the file"):
+        load_data(path)
     expected = "If these are values or a comment, begin the file with a line of column names"
     for first in ("", "# a comment\n", "# a comment, by hand\n"):
         path.write_text(first + "\n".join(LINES))

@@ -6,53 +6,16 @@ strict reader, and each reading must give all rows the header's number of values
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from offramp._core.errors import DataError
 from offramp.data.decoding import read_text
-from offramp.data.rows import Table, require_distinct
+from offramp.data.dialects import DELIMITERS, OTHER_WAY, DialectError, Reading, long_fields, parse
+from offramp.data.rows import NUMBER, Table, require_distinct
 
-DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
-
-# A quote inside a quoted value is doubled, or escaped by a backslash; or quotes are text like any other character.
-_QUOTING: dict[str, dict[str, Any]] = {
-    "doubled": {},
-    "escaped": {"escapechar": "\\"},
-    "literal": {"quoting": csv.QUOTE_NONE},
-    "literal, escaped": {"quoting": csv.QUOTE_NONE, "escapechar": "\\"},
-}
-_SEPARATOR = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line
-_OTHER_WAY = (
-    "Give load_data the table itself, as pandas.read_csv reads it with your escapechar, quotechar or quoting, or save "
-    "the file as JSON Lines"
-)
-_field_limit = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A file read in one dialect: the header, the rows, and the line that each row begins in."""
-
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-
-
-class DialectError(DataError):
-    """A file does not have a dialect, or has two: `ambiguous`. `width` is its number of columns by the header."""
-
-    def __init__(self, message: str, width: int = 0, *, ambiguous: bool = False) -> None:
-        super().__init__(message)
-        self.width = width
-        self.ambiguous = ambiguous
+_SEPARATOR = re.compile(r'"?sep=([^\w\r\n"\\])"?(?:\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line
 
 
 def read_delimited(path: Path, usual: str) -> Table:
@@ -74,7 +37,7 @@ def read_delimited(path: Path, usual: str) -> Table:
     first_line = 2 if stated else 1
     readings: dict[str, Reading] = {}
     failures: list[DialectError] = []
-    with _long_fields(len(content)):
+    with long_fields(len(content)):
         for delimiter in delimiters:
             try:
                 readings[delimiter] = _read(path, content, delimiter, first_line)
@@ -109,7 +72,7 @@ def _require_one_line_end(path: Path, text: str) -> None:
     if doubtful:
         line = len(re.findall(r"\r\n|\r|\n", text[: doubtful.start()])) + 1
         raise DataError(
-            f"{path}, line {line}: the file has several kinds of line ends: save it with line feeds. {_OTHER_WAY}"
+            f"{path}, line {line}: the file has several kinds of line ends: save it with line feeds. {OTHER_WAY}"
         )
 
 
@@ -119,7 +82,7 @@ def _read(path: Path, text: str, delimiter: str, first_line: int) -> Reading:
     failures: dict[str, DialectError] = {}
     for quoting in _possible_quoting(text, delimiter):
         try:
-            readings[quoting] = _parse(path, text, delimiter, quoting, first_line)
+            readings[quoting] = parse(path, text, delimiter, quoting, first_line)
         except DialectError as error:
             failures[quoting] = error
     quoted = [readings[name] for name in ("doubled", "escaped") if name in readings]
@@ -149,76 +112,13 @@ def _only_escapes(text: str, delimiter: str) -> bool:
     return bool(pairs) and pairs <= {"\\", '"', "\r", "\n", delimiter}
 
 
-def _parse(path: Path, text: str, delimiter: str, quoting: str, first_line: int) -> Reading:
-    """All rows in one dialect; `DialectError` at the first row that does not have it."""
-    records = _records(path, text, delimiter, quoting, first_line)
-    header = _without_empty_end([name.strip() for name in next(records)[1]])
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    width = 0  # of the rows, which may all end in empty values that the header does not have
-    try:
-        for line, row in records:
-            width = width or max(len(row), len(header))
-            if len(row) != width or any(row[len(header) :]):
-                raise DialectError(_width_message(path, line, row, header, delimiter))
-            rows.append(row[: len(header)])
-            lines.append(line)
-    except DialectError as error:
-        error.width = len(header)
-        raise
-    return Reading(header, rows, lines)
-
-
-def _records(
-    path: Path, text: str, delimiter: str, quoting: str, first_line: int
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, after the line that each begins in."""
-    physical = _Lines(text)
-    parser = csv.reader(physical, delimiter=delimiter, strict=True, **_QUOTING[quoting])
-    ending = ""  # of the first row
-    while True:
-        line = parser.line_num + first_line
-        try:
-            row = next(parser, None)
-        except csv.Error as error:
-            raise DialectError(_quote_message(path, line)) from error
-        if row is None:
-            return
-        ending = ending or physical.ending
-        if physical.ending not in (ending, ""):  # a carriage return may be the end of a value
-            raise DialectError(
-                f"{path}, line {line}: another line end than before: save the file with one kind of line ends"
-            )
-        if row and not (len(row) == 1 and row[0].isspace()):
-            yield line, row
-
-
-class _Lines:
-    """The physical lines of a text; `ending` is what ended the last one."""
-
-    def __init__(self, text: str) -> None:
-        self.stream = io.StringIO(text, newline="")  # as Python's csv module wants it: line ends stay
-        self.ending = ""
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self.stream:
-            self.ending = line[len(line.rstrip("\r\n")) :][-2:]
-            yield line
-
-
-def _without_empty_end(names: list[str]) -> list[str]:
-    while len(names) > 1 and not names[-1]:
-        names = names[:-1]
-    return names
-
-
 def _require_equal(path: Path, plain: Reading, escaped: Reading) -> None:
     """Raise `DialectError` at the first row that differs if backslashes are escapes."""
     if (plain.header, plain.rows) == (escaped.header, escaped.rows):
         return
     pairs = zip(plain.rows, escaped.rows, plain.lines, strict=False)
     line = next((line for a, b, line in pairs if a != b), plain.lines[-1] if plain.lines else 1)
-    message = f"{path}, line {line}: the backslash may be text or an escape. {_OTHER_WAY}"
+    message = f"{path}, line {line}: the backslash may be text or an escape. {OTHER_WAY}"
     raise DialectError(message, len(plain.header), ambiguous=True)
 
 
@@ -235,7 +135,7 @@ def _require_same_lines(path: Path, quoted: Reading, literal: Reading, delimiter
         return  # a quote in the value is doubled in the file, which text without quoting hardly is
     line = quoted.lines[row]
     raise DialectError(
-        f"{path}, line {line}: the quotes may be text, or enclose a value of several lines. {_OTHER_WAY}",
+        f"{path}, line {line}: the quotes may be text, or enclose a value of several lines. {OTHER_WAY}",
         len(quoted.header),
         ambiguous=True,
     )
@@ -249,48 +149,18 @@ def _require_rows_only(path: Path, reading: Reading) -> None:
             raise DataError(f"{path}, line {line}: the header is there once more: remove it")
         if row[0].startswith("# "):
             comments.append((line, row))
-    if not comments:
-        return
-    usual = [set(column) for column in zip(*(row for row in reading.rows if row[0][:2] != "# "), strict=True)]
-    for line, row in comments:
-        others = list(zip(row[1:], usual[1:], strict=False))
-        if not any(value in values or value.strip().isdecimal() for value, values in others):
+    counts = [Counter(column) for column in zip(*reading.rows, strict=True)] if comments else []
+    for line, row in comments:  # no class and no number: what follows the delimiter is a stretch of text
+        others = list(zip(row, counts, strict=True))[1:]
+        if others and all(
+            count[value] == 1 and not NUMBER.fullmatch(value.strip()) for value, count in others
+        ):
             raise DataError(
                 f"{path}, line {line}: expected a row, got {row[0]!r:.60}, which looks like a comment: remove it"
             )
-
-
-def _width_message(path: Path, line: int, row: list[str], header: list[str], delimiter: str) -> str:
-    name = DELIMITERS.get(delimiter, repr(delimiter))
-    if row[0].startswith("#") or header[0].startswith("#"):
-        cause = "Remove the lines that are comments"
-    else:
-        cause = f"Look for a quote that is not closed, or a {name} in a value without quotes"
-    columns = ", ".join(map(repr, header[:6]))
-    got = f"{len(row)}, unlike other rows" if len(row) == len(header) else str(len(row))
-    return f"{path}, line {line}: expected {len(header)} values, for {columns}, got {got}. {cause}"
-
-
-def _quote_message(path: Path, line: int) -> str:
-    return (
-        f"{path}, line {line}: a quote is not closed, or stands inside a quoted value: close it, and write each quote "
-        f'inside a value twice (""). {_OTHER_WAY}'
-    )
 
 
 def _table(path: Path, reading: Reading) -> Table:
     require_distinct(str(path), reading.header)
     columns = list(zip(*reading.rows, strict=True)) or [() for _ in reading.header]
     return Table(dict(zip(reading.header, map(list, columns), strict=True)), str(path), typed=False)
-
-
-@contextmanager
-def _long_fields(size: int) -> Iterator[None]:
-    """Let the parser read values of any length; the limit is the whole process's, so it is set back."""
-    with _field_limit:
-        before = csv.field_size_limit()
-        csv.field_size_limit(max(before, size))
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
