@@ -11,6 +11,7 @@ from rich.console import Console
 
 from offramp._core.text import one_line
 from offramp.cli import common
+from offramp.cli.bench import show_benchmark
 from offramp.cli.tables import print_table
 
 PEERS = ["ort-static-int8-full", "ours-fp32", "cut-layer-4"]
@@ -91,3 +92,20 @@ def test_one_row_stands_upright_with_units(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().err
     for heading in ("cost (share of FLOPs)", "depth (layers)", "p95, ms", "examples"):
         assert heading in shown
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_peers_of_a_benchmark_are_named_in_full(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    numbers = ("p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score", "peak_mib")
+    table = [
+        {"peer": peer, "batch_size": 1, "joules": None, **dict.fromkeys(numbers, 123.456)} for peer in PEERS
+    ]
+    show_benchmark(table)
+    shown = capsys.readouterr().err
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= int(columns)
+    for text in (*PEERS, "p50, ms", "texts/s", "× best full depth", "cost (share of FLOPs)", "peak MiB"):
+        assert text in shown

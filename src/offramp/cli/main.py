@@ -164,7 +164,8 @@ def check_subcommand(words: Sequence[str]) -> None:
 def usage_error(error: CycloptsError, words: Sequence[str]) -> str:
     """What is wrong with a command line, and what to write."""
     if isinstance(error, CoercionError) and error.token is not None:
-        return str(error).rstrip(".") + percent_hint(error.token.value)
+        hint = "" if error.target_type is int else percent_hint(error.token.value)
+        return str(error).rstrip(".") + hint
     if isinstance(error, UnusedCliTokensError):
         unused = ", ".join(map(repr, error.unused_tokens or ()))
         return f"expected no further words, got {unused}: offramp {words[0]} --help shows what it takes"

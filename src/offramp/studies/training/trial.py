@@ -110,7 +110,7 @@ class TrainingTrial(Trial):
     @property
     def row(self) -> str:
         size = "all" if self.train_size is None else f"{self.train_size:,}"
-        return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
+        return f"{short(self.backbone)}, {short(self.task)}, {size}"
 
     @property
     def column(self) -> str:
