@@ -21,6 +21,7 @@ def test_shares(value: Any) -> None:
         (2.5, {}, "drop is a share between 0 and 1, got 2.5: write 0.025 for 2.5 %"),
         ("5%", {}, "drop is a share between 0 and 1, got '5%': write 0.05 for 5 %"),
         (" 12.5 % ", {}, "drop is a share between 0 and 1, got ' 12.5 % ': write 0.125 for 12.5 %"),
+        (np.float32(5), {}, "drop is a share between 0 and 1, got 5: write 0.05 for 5 %"),
         (-0.1, {}, "drop is a share between 0 and 1, got -0.1: write 0.05 for 5 %"),
         (float("nan"), {}, "drop is a share between 0 and 1, got nan: write 0.05 for 5 %"),
         (True, {}, "drop is a share between 0 and 1, got True: write 0.05 for 5 %"),

@@ -107,6 +107,15 @@ def test_rich_shows_names_as_they_are() -> None:
     assert "[bold]a[/bold]" in shown
 
 
+def test_rich_cuts_no_name_on_a_narrow_terminal() -> None:
+    console = Console(width=24, record=True, file=io.StringIO())
+    table = TextTable("T", ("model", "score", "cost"), (("x" * 60, "0.123 [0.100, 0.150]", "0.5"),))
+    console.print(table.rich())
+    shown = console.export_text()
+    assert shown.count("x") == 60
+    assert "…" not in shown
+
+
 def test_all_tables_of_a_study(tables: dict[str, TextTable]) -> None:
     assert list(tables) == [
         "runs",

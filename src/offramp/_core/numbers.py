@@ -41,7 +41,7 @@ def check_share(name: str, value: object, *, zero: bool = True, full: bool = Tru
     if is_number(value) and (0 < value < 1 or (zero and value == 0) or (full and value == 1)):
         return
     span = "between 0 and 1" if zero and full else f"above 0 and {'at most' if full else 'below'} 1"
-    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    shown = f"{value:g}" if is_number(value) else repr(value)
     hint = percent_hint(value, unit) or f": write 0.05 for 5{unit}"
     raise ConfigError(f"{name} is a share {span}, got {shown}{hint}")
 

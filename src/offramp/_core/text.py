@@ -43,7 +43,8 @@ def one_line(text: str) -> str:
 def slug(name: str) -> str:
     """The name as that of a file or folder: without separators or spaces, of at most 100 characters."""
     stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
-    return stem if len(stem) <= 100 else f"{stem[:91]}-{sha256(name.encode()).hexdigest()[:8]}"
+    digest = sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return stem if len(stem) <= 100 else f"{stem[:91]}-{digest[:8]}"
 
 
 def read_rows(source: Any) -> Iterable[Any]:

@@ -106,8 +106,8 @@ class Curve:
             ax = pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
         axes: Axes = ax
         sweep, static = self.sweep, self.static
-        costs = floats(sweep, "cost")
-        (line,) = axes.plot(costs, floats(sweep, "score"), label=f"{JOINER}{label or self.criterion}")
+        costs, name = floats(sweep, "cost"), label or self.criterion
+        (line,) = axes.plot(costs, floats(sweep, "score"), label=JOINER * name.startswith("_") + name)
         color = line.get_color()
         axes.fill_between(costs, floats(sweep, "low"), floats(sweep, "high"), color=color, alpha=0.15, lw=0)
         axes.plot(floats(static, "cost"), floats(static, "score"), "o", color=color, mfc="white")

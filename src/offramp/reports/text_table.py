@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from offramp._core.text import one_line
 
@@ -56,8 +56,8 @@ class TextTable:
         if self.note:
             table.caption, table.caption_justify = Text(one_line(self.note)), "left"
         for i, name in enumerate(self.header):
-            words = i < self.words
-            table.add_column(Text(one_line(name)), justify="left" if words else "right", no_wrap=words)
+            justify: Literal["left", "right"] = "left" if i < self.words else "right"
+            table.add_column(Text(one_line(name)), justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(one_line(cell)) for cell in row))
         return table
