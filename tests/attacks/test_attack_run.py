@@ -376,6 +376,8 @@ def test_a_diff_for_the_terminal() -> None:
     assert headline(ROW) == "layer 1 → 4, 2 of 9 words changed, prediction 1 → 0"
     assert "\x1b[9;31mgood\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
     assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]goodbad[/red] film <b>", "so it iswas"]
+    steering = {**ROW, "text": "a \x1b[2Jgood\r", "adversarial_text": "a \x1b[2Jbad\r"}
+    assert diff_text(steering).plain.splitlines()[1] == "a ⟨U+001B⟩[2Jgood2Jbad⟨U+000D⟩"
 
 
 def test_a_diff_for_a_page_escapes_its_texts() -> None:

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from offramp._core.errors import CalibrationError, CriterionError
+from offramp._core.errors import CalibrationError, ConfigError, CriterionError
 from offramp.calibration import tune_conformal, tune_with_guarantee
 from offramp.calibration.guarantee import (
     BETS,
@@ -168,10 +168,12 @@ def test_refusals():
     trace = classifier(n=200)
     with pytest.raises(CalibrationError, match="Did you mean 'accuracy_drop'"):
         tune_with_guarantee(trace, "confidence", risk="acuracy_drop", alpha=0.1)
-    for level in (0.0, 1.0, -0.1, float("nan")):
-        with pytest.raises(CalibrationError, match="alpha between 0 and 1"):
+    for level in (0.0, 1.0, -0.1, float("nan"), "5%"):
+        with pytest.raises(
+            ConfigError, match="alpha is a share above 0 and below 1, got .*: write 0.05 for 5 %"
+        ):
             tune_with_guarantee(trace, "confidence", alpha=level)
-        with pytest.raises(CalibrationError, match="delta between 0 and 1"):
+        with pytest.raises(ConfigError, match="delta is a share above 0 and below 1"):
             tune_with_guarantee(trace, "confidence", alpha=0.1, delta=level)
     with pytest.raises(CalibrationError, match="task is regression"):
         tune_with_guarantee(regressor(n=200), "patience", alpha=0.1)

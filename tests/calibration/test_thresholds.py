@@ -1,5 +1,6 @@
 """Tuning against its slow twin: try every threshold, see what the policy decides, pick by the definition."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -52,12 +53,12 @@ def test_the_cheapest_threshold_within_the_drop(name, cascade):
 @pytest.mark.parametrize("name", TUNABLE)
 def test_the_most_accurate_threshold_within_the_budget(name, cascade):
     trace = classifier(seed=4, cascade=cascade)
-    for budget in (0.5, 0.9, 1.0, 3.0):
+    for budget in (0.5, 0.9, 1.0, *((3.0,) if cascade else ())):
         try:
             policy = tune(trace, name, max_cost=budget)
         except CalibrationError:  # rules that count cannot leave soon enough
             assert name in ("patience", "patience_confidence")
-            policy = tune(trace, name, max_cost=3.0)
+            policy = tune(trace, name, max_cost=3.0 if cascade else 1.0)
             assert brute_force(policy, trace, "accuracy", budget=budget) == (None, None)
             continue
         cost, value = brute_force(policy, trace, "accuracy", budget=budget)
@@ -213,12 +214,41 @@ def test_refusals():
         tune(trace, "confidence")
     with pytest.raises(CalibrationError, match="got both"):
         tune(trace, "confidence", max_accuracy_drop=0.1, max_cost=0.5)
-    for drop in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(CalibrationError, match="max_accuracy_drop of at least 0"):
+    for drop in (-0.1, float("nan"), float("inf"), 101, True, "much"):
+        with pytest.raises(
+            ConfigError, match="max_accuracy_drop is a share between 0 and 1, got .*: write 0.05 for"
+        ):
             tune(trace, "confidence", max_accuracy_drop=drop)
     for cost in (0.0, -1.0, float("nan")):
-        with pytest.raises(CalibrationError, match="max_cost above 0"):
+        with pytest.raises(ConfigError, match="max_cost is a share above 0 and at most 1"):
             tune(trace, "confidence", max_cost=cost)
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        ({"max_accuracy_drop": 5}, "got 5: write 0.05 for 5 points"),
+        ({"max_accuracy_drop": "0.5 %"}, "got '0.5 %': write 0.005 for 0.5 points"),
+        ({"max_cost": 50}, "got 50: write 0.5 for 50 %"),
+        ({"max_cost": 1.5}, "got 1.5: write 0.015 for 1.5 %"),
+        ({"guarantee": "disagreement", "alpha": 2.5}, "got 2.5: write 0.025 for 2.5 %"),
+    ],
+)
+def test_a_percentage_is_refused_with_the_share_that_it_means(target, written):
+    with pytest.raises(ConfigError, match=re.escape(written)):
+        tune(classifier(n=40), "confidence", **target)
+
+
+def test_a_cascade_that_recomputes_may_cost_more_than_its_full_model():
+    trace = classifier(n=40, cascade=True)
+    assert tune(trace, "confidence", max_cost=1.2).target["cost"] <= 1.2
+    for cost in (trace.exits + 0.5, 50):
+        with pytest.raises(ConfigError, match="max_cost is a share above 0 and at most 1"):
+            tune(trace, "confidence", max_cost=cost)
+
+
+def test_too_few_examples_missing_labels_and_rules_without_a_threshold_are_refused():
+    trace = classifier(n=40)
     with pytest.raises(CalibrationError, match="at least 20 calibration examples, got 19"):
         tune(trace.take(slice(0, 19)), "confidence", max_cost=0.5)
     with pytest.raises(CalibrationError, match="needs labels, but the trace has none"):

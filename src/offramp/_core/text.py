@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from offramp._core.errors import DataError
@@ -12,7 +13,8 @@ from offramp._core.tables import brief, read_rows
 
 # A lone surrogate is not a character and cannot be encoded; NUL ends strings in C code and has no token.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
-_HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional), private, surrogates
+# Control, format (zero-width, bidirectional), private, surrogates, separators of lines and paragraphs.
+_HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 
 
 def clean_text(text: str) -> str:
@@ -31,6 +33,18 @@ def visible(text: str) -> str:
     return "".join(
         f"⟨U+{ord(c):04X}⟩" if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c for c in text
     )
+
+
+def one_line(text: str) -> str:
+    """The text on one line, its invisible characters written out: nothing in it steers a terminal."""
+    return visible(" ".join(text.split()))
+
+
+def slug(name: str) -> str:
+    """The name as that of a file or folder: without separators or spaces, of at most 100 characters."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
+    digest = sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return stem if len(stem) <= 100 else f"{stem[:91]}-{digest[:8]}"
 
 
 def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | None]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
+from offramp._core.numbers import check_number, check_share, is_number
 
 Preserve = Literal["nothing", "prediction", "label"]  # what an attack must not change
 Weighting = Literal["growing", "flat"]
@@ -65,16 +65,15 @@ class Options:
             value = getattr(self, name)
             if value is not None or name not in UNLIMITED:
                 check_number(name, value, "a whole number of at least 1", lambda n: n >= 1, whole=True)
-        weight = self.disagreement_weight
-        check_number("disagreement_weight", weight, "a weight from 0 to 1", lambda n: 0 <= n <= 1)
-        check_number(
-            "max_changed_words",
-            self.max_changed_words,
-            "a share in (0, 1], or an int of at least 1",
-            lambda n: n >= 1 if isinstance(n, int) else 0 < n <= 1,
-        )
+        check_share("disagreement_weight", self.disagreement_weight)
+        if not is_number(words := self.max_changed_words, whole=True):
+            check_share("max_changed_words, unless it is a whole number of words,", words, zero=False)
+        else:
+            check_number(
+                "max_changed_words", words, "a share above 0, or a number of at least 1", lambda n: n >= 1
+            )
         if self.min_similarity is not None:
-            check_number("min_similarity", self.min_similarity, "a cosine from 0 to 1", lambda n: 0 <= n <= 1)
+            check_share("min_similarity", self.min_similarity)
         if self.preserve not in get_args(Preserve):
             raise ConfigError(unknown_name("value of preserve", str(self.preserve), get_args(Preserve)))
         if self.weighting not in get_args(Weighting):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CalibrationError, unknown_name
+from offramp._core.numbers import check_share
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import measure, prepare
@@ -58,8 +59,9 @@ def tune_with_guarantee(
         The policy; the full model's if no laxer threshold passes. Its `target` holds the request and the result.
 
     Raises:
-        CalibrationError: for regression, missing labels, levels outside (0, 1), a rule without a threshold, or too few
-            examples for any test to pass.
+        CalibrationError: for regression, missing labels, a rule without a threshold, or too few examples for any test
+            to pass.
+        ConfigError: a level outside (0, 1).
         CriterionError: for an unknown rule, or one that does not fit the model.
 
     Source: Angelopoulos et al. 2021 (Learn then Test), fixed-sequence testing; for early exits Schuster et al. 2022
@@ -119,7 +121,7 @@ def tune_conformal(
         The policy; the full model's for fewer than about 1 / `alpha` examples.
 
     Raises:
-        CalibrationError, CriterionError: see `tune_with_guarantee`.
+        CalibrationError, ConfigError, CriterionError: see `tune_with_guarantee`.
 
     Source: Schuster et al. 2021 (Consistent Accelerated Inference via Confident Adaptive Transformers), the shared
         calibration of section 4; with the rule's own score in place of a learned meta-classifier.
@@ -164,10 +166,9 @@ def just_stricter(criterion: Criterion, turned: float, strictest: float) -> floa
 
 
 def check_levels(**levels: float) -> None:
-    """Raise `CalibrationError` unless every level lies strictly between 0 and 1."""
+    """Raise `ConfigError` unless every level lies strictly between 0 and 1."""
     for name, value in levels.items():
-        if not 0 < value < 1:  # written so that NaN fails too
-            raise CalibrationError(f"expected {name} between 0 and 1 (0.01 is one point), got {value}")
+        check_share(name, value, zero=False, full=False)
 
 
 def split_and_prepare(

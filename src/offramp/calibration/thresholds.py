@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CalibrationError
+from offramp._core.numbers import check_cost, check_share
 from offramp._core.trace import Trace
 from offramp.calibration.temperatures import fit_temperatures
 from offramp.criteria import (
@@ -56,7 +57,8 @@ def tune_threshold(
     distinct outcome is tried, for other metrics 500 quantiles of them. A given rule object keeps its options;
     gate ranges of `learned` and temperatures of `energy` are fitted.
     """
-    check_target(max_accuracy_drop, max_cost)
+    recomputes = bool((trace.flops[:, -1] > trace.full_flops).any())  # each exit costs at most the full model
+    check_target(max_accuracy_drop, max_cost, trace.exits if recomputes else 1)
     policy = checked_policy(trace, criterion, metric, temperatures)
     table = scores(policy.criterion, trace.scaled(policy.temperatures))
     swept = sweep(trace, policy.criterion, table, metric)
@@ -100,22 +102,22 @@ def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> d
     }
 
 
-def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:
-    """Raise `CalibrationError` unless exactly one target is given, with a valid value."""
+def check_target(max_accuracy_drop: float | None, max_cost: float | None, most_cost: float) -> None:
+    """Check the target of a threshold.
+
+    Raises:
+        CalibrationError: not exactly one of the two is given.
+        ConfigError: it is no share.
+    """
     if (max_accuracy_drop is None) == (max_cost is None):
         given = "none" if max_cost is None else "both"
         raise CalibrationError(
             f"expected exactly one of max_accuracy_drop and max_cost, got {given}: choose one"
         )
-    # In this form NaN fails too.
-    if max_accuracy_drop is not None and not 0 <= max_accuracy_drop < np.inf:
-        raise CalibrationError(
-            f"expected max_accuracy_drop of at least 0 (0.01 is one point), got {max_accuracy_drop}"
-        )
-    if max_cost is not None and not 0 < max_cost < np.inf:
-        raise CalibrationError(
-            f"expected max_cost above 0, as a share of the full model's cost, got {max_cost}"
-        )
+    if max_accuracy_drop is not None:
+        check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
+    if max_cost is not None:
+        check_cost("max_cost", max_cost, most_cost)
 
 
 def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool) -> Policy:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from offramp._core.errors import ConfigError
+from offramp._core.numbers import check_cost, check_share
 from offramp._core.trace import Trace
-from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
+from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
 from offramp.calibration.thresholds import tune_threshold
 from offramp.criteria import Criterion
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 DROP = 0.01  # the largest accuracy drop if no target is given
 ALPHA, DELTA = 0.02, 0.1
+MOST_COST = 10  # of a cascade that recomputes, as a share of its full model; a greater number is a percentage
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TuningTarget:
     """The target of a threshold: one of four kinds; see `tune`.
 
     Raises:
-        ConfigError: options that contradict each other.
+        ConfigError: options that contradict each other, or a value that is no share.
     """
 
     max_accuracy_drop: float | None = None
@@ -50,6 +52,13 @@ class TuningTarget:
             raise ConfigError(
                 "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
             )
+        if self.max_accuracy_drop is not None:
+            check_share("max_accuracy_drop", self.max_accuracy_drop, unit=" points")
+        if self.max_cost is not None:
+            check_cost("max_cost", self.max_cost, MOST_COST)  # the trace decides between 1 and that
+        check_levels(
+            **{name: level for name in ("alpha", "delta") if (level := getattr(self, name)) is not None}
+        )
         levels = (self.alpha, self.delta)
         shares = (self.max_accuracy_drop, self.max_cost)
         if self.max_latency_ms is not None and any(v is not None for v in (*shares, self.guarantee)):
@@ -142,7 +151,7 @@ def tune(
     Raises:
         CalibrationError: no threshold meets the target; for a trace without labels, with fewer than 20 examples, or of
             a rule without a threshold.
-        ConfigError: targets or options that contradict each other, or an unknown metric.
+        ConfigError: targets or options that contradict each other or are no shares, or an unknown metric.
         CriterionError: an unknown rule, or one that does not fit the model.
         DataError: the model was trained on the calibration split, or answers with other classes.
 

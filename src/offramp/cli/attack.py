@@ -18,6 +18,7 @@ from offramp.cli.common import (
     Threads,
     console,
     emit,
+    heading,
     limit_threads,
     note,
     show,
@@ -155,7 +156,8 @@ def show_attack(result: AttackResult, metrics: dict[str, Any], metric: str, titl
     from offramp.attacks import diff_text
 
     names = (f"clean_{metric}", f"adversarial_{metric}", *REPORTED)
-    show(title, [{"": name.replace("_", " "), "value": metrics[name]} for name in names if name in metrics])
+    values = [{"": heading(name), "value": metrics[name]} for name in names if name in metrics]
+    show(f"{title}: means per example", values)
     rows = sorted(result.rows, key=lambda row: row["clean_layer"] - row["adversarial_layer"])
     for row in rows[:SHOWN]:
         if row["success"]:

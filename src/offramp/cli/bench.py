@@ -129,7 +129,7 @@ def _measure(
 def show_benchmark(table: list[dict[str, Any]]) -> None:
     """The rows of a benchmark for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
-    narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
+    narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full depth"}
     columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))
     for size in dict.fromkeys(row["batch_size"] for row in table):
         rows = [row for row in table if row["batch_size"] == size]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from offramp._core.errors import DataError
+from offramp.calibration.tuning import Guarantee
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
@@ -60,6 +61,7 @@ def bench_coverage(
     from offramp.inference.tracing import trace
 
     started = datetime.now(UTC)
+    guarantees = [GuaranteeSpec(risk, alpha, delta) for risk in get_args(Guarantee) for alpha in alphas]
     texts = reading.load(data)
     loaded = load_for(model, texts, split, device="auto")
     rows = texts[split]
@@ -70,7 +72,7 @@ def bench_coverage(
     table = check_coverage(
         trace(loaded, rows, progress=True),
         criteria,
-        [GuaranteeSpec(g, a, delta) for g in ("accuracy_drop", "disagreement", "conformal") for a in alphas],
+        guarantees,
         calibration=calibration or len(rows) // 5,
         splits=splits,
         seed=seed,
@@ -86,6 +88,7 @@ def bench_coverage(
         seed=seed,
         title="promises on rows left out",
         json_output=json,
+        names=4,
     )
 
 

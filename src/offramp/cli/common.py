@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 from rich.console import Console
-from rich.table import Table
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write, policy_file
+from offramp._core.numbers import check_share
 from offramp._core.records import write_record
+from offramp._core.text import one_line
 from offramp._core.to_json import to_json
+from offramp.cli.tables import print_table
 from offramp.criteria import CRITERIA
 from offramp.engine.policy import Policy
 
@@ -35,9 +37,27 @@ CriterionName = Annotated[
 ]
 JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
-# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else.
-console = Console(stderr=True)
-WIDE = 6  # columns beside each other that a narrow terminal still shows in full
+# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else. Names come from
+# data, so nothing in a text is markup.
+console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+WIDE = 4  # columns of a single row beside each other
+UNITS = {
+    "cost": "cost (share of FLOPs)",
+    "depth": "depth (layers)",
+    "clean_depth": "clean depth (layers)",
+    "adversarial_depth": "adversarial depth (layers)",
+    "clean_cost": "clean cost (share of FLOPs)",
+    "adversarial_cost": "adversarial cost (share of FLOPs)",
+    "efficiency_drop": "efficiency drop (share)",
+    "gain_drop": "gain drop (share)",
+    "share": "share of the ideal",
+    "peak_mib": "peak MiB",
+    "activation_mib": "activations, MiB",
+    "joules": "joules a text",
+    "p50": "p50, ms",
+    "p95": "p95, ms",
+    "p99": "p99, ms",
+}
 
 
 @Parameter(name="*", group=Group("How to read the data", sort_key=9))
@@ -121,6 +141,9 @@ class RuleOptions:
     policy: Path | None = None
     max_accuracy_drop: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_share("max_accuracy_drop", self.max_accuracy_drop, unit=" points")
+
     def of(self, folder: Path, model: SegmentedModel, data: TextData) -> Policy:
         """The policy of these options for the model in a folder."""
         if self.policy is not None:
@@ -172,24 +195,29 @@ def limit_threads(threads: int | None) -> int:
 
 def note(text: str) -> None:
     """A line for people."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(one_line(text), soft_wrap=True)
 
 
-def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table for people; a single wide row is shown vertically."""
+def show(title: str, rows: Iterable[Mapping[str, Any]], *, names: int = 1) -> None:
+    """A table for people; a single wide row is shown vertically.
+
+    Args:
+        title: a line above the table.
+        rows: values by the names of the columns.
+        names: how many columns at the left name a row.
+    """
     rows = list(rows)
     if not rows:
         return
     if len(rows) == 1 and len(rows[0]) > WIDE:
-        rows = [{"": name.replace("_", " "), "value": value} for name, value in rows[0].items()]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in rows[0]:
-        table.add_column(
-            str(name).replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right"
-        )
-    for row in rows:
-        table.add_row(*(format_cell(value) for value in row.values()))
-    console.print(table)
+        rows, names = [{"": heading(name), "value": value} for name, value in rows[0].items()], 1
+    cells = [[format_cell(value) for value in row.values()] for row in rows]
+    print_table(console, title, [*map(heading, rows[0])], cells, names=names)
+
+
+def heading(name: str) -> str:
+    """The name of a value for people, with its unit."""
+    return UNITS.get(name) or name.replace("_", " ")
 
 
 def format_cell(value: Any) -> str:
@@ -225,14 +253,15 @@ def finish_bench(
     seed: int,
     title: str,
     json_output: bool,
+    names: int = 1,
 ) -> None:
-    """Record a benchmark of one table, and show the table under a title; other arguments as of `write_record`."""
+    """Record a benchmark of one table, and show it; arguments as of `write_record` and `show`."""
     path = write_record(
         folder, command=command, config=config, metrics={}, seed=seed, tables=tables, started=started
     )
     note(f"record: {path}")
     (table,) = tables.values()
-    show(title, table)
+    show(title, table, names=names)
     emit(json_output, {"record": str(path), "rows": table})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from offramp._core.text import one_line
 from offramp.cli.attack import attack
 from offramp.cli.common import DataOptions, JsonFlag, Seed, console, emit, note
 from offramp.cli.evaluate import evaluate
@@ -76,7 +77,7 @@ def demo(
     run_steps(steps)
     minutes = (time.monotonic() - started) / 60
     text = (output / "report" / "report.md").read_text(encoding="utf-8")
-    console.print(text, markup=False, highlight=False)
+    console.print(text, soft_wrap=True)
     note(f"{minutes:.1f} minutes. Tables and figures: {output / 'report'} (open index.html)")
     options = {"data": data, "backbone": backbone, "train_size": train_size, "epochs": epochs}
     emit(json, {"output": str(output), "minutes": minutes, **options, "attacked": attacked, "seed": seed})
@@ -85,7 +86,7 @@ def demo(
 def run_steps(steps: list[tuple[str, Callable[[], object]]]) -> None:
     """Run steps with titles, and print which step is running and how long each took."""
     for number, (title, action) in enumerate(steps, start=1):
-        console.rule(f"[{number}/{len(steps)}] {title}", align="left")
+        console.rule(one_line(f"[{number}/{len(steps)}] {title}"), align="left")
         started = time.monotonic()
         action()
         note(f"[{number}/{len(steps)}] done in {time.monotonic() - started:.0f} s")

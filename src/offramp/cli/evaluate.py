@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
+from offramp._core.numbers import check_share
 from offramp.cli.common import (
     CriterionName,
     DataOptions,
@@ -62,6 +63,7 @@ def evaluate(
             of a single model go to `evaluation` inside its folder.
     """
     limit_threads(threads)
+    check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
     refuse_calibration(split)
     content = reading.load(data)
     settings = Settings(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
@@ -188,6 +190,7 @@ def compare(evaluated: Mapping[str, ModelEvaluation], metric: str, settings: Set
         tables=write_tables(output, tables),
         started=started,
     )
-    show(f"{comparison.metric}, and difference to {comparison.baseline}", comparison.scores.to_pylist())
+    title = f"{comparison.metric}, and difference to {comparison.baseline}"
+    show(title, comparison.scores.to_pylist(), names=2)
     show("who is best where", comparison.winners.to_pylist())
     note(f"comparison: {output}")

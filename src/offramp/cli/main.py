@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 import yaml
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 
 from offramp import __version__
-from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
+from offramp._core.errors import ConfigError, MissingExtraError, OfframpError, unknown_name
+from offramp._core.numbers import percent_hint
+from offramp._core.text import one_line
 
 # Modules that come with the extra `torch`: one that is missing gives the line that installs them.
 TORCH_EXTRA = {
@@ -123,13 +126,18 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     rest, config = take_config(arguments)
     try:
         options = None if config is None else read_config(config, rest)
+        check_subcommand(rest)
         app = make_app(options, rest)
         app(rest, exit_on_error=False, print_error=False, result_action="return_value")
-    except (CycloptsError, OfframpError) as error:
+    except CycloptsError as error:
+        return _fail(usage_error(error, rest), USAGE_ERROR)
+    except OfframpError as error:
         return _fail(str(error), USAGE_ERROR)
     except FileNotFoundError as error:
         return _fail(f"no such file: {error.filename or error}", USAGE_ERROR)
@@ -145,14 +153,41 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def check_subcommand(words: Sequence[str]) -> None:
+    """Raise `ConfigError` for a misspelt subcommand, which would be taken for the name of a file."""
+    command, name = (*words, "", "")[:2]
+    names = SUBCOMMANDS.get(command, {})
+    if name not in names and get_close_matches(name, names) and not Path(name).exists():
+        raise ConfigError(unknown_name(f"subcommand of {command}", name, names))
+
+
+def usage_error(error: CycloptsError, words: Sequence[str]) -> str:
+    """What is wrong with a command line, and what to write."""
+    if isinstance(error, CoercionError) and error.token is not None:
+        hint = "" if error.target_type is int else percent_hint(error.token.value)
+        return str(error).rstrip(".") + hint
+    if isinstance(error, UnusedCliTokensError):
+        unused = ", ".join(map(repr, error.unused_tokens or ()))
+        return f"expected no further words, got {unused}: offramp {words[0]} --help shows what it takes"
+    return str(error)
+
+
 def _fail(message: str, code: int) -> int:
     """One clear line on stderr."""
-    print(f"offramp: {' '.join(message.split())}", file=sys.stderr)
+    print(f"offramp: {one_line(message)}", file=sys.stderr)
     return code
+
+
+class _OneLine(logging.Formatter):
+    """Messages of the log on one line each: they quote names from data, which must not steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
 
 
 def main() -> None:
     """Entry point of the `offramp` command."""
+    logging.captureWarnings(True)
     sys.exit(run(sys.argv[1:]))
 
 

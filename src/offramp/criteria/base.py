@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
-from offramp._core.numbers import is_number, log_softmax
+from offramp._core.numbers import is_number, log_softmax, percent_hint
 from offramp._core.trace import Evidence, Kind, Trace
 
 Memory = dict[str, NDArray[Any]]  # every array has the batch as its first dimension
@@ -104,7 +104,8 @@ def require(rule: str, option: str, value: object, low: float, high: float, *, w
     if low == -FARTHEST:
         span = "that is finite"
     kind = "a whole number" if whole else "a number"
-    raise CriterionError(f"{rule!r} expected {kind} {span} as {option}, got {value!r}")
+    hint = percent_hint(value) if low == 0 and high <= 2 else ""  # the score is a probability
+    raise CriterionError(f"{rule!r} expected {kind} {span} as {option}, got {value!r}{hint}")
 
 
 def scores(criterion: Criterion, trace: Trace) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError
+from offramp._core.numbers import check_share
 from offramp._core.trace import Trace
 from offramp.calibration import tune
 from offramp.engine.policy import Policy
@@ -149,12 +150,13 @@ def evaluate(
     Raises:
         DataError: a model has other classes than the data, or was trained on the rows of the split.
         CalibrationError: a policy was calibrated on the split.
-        ConfigError: the calibration split was asked for.
+        ConfigError: the calibration split was asked for, or a drop that is no share.
         CriterionError: a criterion that is unknown or does not fit.
     """
     from offramp.data import require_text_data
     from offramp.inference.tracing import trace
 
+    check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
     require_text_data(data)
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
     evaluated = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
 from offramp.data import TextData, fitting_labels, require_text_data
@@ -71,7 +72,9 @@ def export(
             data.sample("validation", compared_examples, 0),
         )
     console = Console(stderr=True)
-    with console.status(f"export to {output_dir}") if progress and console.is_terminal else nullcontext():
+    with (
+        console.status(Text(f"export to {output_dir}")) if progress and console.is_terminal else nullcontext()
+    ):
         return export_model(model, output_dir, precision=precision, policy=policy, texts=texts)
 
 

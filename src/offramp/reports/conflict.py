@@ -9,7 +9,7 @@ import numpy as np
 
 from offramp._core.errors import DataError
 from offramp.evaluation.conflict import Conflict
-from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, caption, new_panels, styled
+from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, caption, new_panels, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
     panel.axvline(len(columns) - 1.5, color=INK, lw=1)
     panel.grid(visible=False)
-    panel.set_title(name, fontsize=11)
+    panel.set_title(shown(name), fontsize=11)
     if first:
         panel.set_ylabel("Layer")
     return image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write
+from offramp.evaluation.arrow_tables import to_csv
 from offramp.reports.style import render
 from offramp.reports.text_table import TextTable, plain_markdown
 
@@ -26,9 +26,10 @@ def write_report(
     folder: str | Path,
     *,
     title: str,
-    lead: Sequence[str],
     tables: Mapping[str, TextTable],
     figures: Mapping[str, Figure],
+    lead: Sequence[str] = (),
+    doubts: Sequence[str] = (),
     shown: Sequence[str] = NO_FIGURES,
     data: Mapping[str, pa.Table] | None = None,
     table_files: bool = True,
@@ -38,9 +39,10 @@ def write_report(
 
     Args:
         title: heading of the Markdown file.
-        lead: paragraphs of Markdown below the title.
         tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.
         figures: every figure that there is, by file name.
+        lead: sentences below the title.
+        doubts: sentences of doubt, quoted below it.
         shown: which figures to write, as names or patterns such as `curves-*`.
         data: tables for programs, written as CSV, by file name.
         table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
@@ -54,8 +56,6 @@ def write_report(
         ConfigError: a pattern in `shown` that matches no figure.
         OfframpError: a file cannot be written.
     """
-    from pyarrow import csv
-
     chosen = matching(figures, shown)
     images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
     files = {f"figures/{name}.svg": images[name] for name in chosen}
@@ -64,12 +64,11 @@ def write_report(
     if table_files:
         files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
         for name, rows in (data or {}).items():
-            sink = io.BytesIO()
-            csv.write_csv(rows, sink)
-            files[f"tables/{name}.csv"] = sink.getvalue()
+            files[f"tables/{name}.csv"] = to_csv(rows)
     pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
     linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
-    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *linked]
+    quotes = [f"> {plain_markdown(doubt)}" for doubt in doubts]
+    paragraphs = [f"# {plain_markdown(title)}", *map(plain_markdown, lead), *quotes, *pictures, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
         files["index.html"] = page(images).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -100,11 +99,6 @@ class Plan:
 def short(name: str) -> str:
     """The name of a model or data set; of an absolute path, its last component."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def slug(name: str) -> str:
-    """The name with only those characters that a folder may have."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
 
 
 def run_grid(

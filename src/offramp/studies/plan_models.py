@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.numbers import percent_hint
 
 T = TypeVar("T")
 
@@ -70,7 +71,10 @@ class PlanModel(BaseModel):
             return str(context["error"])
         expected = EXPECTED.get(error["type"], error["msg"]).format(**context)
         where = ".".join(name for name in error["loc"] if name and isinstance(name, str))
-        return f"expected {expected} in {where}, got {error['input']!r:.80}"
+        hint = (
+            percent_hint(error["input"]) if error["type"] == "float_parsing" or context.get("le") == 1 else ""
+        )
+        return f"expected {expected} in {where}, got {error['input']!r:.80}{hint}"
 
 
 def listed(given: Any) -> tuple[Any, ...]:

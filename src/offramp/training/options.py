@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
+from offramp._core.numbers import check_number, check_share
 
 Precision = Literal["fp32", "bf16", "auto"]
 SMALL_HIDDEN_SIZE = 512
@@ -47,7 +47,7 @@ class TrainingOptions:
         check_number("batch_size", self.batch_size, size, lambda n: n >= 1, whole=True)
         if self.learning_rate is not None:
             check_number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
-        check_number("warmup", self.warmup, "a share of the steps, 0 to 1", lambda n: 0 <= n <= 1)
+        check_share("warmup", self.warmup)
         check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")

@@ -183,10 +183,10 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("loss {task.fields[loss]}", markup=False),
             TimeRemainingColumn(),
             console=Console(stderr=True),  # stdout is for results
         )

@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offramp._core.seeding import generator
+from offramp._core.text import slug
 from offramp.evaluation.bootstrap import percentile_band
 from offramp.evaluation.conflict import Conflict, conflict, conflict_metrics, exit_agreement
 from offramp.reports.conflict import conflict_figure
-from offramp.reports.style import colour, marker
+from offramp.reports.style import colour, marker, shown
 from offramp.reports.text_table import TextTable, interval, number
-from offramp.studies.grid import slug
 from offramp.studies.panels import multiples
 from offramp.studies.training.results import Result
 from offramp.studies.training.tables import POINTS, name_of
@@ -155,7 +155,7 @@ def _gap_figure(points: pd.DataFrame, backbone: str, method: str) -> Figure:
         columns=points["moment"].nunique(),
         sharey=True,
     )
-    figure.axes[0].set_ylabel(f"Multi-Model − {name_of(method)}, points", fontsize=10)
+    figure.axes[0].set_ylabel(shown(f"Multi-Model − {name_of(method)}, points"), fontsize=10)
     return figure
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core.text import slug
 from offramp.reports import write_report
 from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
-from offramp.studies.grid import slug
 from offramp.studies.training.conflict import conflict_figures, conflict_study, conflict_tables
 from offramp.studies.training.figures import study_figures
 from offramp.studies.training.results import load_results, reliability_by_method
@@ -59,10 +59,8 @@ def study_report(
     return write_report(
         output,
         title=Path(folder).resolve().name,
-        lead=[
-            f"{len(results.compared)} models, {len(results.groups)} comparisons.",
-            *(f"> left out: {reason}" for reason in results.left_out),
-        ],
+        lead=[f"{len(results.compared)} models, {len(results.groups)} comparisons."],
+        doubts=[f"left out: {reason}" for reason in results.left_out],
         tables=tables,
         figures=drawn,
         shown=figures,

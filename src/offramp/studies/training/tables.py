@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -38,7 +40,9 @@ def in_points(difference: float, low: float, high: float) -> str:
 
 def name_of(method: str) -> str:
     """The name of a method in tables and figures: its strategy's label, unless the plan gives it another name."""
-    return STRATEGIES[method].label if method in STRATEGIES else method.replace("_", " ")
+    if method in STRATEGIES:
+        return STRATEGIES[method].label
+    return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", method)  # an underscore at an end is no space
 
 
 def size_of(train_size: int | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from offramp._core.files import atomic_write
 from offramp._core.records import read_record, write_record
+from offramp._core.text import slug
 from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import prepare
@@ -21,7 +22,7 @@ from offramp.evaluation.arrow_tables import table
 from offramp.evaluation.curves import RANGES, area, speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
-from offramp.studies.grid import Load, Trial, short, slug
+from offramp.studies.grid import Load, Trial, short
 from offramp.training.options import TrainingOptions
 from offramp.training.strategies import make_strategy
 
@@ -109,7 +110,7 @@ class TrainingTrial(Trial):
     @property
     def row(self) -> str:
         size = "all" if self.train_size is None else f"{self.train_size:,}"
-        return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
+        return f"{short(self.backbone)}, {short(self.task)}, {size}"
 
     @property
     def column(self) -> str:
