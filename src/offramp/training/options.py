@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from offramp._core.errors import ConfigError, unknown_name
@@ -67,6 +67,14 @@ class TrainingOptions:
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""
         return self.max_steps or math.ceil(self.epochs * math.ceil(examples / self.batch_size))
+
+
+# Those that a plan sets for all its models; the others are a method's.
+PLAN_OPTIONS = tuple(
+    option.name
+    for option in fields(TrainingOptions)
+    if option.name not in ("learning_rate", "strategy_options")
+)
 
 
 def default_learning_rate(hidden_size: int) -> float:
