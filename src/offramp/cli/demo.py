@@ -73,7 +73,7 @@ def demo(
         steps.append((f"attack {strategy} with SAME", partial(edit, folder, recipe="same-word")))
     random_edits = partial(edit, folders["sweet"], recipe="random-word")
     steps.append(("attack sweet with random edits under the same budget", random_edits))
-    steps.append(("write tables and figures", partial(report, output, output=output / "report")))
+    steps.append(("write tables and figures", partial(report, [output], output=output / "report")))
     run_steps(steps)
     minutes = (time.monotonic() - started) / 60
     text = (output / "report" / "report.md").read_text(encoding="utf-8")

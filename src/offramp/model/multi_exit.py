@@ -66,6 +66,27 @@ class MultiExitForSequenceClassification(SegmentedModel):
                 head.pooler.start_from(pretrained.pooler)
         return model
 
+    def parameters_by_layer(self) -> list[list[nn.Parameter]]:
+        """The encoder's parameters: first those below all layers, then each layer's.
+
+        Tables that all layers share by construction (relative positions) are below all layers. Parameters that several
+        layers share are listed at the first of them.
+        """
+        layers = [list(layer.parameters()) for layer in self.driver.layers]
+        owners = {p: i for i in reversed(range(len(layers))) for p in layers[i]}
+        below = [p for p in self.backbone.parameters() if p not in owners]
+        return [below, *([p for p in layer if owners[p] == i] for i, layer in enumerate(layers))]
+
+    def parameters_by_segment(self) -> list[list[nn.Parameter]]:
+        """The parameters of each segment with its head; the first has those below all layers, too."""
+        layers, first = self.parameters_by_layer(), 0
+        segments = []
+        for last, head in zip(self.exit_layers, self.heads, strict=True):
+            own = [p for layer in layers[first : last + 1] for p in layer]
+            segments.append([*own, *head.parameters()])
+            first = last + 1
+        return segments
+
     def start(self, inputs: Mapping[str, Any]) -> BackboneState:
         """Embed a batch; `inputs_embeds` is a list of one tensor, as for every segmented model."""
         embeds = inputs.get("inputs_embeds")

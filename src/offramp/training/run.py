@@ -21,7 +21,7 @@ from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.options import Precision, TrainingOptions
+from offramp.training.options import Order, Precision, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
 from offramp.training.trainer import (
@@ -82,6 +82,8 @@ def train(
     learning_rate: float | None = DEFAULTS.learning_rate,
     warmup: float = DEFAULTS.warmup,
     weight_decay: float = DEFAULTS.weight_decay,
+    max_grad_norm: float = DEFAULTS.max_grad_norm,
+    order: Order = DEFAULTS.order,
     precision: Precision = DEFAULTS.precision,
     strategy_options: Mapping[str, Any] = MappingProxyType({}),
     callbacks: Sequence[TrainerCallback] = (),
@@ -97,8 +99,8 @@ def train(
         seed: for data order, dropout and everything else that is random.
         output_dir: folder of the run.
         progress: show a progress bar.
-        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, precision, strategy_options: see
-            `TrainingOptions`.
+        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, max_grad_norm, order, precision,
+            strategy_options: see `TrainingOptions`.
         callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
             strategy); they must not change weights, gradients or random numbers.
 
@@ -118,6 +120,8 @@ def train(
         learning_rate=learning_rate,
         warmup=warmup,
         weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        order=order,
         precision=precision,
         strategy_options=read_options(strategy, strategy_options),
     )
@@ -131,10 +135,11 @@ def train(
     own = ("model", "checkpoints")
     run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
     noted = {"seed": seed, **config}
-    if run.recorded and run.check(noted, later=noted):
+    later = _unstored(noted)
+    if run.recorded and run.check(noted, later=later):
         model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
         return model.eval()
-    with run.claim(noted, later=noted):
+    with run.claim(noted, later=later):
         started = datetime.now(UTC)
         seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
         model.flops(np.array([8]))  # counted once and kept in the config
@@ -191,6 +196,12 @@ def _described(model: SegmentedModel, strategy: str, rows: Any, settings: Traini
         "data": fingerprint(rows),
         **asdict(settings),
     }
+
+
+def _unstored(settings: Mapping[str, Any]) -> list[str]:
+    """The settings that an older run may have had without storing them: an option only at its default."""
+    defaults = asdict(DEFAULTS)
+    return [name for name, value in settings.items() if value == defaults.get(name, value)]
 
 
 def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:

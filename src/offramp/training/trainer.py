@@ -26,6 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from offramp._core.errors import ConfigError, OfframpError
 from offramp._core.records import write_text
 from offramp.engine.batching import pad
+from offramp.training.options import Order
 from offramp.training.strategies import Moment, Strategy
 
 Arguments: TypeAlias = TrainingArguments
@@ -57,11 +58,17 @@ def collate(pad_values: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) ->
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Length-grouped batches in an order that depends only on seed and epoch, so a resumed run has the same batches."""
+    """Batches in an order that depends only on seed and epoch, so a resumed run has the same batches.
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    Args:
+        batch_size: examples that are grouped by length.
+        lengths: of the examples, in tokens.
+        order: `length` groups examples of similar length; `random` does not.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, order: Order = "length") -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
+        self.seed, self.order = seed, order
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,6 +77,8 @@ class EpochSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Any:
         self.generator.manual_seed(self.seed * 100_003 + self.epoch)
+        if self.order == "random":
+            return iter(torch.randperm(len(self.lengths), generator=self.generator).tolist())
         return super().__iter__()
 
 
@@ -79,12 +88,15 @@ class MultiExitTrainer(Trainer):
     Args:
         strategy: which losses reach which parameters.
         phase: index of the strategy's phase that this trainer runs.
+        order: of the examples, as in `EpochSampler`.
         *args, **kwargs: those of `transformers.Trainer`.
     """
 
-    def __init__(self, *args: Any, strategy: Strategy, phase: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, strategy: Strategy, phase: int = 0, order: Order = "length", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.strategy, self.phase = strategy, phase
+        self.strategy, self.phase, self.order = strategy, phase, order
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             # Data parallelism expects one backward pass in a step; a strategy may run several.
             raise ConfigError(
@@ -108,6 +120,12 @@ class MultiExitTrainer(Trainer):
             loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward, moment)
         return loss / scale
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:
+        """Clip each of the strategy's groups by its own norm. Return the norm of all of them before."""
+        groups = self.strategy.clip_groups(self.accelerator.unwrap_model(model))
+        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
+        return torch.linalg.vector_norm(torch.stack(norms))
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
@@ -121,7 +139,7 @@ class MultiExitTrainer(Trainer):
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return EpochSampler(batch, lengths, self.args.seed)
+        return EpochSampler(batch, lengths, self.args.seed, self.order)
 
 
 class SafeStop(TrainerCallback):

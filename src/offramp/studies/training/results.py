@@ -23,6 +23,7 @@ from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.operating_points import reliability_table
 from offramp.reports.reliability import pool_reliability
 from offramp.studies.training.trial import RUN, with_precision
+from offramp.training.options import PLAN_OPTIONS, TrainingOptions
 from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Result:
         trial: its name in the sweep.
         conflict: shares of the training at which gradient conflict was measured.
         gradients: inner products of the exits' gradients by training step, where they were measured.
+        protocol: how all models of its sweep were made: pooling, exits, and options of training.
     """
 
     setting: ModelSetting
@@ -70,6 +72,7 @@ class Result:
     trial: str
     conflict: tuple[float, ...] = ()
     gradients: Gradients = field(default_factory=dict, repr=False)
+    protocol: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def trace(self) -> Trace:
@@ -144,7 +147,16 @@ def _result(record: Mapping[str, Any], runs: RunFiles) -> Result:
         trial="/".join((runs.root / folder).parts[-4:]),
         conflict=tuple(trial.get("conflict", ())),
         gradients=runs.gradients(folder / GRADIENT_FILE),
+        protocol=_protocol(trial, record["config"].get("training", {})),
     )
+
+
+def _protocol(trial: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep's plan sets for all its models; options that a record does not name have their defaults."""
+    defaults = asdict(TrainingOptions())
+    options = {name: trial["training"].get(name, defaults[name]) for name in PLAN_OPTIONS}
+    pooling = trained.get("pooling") or trial["pooling"] or "default"
+    return {"pooling": pooling, "exits": trained.get("exits") or trial["exits"], **options}
 
 
 def result_frame(results: Iterable[Result]) -> pd.DataFrame:

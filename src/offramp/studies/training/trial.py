@@ -44,6 +44,7 @@ class Method:
         name: of the strategy, or any other name, such as `joint-linear`.
         strategy: a key of `STRATEGIES`.
         criterion: exit rule of its curve; None for the sweep's.
+        training: options of training that replace the sweep's.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     gates: bool = False
     criterion: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,15 @@ class TrainingTrial(Trial):
     @property
     def options(self) -> TrainingOptions:
         chosen = {"learning_rate": self.learning_rate, "strategy_options": self.method.options}
-        return TrainingOptions(**{**self.training, **chosen})
+        return TrainingOptions(**{**self.training, **self.method.training, **chosen})
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it: no path of this machine is part of it."""
         content = {**asdict(self), "backbone": short(self.backbone), "task": short(self.task)}
-        if not self.conflict:  # older records do not have the key
+        if not self.conflict:  # older records have neither key
             del content["conflict"]
+        if not self.method.training:
+            del content["method"]["training"]
         return {key: to_json(value) for key, value in content.items()}
 
     @property

@@ -15,6 +15,7 @@ from offramp._core.errors import ConfigError, unknown_name
 from offramp.training.strategies.base import ONE_PHASE, START, Moment, Phase, Strategy
 from offramp.training.strategies.joint import (
     Alternating,
+    EqualNorm,
     GradientEquilibrium,
     Joint,
     MultiModel,
@@ -29,6 +30,7 @@ __all__ = [
     "START",
     "STRATEGIES",
     "Alternating",
+    "EqualNorm",
     "GradientEquilibrium",
     "Joint",
     "Mixed",
@@ -56,6 +58,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "mixed": Mixed,
     "gradient_equilibrium": GradientEquilibrium,
     "pcgrad": PCGrad,
+    "equal_norm": EqualNorm,
 }
 
 
