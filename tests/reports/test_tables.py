@@ -239,14 +239,15 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "examples_per_second": 0.5,
         "model_share": 0.8,
     }
-    depths = {"clean_depth": 2.0, "depth": 5.5, "times_faster": 12.0}
+    depths = {"clean_depth": 2.0, "depth": 5.5, "words_changed": 2.1, "cpu_seconds": 30.0}
+    ratios = {"times_faster": 12.0, "lowest": 9.0, "highest": 15.0, "median_times_faster": 11.0}
     risks = {"mean_risk": 0.011, "high_risk": 0.019, "cost": 0.4, "held": 0.995, "kept": True}
     counts = {"calibration": 500, "measured": 500, "splits": 200}
     stated = {"criterion": "entropy", "guarantee": "accuracy_drop", "alpha": 0.02, "delta": 0.1}
     for name, row in {
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
-        "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths},
+        "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths, **ratios},
     }.items():
         write_record(tmp_path / name, command=name, config={}, metrics={}, seed=0, tables={name: [row]})
     tables = all_tables(load_contents(tmp_path))
@@ -254,7 +255,10 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         ("bench_train", "multi model", "0.200 [0.100, 0.400]", "80", "2.50", "64"),
     )
     assert tables["bench-attack"].rows == (
-        ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "1000", "0.80", "12.0"),
+        (
+            *("bench_attack", "same-plus", "20", "2.00 → 5.50", "30.0", "40.0", "90", "2.0", "1000", "2.1"),
+            *("12.0 [9.0, 15.0]", "11.0"),
+        ),
     )
     names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
     assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)

@@ -15,6 +15,7 @@ from offramp._core.trace import Kind
 from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, Key, OpenVictim, TokenizedText, Victim, segment_columns
+from offramp.attacks.victims.ranking import Ranking
 from offramp.attacks.victims.white_box import (
     WhiteBoxVictim,
     describe_policy,
@@ -181,6 +182,9 @@ class GreyBox(Victim):
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
         return self.target.run(segments)
+
+    def run_ranked(self, segments: Sequence[Key], rankings: Sequence[Ranking]) -> list[Answer | None]:
+        return self.target.run_ranked(segments, rankings)
 
     def describe(self) -> dict[str, Any]:
         described = self.surrogate.describe()
