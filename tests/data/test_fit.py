@@ -13,7 +13,7 @@ import offramp
 from offramp._core.errors import DataError
 from offramp.criteria import make_criterion
 from offramp.data import TextData, check_fit, fitting_labels
-from offramp.data.text_data import class_names
+from offramp.data.fitting import class_names
 
 LABELS = ("negative", "positive")
 

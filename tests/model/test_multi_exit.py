@@ -140,7 +140,7 @@ def test_exit_layers_that_do_not_fit(exits: list[int], message: str, tiny_encode
 
 def test_other_arguments_that_do_not_fit(tiny_encoder: Path) -> None:
     make = MultiExitForSequenceClassification.from_backbone
-    with pytest.raises(ModelError, match="Did you mean 'mean'"):
+    with pytest.raises(ConfigError, match="Did you mean 'mean'"):
         make(str(tiny_encoder), [4], pooling="meen")
     with pytest.raises(ModelError, match="at least 2 classes"):
         make(str(tiny_encoder), [4], labels=["only"])

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from offramp._core.arguments import choice, flag, number, set_fields, whole
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
 
 Preserve = Literal["nothing", "prediction", "label"]  # what an attack must not change
 Weighting = Literal["growing", "flat"]
@@ -64,21 +64,27 @@ class Options:
         for name in ("top_n", "top_k", "beam", "rounds", "queries", "max_edits"):
             value = getattr(self, name)
             if value is not None or name not in UNLIMITED:
-                check_number(name, value, "a whole number of at least 1", lambda n: n >= 1, whole=True)
-        weight = self.disagreement_weight
-        check_number("disagreement_weight", weight, "a weight from 0 to 1", lambda n: 0 <= n <= 1)
-        check_number(
-            "max_changed_words",
-            self.max_changed_words,
-            "a share in (0, 1], or an int of at least 1",
-            lambda n: n >= 1 if isinstance(n, int) else 0 < n <= 1,
+                set_fields(self, **{name: whole(name, value, 1)})
+        set_fields(
+            self,
+            disagreement_weight=number(
+                "disagreement_weight", self.disagreement_weight, "a weight from 0 to 1", lambda n: 0 <= n <= 1
+            ),
+            max_changed_words=number(
+                "max_changed_words",
+                self.max_changed_words,
+                "a share in (0, 1], or an int of at least 1",
+                lambda n: n >= 1 if isinstance(n, int) else 0 < n <= 1,
+            ),
+            preserve=choice("value of preserve", self.preserve, get_args(Preserve)),
+            weighting=choice("weighting", self.weighting, get_args(Weighting)),
+            grammar=flag("grammar", self.grammar),
         )
         if self.min_similarity is not None:
-            check_number("min_similarity", self.min_similarity, "a cosine from 0 to 1", lambda n: 0 <= n <= 1)
-        if self.preserve not in get_args(Preserve):
-            raise ConfigError(unknown_name("value of preserve", str(self.preserve), get_args(Preserve)))
-        if self.weighting not in get_args(Weighting):
-            raise ConfigError(unknown_name("weighting", str(self.weighting), get_args(Weighting)))
+            least = number(
+                "min_similarity", self.min_similarity, "a cosine from 0 to 1", lambda n: 0 <= n <= 1
+            )
+            set_fields(self, min_similarity=least)
         if not isinstance(self.trigger, str):
             raise ConfigError(f"trigger must be one string of words, got {self.trigger!r}")
 

@@ -144,7 +144,11 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     """A policy with everything fitted except the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
     return Policy(
-        criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
+        criterion.fit(trace).with_temperatures(fitted),
+        trace.exit_layers,
+        fitted,
+        trace.fingerprint,
+        outputs=trace.logits.shape[2],
     )
 
 

@@ -155,8 +155,10 @@ def tune(
         rule = criterion if data is None else cast("str | Criterion", data)
         return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
     from offramp.data import require_splits
+    from offramp.model import require_model
 
-    require_splits(data)
+    require_model(model)
+    require_splits(data, "calibration")
     assert isinstance(data, Mapping)
     if drop_exits:
         target.check_exit_choice()

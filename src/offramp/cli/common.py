@@ -101,7 +101,7 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     from offramp.model.trained_on import refuse_trained_on
 
     model = read_model(folder, device=device)
-    check_fit(data, model.labels, model.kind, model=str(folder))
+    check_fit(data, model.labels, model.kind, pair=model.pair, model=str(folder))
     for split in sorted({*unseen} - {"train"}):
         refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model

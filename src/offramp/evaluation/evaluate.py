@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from offramp._core.arguments import name_list, seed_number, whole
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration import tune
@@ -156,6 +157,8 @@ def evaluate(
     from offramp.inference.tracing import trace
 
     require_splits(data)
+    seed, timed, batch_size = seed_number(seed), whole("timed", timed), whole("batch_size", batch_size, 1)
+    criteria = name_list("criteria", criteria, "the exit rules")
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
     evaluated = {}
     for name, model in named.items():
@@ -198,7 +201,7 @@ def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
         )
-    check_fit(data, model.labels, model.kind, model=name)
+    check_fit(data, model.labels, model.kind, pair=model.pair, model=name)
     for checked in sorted({"calibration", split} - {"train"}):  # who names the training split wants it so
         refuse_trained_on(model.trained_on, data[checked], f"{name} and the {checked} split of {data.name}")
 

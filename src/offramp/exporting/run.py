@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp.data import TextData, fitting_labels
+from offramp._core.arguments import choice
+from offramp._core.errors import ConfigError, DataError, ModelError
+from offramp.data import TextData, check_fit, fitting_labels
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
 from offramp.engine.policy import Policy
@@ -22,6 +23,7 @@ from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
 from offramp.inference.loading import load_model
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.loading import require_model
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -65,6 +67,8 @@ def export(
     """
     texts = Texts()
     if data is not None:
+        if not isinstance(data, TextData):
+            raise DataError(f"expected the data that load_data returns, got {type(data).__name__}")
         texts = Texts(
             data.sample("calibration", calibration_examples, 0),
             data.sample("validation", compared_examples, 0),
@@ -97,13 +101,12 @@ def export_model(
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts from any source; see `export`."""
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+    choice("precision", precision, PRECISIONS)
     folder = check_output(Path(output_dir))
-    loaded = load_model(model) if isinstance(model, str | Path) else model
+    loaded = load_model(model) if isinstance(model, str | Path) else require_model(model)
     chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
     if chosen is not None:
-        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
+        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)
     encoder = TextEncoder.of(loaded)
     calibration, compared, labels = _encode(loaded, encoder, texts)
     if precision == "int8" and len(calibration) < MIN_CALIBRATION:
@@ -132,13 +135,16 @@ def _encode(
     model: SegmentedModel, encoder: TextEncoder, texts: Texts
 ) -> tuple[Sequence[Encoding], Sequence[Encoding], Any]:
     """Texts to calibrate on, texts to compare on, and their labels or None."""
-    calibration = [] if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    calibration: Sequence[Encoding] = []
+    if texts.calibration is not None:
+        check_fit(texts.calibration, model.labels, model.kind, pair=model.pair)
+        calibration = encoder.dataset(texts.calibration)[0]
     labels = None
     if texts.comparison is None:
         compared = encoder(list(TEXTS))
     else:
         compared = encoder.dataset(texts.comparison)[0]
-        labels = fitting_labels(texts.comparison, model.labels, model.kind)
+        labels = fitting_labels(texts.comparison, model.labels, model.kind, pair=model.pair)
     if labels is None:  # some tokenizers have no token for an empty text
         compared = [encoding for encoding in compared if encoding["input_ids"]]
     return calibration, compared, labels

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -16,15 +15,25 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from offramp._core.arguments import choice, flag, seed_number
 from offramp._core.errors import DataError, ModelError, OfframpError
 from offramp._core.files import policy_file
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
-from offramp.costs import CostModel, count_flops, fit_polynomial
+from offramp.costs import CostModel
 from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
-from offramp.model.config import MultiExitConfig, check_exits, check_length, class_names, default_exits
+from offramp.model.config import (
+    POOLINGS,
+    MultiExitConfig,
+    check_exits,
+    check_length,
+    class_names,
+    default_exits,
+)
+from offramp.model.flops import segment_costs
 from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.tokenizer_check import refuse_other_tokenizer, tokenizer_check
 from offramp.model.trained_on import FILE as ROWS_FILE
 from offramp.model.trained_on import Rows, load_rows
 
@@ -36,7 +45,7 @@ class SavedPolicy(Protocol):
 
     @property
     def criterion(self) -> Any: ...
-    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None: ...
+    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool, outputs: int | None) -> None: ...
     def save(self, path: str | PathLike[str]) -> None: ...
 
 
@@ -59,7 +68,7 @@ class SegmentedModel(PreTrainedModel):
     @classmethod
     def from_backbone(
         cls,
-        backbone: str,
+        backbone: str | Path,
         exits: Sequence[int] | None = None,
         *,
         labels: Sequence[str] | int = 2,
@@ -84,11 +93,15 @@ class SegmentedModel(PreTrainedModel):
         Raises:
             ModelError: an unknown encoder, exit layers or a length that do not fit it, fewer than two classes, or gates
                 for regression.
+            ConfigError: arguments of another type, class names that are blank or repeated, an unknown kind or pooling.
         """
+        kind, gates, seed = choice("kind", kind, get_args(Kind)), flag("gates", gates), seed_number(seed)
+        if pooling is not None:
+            choice("pooling", pooling, POOLINGS)
+        names = class_names(labels, kind, gates)
         encoder, tokenizer = load_backbone(backbone)
         depth = encoder.config.num_hidden_layers
         layers = check_exits(default_exits(depth) if exits is None else exits, depth)
-        names = class_names(labels, kind, gates)
         config = cls.config_class(
             backbone_config=truncated_config(encoder.config, layers[-1]),
             exits=layers,
@@ -96,6 +109,7 @@ class SegmentedModel(PreTrainedModel):
             gates=gates,
             kind=kind,
             max_tokens=check_length(max_length, encoder, tokenizer),
+            tokenizer_check=tokenizer_check(tokenizer),
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
         )
@@ -153,6 +167,16 @@ class SegmentedModel(PreTrainedModel):
         return tuple(names[i] for i in range(len(names)))
 
     @property
+    def num_labels(self) -> int:
+        """Number of classes, 1 for regression: the outputs of each exit."""
+        return len(self.labels) or 1
+
+    @property
+    def pair(self) -> bool | None:
+        """Whether the model was trained on pairs of texts; None if unknown."""
+        return self.config.pair
+
+    @property
     def max_length(self) -> int:
         """Longest input in tokens."""
         return self.config.max_tokens
@@ -201,7 +225,7 @@ class SegmentedModel(PreTrainedModel):
     def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """FLOPs until each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
         if self.config.costs is None:
-            self.config.costs = self._count_flops().to_dict()
+            self.config.costs = self._add_costs(segment_costs(self)).to_dict()
         try:
             return CostModel.from_dict(self.config.costs)(lengths)
         except ModelError as error:
@@ -209,31 +233,6 @@ class SegmentedModel(PreTrainedModel):
                 f"the costs in the model's config.json are damaged ({error}): remove them there to count "
                 "them again"
             ) from error
-
-    def _count_flops(self) -> CostModel:
-        """Count the FLOPs of each segment and head on the real modules."""
-        training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
-        self.eval().requires_grad_(False)  # the counter fails on tables that layers receive (DeBERTa)
-        try:
-            coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(
-                len(self.exit_layers), 2, 3
-            )
-        finally:
-            self.train(training)
-            for parameter in tracked:
-                parameter.requires_grad_()
-        return self._add_costs(coefficients)
-
-    def _segment_flops(self, length: int) -> NDArray[np.float64]:
-        """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
-        ids = torch.ones(1, length, dtype=torch.long, device=self.device)
-        state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        counts: list[int] = []
-        for k in range(len(self.exit_layers)):
-            state, segment = count_flops(partial(self.segment, k, state))
-            _, head = count_flops(partial(self.head, k, state))
-            counts += (segment, head)
-        return np.array(counts, dtype=np.float64)
 
     @abstractmethod
     def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
@@ -259,7 +258,7 @@ class SegmentedModel(PreTrainedModel):
         """
         policy = policy or self.policy
         if policy is not None:
-            policy.check(self.exit_layers, self.kind, self.gates)
+            policy.check(self.exit_layers, self.kind, self.gates, self.num_labels)
         self.config.criterion = "" if policy is None else policy.criterion.name
         try:
             with quiet():
@@ -294,5 +293,6 @@ class SegmentedModel(PreTrainedModel):
         is_hub_id = not folder.exists()
         if is_hub_id or (folder / "tokenizer_config.json").exists():
             model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
+            refuse_other_tokenizer(model.tokenizer, model.config)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model

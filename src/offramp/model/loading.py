@@ -66,6 +66,16 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     return model
 
 
+def require_model(model: object) -> SegmentedModel:
+    """The model itself; `ConfigError` for anything else, such as the name of a folder."""
+    if isinstance(model, SegmentedModel):
+        return model
+    remedy = (
+        "load it with offramp.load_model" if isinstance(model, str | Path) else "make one with from_backbone"
+    )
+    raise ConfigError(f"expected a model of offramp, got {type(model).__name__}: {remedy}")
+
+
 def named_device(name: str) -> torch.device:
     """A device by torch's name, or `auto`; see `read_model`."""
     if name == "auto":

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
+from offramp._core.arguments import choice, number, set_fields, whole
+from offramp._core.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "auto"]
 SMALL_HIDDEN_SIZE = 512
@@ -40,19 +40,21 @@ class TrainingOptions:
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_number("epochs", self.epochs, "a positive number", lambda n: n > 0)
-        steps = "a whole number of at least 0 (0 means by epochs)"
-        check_number("max_steps", self.max_steps, steps, lambda n: n >= 0, whole=True)
-        size = "a whole number of at least 1"
-        check_number("batch_size", self.batch_size, size, lambda n: n >= 1, whole=True)
+        share = "a share of the steps, 0 to 1"
+        set_fields(
+            self,
+            epochs=number("epochs", self.epochs, "a positive number", lambda n: n > 0),
+            max_steps=whole("max_steps", self.max_steps, note="0 means that epochs decides"),
+            batch_size=whole("batch_size", self.batch_size, 1),
+            warmup=number("warmup", self.warmup, share, lambda n: 0 <= n <= 1),
+            weight_decay=number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0),
+            precision=choice("precision", self.precision, get_args(Precision)),
+        )
         if self.learning_rate is not None:
-            check_number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
-        check_number("warmup", self.warmup, "a share of the steps, 0 to 1", lambda n: 0 <= n <= 1)
-        check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
+            rate = number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
+            set_fields(self, learning_rate=rate)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(unknown_name("precision", self.precision, get_args(Precision)))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""

@@ -124,7 +124,7 @@ class EngineVictim(BlackBox):
         self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind, self.labels = segments.kind, tuple(engine.labels)
+        self.kind, self.labels, self.pair = segments.kind, tuple(engine.labels), engine.pair
         self.policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -167,9 +167,15 @@ class GreyBox(Victim):
             raise ConfigError(
                 f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: use another surrogate"
             )
+        if None not in (target.labels, surrogate.labels) and target.labels != surrogate.labels:
+            raise ConfigError(
+                f"the surrogate has the labels {surrogate.labels}, the victim {target.labels}: use a "
+                "surrogate with the victim's labels in the same order"
+            )
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
         self.kind, self.labels, self.model = target.kind, target.labels, target.model
+        self.pair = target.pair
         self.layers, self.probabilities = target.layers, target.probabilities
 
     @property
