@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from offramp._core.arguments import choice, number, set_fields
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
@@ -46,6 +47,11 @@ class TuningTarget:
     delta: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
+            if (value := getattr(self, name)) is not None:
+                set_fields(self, **{name: number(name, value, "a number", lambda n: True)})
+        if self.guarantee is not None:
+            choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
             raise ConfigError(
                 "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
@@ -164,8 +170,8 @@ def tune(
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits
 
-        choice = measure_exit_choice(model, data, criterion, target, progress=progress)
-        model = prune_exits(model, choice.layers)
+        chosen = measure_exit_choice(model, data, criterion, target, progress=progress)
+        model = prune_exits(model, chosen.layers)
     return tune_model(
         model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.arguments import sequence, set_fields, whole
-from offramp._core.errors import CriterionError
+from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.numbers import is_number, softmax
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
@@ -143,3 +143,14 @@ class Policy:
             raise CriterionError(
                 f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
             ) from error
+
+
+def read_policy(policy: Policy | str | Path | None) -> Policy | None:
+    """A policy, that of a file, or None; `ConfigError` for anything else."""
+    if isinstance(policy, str | Path):
+        return Policy.load(policy)
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    raise ConfigError(
+        f"expected a Policy or its file as policy, got {policy!r:.80}: make one with offramp.tune"
+    )

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from offramp._core.arguments import choice
+from offramp._core.arguments import choice, whole
 from offramp._core.errors import ConfigError, DataError, ModelError
 from offramp.data import TextData, check_fit, fitting_labels
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.exporting.folder import seal, write_graphs, write_int8
 from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
 from offramp.inference.loading import load_model
@@ -66,6 +66,8 @@ def export(
         MissingExtraError: without `onnxscript` or `onnx`.
     """
     texts = Texts()
+    calibration_examples = whole("calibration_examples", calibration_examples, 1)
+    compared_examples = whole("compared_examples", compared_examples, 1)
     if data is not None:
         if not isinstance(data, TextData):
             raise DataError(f"expected the data that load_data returns, got {type(data).__name__}")
@@ -104,7 +106,7 @@ def export_model(
     choice("precision", precision, PRECISIONS)
     folder = check_output(Path(output_dir))
     loaded = load_model(model) if isinstance(model, str | Path) else require_model(model)
-    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
+    chosen = read_policy(policy) or loaded.policy
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)
     encoder = TextEncoder.of(loaded)

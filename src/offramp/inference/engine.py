@@ -16,7 +16,7 @@ from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments, thread_count
 from offramp.engine.onnx_engine import onnx_engine, stored_times
-from offramp.engine.policy import Decisions, Policy
+from offramp.engine.policy import Decisions, Policy, read_policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Encoder, Segments
@@ -86,7 +86,7 @@ class Engine:
         pools: bool = False,
     ) -> None:
         backend = _choose_backend(model, backend)
-        policy = Policy.load(policy) if isinstance(policy, str | Path) else policy
+        policy = read_policy(policy)
         batch_size, pools = check_batch_size(batch_size), flag("pools", pools)
         thread_count(threads)
         if backend == "onnx":

@@ -1,38 +1,37 @@
-"""The base of a multi-exit model and a Multi-Model cascade: segments, heads, FLOPs, saving and loading."""
+"""The base of a multi-exit model and a Multi-Model cascade: how it is made, saved and loaded."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, Self, cast, get_args
+from typing import Any, Protocol, Self, get_args
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from offramp._core.arguments import choice, flag, seed_number
-from offramp._core.errors import DataError, ModelError, OfframpError
+from offramp._core.errors import OfframpError
 from offramp._core.files import policy_file
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
-from offramp.costs import CostModel
-from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
+from offramp.model.checkpoint_files import (
+    read_tokenizer,
+    readable_checkpoint,
+    refuse_other_class,
+    refuse_partial,
+)
 from offramp.model.config import (
     POOLINGS,
-    MultiExitConfig,
     check_exits,
     check_length,
     class_names,
     default_exits,
 )
-from offramp.model.flops import segment_costs
-from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.exits import ExitClassifier
 from offramp.model.tokenizer_check import refuse_other_tokenizer, tokenizer_check
 from offramp.model.trained_on import FILE as ROWS_FILE
 from offramp.model.trained_on import Rows, load_rows
@@ -49,18 +48,9 @@ class SavedPolicy(Protocol):
     def save(self, path: str | PathLike[str]) -> None: ...
 
 
-class SegmentedModel(PreTrainedModel):
-    """A classifier cut at its exits: `start`, then `segment` and `head` for each exit in turn."""
+class SegmentedModel(ExitClassifier):
+    """A classifier cut at its exits, made from a pretrained encoder and saved with its tokenizer and policy."""
 
-    config_class: type[MultiExitConfig] = MultiExitConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    supports_gradient_checkpointing = False
-
-    config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
     trained_on: Rows | None = None  # hashes of the training rows, saved too; None where they are unknown
     policy: Any = None  # the `offramp.Policy` saved with the weights, or None
@@ -122,122 +112,6 @@ class SegmentedModel(PreTrainedModel):
     def from_encoder(cls, config: Any, encoder: PreTrainedModel, *, seed: int) -> Self:
         """A model on the first layers of an encoder, with poolers started from its pooler and heads drawn by `seed`."""
 
-    @abstractmethod
-    def start(self, inputs: Mapping[str, Any]) -> Any:
-        """The state before the first segment."""
-
-    @abstractmethod
-    def segment(self, k: int, state: Any) -> Any:
-        """Run segment `k` (0-based): the state at exit `k`."""
-
-    @abstractmethod
-    def head(self, k: int, state: Any) -> tuple[Tensor, Tensor | None]:
-        """Exit `k`'s logits `(batch, classes)` and gate logits `(batch,)` or None, float32."""
-
-    @abstractmethod
-    def embedding_tables(self) -> list[nn.Embedding]:
-        """The token-embedding tables: one, or one for each member of a cascade."""
-
-    @property
-    def exit_layers(self) -> tuple[int, ...]:
-        """Backbone layers of the exits, counted from 1."""
-        return tuple(self.config.exits)
-
-    @property
-    def kind(self) -> Kind:
-        """`classification` or `regression`."""
-        return cast(Kind, self.config.kind)
-
-    @property
-    def gates(self) -> bool:
-        """Whether the exits have learned gates."""
-        return self.config.gates
-
-    @property
-    def reads_padding(self) -> bool:
-        """Whether longer texts in the same batch change an answer; see `BackboneSpec`."""
-        return spec_of(self.config.backbone).reads_padding
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty for regression."""
-        if self.kind == "regression":
-            return ()
-        names = cast(dict[int, str], self.config.id2label)
-        return tuple(names[i] for i in range(len(names)))
-
-    @property
-    def num_labels(self) -> int:
-        """Number of classes, 1 for regression: the outputs of each exit."""
-        return len(self.labels) or 1
-
-    @property
-    def pair(self) -> bool | None:
-        """Whether the model was trained on pairs of texts; None if unknown."""
-        return self.config.pair
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens."""
-        return self.config.max_tokens
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Sequence[Tensor] | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> MultiExitOutput:
-        """Run every exit on a batch.
-
-        Args:
-            input_ids: `(batch, length)`; needed even with `inputs_embeds`, for the positions.
-            attention_mask: `(batch, length)`, 1 for tokens, 0 for padding; all ones by default.
-            token_type_ids: `(batch, length)`, ignored by encoders without token types.
-            inputs_embeds: one `(batch, length, dim)` tensor for each of `embedding_tables()`.
-            labels: `(batch,)` classes or regression targets.
-        """
-        if input_ids is None:
-            raise DataError("forward needs input_ids (batch, length); give them even with inputs_embeds")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        optional = {"token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
-        state = self.start(inputs | {name: value for name, value in optional.items() if value is not None})
-        logits: list[Tensor] = []
-        gates: list[Tensor] = []
-        for k in range(len(self.exit_layers)):
-            state = self.segment(k, state)
-            scores, gate = self.head(k, state)
-            logits.append(scores)
-            if gate is not None:
-                gates.append(gate.sigmoid())
-        loss = None if labels is None else torch.stack([exit_loss(z, labels) for z in logits]).sum()
-        return MultiExitOutput(
-            loss=loss,
-            logits=logits[-1],
-            exit_logits=torch.stack(logits, dim=1),
-            gates=torch.stack(gates, dim=1) if gates else None,
-        )
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs until each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
-        if self.config.costs is None:
-            self.config.costs = self._add_costs(segment_costs(self)).to_dict()
-        try:
-            return CostModel.from_dict(self.config.costs)(lengths)
-        except ModelError as error:
-            raise ModelError(
-                f"the costs in the model's config.json are damaged ({error}): remove them there to count "
-                "them again"
-            ) from error
-
-    @abstractmethod
-    def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
-        """Cumulative costs from the coefficients `(exits, 2, 3)` of segments and heads."""
-
     def save_pretrained(
         self,
         save_directory: str | PathLike[str],
@@ -268,6 +142,9 @@ class SegmentedModel(PreTrainedModel):
                 f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
             ) from error
         if self.tokenizer is not None:
+            self.tokenizer.model_max_length = (
+                self.max_length
+            )  # so that everybody cuts texts as the engine does
             self.tokenizer.save_pretrained(save_directory)
         if policy is not None:
             policy.save(Path(save_directory) / policy_file(policy.criterion.name))
@@ -279,6 +156,7 @@ class SegmentedModel(PreTrainedModel):
         """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
         wants_info = kwargs.pop("output_loading_info", False)
         with quiet(), readable_checkpoint(pretrained_model_name_or_path):
+            refuse_other_class(pretrained_model_name_or_path, cls.config_class.model_type)
             # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path,

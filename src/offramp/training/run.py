@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from offramp._core.arguments import seed_number, sequence
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
-from offramp.data import TextData, check_fit, fingerprint, fitting_labels, require_splits, row_hashes
+from offramp.data import TextData, fingerprint, fitting_labels, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification, require_model
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
@@ -128,8 +128,6 @@ def train(
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
     refuse_shared_layers(model, method)
-    if isinstance(data, TextData):
-        check_fit(data, model.labels, model.kind, pair=model.pair)
     train_set = encoded(model, data["train"])
     config = _described(model, strategy, data["train"], settings)
     own = ("model", "checkpoints")

@@ -23,10 +23,11 @@ from offramp.attacks.victims.white_box import (
 )
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.inference.engine import Engine
 from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
+from offramp.model import require_model
 from offramp.model.base import SegmentedModel
 
 # text(, text_pair) -> prediction, exit layer or seconds
@@ -221,7 +222,7 @@ def as_victim(
             return EngineVictim(Engine(target, policy))
         target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):
-        policy = policy or target.policy
+        policy = read_policy(policy) or require_model(target).policy
         if policy is None:
             raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
         return WhiteBoxVictim(target, policy, batch_size=batch_size)
