@@ -233,7 +233,7 @@ def test_allowed_words() -> None:
         ({"max_edits": True}, "at least 1, got True"),
         ({"disagreement_weight": "0.8"}, "from 0 to 1, got '0.8'"),
         ({"max_changed_words": "3"}, "an int of at least 1, got '3'"),
-        ({"preserve": 3}, "unknown value of preserve '3'"),
+        ({"preserve": 3}, "unknown value of preserve 3"),
         ({"min_similarity": "high"}, "a cosine from 0 to 1, got 'high'"),
         ({"trigger": ["the"]}, "one string of words"),
     ],

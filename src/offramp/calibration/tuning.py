@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from offramp._core.arguments import choice, number, set_fields
+from offramp._core.arguments import as_python, choice, set_fields
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
@@ -48,8 +48,12 @@ class TuningTarget:
 
     def __post_init__(self) -> None:
         for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
-            if (value := getattr(self, name)) is not None:
-                set_fields(self, **{name: number(name, value, "a number", lambda n: True)})
+            value = as_python(getattr(self, name))
+            if isinstance(value, bool) or not isinstance(value, float | int | None):
+                raise ConfigError(
+                    f"{name} must be a number, got {value!r}"
+                )  # its range is checked where it is used
+            set_fields(self, **{name: value})
         if self.guarantee is not None:
             choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
