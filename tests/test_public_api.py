@@ -186,3 +186,33 @@ print("fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("fine"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["served", "exported"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 1.5}, "batch_size must be a whole number of at least 1, got 1.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, got '8'"),
+        ({"threads": "2"}, "threads must be a whole number of at least 1, got '2'"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
+        ({"backend": "onxx"}, "unknown backend 'onxx'. Did you mean 'onnx'"),
+        ({"pools": "yes"}, "pools must be True or False, got 'yes'"),
+        ({"policy": 3}, "expected a Policy or its file as policy, got 3"),
+        ({"device": "cdua"}, "device 'cdua'"),
+        ({"device": 0}, "device"),
+    ],
+)
+def test_what_no_engine_can_be_made_with(
+    name: str, arguments: dict[str, Any], message: str, folder: Path
+) -> None:
+    with pytest.raises(offramp.OfframpError, match=message):
+        offramp.Engine(folder / name, **arguments)
+
+
+def test_a_loaded_model_stays_where_it_is(folder: Path) -> None:
+    model = offramp.load_model(folder / "served")
+    with pytest.raises(offramp.OfframpError, match=r"call model.to\('cuda'\) first"):
+        offramp.Engine(model, device="cuda")
+    answer = offramp.Engine(model, batch_size=np.int64(4), threads=np.int32(1)).predict(TEXTS)
+    assert answer == offramp.Engine(model).predict(TEXTS)

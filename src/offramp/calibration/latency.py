@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import CalibrationError
-from offramp._core.numbers import check_share
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import MAX_POINTS, SLACK, checked_policy, measure, tune_threshold
 from offramp.criteria import Criterion, first_exit, scores, threshold_grid, with_threshold

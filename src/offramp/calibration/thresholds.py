@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_cost, check_share
 from offramp._core.errors import CalibrationError
-from offramp._core.numbers import check_cost, check_share
 from offramp._core.trace import Trace
 from offramp.calibration.temperatures import fit_temperatures
 from offramp.criteria import (
@@ -146,7 +146,11 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     """A policy with everything fitted except the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
     return Policy(
-        criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
+        criterion.fit(trace).with_temperatures(fitted),
+        trace.exit_layers,
+        fitted,
+        trace.fingerprint,
+        outputs=trace.logits.shape[2],
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from offramp._core.arguments import as_python, check_cost, check_share, choice, set_fields
 from offramp._core.errors import ConfigError
-from offramp._core.numbers import check_cost, check_share
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
@@ -48,6 +48,15 @@ class TuningTarget:
     delta: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
+            value = as_python(getattr(self, name))
+            if isinstance(value, bool) or not isinstance(value, float | int | None):
+                raise ConfigError(
+                    f"{name} must be a number, got {value!r}"
+                )  # its range is checked where it is used
+            set_fields(self, **{name: value})
+        if self.guarantee is not None:
+            choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
             raise ConfigError(
                 "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
@@ -164,15 +173,17 @@ def tune(
         rule = criterion if data is None else cast("str | Criterion", data)
         return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
     from offramp.data import require_splits
+    from offramp.model import require_model
 
+    require_model(model)
     require_splits(data, "calibration")
     assert isinstance(data, Mapping)
     if drop_exits:
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits
 
-        choice = measure_exit_choice(model, data, criterion, target, progress=progress)
-        model = prune_exits(model, choice.layers)
+        chosen = measure_exit_choice(model, data, criterion, target, progress=progress)
+        model = prune_exits(model, chosen.layers)
     return tune_model(
         model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
     )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, validators
 from rich.console import Console
 
+from offramp._core.arguments import check_share
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write, policy_file
-from offramp._core.numbers import check_share
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp._core.to_json import to_json
@@ -121,7 +121,7 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     from offramp.model.trained_on import refuse_trained_on
 
     model = read_model(folder, device=device)
-    check_fit(data, model.labels, model.kind, model=str(folder))
+    check_fit(data, model.labels, model.kind, pair=model.pair, model=str(folder))
     for split in sorted({*unseen} - {"train"}):
         refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model

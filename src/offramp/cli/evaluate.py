@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import ConfigError
-from offramp._core.numbers import check_share
 from offramp.cli.common import (
     CriterionName,
     DataOptions,

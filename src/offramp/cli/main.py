@@ -14,8 +14,8 @@ from cyclopts import App, CoercionError, CycloptsError, Parameter, UnusedCliToke
 from cyclopts.config import Dict
 
 from offramp import __version__
+from offramp._core.arguments import percent_hint
 from offramp._core.errors import ConfigError, MissingExtraError, OfframpError, unknown_name
-from offramp._core.numbers import percent_hint
 from offramp._core.text import one_line
 
 # Modules that come with the extra `torch`: one that is missing gives the line that installs them.

@@ -23,7 +23,13 @@ OBJECTS = dict.fromkeys(("pad_values", "costs", "versions", "checks", "times", "
 # Keys of the file that differ from the attributes.
 KEYS = {"fused_graph": "single", "fused_rule": "single_rule"}
 # Keys that earlier exports lack.
-DEFAULTS: dict[str, Any] = {"times": {}, "fused_graph": "", "fused_rule": "", "reads_padding": False}
+DEFAULTS: dict[str, Any] = {
+    "times": {},
+    "fused_graph": "",
+    "fused_rule": "",
+    "reads_padding": False,
+    "pair": None,
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Manifest:
     fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
     fused_rule: str = ""  # name of the exit rule in the fused graph
     reads_padding: bool = False  # whether the texts of a batch must have one length
+    pair: bool | None = None  # whether the model was trained on pairs of texts; None if unknown
     files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
 
     def save(self, folder: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import choice, whole
 from offramp._core.environment import usable_cores
-from offramp._core.errors import ConfigError, MissingExtraError, ModelError, unknown_name
+from offramp._core.errors import ConfigError, MissingExtraError, ModelError
 from offramp._core.text import clean_text, read_texts
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
@@ -175,8 +176,7 @@ def open_session(
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
-    if device not in PROVIDERS:
-        raise ConfigError(unknown_name("device", device, PROVIDERS))
+    device = choice("device", device, PROVIDERS)
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise ConfigError(
             f"this onnxruntime has no {device}: install onnxruntime-gpu in its place, or use device='cpu'"
@@ -210,12 +210,12 @@ def thread_count(threads: int | None) -> int:
     """The requested number of threads, else that of OMP_NUM_THREADS, else the cores of the process.
 
     Raises:
-        ConfigError: below 1.
+        ConfigError: not a whole number of at least 1.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
+    if threads is not None:
+        return whole("threads", threads, 1)
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return threads or (int(limit) if limit.isdigit() else 0) or usable_cores()
+    return (int(limit) if limit.isdigit() else 0) or usable_cores()
 
 
 # The field of a tokenizer's encoding for each input of a model.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import seed_number, whole
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
@@ -150,6 +151,7 @@ def speed_accuracy(
 
     Source: SWEET (Rotem et al. 2023) and Right Tool (Schwartz et al. 2020), their speed-accuracy figures.
     """
+    resamples, seed = whole("resamples", resamples), seed_number(seed)
     sweep = sweep_thresholds(trace, criterion, temperatures, points)
     exits = np.concatenate([sweep.exits, static_exits(trace)], axis=1)
     undefined, unnamed = np.full(exits.shape[1], np.nan), [""] * exits.shape[1]

@@ -13,16 +13,18 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp.data import TextData, fitting_labels, require_text_data
+from offramp._core.arguments import choice, whole
+from offramp._core.errors import ConfigError, ModelError
+from offramp.data import TextData, check_fit, fitting_labels, require_text_data
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.exporting.folder import seal, write_graphs, write_int8
 from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
 from offramp.inference.loading import load_model
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.loading import require_model
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -65,6 +67,8 @@ def export(
         MissingExtraError: without `onnxscript` or `onnx`.
     """
     texts = Texts()
+    calibration_examples = whole("calibration_examples", calibration_examples, 1)
+    compared_examples = whole("compared_examples", compared_examples, 1)
     if data is not None:
         require_text_data(data)
         texts = Texts(
@@ -101,13 +105,12 @@ def export_model(
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts from any source; see `export`."""
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+    choice("precision", precision, PRECISIONS)
     folder = check_output(Path(output_dir))
-    loaded = load_model(model) if isinstance(model, str | Path) else model
-    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
+    loaded = load_model(model) if isinstance(model, str | Path) else require_model(model)
+    chosen = read_policy(policy) or loaded.policy
     if chosen is not None:
-        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
+        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)
     encoder = TextEncoder.of(loaded)
     calibration, compared, labels = _encode(loaded, encoder, texts)
     if precision == "int8" and len(calibration) < MIN_CALIBRATION:
@@ -136,13 +139,16 @@ def _encode(
     model: SegmentedModel, encoder: TextEncoder, texts: Texts
 ) -> tuple[Sequence[Encoding], Sequence[Encoding], Any]:
     """Texts to calibrate on, texts to compare on, and their labels or None."""
-    calibration = [] if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    calibration: Sequence[Encoding] = []
+    if texts.calibration is not None:
+        check_fit(texts.calibration, model.labels, model.kind, pair=model.pair)
+        calibration = encoder.dataset(texts.calibration)[0]
     labels = None
     if texts.comparison is None:
         compared = encoder(list(TEXTS))
     else:
         compared = encoder.dataset(texts.comparison)[0]
-        labels = fitting_labels(texts.comparison, model.labels, model.kind)
+        labels = fitting_labels(texts.comparison, model.labels, model.kind, pair=model.pair)
     if labels is None:  # some tokenizers have no token for an empty text
         compared = [encoding for encoding in compared if encoding["input_ids"]]
     return calibration, compared, labels

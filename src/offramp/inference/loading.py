@@ -32,6 +32,6 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     files = {file.resolve() for folder in folders for file in folder.glob(name)}
     if len(files) == 1:
         policy = Policy.load(files.pop())
-        policy.check(model.exit_layers, model.kind, model.gates)
+        policy.check(model.exit_layers, model.kind, model.gates, model.num_labels)
         model.policy = policy
     return model

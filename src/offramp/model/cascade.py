@@ -38,6 +38,8 @@ class MultiModelConfig(MultiExitConfig):
             kind=self.kind,
             classifier_dropout=self.classifier_dropout,
             max_tokens=self.max_tokens,
+            pair=self.pair,
+            tokenizer_check=self.tokenizer_check,
             strategy=self.strategy,
             id2label=self.id2label,
             label2id=self.label2id,

@@ -103,6 +103,15 @@ def readable_checkpoint(source: object) -> Iterator[None]:
         ) from error
 
 
+def refuse_other_class(source: Any, model_type: str) -> None:
+    """Refuse the folder or hub id of another model class of ours, or of the library's."""
+    stored = PretrainedConfig.get_config_dict(source)[0].get("model_type", model_type)
+    if stored != model_type:
+        raise ModelError(
+            f"{source} holds a model of the type {stored!r}, not {model_type!r}: load it with offramp.load_model"
+        )
+
+
 def read_tokenizer(source: Any) -> Any:
     """The tokenizer saved with a model; all errors that a damaged file causes become one clear error."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
@@ -21,7 +21,8 @@ CLASSES: dict[str, type[SegmentedModel]] = {
 
 for _config in (MultiExitConfig, MultiModelConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
+    for _auto in (AutoModel, AutoModelForSequenceClassification):  # there is no encoder without exits to load
+        _auto.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
 def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
@@ -38,6 +39,10 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ConfigError: no such device here.
     """
     target = named_device(device)
+    if not isinstance(source, str | Path) or not str(source).strip():
+        raise ConfigError(
+            f"expected the folder of a model or a hub id, got {source!r}: give the path of a folder"
+        )
     folder = Path(source)
     is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
     if not folder.exists() and not is_hub_id:
@@ -66,8 +71,20 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     return model
 
 
+def require_model(model: object) -> SegmentedModel:
+    """The model itself; `ConfigError` for anything else, such as the name of a folder."""
+    if isinstance(model, SegmentedModel):
+        return model
+    remedy = (
+        "load it with offramp.load_model" if isinstance(model, str | Path) else "make one with from_backbone"
+    )
+    raise ConfigError(f"expected a model of offramp, got {type(model).__name__}: {remedy}")
+
+
 def named_device(name: str) -> torch.device:
     """A device by torch's name, or `auto`; see `read_model`."""
+    if not isinstance(name, str):
+        raise ConfigError(f"device must be a name, such as 'cpu', 'cuda' or 'auto', got {name!r}")
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -32,7 +32,8 @@ class MultiExitForSequenceClassification(SegmentedModel):
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__(config)
         check_exits(config.exits, config.backbone.num_hidden_layers)
-        self.backbone = AutoModel.from_config(config.backbone)
+        # The type in which the library is loading: the encoder's own config may name another.
+        self.backbone = AutoModel.from_config(config.backbone, dtype=torch.get_default_dtype())
         spec = spec_of(config.backbone)
         if spec.pooler is not None:  # each exit has its own pooler
             setattr(self.backbone, spec.pooler.split(".")[0], None)

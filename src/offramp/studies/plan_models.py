@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from offramp._core.arguments import percent_hint
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import percent_hint
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number, check_share
+from offramp._core.arguments import check_share, choice, number, set_fields, whole
+from offramp._core.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "auto"]
 Order = Literal["length", "random"]
@@ -45,24 +45,24 @@ class TrainingOptions:
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_number("epochs", self.epochs, "a positive number", lambda n: n > 0)
-        steps = "a whole number of at least 0 (0 means by epochs)"
-        check_number("max_steps", self.max_steps, steps, lambda n: n >= 0, whole=True)
-        size = "a whole number of at least 1"
-        check_number("batch_size", self.batch_size, size, lambda n: n >= 1, whole=True)
-        if self.learning_rate is not None:
-            check_number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
-        check_share("warmup", self.warmup)
-        check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
-        check_number(
-            "max_grad_norm", self.max_grad_norm, "at least 0 (0 means no clipping)", lambda n: n >= 0
+        set_fields(
+            self,
+            epochs=number("epochs", self.epochs, "a positive number", lambda n: n > 0),
+            max_steps=whole("max_steps", self.max_steps, note="0 means that epochs decides"),
+            batch_size=whole("batch_size", self.batch_size, 1),
+            warmup=check_share("warmup", self.warmup),
+            weight_decay=number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0),
+            max_grad_norm=number(
+                "max_grad_norm", self.max_grad_norm, "at least 0 (0 means no clipping)", lambda n: n >= 0
+            ),
+            order=choice("order", self.order, get_args(Order)),
+            precision=choice("precision", self.precision, get_args(Precision)),
         )
-        if self.order not in get_args(Order):
-            raise ConfigError(unknown_name("order", self.order, get_args(Order)))
+        if self.learning_rate is not None:
+            rate = number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
+            set_fields(self, learning_rate=rate)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(unknown_name("precision", self.precision, get_args(Precision)))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""

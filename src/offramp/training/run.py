@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from offramp._core.arguments import seed_number, sequence
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.run_folder import RunFolder
 from offramp.data import TextData, fingerprint, fitting_labels, require_split, require_splits, row_hashes
-from offramp.model import MultiExitForSequenceClassification
+from offramp.model import MultiExitForSequenceClassification, require_model
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
@@ -112,7 +113,10 @@ def train(
         DataError: a training split without labels, or with labels that do not fit the model.
         FolderInUseError: another process trains into the folder.
     """
+    require_model(model)
     require_splits(data, "train")
+    seed = seed_number(seed)
+    callbacks = sequence("callbacks", callbacks, "the library's trainer callbacks")
     settings = TrainingOptions(
         epochs=epochs,
         max_steps=max_steps,
@@ -128,9 +132,7 @@ def train(
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
     refuse_shared_layers(model, method)
-    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
     train_set = encoded(model, data["train"])
-    model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
     own = ("model", "checkpoints")
     run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
@@ -138,9 +140,10 @@ def train(
     later = _unstored(noted)
     if run.recorded and run.check(noted, later=later):
         model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
-        return model.eval()
+        return _trained(model, strategy, data["train"]).eval()
     with run.claim(noted, later=later):
         started = datetime.now(UTC)
+        _trained(model, strategy, data["train"])
         seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
         model.flops(np.array([8]))  # counted once and kept in the config
         partial = run.path / "model.partial"  # the model is saved whole or not at all
@@ -151,6 +154,14 @@ def train(
         metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
         run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return model
+
+
+def _trained(model: SegmentedModel, strategy: str, rows: Any) -> SegmentedModel:
+    """The model with the facts of its training in it."""
+    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
+    model.config.pair = "text_pair" in rows.column_names
+    model.trained_on = row_hashes(rows)
     return model
 
 
@@ -223,7 +234,7 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
         raise DataError(f"the training split has no column 'label', only {dataset.column_names}")
-    labels = fitting_labels(dataset, model.labels, model.kind)
+    labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     assert labels is not None
     return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels.tolist())
 

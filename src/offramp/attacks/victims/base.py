@@ -136,6 +136,7 @@ class Victim(ABC):
         probabilities: whether answers show the exits' logits.
         layers: whether answers show exit layers; otherwise they report only seconds.
         labels: class names in order, empty for regression; None if unknown.
+        pair: whether the model was trained on pairs of texts; None if unknown.
         model: the model under attack, for judges and records; None if unknown.
         max_forward, max_gradient: most texts to run, and most gradients to take, for one example; None for no limit.
     """
@@ -144,6 +145,7 @@ class Victim(ABC):
     probabilities: bool
     layers: bool = True
     labels: tuple[str, ...] | None = None
+    pair: bool | None = None
     model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:

@@ -24,10 +24,11 @@ from offramp.attacks.victims.white_box import (
 )
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.inference.engine import Engine
 from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
+from offramp.model import require_model
 from offramp.model.base import SegmentedModel
 
 # text(, text_pair) -> prediction, exit layer or seconds
@@ -125,7 +126,7 @@ class EngineVictim(BlackBox):
         self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind, self.labels = segments.kind, tuple(engine.labels)
+        self.kind, self.labels, self.pair = segments.kind, tuple(engine.labels), engine.pair
         self.policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -168,9 +169,15 @@ class GreyBox(Victim):
             raise ConfigError(
                 f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: use another surrogate"
             )
+        if None not in (target.labels, surrogate.labels) and target.labels != surrogate.labels:
+            raise ConfigError(
+                f"the surrogate has the labels {surrogate.labels}, the victim {target.labels}: use a "
+                "surrogate with the victim's labels in the same order"
+            )
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
         self.kind, self.labels, self.model = target.kind, target.labels, target.model
+        self.pair = target.pair
         self.layers, self.probabilities = target.layers, target.probabilities
 
     @property
@@ -219,7 +226,7 @@ def as_victim(
             return EngineVictim(Engine(target, policy))
         target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):
-        policy = policy or target.policy
+        policy = read_policy(policy) or require_model(target).policy
         if policy is None:
             raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
         return WhiteBoxVictim(target, policy, batch_size=batch_size)

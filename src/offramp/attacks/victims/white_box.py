@@ -53,7 +53,7 @@ class WhiteBoxVictim(OpenVictim):
         max_forward: int | None = None,
         max_gradient: int | None = None,
     ) -> None:
-        policy.check(model.exit_layers, model.kind, model.gates)
+        policy.check(model.exit_layers, model.kind, model.gates, model.num_labels)
         self.encoder: TextEncoder = TextEncoder.of(model)
         if not self.encoder.tokenizer.is_fast:
             raise ModelError(
@@ -62,6 +62,7 @@ class WhiteBoxVictim(OpenVictim):
             )
         super().__init__(max_forward, max_gradient)
         self.kind, self.labels, self.probabilities = model.kind, tuple(model.labels), True
+        self.pair = model.pair
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
         self._engine: Engine | None = None  # made on the first time measurement
         with evaluating(model):

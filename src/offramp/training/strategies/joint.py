@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.arguments import choice
+from offramp._core.errors import ConfigError
 from offramp.training.strategies.base import Inputs, Losses, Moment, Strategy
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ class Joint(Strategy):
     is_baseline = True
 
     def __init__(self, weights: str = "uniform") -> None:
-        if weights not in WEIGHTS:
-            raise ConfigError(unknown_name("loss weighting", weights, WEIGHTS))
-        self.weights = weights
+        self.weights = choice("loss weighting", weights, WEIGHTS)
 
     def exit_weights(self, exits: int) -> list[float]:
         """One weight per exit; they sum to the number of exits."""
