@@ -236,17 +236,27 @@ def test_training_rows_are_measured_where_they_are_asked_for(trained: Path, tabl
     assert run(["evaluate", str(trained), "--data", str(table), "--split", "train", "--timed", "0"]) == 0
 
 
-def test_a_full_disk_is_told_with_the_file(
-    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("full_from_the_start", [True, False])
+def test_a_full_disk_is_reported_before_the_work_or_after_the_result(
+    full_from_the_start: bool,
+    trained: Path,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resource = pytest.importorskip("resource")  # not on Windows
+    if not full_from_the_start:
+        monkeypatch.setattr("offramp.cli.paths.check_writable", lambda folder: None)
     conflict = ["conflict", str(trained), "--data", str(table), "--batches", "1", "--output", str(tmp_path)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        said = refusal(conflict, capsys)
+        assert run(conflict) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot write" in said
-    assert "conflict.parquet" in said
+    *shown, said = capsys.readouterr().err.splitlines()
+    file = "" if full_from_the_start else "/conflict.parquet"
+    assert said.startswith(f"offramp: cannot write {tmp_path}{file} (File too large): free some space")
+    assert any("mean cosine" in line for line in shown) != full_from_the_start
     assert not list(tmp_path.iterdir())

@@ -132,7 +132,7 @@ def test_damaged_and_foreign_settings(tmp_path: Path) -> None:
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OfframpError, match="choose a folder you may write to"),
+        pytest.raises(OfframpError, match="a file stands where a folder is needed"),
         folder_at(tmp_path / "file").lock(),
     ):
         pass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from offramp._core.errors import ConfigError
+from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
@@ -40,7 +40,7 @@ class TuningTarget:
     max_accuracy_drop: float | None = None
     max_cost: float | None = None
     max_latency_ms: float | None = None
-    timed_on: str | Path | None = None
+    timed_on: UserPath | None = None
     guarantee: Guarantee | None = None
     alpha: float | None = None
     delta: float | None = None
@@ -102,7 +102,7 @@ def tune(
     max_accuracy_drop: float | None = None,
     max_cost: float | None = None,
     max_latency_ms: float | None = None,
-    timed_on: str | Path | None = None,
+    timed_on: UserPath | None = None,
     guarantee: Guarantee | None = None,
     alpha: float | None = None,
     delta: float | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 from offramp.cli.common import (
     DataOptions,
@@ -14,11 +13,12 @@ from offramp.cli.common import (
     finish_bench,
     limit_threads,
 )
+from offramp.cli.paths import PathOption, writing
 from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
 
 
 def bench_attack(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     recipes: tuple[str, ...] = ("same-plus", "same-word"),
@@ -27,7 +27,7 @@ def bench_attack(
     turns: int = 2,
     batch_size: int = 64,
     search: SearchOptions = SearchOptions(),
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -49,31 +49,31 @@ def bench_attack(
     from offramp.bench.attacks import REFERENCE
     from offramp.bench.attacks import bench_attack as run
 
-    started = datetime.now(UTC)
-    target = choose_attack_target(model, data, reading, rule, chosen)
-    measured = run(
-        target.model,
-        target.policy,
-        target.rows,
-        recipes,
-        turns=turns,
-        batch_size=batch_size,
-        seed=chosen.seed,
-        progress=True,
-        options=search,
-    )
-    slow = next(way for way in measured if way.name == REFERENCE)
-    table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
-    run_with = {"parts": turns, "batch_size": batch_size, "threads": count}
-    config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
-    folder = output or model / "bench-attack"
-    finish_bench(
-        folder,
-        "bench attack",
-        {"bench_attack": table},
-        config,
-        started,
-        seed=chosen.seed,
-        title="attacks on the same examples",
-        json_output=json,
-    )
+    started, folder = datetime.now(UTC), output or model / "bench-attack"
+    with writing(folder, "bench attack"):
+        target = choose_attack_target(model, data, reading, rule, chosen)
+        measured = run(
+            target.model,
+            target.policy,
+            target.rows,
+            recipes,
+            turns=turns,
+            batch_size=batch_size,
+            seed=chosen.seed,
+            progress=True,
+            options=search,
+        )
+        slow = next(way for way in measured if way.name == REFERENCE)
+        table = [{**asdict(way), "times_faster": slow.seconds / way.seconds} for way in measured]
+        run_with = {"parts": turns, "batch_size": batch_size, "threads": count}
+        config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
+        finish_bench(
+            folder,
+            "bench attack",
+            {"bench_attack": table},
+            config,
+            started,
+            seed=chosen.seed,
+            title="attacks on the same examples",
+            json_output=json,
+        )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from offramp.cli.common import JsonFlag, emit, note
+from offramp.cli.paths import PathOption, writing
 
 
 def report(
-    runs: Path,
+    runs: PathOption,
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
     json: JsonFlag = False,
@@ -35,12 +35,9 @@ def report(
     from offramp.studies.training.results import is_sweep
 
     write = study_report if is_sweep(runs) else attack_report if is_attack_study(runs) else run_report
-    files = write(
-        runs,
-        output or runs / "report",
-        figures=() if figures == ("none",) else figures,
-        table_files=tables == "files",
-    )
+    folder, shown = output or runs / "report", () if figures == ("none",) else figures
+    with writing(folder):
+        files = write(runs, folder, figures=shown, table_files=tables == "files")
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})

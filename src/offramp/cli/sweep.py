@@ -16,6 +16,7 @@ from rich.text import Text
 
 from offramp._core.errors import OfframpError
 from offramp.cli.common import console, emit, limit_threads, note
+from offramp.cli.paths import PathOption
 
 if TYPE_CHECKING:
     from offramp.studies.grid import Plan, Status, Trial
@@ -24,9 +25,9 @@ WIDE = 4  # methods that always fit side by side
 
 
 def sweep(
-    config: Path,
+    config: PathOption,
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     keep_models: bool = False,

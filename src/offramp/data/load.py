@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import DataError, unknown_name
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.data import glue, hub
 from offramp.data.files import READERS, named_splits, read_file, split_files
@@ -23,12 +24,11 @@ _LOG = logging.getLogger(__name__)
 
 _HUB_GLUE = "nyu-mll/glue"
 
-PathLike = str | Path
 Asked = tuple[str | None, str | None, str | None]  # columns of text, second text and label
 
 
 def load_data(
-    source: PathLike | Mapping[str, PathLike],
+    source: UserPath | Mapping[str, UserPath],
     *,
     task: str | None = None,
     text: str | None = None,
@@ -72,9 +72,9 @@ def load_data(
     return _assemble(content, kind, calibration_size, validation_size or content.validation_size, seed)
 
 
-def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: Asked) -> Source:
+def _find(source: UserPath | Mapping[str, UserPath], task: str | None, asked: Asked) -> Source:
     if isinstance(source, Mapping):
-        paths = {split: Path(path).expanduser() for split, path in named_splits(source).items()}
+        paths = {split: user_path(path) for split, path in named_splits(source).items()}
         for path in paths.values():
             if not path.is_file():
                 raise DataError(_not_found(path, str(path)))
@@ -84,7 +84,7 @@ def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: As
         if any(asked) or (task and plain_name(task) != plain_name(name)):
             raise DataError(f"{name!r} has fixed columns and labels: leave task, text, text_pair, label out")
         return read_packaged(name) if name in PACKAGED else _glue_task(plain_name(name))
-    path = Path(source).expanduser()
+    path = user_path(source, "the data")
     if path.is_dir():
         return _from_folder(path, task, asked)
     if path.is_file():

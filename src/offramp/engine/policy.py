@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import CriterionError
 from offramp._core.numbers import softmax
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
 from offramp._core.trace import Kind, Trace
@@ -98,16 +98,17 @@ class Policy:
             flops=trace.flops[rows, exit],
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: UserPath) -> None:
         """Write the policy as JSON; `OfframpError` if the file cannot be written."""
         content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
-        write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
+        write_text(user_path(path), json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: UserPath) -> Policy:
         """Read a policy file; `CriterionError` if it is missing or not a policy."""
+        path = user_path(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             options = content.pop("criterion")
             temperatures = content.pop("temperatures")
             return cls(

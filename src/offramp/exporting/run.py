@@ -7,12 +7,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp._core.files import check_writable
+from offramp._core.paths import UserPath, user_path
 from offramp.data import TextData, fitting_labels
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
@@ -30,11 +33,11 @@ FEW = 32  # texts for comparing the graphs behind int8 with the model
 
 
 def export(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     data: TextData | None = None,
     calibration_examples: int = 300,
     compared_examples: int = 1000,
@@ -89,19 +92,20 @@ class Texts:
 
 
 def export_model(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts from any source; see `export`."""
     if precision not in PRECISIONS:
         raise ConfigError(unknown_name("precision", precision, PRECISIONS))
-    folder = check_output(Path(output_dir))
-    loaded = load_model(model) if isinstance(model, str | Path) else model
-    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
+    folder = check_output(user_path(output_dir, "output_dir"))
+    check_writable(folder)
+    loaded = load_model(model) if isinstance(model, str | PathLike) else model
+    chosen = Policy.load(policy) if isinstance(policy, str | PathLike) else policy or loaded.policy
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
     encoder = TextEncoder.of(loaded)

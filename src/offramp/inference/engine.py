@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import read_rows, read_texts
 from offramp.engine.batching import token_counts, windows
 from offramp.engine.compaction import CompactingEngine
@@ -73,8 +74,8 @@ class Engine:
 
     def __init__(
         self,
-        model: SegmentedModel | str | Path,
-        policy: Policy | str | Path | None = None,
+        model: SegmentedModel | UserPath,
+        policy: Policy | UserPath | None = None,
         *,
         backend: str | None = None,
         batch_size: int = 32,
@@ -84,7 +85,7 @@ class Engine:
     ) -> None:
         backend = _choose_backend(model, backend)
         if backend == "onnx":
-            if not isinstance(model, str | Path):
+            if not isinstance(model, str | PathLike):
                 raise ConfigError(
                     "backend 'onnx' runs an exported folder: make one with 'offramp export' and give its path"
                 )
@@ -103,8 +104,8 @@ class Engine:
 
     def _open_exported(
         self,
-        folder: str | Path,
-        policy: Policy | str | Path | None,
+        folder: UserPath,
+        policy: Policy | UserPath | None,
         batch_size: int,
         threads: int | None,
         device: str,
@@ -216,24 +217,24 @@ class Engine:
         ]
 
 
-def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
+def _choose_backend(model: SegmentedModel | UserPath, name: str | None) -> str:
     """The requested backend, by default that of the model or folder."""
     if name is None:
-        exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
+        exported = isinstance(model, str | PathLike) and (user_path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
     if name not in BACKENDS:
         raise ConfigError(unknown_name("backend", name, BACKENDS))
     return name
 
 
-def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> SegmentedModel:
+def _open_torch(model: SegmentedModel | UserPath, *, with_policy: bool) -> SegmentedModel:
     """A torch model; a model read from a folder has its policy, if one is asked for."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{model} is not an exported folder, and a trained model needs torch, which is not installed: give the "
             "folder that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | PathLike):
         return model
     from offramp.inference.loading import load_model
     from offramp.model import read_model
@@ -241,5 +242,5 @@ def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> Seg
     return load_model(model) if with_policy else read_model(model)
 
 
-def _read_policy(policy: Policy | str | Path | None) -> Policy | None:
-    return Policy.load(policy) if isinstance(policy, str | Path) else policy
+def _read_policy(policy: Policy | UserPath | None) -> Policy | None:
+    return Policy.load(policy) if isinstance(policy, str | PathLike) else policy

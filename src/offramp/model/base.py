@@ -5,8 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -16,9 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from offramp._core.errors import DataError, ModelError, OfframpError
-from offramp._core.files import policy_file
+from offramp._core.errors import DataError, ModelError
+from offramp._core.files import policy_file, write_failure
 from offramp._core.library import quiet
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
 from offramp.costs import CostModel, count_flops, fit_polynomial
@@ -37,7 +36,7 @@ class SavedPolicy(Protocol):
     @property
     def criterion(self) -> Any: ...
     def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None: ...
-    def save(self, path: str | PathLike[str]) -> None: ...
+    def save(self, path: UserPath) -> None: ...
 
 
 class SegmentedModel(PreTrainedModel):
@@ -241,7 +240,7 @@ class SegmentedModel(PreTrainedModel):
 
     def save_pretrained(
         self,
-        save_directory: str | PathLike[str],
+        save_directory: UserPath,
         *args: Any,
         policy: SavedPolicy | None = None,
         **kwargs: Any,
@@ -257,42 +256,44 @@ class SegmentedModel(PreTrainedModel):
             CriterionError: the policy was made for another model.
             OfframpError: the folder cannot be written.
         """
-        policy = policy or self.policy
+        folder, policy = user_path(save_directory, "save_directory"), policy or self.policy
         if policy is not None:
             policy.check(self.exit_layers, self.kind, self.gates)
         self.config.criterion = "" if policy is None else policy.criterion.name
         try:
             with quiet():
-                super().save_pretrained(save_directory, *args, **kwargs)
-        except SafetensorError as error:  # the library's own type for errors of the disk
-            raise OfframpError(
-                f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
-            ) from error
+                super().save_pretrained(folder, *args, **kwargs)
+        except (
+            OSError,
+            SafetensorError,
+        ) as error:  # the latter: the library's own type for errors of the disk
+            raise write_failure(folder, error) from error
         if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
+            self.tokenizer.save_pretrained(folder)
         if policy is not None:
-            policy.save(Path(save_directory) / policy_file(policy.criterion.name))
+            policy.save(folder / policy_file(policy.criterion.name))
         if self.trained_on is not None:
-            np.save(Path(save_directory) / ROWS_FILE, self.trained_on)
+            np.save(folder / ROWS_FILE, self.trained_on)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
+        folder = user_path(pretrained_model_name_or_path, "the model")
+        is_hub_id = not folder.exists()
+        source = str(pretrained_model_name_or_path if is_hub_id else folder)
         wants_info = kwargs.pop("output_loading_info", False)
-        with quiet(), readable_checkpoint(pretrained_model_name_or_path):
+        with quiet(), readable_checkpoint(source):
             # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
-                pretrained_model_name_or_path,
+                source,
                 *args,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **kwargs,
             )
         model, info = loaded
-        refuse_partial(pretrained_model_name_or_path, info)
-        folder = Path(pretrained_model_name_or_path)
-        is_hub_id = not folder.exists()
+        refuse_partial(source, info)
         if is_hub_id or (folder / "tokenizer_config.json").exists():
-            model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
+            model.tokenizer = read_tokenizer(source)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model

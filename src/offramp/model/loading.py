@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
+from offramp._core.paths import UserPath, user_path
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
@@ -24,7 +23,7 @@ for _config in (MultiExitConfig, MultiModelConfig):
     AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
-def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
+def read_model(source: UserPath, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with its tokenizer.
 
     It has no policy; `offramp.load_model` adds it.
@@ -38,9 +37,10 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ConfigError: no such device here.
     """
     target = named_device(device)
-    folder = Path(source)
-    is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
-    if not folder.exists() and not is_hub_id:
+    folder = user_path(source, "the model")
+    # `org/name` is a hub id, unless there is a folder `org`.
+    looks_local = folder.is_absolute() or str(source).startswith(".") or folder.parent.is_dir()
+    if not folder.exists() and (looks_local or len(folder.parts) != 2):
         raise ModelError(
             f"no model at {source}: no such folder; give the one that 'offramp train' or 'offramp export' "
             "wrote, or a hub id (owner/name)"

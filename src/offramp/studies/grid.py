@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
+from offramp._core.files import check_writable
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME, write_text
 from offramp._core.run_files import RunFiles
 from offramp._core.run_folder import FolderInUseError, RunFolder
+from offramp._core.stopping import Stopped
 
 if TYPE_CHECKING:
     from offramp.data import TextData
@@ -99,7 +103,8 @@ class Plan:
 
 def short(name: str) -> str:
     """The name of a model or data set; of an absolute path, its last component."""
-    return Path(name).name if Path(name).is_absolute() else name
+    path = user_path(name)
+    return path.name if path.is_absolute() else name
 
 
 def slug(name: str) -> str:
@@ -109,7 +114,7 @@ def slug(name: str) -> str:
 
 def run_grid(
     plan: Plan,
-    output: str | Path,
+    output: UserPath,
     *,
     engine: Engine = "local",
     keep_models: bool = False,
@@ -134,8 +139,9 @@ def run_grid(
     """
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
-    folder = Path(output)
+    folder = user_path(output, "output")
     check_trials(plan.trials)
+    check_writable(folder)
     write_text(folder / PLANNED, "".join(f"{trial}\n" for trial in plan.trials))
     runs, stages = RunFiles(folder), dict[int, list[Trial]]()
     for trial in plan.trials:
@@ -176,7 +182,7 @@ def _run_on_ray(
     """
     ray = connect()
     at_once, resources = worker_slots(ray, workers)
-    remote = ray.remote(max_retries=RETRIES, **resources)(run_trial)
+    remote = ray.remote(max_retries=RETRIES, **resources)(_run_in_worker)
     waiting, running = list(trials), dict[Any, Trial]()
     failed: dict[str, str] = {}
     while waiting or running:
@@ -199,12 +205,21 @@ def _run_on_ray(
     return failed
 
 
+def _run_in_worker(trial: Trial, output: Path, *, keep_model: bool) -> Literal["done", "elsewhere"]:
+    """Run a trial in a worker. Ray takes the death of a worker, but no exception, as a reason to run it again."""
+    try:
+        return run_trial(trial, output, keep_model=keep_model)
+    except Stopped as error:  # the checkpoint is written
+        os._exit(128 + error.number)
+
+
 ENGINES = {"local": _run_here, "ray": _run_on_ray}
 
 
-def missing_trials(output: str | Path) -> list[str]:
+def missing_trials(output: UserPath) -> list[str]:
     """The trials planned in a folder that have no record; none if the folder holds no plan."""
-    runs, path = RunFiles(output), Path(output) / PLANNED
+    runs = RunFiles(output)
+    path = runs.root / PLANNED
     planned = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [trial for trial in planned if runs.record(f"{trial}/{FILE_NAME}") is None]
 

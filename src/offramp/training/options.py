@@ -11,6 +11,7 @@ from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.numbers import check_number
 
 Precision = Literal["fp32", "bf16", "auto"]
+RECORD = "train.json"  # in the folder of a run
 SMALL_HIDDEN_SIZE = 512
 
 

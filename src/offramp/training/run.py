@@ -14,14 +14,17 @@ import numpy as np
 from transformers import TrainerCallback
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import write_failure
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
+from offramp._core.stopping import Stopped, StopRequest, handled, postponing
 from offramp.data import TextData, fingerprint, fitting_labels, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.options import Precision, TrainingOptions
+from offramp.training.options import RECORD, Precision, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
 from offramp.training.trainer import (
@@ -33,7 +36,6 @@ from offramp.training.trainer import (
     noted_seconds,
 )
 
-RECORD = "train.json"
 DEFAULTS = TrainingOptions()
 
 
@@ -74,7 +76,7 @@ def train(
     strategy: str = "sweet",
     *,
     seed: int = 0,
-    output_dir: str | Path,
+    output_dir: UserPath,
     progress: bool = True,
     epochs: float = DEFAULTS.epochs,
     max_steps: int = DEFAULTS.max_steps,
@@ -125,28 +127,42 @@ def train(
     _check_strategy(model, method)
     refuse_shared_layers(model, method)
     model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
+    own = ("model", "checkpoints")
+    folder = user_path(output_dir, "output_dir")
+    run = RunFolder(folder, "run", mark="strategy", own=own, shared=True, record_file=RECORD)
+    run.check_free()
     train_set = encoded(model, data["train"])
     model.trained_on = row_hashes(data["train"])
     config = _described(model, strategy, data["train"], settings)
-    own = ("model", "checkpoints")
-    run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
     noted = {"seed": seed, **config}
-    if run.recorded and run.check(noted, later=noted):
-        model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
-        return model.eval()
-    with run.claim(noted, later=noted):
-        started = datetime.now(UTC)
-        seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-        model.flops(np.array([8]))  # counted once and kept in the config
-        partial = run.path / "model.partial"  # the model is saved whole or not at all
+    if not (run.recorded and run.check(noted, later=noted)):
+        with run.claim(noted, later=noted):
+            if not run.recorded:  # another process may just have finished it
+                started = datetime.now(UTC)
+                seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
+                model.flops(np.array([8]))  # counted once and kept in the config
+                metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
+                with postponing():  # the newest checkpoint may be minutes old
+                    _save_whole(model, run.path / "model")
+                    run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
+                shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+                return model
+    model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
+    return model.eval()
+
+
+def _save_whole(model: SegmentedModel, folder: Path) -> None:
+    """Save a model whole or not at all; `OfframpError` if it cannot be written."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
-        shutil.rmtree(run.path / "model", ignore_errors=True)
-        partial.rename(run.path / "model")
-        metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
-        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
-        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return model
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fit_stages(
@@ -218,11 +234,12 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
     """Train, from the last checkpoint if any. Return the seconds over all calls."""
-    checkpoint = last_checkpoint(folder)
-    stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
+    checkpoint, request = last_checkpoint(folder), StopRequest()
+    stop = SafeStop(request, save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with handled(request.note):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has its own library and error types
         if checkpoint is None or stop.began:
             raise
@@ -230,8 +247,6 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
             f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "
             "from an earlier checkpoint or start again"
         ) from error
-    finally:
-        stop.restore()
-    if stop.interrupted:
-        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to resume")
+    if request.number:
+        raise Stopped(request.number, f"stopped; the checkpoint is in {folder}: run the same again to resume")
     return stop.spent

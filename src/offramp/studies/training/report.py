@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.reports import write_report
+from offramp._core.paths import UserPath, user_path
+from offramp.reports import check_report, write_report
 from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def study_report(
-    folder: str | Path,
-    output: str | Path,
+    folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -42,6 +43,7 @@ def study_report(
     Raises:
         DataError: there are no trials, or a trial's trace is missing or broken.
     """
+    check_report(output)
     results = study(load_results(folder), resamples=resamples)
     conflicts = conflict_study(results.compared, resamples=resamples)
     reliable = reliability_by_method(results.groups)
@@ -58,7 +60,7 @@ def study_report(
         tables["doubts"] = doubts_table(results.doubts)
     return write_report(
         output,
-        title=Path(folder).resolve().name,
+        title=user_path(folder).resolve().name,
         lead=[
             f"{len(results.compared)} models, {len(results.groups)} comparisons.",
             *(f"> left out: {reason}" for reason in results.left_out),
