@@ -34,7 +34,7 @@ def one_writer(target: Path, lock_file: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    is_new = not lock_file.parent.exists()
+    made = [folder for folder in (lock_file.parent, *lock_file.parent.parents) if not folder.exists()]
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_file, timeout=0)
@@ -50,9 +50,9 @@ def one_writer(target: Path, lock_file: Path) -> Iterator[None]:
     finally:
         lock_file.unlink(missing_ok=True)
         lock.release()
-        if is_new:
-            with suppress(OSError):  # something was written
-                lock_file.parent.rmdir()
+        with suppress(OSError):  # something was written
+            for folder in made:
+                folder.rmdir()
 
 
 @dataclass(frozen=True)

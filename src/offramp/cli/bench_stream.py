@@ -49,7 +49,6 @@ def bench_stream(
 
     started, target = datetime.now(UTC), output or folder.parent / "bench-stream"
     count = threads or usable_cores()
-    sources = texts_of(reading.load(data)[split])
     config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
     series: dict[str, list[dict[str, float]]] = {}
 
@@ -65,6 +64,7 @@ def bench_stream(
         )
 
     with writing(target, "bench stream"):
+        sources = texts_of(reading.load(data)[split])
         try:
             for mode in modes:
 

@@ -65,7 +65,6 @@ def evaluate(
     """
     limit_threads(threads)
     refuse_calibration(split)
-    content = reading.load(data)
     settings = Settings(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
     folders = dict(zip(model_names(models), models, strict=True))
     with ExitStack() as stack:
@@ -74,6 +73,7 @@ def evaluate(
             stack.enter_context(writing(folder / "evaluation", "evaluate"))
         if len(folders) > 1:
             stack.enter_context(writing(compared, "compare"))
+        content = reading.load(data)
         evaluated = {name: measure(name, folder, content, settings) for name, folder in folders.items()}
         if len(evaluated) > 1:
             compare(evaluated, content.metrics[0], settings, compared)

@@ -188,6 +188,7 @@ class LastingStream(io.TextIOWrapper):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+        self.stream = stream  # which would close the buffer with itself
 
     def write(self, text: str) -> int:
         with suppress(OSError):

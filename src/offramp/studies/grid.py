@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
@@ -23,6 +23,8 @@ from offramp._core.stopping import Stopped
 
 if TYPE_CHECKING:
     from offramp.data import TextData
+
+T = TypeVar("T")
 
 LOCK = ".lock"
 PLANNED = "planned.txt"  # the trials of the last grid that ran in a folder: they tell whether it is complete
@@ -182,7 +184,7 @@ def _run_on_ray(
     """
     ray = connect()
     at_once, resources = worker_slots(ray, workers)
-    remote = ray.remote(max_retries=RETRIES, **resources)(_run_in_worker)
+    remote = ray.remote(max_retries=RETRIES, **resources)(_in_worker(run_trial))
     waiting, running = list(trials), dict[Any, Trial]()
     failed: dict[str, str] = {}
     while waiting or running:
@@ -205,12 +207,16 @@ def _run_on_ray(
     return failed
 
 
-def _run_in_worker(trial: Trial, output: Path, *, keep_model: bool) -> Literal["done", "elsewhere"]:
-    """Run a trial in a worker. Ray takes the death of a worker, but no exception, as a reason to run it again."""
-    try:
-        return run_trial(trial, output, keep_model=keep_model)
-    except Stopped as error:  # the checkpoint is written
-        os._exit(128 + error.number)
+def _in_worker(run: Callable[..., T]) -> Callable[..., T]:
+    """The function for a worker, which a signal ends: Ray runs a task again if its worker dies, not if it raises."""
+
+    def ended(*args: Any, **options: Any) -> T:
+        try:
+            return run(*args, **options)
+        except Stopped as error:  # the checkpoint is written
+            os._exit(128 + error.number)
+
+    return ended
 
 
 ENGINES = {"local": _run_here, "ray": _run_on_ray}
