@@ -64,7 +64,9 @@ def test_training_prints_one_json_object_and_nothing_else_on_stdout(
     assert "step 2/2" in said.err
 
 
-def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(
+    number: int,
     table: Path,
     tiny_encoder: Path,
     tmp_path: Path,
@@ -74,12 +76,12 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
     arguments, original = train_arguments(table, tiny_encoder, tmp_path / "run"), Joint.step
 
     def interrupted(self: Any, *args: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return original(self, *args)
 
     with monkeypatch.context() as patched:
         patched.setattr(Joint, "step", interrupted)
-        assert run(arguments) == 130
+        assert run(arguments) == 128 + number
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("offramp: stopped; the checkpoint is in ")
     assert said.endswith("run the same again to resume")

@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 
 import offramp
-from offramp._core.errors import ModelError
+from offramp._core.errors import ConfigError, ModelError
+from offramp._core.files import cache_dir
 from offramp._core.run_files import RunFiles, pack
 from offramp._core.trace import Trace
 from offramp.cli.common import RuleOptions
 from offramp.cli.main import COMMANDS, SUBCOMMANDS, run
 from offramp.cli.paths import PathOption
 from offramp.cli.tune import TargetOptions
+from offramp.data.glue import default_folder
 from offramp.engine.policy import Policy
+from offramp.studies.grid import short
+from offramp.studies.plan_models import read_keys
+from offramp.studies.trained_models import trained_models
 
 TARGETS = [target for target, _ in COMMANDS.values()]
 TARGETS += [target for commands in SUBCOMMANDS.values() for target, _ in commands.values()]
@@ -79,3 +84,25 @@ def test_a_folder_precedes_a_hub_id(home: Path, tiny_encoder: Path) -> None:
     assert offramp.load_model("org/model").exit_layers == model.exit_layers
     with pytest.raises(ModelError, match="no model at org/other: no such folder"):
         offramp.load_model("org/other")
+
+
+def test_paths_in_plans(home: Path) -> None:
+    (home / "sweep").mkdir()
+    with pytest.raises(ConfigError, match=f"no trained models below {home / 'sweep'}"):
+        trained_models("~/sweep")
+    with pytest.raises(ConfigError, match=f"no sweep at {home / 'plan.yaml'}"):
+        read_keys("~/plan.yaml")
+    assert [short(name) for name in ("~/d.csv", "/data/d.csv", "data/d.csv", "sst2")] == [
+        "d.csv",
+        "d.csv",
+        "data/d.csv",
+        "sst2",
+    ]
+
+
+@pytest.mark.parametrize("variable", ["OFFRAMP_GLUE", "OFFRAMP_CACHE"])
+def test_paths_in_the_environment(variable: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "glue" / "RTE").mkdir(parents=True)
+    monkeypatch.setenv(variable, "~/glue")
+    read = {"OFFRAMP_GLUE": lambda: default_folder("rte"), "OFFRAMP_CACHE": lambda: cache_dir() / "RTE"}
+    assert read[variable]() == home / "glue" / "RTE"

@@ -263,17 +263,17 @@ class SegmentedModel(PreTrainedModel):
         try:
             with quiet():
                 super().save_pretrained(folder, *args, **kwargs)
-        except (
-            OSError,
-            SafetensorError,
-        ) as error:  # the latter: the library's own type for errors of the disk
-            raise write_failure(folder, error) from error
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(folder)
+            if self.trained_on is not None:
+                np.save(folder / ROWS_FILE, self.trained_on)
+        except Exception as error:
+            # safetensors and tokenizers have their own types for errors of the disk.
+            if isinstance(error, OSError | SafetensorError) or type(error) is Exception:
+                raise write_failure(folder, error) from error
+            raise
         if policy is not None:
             policy.save(folder / policy_file(policy.criterion.name))
-        if self.trained_on is not None:
-            np.save(folder / ROWS_FILE, self.trained_on)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

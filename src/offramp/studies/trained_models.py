@@ -57,7 +57,7 @@ def trained_models(sweep: UserPath) -> list[Trained]:
     records = sweep_records(RunFiles(root)) if root.is_dir() else []
     if not records:
         raise ConfigError(
-            f"no trained models below {sweep}: run its config with 'offramp sweep … --keep-models' first"
+            f"no trained models below {root}: run its config with 'offramp sweep … --keep-models' first"
         )
     models = []
     for record in records:
