@@ -33,7 +33,7 @@ def holder_of(path: Path) -> int | None:
 
 def end_first_worker(locks: list[Path], killed: list[Path], number: int) -> None:
     """Wait until a worker is well inside a trial, then send it a signal."""
-    for _ in range(600):
+    for _ in range(3000):
         time.sleep(0.1)
         for lock in locks:
             pid = holder_of(lock)
