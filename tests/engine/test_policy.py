@@ -139,7 +139,7 @@ def test_impossible_temperatures(temperatures: tuple[float, ...]) -> None:
 
 def test_unwritable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match=r"cannot write .*choose a folder you may write to"):
+    with pytest.raises(OfframpError, match=r"cannot write .*a file stands where a folder is needed"):
         Policy(make_criterion("confidence"), (3, 6)).save(tmp_path / "file" / "policy.json")
 
 

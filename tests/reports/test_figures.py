@@ -149,5 +149,5 @@ def test_nothing_to_draw_and_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least one curve to draw"):
         curve_figure({})
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match=r"cannot write .*choose a folder you may write to"):
+    with pytest.raises(OfframpError, match=r"cannot write .*a file stands where a folder is needed"):
         save_figure(histogram_figure({"a": [1.0]}, [1]), tmp_path / "file" / "figure")

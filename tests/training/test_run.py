@@ -148,7 +148,7 @@ def test_an_output_that_is_a_file_and_damaged_settings(
     tiny_encoder: Path, tiny_data: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match="choose a folder you may write to"):
+    with pytest.raises(OfframpError, match="a file stands where a folder is needed"):
         train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path / "file", max_steps=1, **QUICK)
     for damage, message in ((b"", "cannot be read"), (b"[1]", "belongs to no"), (b"\xff", "cannot be read")):
         (tmp_path / "settings.json").write_bytes(damage)

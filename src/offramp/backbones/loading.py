@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from transformers import (
 
 from offramp._core.errors import ModelError, OfframpError, unknown_name
 from offramp._core.library import hub, quiet
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import some_of
 from offramp.backbones.backbone import shared_layers
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
@@ -32,7 +34,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", 
 
 
 def load_backbone(
-    name: str | Path, *, depth: int | None = None
+    name: UserPath, *, depth: int | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A pretrained encoder without a head, in float32 and evaluation mode, and its tokenizer.
 
@@ -72,7 +74,7 @@ def load_backbone(
     return model, tokenizer
 
 
-def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: UserPath, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of an encoder.
 
     Args:
@@ -82,7 +84,7 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
     Raises:
         ModelError: no tokenizer, or a tokenizer with more tokens than the encoder.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name, "the encoder")
     source = str(folder) if has_tokenizer(folder) else _source(name)
     tokenizer = _read(source, "tokenizer", lambda: read_tokenizer(source, config=config))
     _check_tokenizer(source, tokenizer, config)
@@ -124,22 +126,22 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     return cut
 
 
-def _source(name: str | Path) -> str:
+def _source(name: UserPath) -> str:
     """The folder or hub id that the library loads."""
-    if not isinstance(name, str | Path) or not str(name).strip():
+    if not isinstance(name, str | PathLike) or not str(name).strip():
         raise ModelError(
             f"expected an encoder's name, folder or hub id, got {name!r}: packaged encoders are {', '.join(PACKAGED)}"
         )
     if isinstance(name, str) and name in PACKAGED:
         return str(fetch_encoder(name))
-    folder = Path(name).expanduser()
+    folder = user_path(name, "the encoder")
     if folder.is_dir():
         return str(_transformer_folder(folder))
     if folder.exists():
         raise ModelError(
             f"expected a folder with config.json and weights, got the file {folder}: give its folder"
         )
-    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    if not isinstance(name, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"no such folder: {folder} (packaged encoders: {', '.join(PACKAGED)})")
     if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):  # the hub would take long to answer
         raise ModelError(f"{unknown_name('packaged encoder', name, PACKAGED)} (a hub id: write owner/name)")

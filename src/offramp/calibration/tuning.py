@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from offramp._core.arguments import as_python, check_cost, check_share, choice, set_fields
 from offramp._core.errors import ConfigError
+from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
@@ -42,7 +42,7 @@ class TuningTarget:
     max_accuracy_drop: float | None = None
     max_cost: float | None = None
     max_latency_ms: float | None = None
-    timed_on: str | Path | None = None
+    timed_on: UserPath | None = None
     guarantee: Guarantee | None = None
     alpha: float | None = None
     delta: float | None = None
@@ -120,7 +120,7 @@ def tune(
     max_accuracy_drop: float | None = None,
     max_cost: float | None = None,
     max_latency_ms: float | None = None,
-    timed_on: str | Path | None = None,
+    timed_on: UserPath | None = None,
     guarantee: Guarantee | None = None,
     alpha: float | None = None,
     delta: float | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 from offramp.cli.common import (
     DataOptions,
@@ -14,11 +13,12 @@ from offramp.cli.common import (
     finish_bench,
     limit_threads,
 )
+from offramp.cli.paths import PathOption, writing
 from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
 
 
 def bench_attack(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     recipes: tuple[str, ...] = ("same-plus", "same-word", "random-word"),
@@ -26,7 +26,7 @@ def bench_attack(
     chosen: FewExamples = FewExamples(),
     batch_size: int = 64,
     search: SearchOptions = SearchOptions(),
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -46,28 +46,28 @@ def bench_attack(
     count = limit_threads(threads)
     from offramp.bench.attacks import bench_attack as run
 
-    started = datetime.now(UTC)
-    target = choose_attack_target(model, data, reading, rule, chosen)
-    measured = run(
-        target.model,
-        target.policy,
-        target.rows,
-        recipes,
-        batch_size=batch_size,
-        seed=chosen.seed,
-        progress=True,
-        options=search,
-    )
-    run_with = {"batch_size": batch_size, "threads": count, "max_length": target.model.max_length}
-    config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
-    folder = output or model / "bench-attack"
-    finish_bench(
-        folder,
-        "bench attack",
-        {"bench_attack": [asdict(way) for way in measured]},
-        config,
-        started,
-        seed=chosen.seed,
-        title="attacks on the same examples",
-        json_output=json,
-    )
+    started, folder = datetime.now(UTC), output or model / "bench-attack"
+    with writing(folder, "bench attack"):
+        target = choose_attack_target(model, data, reading, rule, chosen)
+        measured = run(
+            target.model,
+            target.policy,
+            target.rows,
+            recipes,
+            batch_size=batch_size,
+            seed=chosen.seed,
+            progress=True,
+            options=search,
+        )
+        run_with = {"batch_size": batch_size, "threads": count, "max_length": target.model.max_length}
+        config = {"data": data, "split": chosen.split, **run_with, **target.described(search)}
+        finish_bench(
+            folder,
+            "bench attack",
+            {"bench_attack": [asdict(way) for way in measured]},
+            config,
+            started,
+            seed=chosen.seed,
+            title="attacks on the same examples",
+            json_output=json,
+        )

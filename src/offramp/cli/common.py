@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +16,11 @@ from rich.console import Console
 from offramp._core.arguments import check_share
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
-from offramp._core.files import atomic_write, policy_file
+from offramp._core.files import atomic_write, policy_file, write_failure
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp._core.to_json import to_json
+from offramp.cli.paths import PathOption
 from offramp.cli.tables import print_table
 from offramp.criteria import CRITERIA
 from offramp.engine.policy import Policy
@@ -138,7 +138,7 @@ class RuleOptions:
     """
 
     criterion: CriterionName = "confidence"
-    policy: Path | None = None
+    policy: PathOption | None = None
     max_accuracy_drop: float = 0.01
 
     def __post_init__(self) -> None:
@@ -230,8 +230,13 @@ def format_cell(value: Any) -> str:
 def emit(json_output: bool, result: Mapping[str, Any]) -> None:
     """The result as one JSON object on stdout, where `--json` was given."""
     if json_output:
-        json.dump(_json_ready(result), sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
+        text = json.dumps(_json_ready(result), indent=2, allow_nan=False)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_failure(Path("stdout"), error) from error
 
 
 def _json_ready(value: Any) -> Any:
@@ -256,12 +261,12 @@ def finish_bench(
     names: int = 1,
 ) -> None:
     """Record a benchmark of one table, and show it; arguments as of `write_record` and `show`."""
+    (table,) = tables.values()
+    show(title, table, names=names)
     path = write_record(
         folder, command=command, config=config, metrics={}, seed=seed, tables=tables, started=started
     )
     note(f"record: {path}")
-    (table,) = tables.values()
-    show(title, table, names=names)
     emit(json_output, {"record": str(path), "rows": table})
 
 

@@ -19,6 +19,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
+from offramp.cli.paths import PathOption, writing
 
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def conflict(
-    model: Path,
+    model: PathOption,
     *,
     data: str,
     split: str = "train",
@@ -35,7 +36,7 @@ def conflict(
     batch_size: int = 16,
     graph: Literal["own", "joint"] = "own",
     seed: Seed = 0,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -59,23 +60,23 @@ def conflict(
     limit_threads(threads)
     from offramp.training.gradient_conflict.measure import measure_products
 
-    started = datetime.now(UTC)
-    content = reading.load(data)
-    net = load_for(model, content, device="auto")
-    cut = None if graph == "own" else False
-    rows = content[split]
-    products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
-    folder = output or model / "conflict"
-    config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
-    config |= {"strategy": net.config.strategy}
-    metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)
+    started, folder = datetime.now(UTC), output or model / "conflict"
+    with writing(folder, "conflict"):
+        content = reading.load(data)
+        net = load_for(model, content, device="auto")
+        cut = None if graph == "own" else False
+        rows = content[split]
+        products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
+        config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
+        config |= {"strategy": net.config.strategy}
+        metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)
     emit(json, metrics)
 
 
 def record_conflict(
     products: Mapping[int, Products],
     exit_layers: tuple[int, ...],
-    folder: Path,
+    folder: PathOption,
     config: dict[str, Any],
     seed: int,
     started: datetime,
@@ -90,6 +91,7 @@ def record_conflict(
     last = conflicts[max(conflicts)]
     metrics: dict[str, Any] = {"exit_layers": exit_layers, "steps": sorted(conflicts)}
     metrics |= numbers.conflict_metrics(last) | numbers.owner_shares(last)
+    show_conflict(last)
     tables = {
         "conflict": numbers.conflict_table(conflicts),
         "next_exit": numbers.following_table(conflicts),
@@ -108,7 +110,6 @@ def record_conflict(
         strategy = config["strategy"]
         save_figure(conflict_figure(conflicts, f"Gradient conflict, {strategy}"), folder / "conflict")
         save_figure(owners_figure(conflicts, f"Who owns a layer's update, {strategy}"), folder / "owners")
-    show_conflict(last)
     note(f"conflict: {folder}")
     return metrics
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from offramp._core.files import check_writable
 from offramp._core.text import one_line
 from offramp.cli.attack import attack
 from offramp.cli.common import DataOptions, JsonFlag, Seed, console, emit, note
 from offramp.cli.evaluate import evaluate
+from offramp.cli.paths import PathOption
 from offramp.cli.report import report
 from offramp.cli.train import train
 from offramp.cli.victims import ExampleOptions, SearchOptions
@@ -22,7 +24,7 @@ EXITS = [1, 2, 4, 6]
 
 def demo(
     *,
-    output: Path = Path("demo"),
+    output: PathOption = Path("demo"),
     data: str = "movies",
     backbone: str = "minilm-l6",
     train_size: int = 2000,
@@ -46,6 +48,7 @@ def demo(
         attacked: examples attacked for each model.
         seed: for everything random.
     """
+    check_writable(output)
     started = time.monotonic()
     reading = DataOptions(train_size=train_size)
     training = TrainingOptions(epochs=epochs, precision="auto")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from offramp._core.errors import ConfigError
 from offramp.cli.common import JsonFlag, emit, note
+from offramp.cli.paths import PathOption, writing
 
 
 def report(
-    runs: list[Path],
+    runs: list[PathOption],
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
     json: JsonFlag = False,
@@ -50,11 +50,13 @@ def report(
             raise ConfigError(
                 "a report of several folders goes to none of them: give its folder with --output"
             )
-        files = sweeps_report(runs, output, **options)
+        with writing(output):
+            files = sweeps_report(runs, output, **options)
     else:
         (first,) = runs
         write = study_report if is_sweep(first) else attack_report if is_attack_study(first) else run_report
-        files = write(first, output or first / "report", **options)
+        with writing(output or first / "report"):
+            files = write(first, output or first / "report", **options)
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})

@@ -16,6 +16,7 @@ from rich.text import Text
 from offramp._core.errors import OfframpError
 from offramp._core.text import one_line
 from offramp.cli.common import console, emit, limit_threads, note
+from offramp.cli.paths import PathOption
 from offramp.cli.tables import make_table, print_table
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ WIDE = 4  # methods that always fit side by side
 
 
 def sweep(
-    config: Path,
+    config: PathOption,
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     keep_models: bool = False,

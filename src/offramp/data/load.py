@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import DataError, unknown_name
 from offramp._core.numbers import is_number
+from offramp._core.paths import user_path
 from offramp._core.trace import Kind
 from offramp.data import glue, hub
 from offramp.data.files import READERS, named_splits, read_file, split_files
@@ -86,7 +88,7 @@ def _find(source: Any, task: str | None, asked: Asked) -> Source:
         return _from_tables(
             "files", {split: _read_split(split, named[split]) for split in named}, asked, task
         )
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | PathLike):
         return _from_tables("table", read_memory(source), asked, task)
     if source == "":
         raise DataError("expected the name of a data set, a file or a folder, got an empty string")
@@ -95,7 +97,7 @@ def _find(source: Any, task: str | None, asked: Asked) -> Source:
         if any(asked) or (task and plain_name(task) != plain_name(name)):
             raise DataError(f"{name!r} has fixed columns and labels: leave task, text, text_pair, label out")
         return read_packaged(name) if name in PACKAGED else _glue_task(plain_name(name))
-    path = Path(source).expanduser()
+    path = user_path(source, "the data")
     if path.is_dir():
         return _from_folder(path, task, asked)
     if path.is_file():
@@ -111,9 +113,9 @@ def _find(source: Any, task: str | None, asked: Asked) -> Source:
 
 def _read_split(split: str, source: Any) -> Table:
     """The table of one split: a file, or a table in memory."""
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | PathLike):
         return memory_table(source, split)
-    path = Path(source).expanduser()
+    path = user_path(source, split)
     if not path.is_file():
         raise DataError(_not_found(path, str(path)))
     return read_file(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.trace import Kind
 
@@ -76,13 +77,13 @@ class Manifest:
         write_text(folder / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Manifest:
+    def load(cls, folder: UserPath) -> Manifest:
         """Read the manifest of an exported folder.
 
         Raises:
             ModelError: no manifest, a broken one, or one of another format or schema.
         """
-        path = Path(folder) / FILE_NAME
+        path = user_path(folder) / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from offramp._core.arguments import choice, whole
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, MissingExtraError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import clean_text, read_texts
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
@@ -52,14 +53,14 @@ class OnnxSegments:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: UserPath,
         *,
         threads: int | None = None,
         verify: bool = True,
         device: str = "cpu",
         fused_threads: int | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.manifest = Manifest.load(self.folder)
         self.exit_layers = self.manifest.exit_layers
         self.kind: Kind = self.manifest.kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from offramp._core.arguments import sequence, set_fields, whole
 from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.numbers import is_number, softmax
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
 from offramp._core.trace import Kind, Trace
@@ -117,16 +118,17 @@ class Policy:
             flops=trace.flops[rows, exit],
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: UserPath) -> None:
         """Write the policy as JSON; `OfframpError` if the file cannot be written."""
         content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
-        write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
+        write_text(user_path(path), json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: UserPath) -> Policy:
         """Read a policy file; `CriterionError` if it is missing or not a policy."""
+        path = user_path(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             options = content.pop("criterion")
             temperatures = content.pop("temperatures")
             return cls(
@@ -145,9 +147,9 @@ class Policy:
             ) from error
 
 
-def read_policy(policy: Policy | str | Path | None) -> Policy | None:
+def read_policy(policy: Policy | UserPath | None) -> Policy | None:
     """A policy, that of a file, or None; `ConfigError` for anything else."""
-    if isinstance(policy, str | Path):
+    if isinstance(policy, str | PathLike):
         return Policy.load(policy)
     if policy is None or isinstance(policy, Policy):
         return policy

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from rich.text import Text
 
 from offramp._core.arguments import choice, whole
 from offramp._core.errors import ConfigError, ModelError
+from offramp._core.files import check_writable
+from offramp._core.paths import UserPath, user_path
 from offramp.data import TextData, check_fit, fitting_labels, require_text_data
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
@@ -33,11 +36,11 @@ FEW = 32  # texts for comparing the graphs behind int8 with the model
 
 
 def export(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     data: TextData | None = None,
     calibration_examples: int = 300,
     compared_examples: int = 1000,
@@ -97,17 +100,18 @@ class Texts:
 
 
 def export_model(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts from any source; see `export`."""
     choice("precision", precision, PRECISIONS)
-    folder = check_output(Path(output_dir))
-    loaded = load_model(model) if isinstance(model, str | Path) else require_model(model)
+    folder = check_output(user_path(output_dir, "output_dir"))
+    check_writable(folder)
+    loaded = load_model(model) if isinstance(model, str | PathLike) else require_model(model)
     chosen = read_policy(policy) or loaded.policy
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)

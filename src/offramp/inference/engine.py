@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from offramp._core.arguments import choice, flag
 from offramp._core.errors import ConfigError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.tables import read_rows
 from offramp._core.text import check_pairs, read_texts
 from offramp.engine.batching import check_batch_size, token_counts, windows
@@ -77,8 +78,8 @@ class Engine:
 
     def __init__(
         self,
-        model: SegmentedModel | str | Path,
-        policy: Policy | str | Path | None = None,
+        model: SegmentedModel | UserPath,
+        policy: Policy | UserPath | None = None,
         *,
         backend: str | None = None,
         batch_size: int = 32,
@@ -91,7 +92,7 @@ class Engine:
         batch_size, pools = check_batch_size(batch_size), flag("pools", pools)
         thread_count(threads)
         if backend == "onnx":
-            if not isinstance(model, str | Path):
+            if not isinstance(model, str | PathLike):
                 raise ConfigError(
                     "backend 'onnx' runs an exported folder: make one with 'offramp export' and give its path"
                 )
@@ -110,7 +111,7 @@ class Engine:
 
     def _open_exported(
         self,
-        folder: str | Path,
+        folder: UserPath,
         policy: Policy | None,
         batch_size: int,
         threads: int | None,
@@ -233,15 +234,15 @@ class Engine:
         ]
 
 
-def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
+def _choose_backend(model: SegmentedModel | UserPath, name: str | None) -> str:
     """The requested backend, by default that of the model or folder."""
     if name is None:
-        exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
+        exported = isinstance(model, str | PathLike) and (user_path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
     return choice("backend", name, BACKENDS)
 
 
-def _open_torch(model: SegmentedModel | str | Path, device: str, *, with_policy: bool) -> SegmentedModel:
+def _open_torch(model: SegmentedModel | UserPath, device: str, *, with_policy: bool) -> SegmentedModel:
     """A torch model; a model read from a folder has its policy, if one is asked for, and is put on the device."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
@@ -251,7 +252,7 @@ def _open_torch(model: SegmentedModel | str | Path, device: str, *, with_policy:
     from offramp.inference.loading import load_model
     from offramp.model import read_model, require_model
 
-    if isinstance(model, str | Path):
+    if isinstance(model, str | PathLike):
         read = load_model if with_policy else read_model
         return read(model, device=device)
     if device != "cpu":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any, Protocol, Self, get_args
 
 import numpy as np
@@ -13,9 +11,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from offramp._core.arguments import choice, flag, seed_number
-from offramp._core.errors import OfframpError
-from offramp._core.files import policy_file
+from offramp._core.files import policy_file, write_failure
 from offramp._core.library import quiet
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
 from offramp.model.checkpoint_files import (
@@ -45,7 +43,7 @@ class SavedPolicy(Protocol):
     @property
     def criterion(self) -> Any: ...
     def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool, outputs: int | None) -> None: ...
-    def save(self, path: str | PathLike[str]) -> None: ...
+    def save(self, path: UserPath) -> None: ...
 
 
 class SegmentedModel(ExitClassifier):
@@ -58,7 +56,7 @@ class SegmentedModel(ExitClassifier):
     @classmethod
     def from_backbone(
         cls,
-        backbone: str | Path,
+        backbone: UserPath,
         exits: Sequence[int] | None = None,
         *,
         labels: Sequence[str] | int = 2,
@@ -114,7 +112,7 @@ class SegmentedModel(ExitClassifier):
 
     def save_pretrained(
         self,
-        save_directory: str | PathLike[str],
+        save_directory: UserPath,
         *args: Any,
         policy: SavedPolicy | None = None,
         **kwargs: Any,
@@ -130,47 +128,49 @@ class SegmentedModel(ExitClassifier):
             CriterionError: the policy was made for another model.
             OfframpError: the folder cannot be written.
         """
-        policy = policy or self.policy
+        folder, policy = user_path(save_directory, "save_directory"), policy or self.policy
         if policy is not None:
             policy.check(self.exit_layers, self.kind, self.gates, self.num_labels)
         self.config.criterion = "" if policy is None else policy.criterion.name
         try:
             with quiet():
-                super().save_pretrained(save_directory, *args, **kwargs)
-        except SafetensorError as error:  # the library's own type for errors of the disk
-            raise OfframpError(
-                f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
-            ) from error
-        if self.tokenizer is not None:
-            self.tokenizer.model_max_length = (
-                self.max_length
-            )  # so that everybody cuts texts as the engine does
-            self.tokenizer.save_pretrained(save_directory)
+                super().save_pretrained(folder, *args, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.model_max_length = (
+                    self.max_length
+                )  # so that everybody cuts texts as the engine does
+                self.tokenizer.save_pretrained(folder)
+            if self.trained_on is not None:
+                np.save(folder / ROWS_FILE, self.trained_on)
+        except Exception as error:
+            # safetensors and tokenizers have their own types for errors of the disk.
+            if isinstance(error, OSError | SafetensorError) or type(error) is Exception:
+                raise write_failure(folder, error) from error
+            raise
         if policy is not None:
-            policy.save(Path(save_directory) / policy_file(policy.criterion.name))
-        if self.trained_on is not None:
-            np.save(Path(save_directory) / ROWS_FILE, self.trained_on)
+            policy.save(folder / policy_file(policy.criterion.name))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
+        folder = user_path(pretrained_model_name_or_path, "the model")
+        is_hub_id = not folder.exists()
+        source = str(pretrained_model_name_or_path if is_hub_id else folder)
         wants_info = kwargs.pop("output_loading_info", False)
-        with quiet(), readable_checkpoint(pretrained_model_name_or_path):
-            refuse_other_class(pretrained_model_name_or_path, cls.config_class.model_type)
+        with quiet(), readable_checkpoint(source):
+            refuse_other_class(source, cls.config_class.model_type)
             # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
-                pretrained_model_name_or_path,
+                source,
                 *args,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **kwargs,
             )
         model, info = loaded
-        refuse_partial(pretrained_model_name_or_path, info)
-        folder = Path(pretrained_model_name_or_path)
-        is_hub_id = not folder.exists()
+        refuse_partial(source, info)
         if is_hub_id or (folder / "tokenizer_config.json").exists():
-            model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
+            model.tokenizer = read_tokenizer(source)
             refuse_other_tokenizer(model.tokenizer, model.config)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from offramp._core.arguments import choice, name_list, sequence
 from offramp._core.errors import ConfigError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import some_of
 from offramp.backbones import SPECS, has_tokenizer, load_tokenizer
 from offramp.model.checkpoint_files import backbone_config, read_config, read_weights, usable_config
@@ -90,12 +91,12 @@ PARAMETERS = ("weight", "bias")
 
 
 def import_checkpoint(
-    folder: str | Path,
+    folder: UserPath,
     layout: str,
     *,
     labels: Sequence[str] | None = None,
     order: Sequence[str] | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: UserPath | None = None,
     last_exit: LastExit = "classifier",
     max_length: int | None = None,
 ) -> MultiExitForSequenceClassification:
@@ -134,7 +135,7 @@ def import_checkpoint(
         raise ConfigError(
             f"last_exit='highway' is for DeeBERT, which has two last heads; {layout!r} has one: leave it out"
         )
-    source = Path(folder).expanduser()
+    source = user_path(folder, "the checkpoint")
     stored, weights = read_config(source), read_weights(source)
     encoder = _encoder_of(source, layout, weights)
     backbone = backbone_config(source, encoder, chosen.encoders[encoder], stored)
@@ -266,7 +267,7 @@ def _check_tensors(
             )
 
 
-def _tokenizer(source: Path, tokenizer: str | Path | None, backbone: PretrainedConfig) -> Any:
+def _tokenizer(source: Path, tokenizer: UserPath | None, backbone: PretrainedConfig) -> Any:
     """The requested tokenizer, or the one saved with the weights."""
     if tokenizer is None and not has_tokenizer(source):
         raise ModelError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
+from offramp._core.paths import UserPath, user_path
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
@@ -25,7 +26,7 @@ for _config in (MultiExitConfig, MultiModelConfig):
         _auto.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
-def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
+def read_model(source: UserPath, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with its tokenizer.
 
     It has no policy; `offramp.load_model` adds it.
@@ -39,13 +40,14 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ConfigError: no such device here.
     """
     target = named_device(device)
-    if not isinstance(source, str | Path) or not str(source).strip():
+    if not isinstance(source, str | PathLike) or not str(source).strip():
         raise ConfigError(
             f"expected the folder of a model or a hub id, got {source!r}: give the path of a folder"
         )
-    folder = Path(source)
-    is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
-    if not folder.exists() and not is_hub_id:
+    folder = user_path(source, "the model")
+    # `org/name` is a hub id, unless there is a folder `org`.
+    looks_local = folder.is_absolute() or str(source).startswith(".") or folder.parent.is_dir()
+    if not folder.exists() and (looks_local or len(folder.parts) != 2):
         raise ModelError(
             f"no model at {source}: no such folder; give the one that 'offramp train' or 'offramp export' "
             "wrote, or a hub id (owner/name)"
@@ -76,7 +78,9 @@ def require_model(model: object) -> SegmentedModel:
     if isinstance(model, SegmentedModel):
         return model
     remedy = (
-        "load it with offramp.load_model" if isinstance(model, str | Path) else "make one with from_backbone"
+        "load it with offramp.load_model"
+        if isinstance(model, str | PathLike)
+        else "make one with from_backbone"
     )
     raise ConfigError(f"expected a model of offramp, got {type(model).__name__}: {remedy}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.paths import UserPath
 from offramp._core.text import slug
 from offramp.evaluation.arrow_tables import floats
 from offramp.reports.contents import ReportContents, ReportSection, load_contents
@@ -23,7 +24,7 @@ from offramp.reports.figures import (
 from offramp.reports.page import page
 from offramp.reports.reliability import reliability_figure
 from offramp.reports.tables import all_tables, exit_scores
-from offramp.reports.write import NO_FIGURES, write_report
+from offramp.reports.write import NO_FIGURES, check_report, write_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,8 @@ Floats = NDArray[np.float64]
 
 
 def report(
-    run_folder: str | Path,
-    output: str | Path,
+    run_folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -57,6 +58,7 @@ def report(
         OfframpError: the report cannot be written.
         MissingExtraError: matplotlib, jinja2 or plotly is not installed.
     """
+    check_report(output)
     contents = load_contents(run_folder)
     tables = all_tables(contents)
     return write_report(

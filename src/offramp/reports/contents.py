@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import slug
 from offramp.evaluation.arrow_tables import floats, in_front, rows_where, stack, to_pandas
 from offramp.evaluation.curves import Curve, unstack_curves
@@ -93,7 +93,7 @@ class ReportContents:
         return list(dict.fromkeys([*self.left_out, *recorded, *idle, *about_rows]))
 
 
-def load_contents(folder: str | Path) -> ReportContents:
+def load_contents(folder: UserPath) -> ReportContents:
     """Read a folder of runs for a report; errors as in `load_runs`."""
     runs, left_out = load_runs(folder)
     names = {run.data for run in runs if run.tables and run.data}
@@ -109,7 +109,7 @@ def load_contents(folder: str | Path) -> ReportContents:
             replace(section, prefix=f"{stem}-")
             for section, stem in zip(sections, _distinct(stems, "{}-{}"), strict=True)
         ]
-    return ReportContents(Path(folder).resolve().name, runs, left_out, sections)
+    return ReportContents(user_path(folder).resolve().name, runs, left_out, sections)
 
 
 def make_section(data: str, runs: list[Run]) -> ReportSection:

@@ -12,6 +12,7 @@ from offramp._core.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "auto"]
 Order = Literal["length", "random"]
+RECORD = "train.json"  # in the folder of a run
 SMALL_HIDDEN_SIZE = 512
 
 

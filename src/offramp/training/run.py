@@ -15,14 +15,17 @@ from transformers import TrainerCallback
 
 from offramp._core.arguments import seed_number, sequence
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import write_failure
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
+from offramp._core.stopping import Stopped, StopRequest, handled, postponing
 from offramp.data import TextData, fingerprint, fitting_labels, require_split, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification, require_model
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.options import Order, Precision, TrainingOptions
+from offramp.training.options import RECORD, Order, Precision, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
 from offramp.training.trainer import (
@@ -34,7 +37,6 @@ from offramp.training.trainer import (
     noted_seconds,
 )
 
-RECORD = "train.json"
 DEFAULTS = TrainingOptions()
 
 
@@ -75,7 +77,7 @@ def train(
     strategy: str = "sweet",
     *,
     seed: int = 0,
-    output_dir: str | Path,
+    output_dir: UserPath,
     progress: bool = True,
     epochs: float = DEFAULTS.epochs,
     max_steps: int = DEFAULTS.max_steps,
@@ -132,37 +134,65 @@ def train(
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
     refuse_shared_layers(model, method)
-    train_set = encoded(model, data["train"])
-    config = _described(model, strategy, data["train"], settings)
-    own = ("model", "checkpoints")
-    run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
+    folder = user_path(output_dir, "output_dir")
+    run = RunFolder(
+        folder, "run", mark="strategy", own=("model", "checkpoints"), shared=True, record_file=RECORD
+    )
+    run.check_free()
+    rows = data["train"]
+    train_set, config = encoded(model, rows), _described(model, strategy, rows, settings)
     noted = {"seed": seed, **config}
     later = _unstored(noted)
-    if run.recorded and run.check(noted, later=later):
-        model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
-        return _trained(model, strategy, data["train"]).eval()
-    with run.claim(noted, later=later):
-        started = datetime.now(UTC)
-        _trained(model, strategy, data["train"])
-        seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-        model.flops(np.array([8]))  # counted once and kept in the config
-        partial = run.path / "model.partial"  # the model is saved whole or not at all
+    if not (run.recorded and run.check(noted, later=later)):
+        with run.claim(noted, later=later):
+            if not run.recorded:  # another process may just have finished it
+                started = datetime.now(UTC)
+                _mark(model, strategy, rows)
+                seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
+                _finish(model, run, config, seed, started, seconds, len(train_set))
+                return model
+    model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
+    _mark(model, strategy, rows)
+    return model.eval()
+
+
+def _finish(
+    model: SegmentedModel,
+    run: RunFolder,
+    config: dict[str, Any],
+    seed: int,
+    started: datetime,
+    seconds: float,
+    examples: int,
+) -> None:
+    """Save a trained model and record its run; its checkpoints are then gone."""
+    model.flops(np.array([8]))  # counted once and kept in the config
+    metrics = {"train_seconds": seconds, "train_examples": examples}
+    with postponing():  # the newest checkpoint may be minutes old
+        _save_whole(model, run.path / "model")
+        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+
+
+def _save_whole(model: SegmentedModel, folder: Path) -> None:
+    """Save a model whole or not at all; `OfframpError` if it cannot be written."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
-        shutil.rmtree(run.path / "model", ignore_errors=True)
-        partial.rename(run.path / "model")
-        metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
-        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
-        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return model
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _trained(model: SegmentedModel, strategy: str, rows: Any) -> SegmentedModel:
-    """The model with the facts of its training in it."""
+def _mark(model: SegmentedModel, strategy: str, rows: Any) -> None:
+    """Put the facts of its training into a model."""
     model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
     model.config.pair = "text_pair" in rows.column_names
     model.trained_on = row_hashes(rows)
-    return model
 
 
 def _fit_stages(
@@ -241,11 +271,12 @@ def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
 
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
     """Train, from the last checkpoint if any. Return the seconds over all calls."""
-    checkpoint = last_checkpoint(folder)
-    stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
+    checkpoint, request = last_checkpoint(folder), StopRequest()
+    stop = SafeStop(request, save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with handled(request.note):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has its own library and error types
         if checkpoint is None or stop.began:
             raise
@@ -253,8 +284,6 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
             f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "
             "from an earlier checkpoint or start again"
         ) from error
-    finally:
-        stop.restore()
-    if stop.interrupted:
-        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to resume")
+    if request.number:
+        raise Stopped(request.number, f"stopped; the checkpoint is in {folder}: run the same again to resume")
     return stop.spent

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -24,7 +21,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.files import write_failure
 from offramp._core.records import write_text
+from offramp._core.stopping import StopRequest
 from offramp.engine.batching import pad
 from offramp.training.options import Order
 from offramp.training.strategies import Moment, Strategy
@@ -131,8 +130,8 @@ class MultiExitTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as error:  # torch's own type for errors of the disk
             raise OfframpError(
-                f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then repeat the "
-                "command to resume from the earlier checkpoint"
+                f"{write_failure(Path(str(self.args.output_dir)), error)}; the same command then resumes from the "
+                "earlier checkpoint"
             ) from error
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -143,20 +142,25 @@ class MultiExitTrainer(Trainer):
 
 
 class SafeStop(TrainerCallback):
-    """Saves a checkpoint every few minutes, on Ctrl-C and optionally at the end. A second Ctrl-C stops at once.
+    """Saves a checkpoint every few minutes, when a signal ends the process, and optionally at the end.
 
     Args:
+        request: where Ctrl-C, SIGTERM and SIGHUP are noted.
         every: seconds between checkpoints.
         before: seconds of training in earlier calls, up to the checkpoint.
     """
 
     def __init__(
-        self, every: float = CHECKPOINT_SECONDS, *, save_last: bool = False, before: float = 0.0
+        self,
+        request: StopRequest,
+        every: float = CHECKPOINT_SECONDS,
+        *,
+        save_last: bool = False,
+        before: float = 0.0,
     ) -> None:
-        self.every, self.save_last, self.before = every, save_last, before
-        self.began = self.interrupted = False
+        self.request, self.every, self.save_last, self.before = request, every, save_last, before
+        self.began = False
         self.started = self.saved = time.monotonic()
-        self.previous: Any = None
 
     @property
     def spent(self) -> float:
@@ -164,30 +168,17 @@ class SafeStop(TrainerCallback):
         return self.before + time.monotonic() - self.started
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take over Ctrl-C, which only works in the main thread."""
         self.started = self.saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.began = True  # the checkpoint has been read completely
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        self.restore()
-
-    def restore(self) -> None:
-        """Give Ctrl-C back."""
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-            self.previous = None
-
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         last = self.save_last and state.global_step >= state.max_steps
-        if self.interrupted or last or time.monotonic() - self.saved > self.every:
+        if self.request.number or last or time.monotonic() - self.saved > self.every:
             control.should_save = True
             self.saved = time.monotonic()
-        if self.interrupted:
+        if self.request.number:
             control.should_training_stop = True
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

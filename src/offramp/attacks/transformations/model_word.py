@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM
 
 from offramp._core.errors import DataError
 from offramp._core.library import hub, quiet
+from offramp._core.paths import user_path
 from offramp._core.text import clean_text
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
 from offramp.attacks.transformations.base import Edit, Transformation, WordByWord, cased_like
@@ -92,6 +93,8 @@ class MaskedLanguageModel:
     """
 
     def __init__(self, name: str) -> None:
+        folder = user_path(name, "masked_lm")
+        name = str(folder) if folder.exists() else name
         try:
             with hub(), quiet():
                 self.model, loading = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)

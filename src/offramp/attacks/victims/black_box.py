@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.numbers import is_number
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
@@ -203,7 +204,7 @@ class GreyBox(Victim):
 
 
 def as_victim(
-    target: SegmentedModel | Engine | Victim | str | Path,
+    target: SegmentedModel | Engine | Victim | UserPath,
     policy: Policy | None = None,
     batch_size: int = 64,
     *,
@@ -221,8 +222,8 @@ def as_victim(
         ConfigError: a model without a policy, or a policy for an engine or a victim, which have their own.
         ModelError: a folder that holds no model.
     """
-    if isinstance(target, str | Path):
-        if (Path(target) / FILE_NAME).is_file():
+    if isinstance(target, str | PathLike):
+        if (user_path(target) / FILE_NAME).is_file():
             return EngineVictim(Engine(target, policy))
         target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):

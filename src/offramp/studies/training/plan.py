@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.paths import UserPath
 from offramp.studies.grid import Plan, missing_trials, short
 from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.training.results import METHOD, load_results, rate_frame, tried_rates
@@ -167,7 +167,7 @@ def make_sweep(content: Mapping[str, Any]) -> Plan:
     return Plan(keys.name, tuple(trials))
 
 
-def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
+def tuned_rates(folder: UserPath) -> dict[tuple[str, str], float]:
     """The best learning rate by encoder and method, from a sweep over learning rates.
 
     Raises:

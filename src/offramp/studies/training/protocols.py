@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath
 from offramp.reports.text_table import NOTHING, TextTable, signed
 from offramp.studies.training.results import Result, load_results, result_frame
 from offramp.studies.training.study import MethodStudy
 from offramp.studies.training.tables import NESTED, PAIRED, SPANS, differences_in_print, name_of
 
 
-def load_sweeps(folders: Sequence[str | Path]) -> tuple[list[Result], list[str]]:
+def load_sweeps(folders: Sequence[UserPath]) -> tuple[list[Result], list[str]]:
     """The trials of several sweeps, cut to what all protocols have; and what was left out.
 
     Sweeps with the same protocol add up. Where protocols differ, such as in pooling, each is an encoder of its own,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import slug
-from offramp.reports import write_report
+from offramp.reports import check_report, write_report
 from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def study_report(
-    folder: str | Path,
-    output: str | Path,
+    folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -43,12 +44,14 @@ def study_report(
     Raises:
         DataError: there are no trials, or a trial's trace is missing or broken.
     """
-    return _write(load_results(folder), Path(folder).resolve().name, output, figures, table_files, resamples)
+    check_report(output)
+    models = load_results(folder)
+    return _write(models, user_path(folder).resolve().name, output, figures, table_files, resamples)
 
 
 def sweeps_report(
-    folders: Sequence[str | Path],
-    output: str | Path,
+    folders: Sequence[UserPath],
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -61,15 +64,16 @@ def sweeps_report(
         output, figures, table_files, resamples: as for `study_report`, which also lists the errors; `DataError` also if
             two studies hold the same model.
     """
+    check_report(output)
     results, left_out = load_sweeps(folders)
-    title = Path(output).resolve().name
+    title = user_path(output).resolve().name
     return _write(results, title, output, figures, table_files, resamples, left_out, by_protocol=True)
 
 
 def _write(
     models: Sequence[Result],
     title: str,
-    output: str | Path,
+    output: UserPath,
     figures: Sequence[str],
     table_files: bool,
     resamples: int,

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME
 from offramp._core.run_files import GRADIENT_FILE, Gradients, RunFiles
 from offramp._core.trace import Trace
@@ -88,7 +89,7 @@ class Result:
 Group = dict[str, list[Result]]  # by method, in order of seed; all methods with the same seeds
 
 
-def load_results(folder: str | Path) -> list[Result]:
+def load_results(folder: UserPath) -> list[Result]:
     """Read the trials of a sweep; a model that several training sizes beyond the data stand for is returned once.
 
     Raises:
@@ -102,9 +103,9 @@ def load_results(folder: str | Path) -> list[Result]:
     return result_frame(results).drop_duplicates(MODEL)["result"].tolist()
 
 
-def is_sweep(folder: str | Path) -> bool:
+def is_sweep(folder: UserPath) -> bool:
     """Whether all records below a folder are trials of a sweep or of their trainings, finished or not."""
-    records = trial_records(RunFiles(folder), "*.json") if Path(folder).is_dir() else []
+    records = trial_records(RunFiles(folder), "*.json") if user_path(folder).is_dir() else []
     others = [record for record in records if not _is_trained(record)]
     return len(others) < len(records) and all(RUN in Path(record["path"]).parts[:-1] for record in others)
 
