@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError
 
 Kind = Literal["classification", "regression"]
@@ -178,8 +179,8 @@ class Trace:
             raise DataError(f"no trace at {path}: trace the model first") from error
         except Exception as error:  # zip, zlib, numpy and our own checks each have their own errors
             raise DataError(
-                f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
-                "trace the model again"
+                f"{path} is not a trace written by offramp, since it {file_problem(Path(path), error)}: trace the "
+                "model again"
             ) from error
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import DataError, unknown_name
 from offramp.data.rows import Table, require_rows
 
@@ -184,7 +185,7 @@ def _read_parquet(path: Path) -> Table:
         _require_distinct(path, table.column_names)
         return Table({name: table[name].to_pylist() for name in table.column_names}, str(path))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({str(error)[:200]})") from error
+        raise DataError(f"{path} {file_problem(path, error)}: give a Parquet file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: a text column is not UTF-8 ({error})") from error
 

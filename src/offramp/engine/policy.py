@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import CriterionError
 from offramp._core.numbers import softmax
 from offramp._core.records import write_text
@@ -122,5 +123,5 @@ class Policy:
             raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: not JSON
             raise CriterionError(
-                f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
+                f"{path} is not a policy file, since it {file_problem(Path(path), error)}: make one with 'offramp tune'"
             ) from error

@@ -21,6 +21,7 @@ from offramp._core.files import policy_file
 from offramp._core.library import quiet
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
+from offramp.backbones.weight_files import check_files, refuse_undefined
 from offramp.costs import CostModel, count_flops, fit_polynomial
 from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
 from offramp.model.config import MultiExitConfig, check_exits, check_length, class_names, default_exits
@@ -279,6 +280,8 @@ class SegmentedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
         wants_info = kwargs.pop("output_loading_info", False)
+        folder = Path(pretrained_model_name_or_path)
+        check_files(folder)
         with quiet(), readable_checkpoint(pretrained_model_name_or_path):
             # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
@@ -290,9 +293,8 @@ class SegmentedModel(PreTrainedModel):
             )
         model, info = loaded
         refuse_partial(pretrained_model_name_or_path, info)
-        folder = Path(pretrained_model_name_or_path)
-        is_hub_id = not folder.exists()
-        if is_hub_id or (folder / "tokenizer_config.json").exists():
+        refuse_undefined(model.named_parameters(), pretrained_model_name_or_path)
+        if not folder.exists() or (folder / "tokenizer_config.json").exists():
             model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model
