@@ -225,7 +225,7 @@ def test_a_damaged_file_of_an_attack_is_named(setting: Any, sentences: Any, tmp_
     here: dict[str, Any] = {**FAST, "output_dir": tmp_path, "resume": True}
     first = attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)
     (tmp_path / "attack.parquet").write_bytes((tmp_path / "attack.parquet").read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"attack\.parquet cannot be read .*delete that file"):
+    with pytest.raises(DataError, match=r"attack\.parquet is cut off.*delete that file"):
         attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)
     (tmp_path / "attack.parquet").unlink()
     again = attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)

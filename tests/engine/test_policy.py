@@ -77,7 +77,7 @@ def test_options_survive_the_file(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CriterionError, match=r"no policy at .*none.json: make one with 'offramp tune'"):
         Policy.load(tmp_path / "none.json")
-    with pytest.raises(CriterionError, match=r"is not a policy file .*offramp tune"):
+    with pytest.raises(CriterionError, match=r"is not a policy file, since it is a folder.*offramp tune"):
         Policy.load(tmp_path)
 
 

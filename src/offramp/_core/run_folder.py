@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError, OfframpError
 from offramp._core.files import check_writable, write_failure
 from offramp._core.records import FILE_NAME, write_record, write_text
@@ -137,7 +138,7 @@ class RunFolder:
             stored = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{file} cannot be read ({error}): delete the folder and start again, or give another folder"
+                f"{file} {file_problem(file, error)}: delete the folder and start again, or give another folder"
             ) from error
         if not isinstance(stored, dict) or self.mark not in stored:
             raise ConfigError(f"{file} belongs to no {self.kind}: give a folder of its own")

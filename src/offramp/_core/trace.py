@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.files import atomic_write
 from offramp._core.paths import UserPath, user_path
@@ -181,8 +182,8 @@ class Trace:
             raise DataError(f"no trace at {path}: trace the model first") from error
         except Exception as error:  # zip, zlib, numpy and our own checks each have their own errors
             raise DataError(
-                f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
-                "trace the model again"
+                f"{path} is not a trace written by offramp, since it {file_problem(user_path(path), error)}: trace the "
+                "model again"
             ) from error
 
 

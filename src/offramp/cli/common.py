@@ -72,6 +72,9 @@ class DataOptions:
         kind: classification or regression; by default labels with decimals are regression.
         task: GLUE task of a folder, if its name and columns do not show it.
         train_size: number of training examples to use, chosen by `--data-seed`, with the same share of each class.
+        calibration_size: number of rows to cut from the training rows as the calibration split, where the data have
+            none; by default a tenth, at most 1,000. Give every command the same.
+        validation_size: the same for the validation split.
         calibrate_on: move half of this split to the calibration split. Use this for data whose training rows differ
             from future rows, such as SST-2's phrases, and give it to every command.
         data_seed: chooses the rows that `--train-size` keeps and those that move to another split.
@@ -83,6 +86,8 @@ class DataOptions:
     kind: Literal["classification", "regression"] | None = None
     task: str | None = None
     train_size: int | None = None
+    calibration_size: int | None = None
+    validation_size: int | None = None
     calibrate_on: str | None = None
     data_seed: Seed = 0
 
@@ -90,6 +95,8 @@ class DataOptions:
         """The data, with the training split cut to `train_size`."""
         from offramp.data import load_data
 
+        if self.calibrate_on is not None and self.calibration_size is not None:
+            raise ConfigError("--calibration-size and --calibrate-on make the same split: give one of them")
         data = load_data(
             source,
             task=self.task,
@@ -97,6 +104,8 @@ class DataOptions:
             text_pair=self.text_pair,
             label=self.label,
             kind=self.kind,
+            calibration_size=self.calibration_size,
+            validation_size=self.validation_size,
             seed=self.data_seed,
         )
         if self.calibrate_on is not None:

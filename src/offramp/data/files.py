@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import DataError, unknown_name
 from offramp.data.delimited import read_delimited
 from offramp.data.json_files import read_json
@@ -87,7 +88,7 @@ def _read_parquet(path: Path) -> Table:
     try:
         return arrow_table(parquet.read_table(path), str(path))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({str(error)[:200]})") from error
+        raise DataError(f"{path} {file_problem(path, error)}: give a Parquet file") from error
 
 
 def _read_arrow(path: Path) -> Table:
@@ -99,7 +100,7 @@ def _read_arrow(path: Path) -> Table:
     try:
         return arrow_table(open_content(content).read_all(), str(path))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not an Arrow or Feather file ({str(error)[:200]})") from error
+        raise DataError(f"{path} {file_problem(path, error)}: give an Arrow or Feather file") from error
 
 
 READERS: dict[str, Callable[[Path], Table]] = {

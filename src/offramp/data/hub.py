@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.library import hub
 from offramp.data.files import SPLIT_NAMES, arrow_table
@@ -45,7 +46,7 @@ def read_hub(name: str, config: str | None) -> dict[str, Table]:
     except Exception as error:  # offline, missing, gated or broken: each cause has its own type
         where = f"{name}:{config}" if config else name
         raise DataError(
-            f"cannot load {where} from the hub ({type(error).__name__}: {str(error)[:300]}). Offline, give a "
+            f"cannot load {where} from the hub ({first_sentence(error)}). Offline, give a "
             "folder or a file instead; a configuration is chosen as 'owner/name:configuration'"
         ) from error
     return tables(loaded, name)

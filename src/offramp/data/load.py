@@ -77,6 +77,11 @@ def load_data(
         if size is not None and (not is_number(size, whole=True) or size < 1):
             raise DataError(f"expected {option} of at least 1 row, got {size!r}: give a whole number of rows")
     content = _find(source, task, (text, text_pair, label))
+    for split, size in (("calibration", calibration_size), ("validation", validation_size)):
+        if size is not None and split in content.splits and "train" in content.splits:
+            raise DataError(
+                f"{content.name} has a {split} split of its own: leave {split}_size (--{split}-size) out"
+            )
     return _assemble(content, kind, calibration_size, validation_size or content.validation_size, seed)
 
 

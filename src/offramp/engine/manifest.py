@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
 from offramp._core.paths import UserPath, user_path
@@ -91,7 +92,7 @@ class Manifest:
                 f"{folder} is not an exported folder, it has no {FILE_NAME}: make one with 'offramp export MODEL'"
             ) from error
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read ({error}): {AGAIN}") from error
+            raise ModelError(f"{path} {file_problem(path, error)}: {AGAIN}") from error
         if not isinstance(content, dict):
             content = {}
         form, schema = content.get("format"), content.get("schema")

@@ -203,7 +203,7 @@ def open_session(
             opset = f" (operator set {manifest.opset})"
         raise ModelError(
             f"onnxruntime {onnxruntime.__version__}{made}, cannot run {path.name}{opset}: "
-            f"{' '.join(str(error).split())[:300]}; upgrade onnxruntime, or {AGAIN}"
+            f"{' '.join(str(error).split())}; upgrade onnxruntime, or {AGAIN}"
         ) from error
 
 

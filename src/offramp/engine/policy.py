@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.arguments import sequence, set_fields, whole
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.numbers import is_number, softmax
 from offramp._core.paths import UserPath, user_path
@@ -143,7 +144,7 @@ class Policy:
             raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: not JSON
             raise CriterionError(
-                f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
+                f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with 'offramp tune'"
             ) from error
 
 

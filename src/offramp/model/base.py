@@ -16,6 +16,7 @@ from offramp._core.library import quiet
 from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
+from offramp.backbones.weight_files import check_files, refuse_undefined
 from offramp.model.checkpoint_files import (
     read_tokenizer,
     readable_checkpoint,
@@ -157,6 +158,7 @@ class SegmentedModel(ExitClassifier):
         is_hub_id = not folder.exists()
         source = str(pretrained_model_name_or_path if is_hub_id else folder)
         wants_info = kwargs.pop("output_loading_info", False)
+        check_files(folder)
         with quiet(), readable_checkpoint(source):
             refuse_other_class(source, cls.config_class.model_type)
             # Tensors of other sizes pass here, and are refused by name below.
@@ -169,6 +171,7 @@ class SegmentedModel(ExitClassifier):
             )
         model, info = loaded
         refuse_partial(source, info)
+        refuse_undefined(model.named_parameters(), source)
         if is_hub_id or (folder / "tokenizer_config.json").exists():
             model.tokenizer = read_tokenizer(source)
             refuse_other_tokenizer(model.tokenizer, model.config)

@@ -31,7 +31,10 @@ class Pooler(nn.Module):
 def first_token(hidden: Tensor, mask: Tensor) -> Tensor:
     """State of the first token that is not padding, `(batch, dim)`, for padding on either side."""
     index = mask.to(torch.int64).argmax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+    rows = torch.arange(
+        hidden.shape[0], device=hidden.device
+    )  # `len` would fix the size of a batch in an export
+    return hidden[rows, index]
 
 
 def mean_tokens(hidden: Tensor, mask: Tensor) -> Tensor:

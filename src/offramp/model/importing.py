@@ -16,7 +16,8 @@ from offramp._core.errors import ConfigError, ModelError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.text import some_of
 from offramp.backbones import SPECS, has_tokenizer, load_tokenizer
-from offramp.model.checkpoint_files import backbone_config, read_config, read_weights, usable_config
+from offramp.backbones.weight_files import check_files, read_config, read_weights, refuse_undefined
+from offramp.model.checkpoint_files import backbone_config, usable_config
 from offramp.model.config import MultiExitConfig, check_length
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 from offramp.model.tokenizer_check import tokenizer_check
@@ -136,7 +137,9 @@ def import_checkpoint(
             f"last_exit='highway' is for DeeBERT, which has two last heads; {layout!r} has one: leave it out"
         )
     source = user_path(folder, "the checkpoint")
+    check_files(source)
     stored, weights = read_config(source), read_weights(source)
+    refuse_undefined(weights.items(), source)
     encoder = _encoder_of(source, layout, weights)
     backbone = backbone_config(source, encoder, chosen.encoders[encoder], stored)
     heads = [chosen.head(encoder, exit) for exit in range(backbone.num_hidden_layers)]

@@ -7,9 +7,11 @@ from os import PathLike
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
 from offramp._core.paths import UserPath, user_path
+from offramp.backbones.weight_files import read_config
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
@@ -52,17 +54,15 @@ def read_model(source: UserPath, *, device: str = "cpu") -> SegmentedModel:
             f"no model at {source}: no such folder; give the one that 'offramp train' or 'offramp export' "
             "wrote, or a hub id (owner/name)"
         )
-    if folder.exists() and not (folder / "config.json").exists():
+    if (folder / "model" / "config.json").exists() and not (folder / "config.json").exists():
         folder = folder / "model"
-        if not (folder / "config.json").exists():
-            raise ModelError(
-                f"{source} holds no config.json: give the folder that training wrote its model to"
-            )
+    if folder.exists():
+        read_config(folder)
     try:
         with hub():
             config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"no model at {source}: {first_sentence(error)}") from error
     if config.model_type not in CLASSES:
         raise ModelError(
             f"{source} holds a {config.model_type!r} model, not a multi-exit one: train it first with 'offramp train'"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import DataError, ModelError
 from offramp._core.paths import UserPath, user_path
 from offramp.data import row_hashes
@@ -29,7 +30,7 @@ def load_rows(folder: UserPath) -> Rows | None:
         rows = np.load(path, allow_pickle=False)
     except Exception as error:  # EOFError, OSError or ValueError
         raise ModelError(
-            f"{path} cannot be read ({error}): delete it; the training rows can then no longer be recognised"
+            f"{path} {file_problem(path, error)}: delete it; the training rows can then no longer be recognised"
         ) from error
     if rows.dtype != np.uint64 or rows.ndim != 1:
         raise ModelError(f"{path} has no hashes of rows: delete it, or train again")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import DataError
 from offramp._core.library import hub, quiet
 from offramp._core.paths import user_path
@@ -101,7 +102,7 @@ class MaskedLanguageModel:
                 self.tokenizer = read_tokenizer(name)
         except Exception as error:  # each file has its own library and error types
             raise DataError(
-                f"no masked language model at {name} ({type(error).__name__}: {' '.join(str(error).split())[:120]}): "
+                f"no masked language model at {name} ({first_sentence(error)}): "
                 "give a folder or a hub id as masked_lm"
             ) from error
         if loading["missing_keys"]:
