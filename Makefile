@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # Choose another torch build (CUDA, ROCm) by installing it into the environment first, or with TORCH=...
 TORCH ?= torch
 
-.PHONY: demo test textattack docs lint install clean help
+.PHONY: demo test test-all optional textattack docs lint install clean help
 
 help:  ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(BIN)/offramp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "offramp needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -26,10 +26,16 @@ demo: install  ## train, compare and attack on real data; results in demo/
 test: install  ## all quick tests, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# A minute and 100 MB more: not part of `make test`, where these tests are skipped.
-textattack: install  ## the bridge to TextAttack, tested against the library
-	$(BIN)/python -m pip install --progress-bar on -e '.[textattack]'
+# The extras that only `make test-all` needs: Ray, and TextAttack, which pins old versions of what it needs.
+optional: install
+	$(BIN)/python -m pip install --progress-bar on -e '.[textattack,ray]'
 	$(BIN)/python -m pip install --progress-bar on --no-deps textattack==0.3.11
+
+# Half an hour on two cores. Tests of GLUE's files run where OFFRAMP_GLUE names their folder.
+test-all: optional  ## every test: also the slow ones, and those of TextAttack, Ray and GLUE
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or not slow'
+
+textattack: optional  ## the bridge to TextAttack, tested against the library
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations/test_textattack.py tests/docs/test_textattack.py
 
 docs: install  ## copy the tables of the reports into docs

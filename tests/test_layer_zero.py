@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp import layer_zero
 from offramp._core.errors import ModelError
 from offramp.engine.batching import pad
-from offramp.layer_zero import LinearStage, fit_linear_stage, no_evidence
+from offramp.layer_zero import LinearStage, fit, fit_linear_stage, no_evidence
+from offramp.layer_zero.stage import ngram_keys
 
 CLS, SEP, VOCABULARY = 1, 2, 30
 EMBEDDINGS = np.random.default_rng(0).normal(size=(VOCABULARY, 5)).astype(np.float32)
@@ -39,7 +39,7 @@ def corpus(classes: int, size: int = 80) -> tuple[list[dict[str, list[int]]], np
     return encode(*texts), labels
 
 
-def fit(encodings: Any, labels: Any, classes: int, kind: Any = "classification") -> LinearStage:
+def fitted(encodings: Any, labels: Any, classes: int, kind: Any = "classification") -> LinearStage:
     return fit_linear_stage(
         encodings, labels, classes=classes, kind=kind, embeddings=EMBEDDINGS, special=[0, CLS, SEP]
     )
@@ -64,9 +64,9 @@ def test_the_logits_are_those_of_scikit_learns_pipeline(
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    monkeypatch.setattr(layer_zero, "STATIC_SCALES", (scale,))
+    monkeypatch.setattr(fit, "STATIC_SCALES", (scale,))
     encodings, labels = corpus(classes)
-    stage = fit(encodings, labels, classes)
+    stage = fitted(encodings, labels, classes)
     counts = {g: sum(g in grams(e) for e in encodings) for e in encodings for g in grams(e)}
     vectorizer = TfidfVectorizer(
         analyzer=grams,
@@ -79,7 +79,7 @@ def test_the_logits_are_those_of_scikit_learns_pipeline(
     means -= means.mean(axis=0)
     means *= scale / np.linalg.norm(means, axis=1).mean()
     features = hstack([features, means]).tocsr() if scale else features
-    twin = LogisticRegression(C=layer_zero.INVERSE_PENALTY, tol=1e-3, max_iter=200).fit(features, labels)
+    twin = LogisticRegression(C=fit.INVERSE_PENALTY, tol=1e-3, max_iter=200).fit(features, labels)
     expected = twin.decision_function(features)
     ours = logits(stage, encodings)
     if classes == 2:
@@ -91,13 +91,13 @@ def test_the_logits_are_those_of_scikit_learns_pipeline(
 
 def test_a_ridge_regression_for_scores() -> None:
     encodings, labels = corpus(3)
-    stage = fit(encodings, labels.astype(np.float32), 1, "regression")
+    stage = fitted(encodings, labels.astype(np.float32), 1, "regression")
     assert np.corrcoef(logits(stage, encodings)[:, 0], labels)[0, 1] > 0.8
 
 
 @pytest.fixture(scope="module")
 def stage() -> LinearStage:
-    return fit(*corpus(3), 3)
+    return fitted(*corpus(3), 3)
 
 
 @settings(deadline=None)
@@ -109,8 +109,8 @@ def test_a_batch_answers_as_single_texts_do(stage: LinearStage, texts: list[list
 
 
 def test_a_text_without_known_ngrams_favours_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer_zero, "STATIC_SCALES", (0.0,))
-    stage = fit(encode([3, 4], [3, 4], [5, 6], [5, 6]), np.array([0, 0, 1, 1]), 2)
+    monkeypatch.setattr(fit, "STATIC_SCALES", (0.0,))
+    stage = fitted(encode([3, 4], [3, 4], [5, 6], [5, 6]), np.array([0, 0, 1, 1]), 2)
     assert (logits(stage, encode([7, 8])) == 0).all()
     assert (logits(stage, encode([])) == 0).all()
     assert logits(stage, encode([3, 4])).argmax() == 0
@@ -122,28 +122,28 @@ def test_a_text_without_known_ngrams_favours_no_class(monkeypatch: pytest.Monkey
     ids=["one class", "no tokens", "one row"],
 )
 def test_nothing_to_learn_favours_no_class(texts: list[list[int]], labels: list[int]) -> None:
-    stage = fit(encode(*texts), np.array(labels), 2)
+    stage = fitted(encode(*texts), np.array(labels), 2)
     assert (logits(stage, encode([3, 4], [5])) == 0).all()
 
 
 def test_a_class_without_rows_is_never_the_answer() -> None:
     encodings, labels = corpus(2)
-    stage = fit(encodings, labels * 2, 3)  # classes 0 and 2
+    stage = fitted(encodings, labels * 2, 3)  # classes 0 and 2
     answers = logits(stage, encodings).argmax(axis=1)
     assert set(answers) == {0, 2}
     assert (answers == labels * 2).mean() > 0.8
 
 
 def test_small_data_read_embeddings_and_large_scales_are_chosen_by_held_out_loss() -> None:
-    assert fit(encode([3, 4], [5, 6], [3, 6]), np.array([0, 1, 0]), 2).reads_embeddings
+    assert fitted(encode([3, 4], [5, 6], [3, 6]), np.array([0, 1, 0]), 2).reads_embeddings
     random = np.random.default_rng(0)  # the label is in one bigram, which no mean of embeddings tells
     texts = [random.permutation(np.arange(3, 15)).tolist() for _ in range(200)]
     labels = np.array([any(a == 3 and b < 9 for a, b in pairwise(t)) for t in texts]).astype(int)
-    assert not fit(encode(*texts), labels, 2).reads_embeddings
+    assert not fitted(encode(*texts), labels, 2).reads_embeddings
 
 
 def test_bigrams_stay_within_one_text_of_a_pair() -> None:
-    keys = layer_zero.ngram_keys(
+    keys = ngram_keys(
         np.array([[CLS, 3, 4, SEP, 5, SEP]]), np.array([[False, True, True, False, True, False]]), VOCABULARY
     )[1]
     assert keys.tolist() == [3, 4, 5, 4 * VOCABULARY + 4]
@@ -151,7 +151,7 @@ def test_bigrams_stay_within_one_text_of_a_pair() -> None:
 
 def test_the_file_of_a_stage(tmp_path: Path) -> None:
     encodings, labels = corpus(2)
-    stage = fit(encodings, labels, 2)
+    stage = fitted(encodings, labels, 2)
     stage.save(tmp_path / "stage.npz")
     assert (logits(LinearStage.load(tmp_path / "stage.npz"), encodings) == logits(stage, encodings)).all()
     (tmp_path / "stage.npz").write_bytes(b"PK")

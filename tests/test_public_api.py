@@ -14,6 +14,7 @@ from datasets import Dataset
 
 import offramp
 from offramp._core.errors import DataError
+from offramp.training.gradient_conflict.measure import measure_products
 from tests.studies.trained_sweep import write_reviews
 
 FAST: dict[str, Any] = {"similarity": "none", "top_n": 4, "rounds": 1, "beam": 1, "progress": False}
@@ -106,6 +107,65 @@ def test_one_split_and_all_splits_are_told_apart(folder: Path, data: Any, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        None,
+        "reviews.csv",
+        TEXTS,
+        pd.DataFrame({"text": TEXTS, "label": [0, 1]}),
+        {"text": TEXTS, "label": [0, 1]},
+        [{"text": text, "label": 0} for text in TEXTS],
+        Dataset.from_dict({"text": TEXTS, "label": [0, 1]}).to_iterable_dataset(),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_other_data_are_refused_with_the_way_to_load_them(source: Any, folder: Path, tmp_path: Path) -> None:
+    model = offramp.load_model(folder / "served")
+    for call in (
+        lambda: offramp.trace(model, source),
+        lambda: offramp.attack(model, source, **FAST),
+        lambda: measure_products(model, source),
+        lambda: offramp.train(model, source, output_dir=tmp_path / "run"),
+        lambda: offramp.tune(model, source),
+        lambda: offramp.evaluate(model, source),
+    ):
+        with pytest.raises(
+            DataError, match=r"^expected .*, got .*: load the data with offramp\.load_data, and pass"
+        ):
+            call()
+    if source is not None:
+        with pytest.raises(DataError, match="load the data with"):
+            offramp.export(model, tmp_path / "exported", data=source, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_split_and_labels_that_are_names(folder: Path, data: Any, tmp_path: Path) -> None:
+    model = offramp.load_model(folder / "served")
+    held = {"validation": data["validation"]}
+    with pytest.raises(DataError, match="unknown split 'train'"):
+        offramp.train(model, held, output_dir=tmp_path / "run")
+    with pytest.raises(DataError, match="unknown split 'calibration'"):
+        offramp.tune(model, held)
+    named = Dataset.from_dict({"text": TEXTS, "label": ["0", "1"]})
+    with pytest.raises(
+        DataError, match=r"expected class labels in 0\.\.1, got .*: load the data with offramp"
+    ):
+        offramp.trace(model, named)
+
+
+def test_the_format_of_a_split_plays_no_role(folder: Path, data: Any) -> None:
+    model = offramp.load_model(folder / "served")
+    some = data["validation"].select(range(4))
+    expected = offramp.trace(model, some)
+    for name in ("arrow", "pandas", "torch"):
+        trace = offramp.trace(model, some.with_format(name))
+        assert (trace.logits == expected.logits).all()
+        assert (trace.labels == expected.labels).all()
+    result = offramp.attack(model, some.with_format("arrow"), recipe="random-char", **FAST)
+    assert result.to_pandas()["text"].tolist() == list(some["text"])
+
+
 @pytest.mark.parametrize("order", ["import offramp, transformers", "import transformers, offramp"])
 def test_the_library_loads_the_folder_as_its_own(order: str, folder: Path) -> None:
     code = f"""
@@ -126,3 +186,33 @@ print("fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("fine"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["served", "exported"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 1.5}, "batch_size must be a whole number of at least 1, got 1.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, got '8'"),
+        ({"threads": "2"}, "threads must be a whole number of at least 1, got '2'"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
+        ({"backend": "onxx"}, "unknown backend 'onxx'. Did you mean 'onnx'"),
+        ({"pools": "yes"}, "pools must be True or False, got 'yes'"),
+        ({"policy": 3}, "expected a Policy or its file as policy, got 3"),
+        ({"device": "cdua"}, "device 'cdua'"),
+        ({"device": 0}, "device"),
+    ],
+)
+def test_what_no_engine_can_be_made_with(
+    name: str, arguments: dict[str, Any], message: str, folder: Path
+) -> None:
+    with pytest.raises(offramp.OfframpError, match=message):
+        offramp.Engine(folder / name, **arguments)
+
+
+def test_a_loaded_model_stays_where_it_is(folder: Path) -> None:
+    model = offramp.load_model(folder / "served")
+    with pytest.raises(offramp.OfframpError, match=r"call model.to\('cuda'\) first"):
+        offramp.Engine(model, device="cuda")
+    answer = offramp.Engine(model, batch_size=np.int64(4), threads=np.int32(1)).predict(TEXTS)
+    assert answer == offramp.Engine(model).predict(TEXTS)

@@ -225,7 +225,7 @@ def test_a_damaged_file_of_an_attack_is_named(setting: Any, sentences: Any, tmp_
     here: dict[str, Any] = {**FAST, "output_dir": tmp_path, "resume": True}
     first = attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)
     (tmp_path / "attack.parquet").write_bytes((tmp_path / "attack.parquet").read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"attack\.parquet cannot be read .*delete that file"):
+    with pytest.raises(DataError, match=r"attack\.parquet is cut off.*delete that file"):
         attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)
     (tmp_path / "attack.parquet").unlink()
     again = attack(setting[0], sentences.select([0, 1]), policy=setting[1], **here)
@@ -254,7 +254,7 @@ def test_unusable_data(data: Any, message: str, setting: Any) -> None:
 def test_unusable_options(setting: Any, sentences: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'round'"):
         attack(setting[0], sentences, policy=setting[1], round=3)
-    with pytest.raises(ConfigError, match="group must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="group must be a whole number of at least 1, got 0"):
         attack(setting[0], sentences, policy=setting[1], group=0)
     with pytest.raises(ConfigError, match="a trigger is for 'waffle-universal', not for 'random'"):
         attack(setting[0], sentences, recipe="random", policy=setting[1], trigger="film")
@@ -376,6 +376,8 @@ def test_a_diff_for_the_terminal() -> None:
     assert headline(ROW) == "layer 1 → 4, 2 of 9 words changed, prediction 1 → 0"
     assert "\x1b[9;31mgood\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
     assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]goodbad[/red] film <b>", "so it iswas"]
+    steering = {**ROW, "text": "a \x1b[2Jgood\r", "adversarial_text": "a \x1b[2Jbad\r"}
+    assert diff_text(steering).plain.splitlines()[1] == "a ⟨U+001B⟩[2Jgood2Jbad⟨U+000D⟩"
 
 
 def test_a_diff_for_a_page_escapes_its_texts() -> None:

@@ -219,11 +219,14 @@ def test_allowed_words() -> None:
     [
         ({"beem": 3}, "unknown attack option 'beem'. Did you mean 'beam'"),
         ({"beam": 0}, "beam must be a whole number of at least 1, got 0"),
-        ({"disagreement_weight": 1.2}, "disagreement_weight must be a weight from 0 to 1, got 1.2"),
-        ({"max_changed_words": 0}, "or an int of at least 1, got 0"),
+        (
+            {"disagreement_weight": 1.2},
+            "disagreement_weight is a share between 0 and 1, got 1.2: write 0.012",
+        ),
+        ({"max_changed_words": 0}, "a share above 0, or a number of at least 1, got 0"),
         (
             {"max_changed_words": 1.5},
-            r"max_changed_words must be a share in \(0, 1\], or an int of at least 1, got 1.5",
+            "max_changed_words, unless it is a whole number of words, is a share above 0 and at most 1, got 1.5",
         ),
         ({"queries": 0}, "queries must be a whole number of at least 1"),
         # As a file may have them.
@@ -231,10 +234,12 @@ def test_allowed_words() -> None:
         ({"beam": 2.5}, "beam must be a whole number of at least 1, got 2.5"),
         ({"top_n": None}, "top_n must be a whole number of at least 1, got None"),
         ({"max_edits": True}, "at least 1, got True"),
-        ({"disagreement_weight": "0.8"}, "from 0 to 1, got '0.8'"),
-        ({"max_changed_words": "3"}, "an int of at least 1, got '3'"),
-        ({"preserve": 3}, "unknown value of preserve '3'"),
-        ({"min_similarity": "high"}, "a cosine from 0 to 1, got 'high'"),
+        ({"disagreement_weight": "0.8"}, "between 0 and 1, got '0.8'"),
+        ({"max_changed_words": "3"}, "a share above 0 and at most 1, got '3'"),
+        ({"preserve": 3}, "unknown value of preserve 3"),
+        ({"min_similarity": "high"}, "min_similarity is a share between 0 and 1, got 'high'"),
+        ({"min_similarity": 80}, "got 80: write 0.8 for 80 %"),
+        ({"max_changed_words": "10%"}, "got '10%': write 0.1 for 10 %"),
         ({"trigger": ["the"]}, "one string of words"),
     ],
 )

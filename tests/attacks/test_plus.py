@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from offramp.attacks import WhiteBoxVictim, attack
 from offramp.attacks.constraints.constraints import Constraints
@@ -18,6 +21,7 @@ from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import Answer
 from offramp.attacks.victims.black_box import GreyBox
 from offramp.criteria import make_criterion, scores
+from offramp.engine.policy import Policy
 from offramp.inference.tracing import trace
 from tests.attacks.asking import query
 
@@ -185,3 +189,38 @@ def test_a_victim_that_nothing_slows_down_is_asked_once(
     for found in outcomes(model, policy_for(model, threshold=0.0), "same-plus", sentences):
         assert found.budget.forward == 1
         assert found.adversarial.text == found.clean.text
+
+
+def test_victims_of_the_same_weights_share_vocabulary_and_profiles(
+    make_model: Any, policy_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in a process, whatever the recipe or the run; other weights or temperatures have their own."""
+    model = copy.deepcopy(make_model())
+    policy = policy_for(make_model())
+    asked: list[int] = []
+    run = WhiteBoxVictim.run
+
+    def counted(self: WhiteBoxVictim, keys: Any) -> list[Answer]:
+        asked.append(len(keys))
+        return run(self, keys)
+
+    monkeypatch.setattr(WhiteBoxVictim, "run", counted)
+
+    def predictor(policy: Policy) -> ExitPredictor:
+        victim = WhiteBoxVictim(model, policy)
+        return ExitPredictor(victim, Vocabulary.of_model(model), 20)
+
+    first, second = predictor(policy), predictor(policy)
+    assert first.vocabulary is second.vocabulary
+    with torch.no_grad():
+        model.heads[0].classifier.bias += 0.5  # no earlier test has these weights
+    np.testing.assert_array_equal(first.profiles, second.profiles)
+    assert first.profiles is second.profiles
+    assert asked == [20]
+    assert (first.prepared.texts, second.prepared.texts) == (20, 20)
+    warm = predictor(replace(policy, temperatures=(2.0,) * len(policy.exit_layers)))
+    np.testing.assert_allclose(warm.profiles * 2, first.profiles, rtol=1e-5)
+    with torch.no_grad():
+        model.heads[0].classifier.bias += 0.5
+    assert not np.array_equal(predictor(policy).profiles, first.profiles)
+    assert asked == [20] * 3

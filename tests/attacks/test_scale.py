@@ -153,7 +153,7 @@ def test_shards_give_what_one_process_gives(recipe: str, setting: Any, tmp_path:
             **options,
         )
         killer.join()
-        with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
+        with pytest.raises(ConfigError, match="workers must be a whole number of at least 1, got 0"):
             attack(setting[0], data, recipe=recipe, policy=setting[1], workers=0, **FAST)
     finally:
         ray.shutdown()

@@ -20,7 +20,7 @@ from offramp.attacks.objectives.base import Objective
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import RECIPES, compose_recipe, recipe_named
 from offramp.attacks.recipes.base import Access, Composition, Goal
-from offramp.attacks.search.base import Candidate, Inspect, Outcome, Query, run_searches
+from offramp.attacks.search.base import Candidate, Inspect, Outcome, Query, Rank, run_searches
 from offramp.attacks.search.local import BeamSearch
 from offramp.attacks.search.space import EveryWord, Move
 from offramp.attacks.text.attacked_text import AttackedText
@@ -82,7 +82,7 @@ class Script:
                     self.looked.append(texts)
                     reply = [TokenizedText(t, [], [(i,) for i in range(t.num_words)]) for t in request.texts]
                 else:
-                    assert isinstance(request, Query)
+                    assert isinstance(request, Query | Rank)
                     self.asked.append(texts)
                     left = self.budget - sum(map(len, self.asked[:-1]))
                     reply = [self.answer(t) for t in texts[: max(left, 0)]]

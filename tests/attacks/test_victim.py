@@ -231,7 +231,7 @@ def test_misuse(make_model: Any, policy_for: Any) -> None:
     policy = policy_for(model)
     with pytest.raises(CriterionError, match="the policy is for exits"):
         WhiteBoxVictim(model, Policy(policy.criterion, (1, 2, 3)))
-    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1, got 0"):
         WhiteBoxVictim(model, policy, batch_size=0)
     with pytest.raises(ConfigError, match="max_gradient must be at least 1, got 0"):
         WhiteBoxVictim(model, policy, max_gradient=0)

@@ -1,12 +1,13 @@
 """Guarantees: the p-values against their slow twins, and the stated coverage on fresh draws."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
-from offramp._core.errors import CalibrationError, CriterionError
+from offramp._core.errors import CalibrationError, ConfigError, CriterionError
 from offramp.calibration import tune_conformal, tune_with_guarantee
 from offramp.calibration.guarantee import (
     BETS,
@@ -152,7 +153,6 @@ def test_a_level_that_nothing_laxer_meets_gives_the_full_model():
     policy = tune_with_guarantee(replace(trace, logits=broken), "confidence", risk="disagreement", alpha=0.04)
     assert policy.target["cost"] == 1.0
     assert policy.target["risk_reached"] == 0.0
-    assert tune_conformal(trace, "confidence", alpha=0.001).target["cost"] == 1.0
 
 
 def test_disagreement_needs_no_labels_without_temperatures():
@@ -168,18 +168,41 @@ def test_refusals():
     trace = classifier(n=200)
     with pytest.raises(CalibrationError, match="Did you mean 'accuracy_drop'"):
         tune_with_guarantee(trace, "confidence", risk="acuracy_drop", alpha=0.1)
-    for level in (0.0, 1.0, -0.1, float("nan")):
-        with pytest.raises(CalibrationError, match="alpha between 0 and 1"):
+    for level in (0.0, 1.0, -0.1, float("nan"), "5%"):
+        with pytest.raises(
+            ConfigError, match="alpha is a share above 0 and below 1, got .*: write 0.05 for 5 %"
+        ):
             tune_with_guarantee(trace, "confidence", alpha=level)
-        with pytest.raises(CalibrationError, match="delta between 0 and 1"):
+        with pytest.raises(ConfigError, match="delta is a share above 0 and below 1"):
             tune_with_guarantee(trace, "confidence", alpha=0.1, delta=level)
     with pytest.raises(CalibrationError, match="task is regression"):
         tune_with_guarantee(regressor(n=200), "patience", alpha=0.1)
     with pytest.raises(CalibrationError, match="no threshold to tune"):
         tune_with_guarantee(trace, "fixed", alpha=0.1)
-    with pytest.raises(CalibrationError, match="at least 40 calibration examples, got 30"):
-        tune_conformal(trace.take(slice(30)), "confidence", alpha=0.1)
-    with pytest.raises(CalibrationError, match=r"140 examples to test on cannot .* use about \d+"):
-        tune_with_guarantee(trace, "confidence", risk="disagreement", alpha=0.01)
+    with pytest.raises(CalibrationError, match="examples to fit and others to test, got 1 calibration"):
+        tune_conformal(trace.take(slice(1)), "confidence", alpha=0.1)
     with pytest.raises(CriterionError, match="Did you mean 'confidence'"):
         tune_conformal(trace, "confidense", alpha=0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("guarantee", ["accuracy_drop", "disagreement", "conformal"])
+def test_the_least_number_of_examples_is_stated_and_is_enough(guarantee, alpha):
+    """With one example fewer than stated nothing could be shown; with the stated number it can."""
+    trace = classifier(n=2000)
+    trace = replace(trace, logits=np.repeat(trace.logits[:, -1:], 4, axis=1))  # no exit differs: no losses
+
+    def policy(n):
+        part = trace.take(slice(n))
+        if guarantee == "conformal":
+            return tune_conformal(part, "confidence", alpha=alpha)
+        return tune_with_guarantee(part, "confidence", risk=guarantee, alpha=alpha, delta=0.1)
+
+    with pytest.raises(
+        CalibrationError, match=r"needs at least \d+ calibration examples.* got 4: "
+    ) as refused:
+        policy(4)
+    needed = int(re.search(r"at least (\d+) ", str(refused.value))[1])
+    assert policy(needed).target["cost"] < 1
+    with pytest.raises(CalibrationError, match=f"needs at least {needed} calibration"):
+        policy(needed - 1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offramp._core.errors import CalibrationError
+from offramp._core.errors import CalibrationError, ConfigError
 from offramp.calibration.latency import choose_exits, keep, tune_latency, with_visits
 from offramp.criteria import first_exit, scores
 from offramp.engine.segment_times import SegmentTimes
@@ -64,7 +64,7 @@ def test_the_dearer_a_visit_the_fewer_exits_are_kept() -> None:
     ]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > kept[-1]
-    with pytest.raises(CalibrationError, match="share of the full model's time, 0 to 1, got -1"):
+    with pytest.raises(ConfigError, match="visit is a share between 0 and 1, got -1"):
         choose_exits(trace, "confidence", visit=-1)
 
 

@@ -1,5 +1,6 @@
 """Tuning against its slow twin: try every threshold, see what the policy decides, pick by the definition."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +41,7 @@ def brute_force(policy, trace, metric, *, drop=None, budget=None):
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("name", TUNABLE)
 def test_the_cheapest_threshold_within_the_drop(name, cascade):
-    trace = classifier(seed=3, cascade=cascade)
+    trace = classifier(seed=3, n=120, cascade=cascade)
     for drop in (0.0, 0.03, 0.1, 1.0):
         policy = tune(trace, name, max_accuracy_drop=drop)
         cost, value = brute_force(policy, trace, "accuracy", drop=drop)
@@ -52,12 +53,12 @@ def test_the_cheapest_threshold_within_the_drop(name, cascade):
 @pytest.mark.parametrize("name", TUNABLE)
 def test_the_most_accurate_threshold_within_the_budget(name, cascade):
     trace = classifier(seed=4, cascade=cascade)
-    for budget in (0.5, 0.9, 1.0, 3.0):
+    for budget in (0.5, 0.9, 1.0, *((3.0,) if cascade else ())):
         try:
             policy = tune(trace, name, max_cost=budget)
         except CalibrationError:  # rules that count cannot leave soon enough
             assert name in ("patience", "patience_confidence")
-            policy = tune(trace, name, max_cost=3.0)
+            policy = tune(trace, name, max_cost=3.0 if cascade else 1.0)
             assert brute_force(policy, trace, "accuracy", budget=budget) == (None, None)
             continue
         cost, value = brute_force(policy, trace, "accuracy", budget=budget)
@@ -66,7 +67,8 @@ def test_the_most_accurate_threshold_within_the_budget(name, cascade):
 
 
 @pytest.mark.parametrize("metric", ["f1", "macro_f1", "matthews"])
-def test_other_metrics(metric):
+def test_other_metrics(metric, monkeypatch):
+    monkeypatch.setattr("offramp.calibration.thresholds.FEW", 0)
     trace = classifier(seed=5, n=40, exits=3, classes=2)
     for target in ({"drop": 0.05}, {"budget": 0.7}):
         named = {"max_accuracy_drop": target.get("drop"), "max_cost": target.get("budget")}
@@ -77,7 +79,7 @@ def test_other_metrics(metric):
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_regression(metric):
-    trace = regressor()
+    trace = regressor(n=120)
     rule = make_criterion("patience", tolerance=0.8)
     policy = tune(trace, rule, max_accuracy_drop=0.02, metric=metric)
     cost, value = brute_force(policy, trace, metric, drop=0.02)
@@ -102,7 +104,7 @@ def test_totals_are_the_sums_at_the_exits_taken(seed, name):
 
 
 def test_what_the_policy_says():
-    trace = classifier()
+    trace = classifier(n=120)
     policy = tune(trace, "confidence", max_accuracy_drop=0.02)
     decisions = policy.decide(trace)
     assert policy.calibrated_on == "calibration data"
@@ -115,7 +117,7 @@ def test_what_the_policy_says():
         "reached": pytest.approx((decisions.prediction == trace.labels).mean()),
         "cost": pytest.approx(decisions.flops.sum() / trace.full_flops.sum()),
         "depth": pytest.approx(decisions.layer.mean()),
-        "examples": 60,
+        "examples": 120,
     }
     assert 0 < policy.target["cost"] < 1
     assert policy.target["reached"] >= policy.target["full"] - 0.02 - 1e-12
@@ -124,21 +126,21 @@ def test_what_the_policy_says():
 
 def test_cost_is_the_share_of_all_flops():
     # Two lengths: one half costs 1 of 2 early, the other 10 of 20. Half the examples leave at exit 1.
-    labels = np.arange(20) % 2
-    logits = np.zeros((20, 2, 2), dtype=np.float32)
-    logits[np.arange(20), :, labels] = 3.0
-    logits[:10, 0] = 0.0
-    costs = np.where(np.arange(20)[:, None] < 10, [[1.0, 2.0]], [[10.0, 20.0]])
+    labels = np.arange(200) % 2
+    logits = np.zeros((200, 2, 2), dtype=np.float32)
+    logits[np.arange(200), :, labels] = 3.0
+    logits[:100, 0] = 0.0
+    costs = np.where(np.arange(200)[:, None] < 100, [[1.0, 2.0]], [[10.0, 20.0]])
     trace = replace(
-        classifier(n=20, exits=2, classes=2),
+        classifier(n=200, exits=2, classes=2),
         logits=logits,
         flops=costs,
         full_flops=costs[:, 1],
         labels=labels,
     )
     policy = tune(trace, "confidence", max_accuracy_drop=0.0, temperatures=False)
-    # The short ones go on (2 each), the long ones leave (10 each): 120 of 220.
-    assert policy.target["cost"] == pytest.approx(120 / 220)
+    # The short ones go on (2 each), the long ones leave (10 each): 1,200 of 2,200.
+    assert policy.target["cost"] == pytest.approx(1200 / 2200)
     assert 0.5 < policy.criterion.threshold < 0.95  # between the two scores, ½ and 1/(1 + e⁻³)
 
 
@@ -207,20 +209,108 @@ def test_an_unreachable_budget_says_what_can_be_reached():
         tune(trace, "patience", max_cost=0.3)
 
 
+@pytest.mark.parametrize(
+    ("n", "metric"),
+    [(1, "accuracy"), (2, "accuracy"), (15, "accuracy"), (60, "accuracy"), (5, "macro_f1"), (15, "pearson")],
+)
+def test_few_examples_keep_one_standard_error(n, metric):
+    """The cheapest threshold by its definition, with the standard error of a plain jackknife."""
+    trace, name = (
+        (regressor(seed=n, n=n), "patience") if metric == "pearson" else (classifier(n, n=n), "confidence")
+    )
+    for drop in (0.05, 0.3, 2.0):
+        policy = tune(trace, name, max_accuracy_drop=drop, metric=metric)
+        table = scores(policy.criterion, trace.scaled(policy.temperatures))
+        fitting = {}
+        for threshold in threshold_grid(policy.criterion, table):
+            rule = with_threshold(policy.criterion, threshold)
+            exit = first_exit(rule, table)
+            labels, answers = trace.labels, trace.predictions()
+            early = answers[np.arange(n), exit]
+            left = [np.arange(n) % 10 != group for group in range(min(10, n))] if n > 1 else []
+            drops = [
+                score(metric, labels[k], answers[k, -1]) - score(metric, labels[k], early[k]) for k in left
+            ]
+            spread = sum((d - np.mean(drops)) ** 2 for d in drops) * (len(drops) - 1) / max(len(drops), 1)
+            error = 0.0 if (exit == trace.exits - 1).all() else np.sqrt(spread + 1 / n**2)
+            lost = score(metric, labels, answers[:, -1]) - score(metric, labels, early)
+            if lost + error <= drop + 1e-12:
+                fitting[threshold] = trace.flops[np.arange(n), exit].sum() / trace.full_flops.sum(), error
+        cost, error = min(fitting.values())
+        assert policy.target["cost"] == pytest.approx(cost)
+        assert policy.target["standard_error"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 15])
+@pytest.mark.parametrize("name", TUNABLE)
+def test_few_examples_of_any_kind_can_be_tuned(n, name):
+    """One class, ties everywhere, classes that are missing: a policy, never a crash, and never a worse answer."""
+    trace = classifier(n=n)
+    same = replace(trace, logits=np.ones_like(trace.logits), gates=np.ones_like(trace.gates))
+    single = classifier(n=n, labels=np.zeros(n, dtype=int))
+    for few in (trace, same, single):
+        policy = tune(few, name, max_accuracy_drop=0.0)
+        assert policy.target["reached"] >= policy.target["full"]
+        assert policy.target["examples"] == n
+        assert tune(few, name, max_cost=1.0).target["cost"] <= 1.0 + 1e-12
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(10, 40))
+@settings(max_examples=20, deadline=None)
+def test_few_examples_never_leave_sooner_than_their_drop_alone_allows(seed, n):
+    trace = classifier(seed, n=n)
+    few = tune(trace, "confidence", max_accuracy_drop=0.05)
+    plain = brute_force(few, trace, "accuracy", drop=0.05)
+    assert few.target["cost"] >= plain[0] - 1e-12
+
+
+def test_many_examples_have_no_standard_error():
+    assert "standard_error" not in tune(classifier(n=100), "confidence", max_accuracy_drop=0.05).target
+
+
 def test_refusals():
     trace = classifier(n=40)
     with pytest.raises(CalibrationError, match="exactly one of max_accuracy_drop and max_cost, got none"):
         tune(trace, "confidence")
     with pytest.raises(CalibrationError, match="got both"):
         tune(trace, "confidence", max_accuracy_drop=0.1, max_cost=0.5)
-    for drop in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(CalibrationError, match="max_accuracy_drop of at least 0"):
+    for drop in (-0.1, float("nan"), float("inf"), 101, True, "much"):
+        with pytest.raises(
+            ConfigError, match="max_accuracy_drop is a share between 0 and 1, got .*: write 0.05 for"
+        ):
             tune(trace, "confidence", max_accuracy_drop=drop)
     for cost in (0.0, -1.0, float("nan")):
-        with pytest.raises(CalibrationError, match="max_cost above 0"):
+        with pytest.raises(ConfigError, match="max_cost is a share above 0 and at most 1"):
             tune(trace, "confidence", max_cost=cost)
-    with pytest.raises(CalibrationError, match="at least 20 calibration examples, got 19"):
-        tune(trace.take(slice(0, 19)), "confidence", max_cost=0.5)
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        ({"max_accuracy_drop": 5}, "got 5: write 0.05 for 5 points"),
+        ({"max_accuracy_drop": "0.5 %"}, "got '0.5 %': write 0.005 for 0.5 points"),
+        ({"max_cost": 50}, "got 50: write 0.5 for 50 %"),
+        ({"max_cost": 1.5}, "got 1.5: write 0.015 for 1.5 %"),
+        ({"guarantee": "disagreement", "alpha": 2.5}, "got 2.5: write 0.025 for 2.5 %"),
+    ],
+)
+def test_a_percentage_is_refused_with_the_share_that_it_means(target, written):
+    with pytest.raises(ConfigError, match=re.escape(written)):
+        tune(classifier(n=40), "confidence", **target)
+
+
+def test_a_cascade_that_recomputes_may_cost_more_than_its_full_model():
+    trace = classifier(n=40, cascade=True)
+    assert tune(trace, "confidence", max_cost=1.2).target["cost"] <= 1.2
+    for cost in (trace.exits + 0.5, 50):
+        with pytest.raises(ConfigError, match="max_cost is a share above 0 and at most 1"):
+            tune(trace, "confidence", max_cost=cost)
+
+
+def test_no_examples_missing_labels_and_rules_without_a_threshold_are_refused():
+    trace = classifier(n=40)
+    with pytest.raises(CalibrationError, match="has none: cut more rows with --calibration-size"):
+        tune(trace.take(slice(0, 0)), "confidence", max_cost=0.5)
     with pytest.raises(CalibrationError, match="needs labels, but the trace has none"):
         tune(replace(trace, labels=None), "confidence", max_cost=0.5)
     for name in ("fixed", "oracle"):

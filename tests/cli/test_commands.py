@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offramp._core.records import read_records
-from offramp.bench.attacks import REFERENCE
+from offramp.bench.attacks import REFERENCE, REFERENCE_STOPS
 from offramp.cli.main import COMMANDS, SUBCOMMANDS, run
 
 
@@ -97,14 +97,13 @@ def test_attacks_are_timed_on_examples_under_a_rule(
         "margin",
         "--recipes",
         "same-word",
-        "--turns",
-        "1",
     ]
     bench = ["bench", "attack", str(runs / "joint"), str(table), *columns, *chosen, "--rounds", "1"]
     capsys.readouterr()
     assert run([*bench, "--output", str(tmp_path), "--json"]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)["rows"]} == {
         "same-word",
+        REFERENCE_STOPS,
         REFERENCE,
     }
     record = read_records(tmp_path)[0]

@@ -36,7 +36,12 @@ def test_during_training_and_after(
     assert record["metrics"]["steps"] == [0, 4]
     rows = pq.read_table(run_folder / "conflict" / record["tables"]["conflict"])
     assert rows.num_rows == 2 * (3 + 1)
-    assert (run_folder / "conflict" / "conflict.svg").stat().st_size
+    owners = pq.read_table(run_folder / "conflict" / record["tables"]["owners"]).to_pylist()
+    exits = record["metrics"]["exit_layers"]
+    assert len(owners) == 2 * sum(exits)  # steps; an exit is above as many layers as its number
+    assert sum(r["norm_share"] for r in owners if r["step"] == 4 and r["layer"] == 1) == pytest.approx(1)
+    for name in ("conflict", "owners"):
+        assert (run_folder / "conflict" / f"{name}.svg").stat().st_size
     capsys.readouterr()
 
     after = ["conflict", str(run_folder), "--data", str(table), "--batches", "2", "--json"]
@@ -44,6 +49,8 @@ def test_during_training_and_after(
     told = json.loads(capsys.readouterr().out)
     assert -1 <= told["cosine"] <= 1
     assert 0 <= told["negative_share"] <= 1
+    assert all(0 <= share <= 1 for share in told["norm_shares"])
+    assert len(told["projection_shares"]) == len(told["exit_layers"])
     assert (tmp_path / "after" / "conflict.png").stat().st_size
     assert len(read_records(tmp_path)) == 3
 
@@ -66,6 +73,8 @@ def test_sweet_has_none_by_construction(
         told[graph] = json.loads(capsys.readouterr().out)
     assert told["own"]["cosine"] == told["own"]["negative_share"] == 0
     assert told["joint"]["cosine"] != 0
+    assert told["own"]["norm_shares"][0] == 1
+    assert told["joint"]["norm_shares"][0] < 1
 
 
 def test_what_cannot_be_measured(

@@ -64,7 +64,9 @@ def test_training_prints_one_json_object_and_nothing_else_on_stdout(
     assert "step 2/2" in said.err
 
 
-def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(
+    number: int,
     table: Path,
     tiny_encoder: Path,
     tmp_path: Path,
@@ -74,12 +76,12 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
     arguments, original = train_arguments(table, tiny_encoder, tmp_path / "run"), Joint.step
 
     def interrupted(self: Any, *args: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return original(self, *args)
 
     with monkeypatch.context() as patched:
         patched.setattr(Joint, "step", interrupted)
-        assert run(arguments) == 130
+        assert run(arguments) == 128 + number
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("offramp: stopped; the checkpoint is in ")
     assert said.endswith("run the same again to resume")
@@ -236,17 +238,97 @@ def test_training_rows_are_measured_where_they_are_asked_for(trained: Path, tabl
     assert run(["evaluate", str(trained), "--data", str(table), "--split", "train", "--timed", "0"]) == 0
 
 
-def test_a_full_disk_is_told_with_the_file(
-    trained: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("full_from_the_start", [True, False])
+def test_a_full_disk_is_reported_before_the_work_or_after_the_result(
+    full_from_the_start: bool,
+    trained: Path,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resource = pytest.importorskip("resource")  # not on Windows
+    if not full_from_the_start:
+        monkeypatch.setattr("offramp.cli.paths.check_writable", lambda folder: None)
     conflict = ["conflict", str(trained), "--data", str(table), "--batches", "1", "--output", str(tmp_path)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        said = refusal(conflict, capsys)
+        assert run(conflict) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot write" in said
-    assert "conflict.parquet" in said
+    *shown, said = capsys.readouterr().err.splitlines()
+    file = "" if full_from_the_start else "/conflict.parquet"
+    assert said.startswith(f"offramp: cannot write {tmp_path}{file} (File too large): free some space")
+    assert any("mean cosine" in line for line in shown) != full_from_the_start
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["tune", "m", "d", "--max-accuracy-drop", "5"],
+            "max_accuracy_drop is a share between 0 and 1, got 5",
+        ),
+        (
+            ["tune", "m", "d", "--max-accuracy-drop", "5%"],
+            'unable to convert "5%" into float: write 0.05 for 5 %',
+        ),
+        (
+            ["tune", "m", "d", "--max-cost", "50"],
+            "max_cost is a share above 0 and at most 1, got 50: write 0.5 for",
+        ),
+        (
+            ["tune", "m", "d", "--guarantee", "conformal", "--alpha", "2"],
+            "alpha is a share above 0 and below 1",
+        ),
+        (["evaluate", "m", "--data", "d", "--max-accuracy-drop", "5"], "got 5: write 0.05 for 5 points"),
+        (
+            ["bench", "m", "d", "--max-accuracy-drop", "-1"],
+            "max_accuracy_drop is a share between 0 and 1, got -1",
+        ),
+        (["bench", "attack", "m", "d", "--max-accuracy-drop", "3"], "got 3: write 0.03 for 3 points"),
+        (
+            ["bench", "coverage", "m", "d", "--alphas", "0.02", "5"],
+            "alpha is a share above 0 and below 1, got 5",
+        ),
+        (["bench", "coverage", "m", "d", "--delta", "10"], "delta is a share above 0 and below 1, got 10"),
+        (["attack", "m", "d", "--max-changed-words", "10%"], "write 0.1 for 10 %"),
+        (["attack", "m", "d", "--max-changed-words", "5.5"], "got 5.5: write 0.055 for 5.5 %"),
+        (["attack", "m", "d", "--min-similarity", "80"], "got 80: write 0.8 for 80 %"),
+        (
+            ["train", "d", "--output", "o", "--warmup", "10"],
+            "warmup is a share between 0 and 1, got 10: write 0.1",
+        ),
+        (["bench", "train", "d", "--output", "o", "--warmup", "10"], "got 10: write 0.1 for 10 %"),
+    ],
+)
+def test_a_percentage_is_refused_before_anything_is_read(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(arguments, capsys)
+
+
+def test_a_percentage_in_a_file_is_refused_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = tmp_path / "tune.yaml"
+    for written in ("5", "5%"):
+        options.write_text(f"max-accuracy-drop: {written}\n")
+        assert "write 0.05 for 5 " in refusal(["tune", "m", "d", "--config", str(options)], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "coverge", "m", "d"], "unknown subcommand of bench 'coverge'. Did you mean 'coverage'?"),
+        (["bench", "strem", "m"], "Did you mean 'stream'?"),
+        (["bench", "atack"], "Did you mean 'attack'?"),
+        (["bench", "m", "d", "more"], "expected no further words, got 'more': offramp bench --help shows"),
+        (["tune", "m", "d", "[e]"], "expected no further words, got '[e]'"),
+        (["bnech", "m", "d"], 'Did you mean "bench"?'),
+    ],
+)
+def test_misspelt_commands_and_words_too_many(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(arguments, capsys)

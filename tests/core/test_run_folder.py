@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_damaged_and_foreign_settings(tmp_path: Path) -> None:
     for content in (b"{", b"\xff"):
         (tmp_path / "settings.json").write_bytes(content)
         with pytest.raises(
-            DataError, match=r"settings\.json cannot be read .*delete the folder and start again"
+            DataError, match=r"settings\.json (is cut off|cannot be read).*delete the folder and start again"
         ):
             folder_at(tmp_path).check(SETTINGS)
     for content in (b"[]", b'{"format": "offramp-onnx"}'):
@@ -132,7 +133,30 @@ def test_damaged_and_foreign_settings(tmp_path: Path) -> None:
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OfframpError, match="choose a folder you may write to"),
+        pytest.raises(OfframpError, match="a file stands where a folder is needed"),
         folder_at(tmp_path / "file").lock(),
     ):
         pass
+
+
+def test_a_folder_in_use_is_refused_before_any_work(tmp_path: Path) -> None:
+    run = folder_at(tmp_path / "run")
+    run.check_free()
+    assert not run.path.exists()
+    with run.lock(), pytest.raises(FolderInUseError, match="another process writes to"):
+        folder_at(run.path).check_free()
+    assert not run.path.exists()  # nothing was written to it
+    run.path.mkdir()
+    (run.path / run.lock_file).touch()  # of a process that died
+    run.check_free()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock here")):
+
+        def acquire(self: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+        with pytest.raises(OfframpError, match="cannot write .*choose "), folder_at(tmp_path).lock():
+            pass

@@ -216,7 +216,7 @@ def test_every_rule_has_a_default_and_says_where_it_comes_from(name):
     ("name", "threshold", "message"),
     [
         ("confidence", -0.1, "'confidence' expected a number from 0 to 2 as threshold, got -0.1"),
-        ("confidence", 95, "from 0 to 2 as threshold, got 95"),
+        ("confidence", 95, "from 0 to 2 as threshold, got 95: write 0.95 for 95 %"),
         ("confidence", float("nan"), "got nan"),
         ("confidence", "0.9", "got '0.9'"),
         ("confidence", True, "got True"),
@@ -242,7 +242,11 @@ def test_thresholds_out_of_range_are_refused(name, threshold, message):
     ("name", "options", "message"),
     [
         ("patience", {"tolerance": -1.0}, "'patience' expected a number of at least 0 as tolerance, got -1"),
-        ("patience_confidence", {"confidence": 1.5}, "from 0 to 1 as confidence, got 1.5"),
+        (
+            "patience_confidence",
+            {"confidence": 1.5},
+            "from 0 to 1 as confidence, got 1.5: write 0.015 for 1.5 %",
+        ),
         ("learned", {"low": [0.1], "high": [0.2, 0.3]}, "one low ≤ high per exit"),
         ("learned", {"low": [0.5], "high": [0.2]}, "one low ≤ high per exit"),
         ("learned", {"low": [-0.5], "high": [0.2]}, "from 0 to 1 as low"),

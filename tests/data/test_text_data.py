@@ -3,7 +3,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp._core.errors import DataError
+from offramp._core.errors import ConfigError, DataError
 from offramp.data import TextData, fingerprint, load_data, overlap
 
 
@@ -69,7 +69,7 @@ def test_a_subsample_larger_than_the_data_is_the_data(data):
 
 
 def test_a_subsample_of_nothing_says_so(data):
-    with pytest.raises(DataError, match="expected at least 1 training row, got n=0"):
+    with pytest.raises(ConfigError, match="n must be a whole number of at least 1, got 0"):
         data.subsample(0)
 
 

@@ -101,7 +101,9 @@ def test_mixed_tokenizers_are_refused() -> None:
 
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_batch_size_below_one_is_refused(batch_size: int) -> None:
-    with pytest.raises(ConfigError, match=f"batch_size must be at least 1, got {batch_size}"):
+    with pytest.raises(
+        ConfigError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"
+    ):
         list(batches(ENCODINGS, batch_size))
 
 

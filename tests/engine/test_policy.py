@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from offramp._core.errors import CriterionError, OfframpError
+from offramp._core.errors import ConfigError, CriterionError, OfframpError
 from offramp._core.numbers import softmax
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 
 LOGITS = np.array(
     [
@@ -76,7 +77,7 @@ def test_options_survive_the_file(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CriterionError, match=r"no policy at .*none.json: make one with 'offramp tune'"):
         Policy.load(tmp_path / "none.json")
-    with pytest.raises(CriterionError, match=r"is not a policy file .*offramp tune"):
+    with pytest.raises(CriterionError, match=r"is not a policy file, since it is a folder.*offramp tune"):
         Policy.load(tmp_path)
 
 
@@ -138,10 +139,56 @@ def test_impossible_temperatures(temperatures: tuple[float, ...]) -> None:
 
 def test_unwritable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match=r"cannot write .*choose a folder you may write to"):
+    with pytest.raises(OfframpError, match=r"cannot write .*a file stands where a folder is needed"):
         Policy(make_criterion("confidence"), (3, 6)).save(tmp_path / "file" / "policy.json")
 
 
 def test_policy_for_other_exits() -> None:
     with pytest.raises(CriterionError, match=r"for exits \[1, 2\], the model has \[3, 6\]: tune it again"):
         Policy(make_criterion("confidence"), (1, 2)).decide(TRACE)
+
+
+def test_a_policy_for_other_outputs_is_refused() -> None:
+    policy = Policy(make_criterion("confidence"), (1, 4), outputs=2)
+    policy.check((1, 4), "classification", False, 2)
+    policy.check((1, 4), "classification", False)  # unknown, as for a policy file of an earlier version
+    with pytest.raises(
+        CriterionError, match="is for exits with 2 outputs, those of the model have 3: tune it"
+    ):
+        policy.check((1, 4), "classification", False, 3)
+
+
+@pytest.mark.parametrize("layers", [[1, 4], np.array([1, 4]), (layer for layer in (1, 4))])
+def test_a_policy_holds_plain_numbers(layers: Any, tmp_path: Path) -> None:
+    policy = Policy(make_criterion("energy", temperatures=np.array([1, 2.5])), layers, np.array([1, 2.5]))
+    policy.save(tmp_path / "policy.json")
+    assert Policy.load(tmp_path / "policy.json") == policy
+    assert policy.exit_layers == (1, 4)
+    assert policy.temperatures == (1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("confidence", (1, 4)),
+            "expected an exit rule, got 'confidence': make one with offramp.make_criterion",
+        ),
+        ((make_criterion("confidence"), 4), "exit_layers must be a list of layers"),
+        ((make_criterion("confidence"), "1,4"), "exit_layers must be a list of layers"),
+        ((make_criterion("confidence"), (1, 4), (1.0, float("nan"))), "one positive temperature"),
+        ((make_criterion("confidence"), (1, 4), (1.0, True)), "one positive temperature"),
+    ],
+)
+def test_what_is_no_policy(arguments: Any, message: str) -> None:
+    with pytest.raises(OfframpError, match=message):
+        Policy(*arguments)
+
+
+def test_a_policy_argument_is_a_policy_or_its_file(tmp_path: Path) -> None:
+    policy = Policy(make_criterion("confidence"), (1, 4))
+    policy.save(tmp_path / "policy.json")
+    assert read_policy(tmp_path / "policy.json") == read_policy(policy) == policy
+    assert read_policy(None) is None
+    with pytest.raises(ConfigError, match="expected a Policy or its file as policy, got 3"):
+        read_policy(3)  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def test_policies(folder: Path, exports: dict[str, Path]) -> None:
 
 
 def test_options(folder: Path, tiny_models: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="threads must be at least 1"):
+    with pytest.raises(ConfigError, match="threads must be a whole number of at least 1"):
         OnnxSegments(folder, threads=0)
     with pytest.raises(ConfigError, match="make one with 'offramp export'"):
         Engine(tiny_models["multi_exit"], backend="onnx")

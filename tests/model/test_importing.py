@@ -260,25 +260,25 @@ def test_a_pickle_is_never_run(content: Any, make: Any, capsys: pytest.CaptureFi
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ModelError, match="cannot be read as weights|expected a state dict"):
+    with pytest.raises(ModelError, match="holds more than tensors, and is not opened|expected a state dict"):
         import_checkpoint(folder, "pabee")
     assert "code was run" not in capsys.readouterr().out
 
 
 def test_folders_that_hold_no_checkpoint(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no config.json"):
+    with pytest.raises(ModelError, match="expected the folder of a checkpoint, but .*nowhere does not exist"):
         import_checkpoint(tmp_path / "nowhere", "pabee")
     folder, config, _ = make(CASES["pabee-bert"])
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="is not JSON"):
+    with pytest.raises(ModelError, match="config.json is cut off"):
         import_checkpoint(folder, "pabee")
     (folder / "config.json").write_text("[]")
     with pytest.raises(ModelError, match="expected an object"):
         import_checkpoint(folder, "pabee")
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(ModelError, match="cannot be read as weights"):
+    with pytest.raises(ModelError, match="is no safetensors file, or its header is cut off"):
         import_checkpoint(folder, "pabee")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(ModelError, match=r"holds no weights.*with config\.json and model\.safetensors"):
         import_checkpoint(folder, "pabee")

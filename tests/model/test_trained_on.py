@@ -50,9 +50,9 @@ def test_they_are_saved_and_copied_with_the_weights(tiny_encoder: Path, tmp_path
     assert again is not None
     assert again.tolist() == model.trained_on.tolist()
 
-    for damage in (b"", b"no array"):
+    for damage, problem in ((b"", "is empty: delete it"), (b"no array", "cannot be read")):
         (tmp_path / "known" / FILE).write_bytes(damage)
-        with pytest.raises(ModelError, match=f"{FILE} cannot be read"):
+        with pytest.raises(ModelError, match=f"{FILE} {problem}"):
             read_model(tmp_path / "known")
     np.save(tmp_path / "known" / FILE, np.zeros(2))
     with pytest.raises(ModelError, match="has no hashes of rows"):

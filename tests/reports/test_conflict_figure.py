@@ -7,7 +7,7 @@ import pytest
 
 from offramp._core.errors import DataError
 from offramp.evaluation.conflict import Conflict, conflict
-from offramp.reports.conflict import conflict_figure
+from offramp.reports.conflict import conflict_figure, owners_figure
 
 
 def measured(seed: int = 0, exits: tuple[int, ...] = (1, 2, 4)) -> Conflict:
@@ -32,7 +32,21 @@ def test_one_panel_a_step() -> None:
     assert [t for t in titles if t] == ["step 0", "step 60", "step 120", "step 180"]
 
 
+def test_bars_of_the_owners_are_their_shares() -> None:
+    conflicts = {step: measured(step) for step in (0, 60)}
+    panels = owners_figure(conflicts).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["step 0", "step 60"]
+    for panel, found in zip(panels, conflicts.values(), strict=True):
+        widths = np.array([bar.get_width() for bar in panel.patches]).reshape(3, 2)  # exits, layers
+        assert pytest.approx(np.nan_to_num(found.owners.norm_share[:2])) == widths.T
+        assert widths.sum(axis=0) == pytest.approx([1, 1])
+    assert [t.get_text() for t in panels[0].get_yticklabels()] == ["1", "2"]
+
+
 def test_nothing_to_draw() -> None:
+    for nothing in ({}, {0: measured(exits=(3,))}):
+        with pytest.raises(DataError, match="at least two exits"):
+            owners_figure(nothing)
     with pytest.raises(DataError, match="at least two exits"):
         conflict_figure({})
     with pytest.raises(DataError, match="at least two exits"):

@@ -10,7 +10,7 @@ from offramp._core.errors import DataError, OfframpError
 from offramp.evaluation import per_exit, robustness, speed_accuracy
 from offramp.evaluation.arrow_tables import floats
 from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure, mean_curve
-from offramp.reports.style import PALETTE, save_figure, shown
+from offramp.reports.style import PALETTE, caption, render, save_figure, shown
 from tests.evaluation.made_up import LAYERS, model_trace
 from tests.reports.made_up_runs import attack_rows
 
@@ -117,11 +117,37 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     save_figure(figure, tmp_path / "names")
     assert shown("a\u202eb") == "a⟨U+202E⟩b"
     assert len(shown("x" * 100)) == 60
+    assert shown("a" * 50 + "b" * 50).endswith("…" + "b" * 29)  # names often differ at their ends
+
+
+@pytest.mark.parametrize(
+    "name", ["_under", "$x$ & $y^2$", "[/quote]", r"\frac{1}{2}", "=1+1", "نص", "a_b", "100 %"]
+)
+def test_any_name_stands_in_every_legend_and_beside_every_axis(name: str) -> None:
+    curves = curve_figure({name: [curve(0)], "other": [curve(1)]}, name)
+    assert labels_of(axes_of(curves)) == [name, "other"]
+    histogram = histogram_figure({name: [1.0], "other": [1.0]}, [1])
+    assert labels_of(axes_of(histogram)) == [name, "other"]
+    for figure in (curves, histogram):
+        assert b"<svg" in render(figure, "svg")
+    axes = curve(0).plot(axes_of(curve_figure({"x": [curve(0)]})), label=name)
+    legend = axes.get_legend()
+    assert legend is not None
+    text = legend.get_texts()[-1]
+    assert (text.get_text(), text.get_parse_math()) == (name, False)
+
+
+def test_characters_that_the_font_lacks_are_written_out() -> None:
+    assert shown("中é🎉") == "⟨U+4E2D⟩é⟨U+1F389⟩"
+    figure = curve_figure({"中": [curve(0)]}, "文")
+    caption(figure, "$x$ 字\n" + "word " * 40)
+    assert b"<svg" in render(figure, "svg")  # without a warning about missing glyphs
+    assert axes_of(figure).get_title(loc="left") == "⟨U+6587⟩"
 
 
 def test_nothing_to_draw_and_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least one curve to draw"):
         curve_figure({})
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match=r"cannot write .*choose a folder you may write to"):
+    with pytest.raises(OfframpError, match=r"cannot write .*a file stands where a folder is needed"):
         save_figure(histogram_figure({"a": [1.0]}, [1]), tmp_path / "file" / "figure")

@@ -13,7 +13,7 @@ import pytest
 
 from offramp._core.errors import ConfigError, DataError, MissingExtraError
 from offramp._core.text import visible
-from offramp.reports import ALL_FIGURES, report
+from offramp.reports import ALL_FIGURES, load_contents, report
 from offramp.reports.interactive import curve_plot, plotly_script
 from offramp.reports.page import SECTIONS, environment, most_slowed
 from offramp.reports.text_table import TextTable
@@ -240,11 +240,23 @@ def test_tables_need_no_files_of_their_own(runs: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "bare" / "tables").exists()
 
 
+def test_two_data_sets_with_one_name_in_files_get_files_of_their_own(tmp_path: Path) -> None:
+    for i, data in enumerate(["a b", "a-b", "中", "文", "x" * 300]):
+        write_evaluation(tmp_path / f"run-{i}", f"run-{i}", data=data)
+    sections = load_contents(tmp_path).sections
+    prefixes = {section.data: section.prefix for section in sections}
+    assert (prefixes["a b"], prefixes["a-b"]) == ("a-b-", "a-b-2-")
+    assert (prefixes["中"], prefixes["文"]) == ("other-", "other-2-")
+    assert len(prefixes["x" * 300]) <= 101
+
+
 def test_labels_are_escaped_for_plotly_too() -> None:
     from tests.reports.test_figures import curve
 
-    figure = curve_plot({"<a href='x'>": [curve(0)]}, "<f1>")
-    assert {trace["name"] for trace in figure["data"]} == {"&lt;a href=&#x27;x&#x27;&gt;"}
+    figure = curve_plot({"<a href='x'> \"&lt;\"\x1b": [curve(0)]}, "<f1>")
+    # Plotly decodes &lt; and &amp;, but neither quotation mark.
+    assert {trace["name"] for trace in figure["data"]} == {"&lt;a href='x'&gt; \"&amp;lt;\"⟨U+001B⟩"}
+    assert figure["layout"]["hoverlabel"]["namelength"] == -1
     assert figure["layout"]["yaxis"]["title"]["text"] == "&lt;f1&gt;"
 
 

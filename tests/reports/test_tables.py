@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from offramp._core.records import write_record
+from offramp._core.text import one_line
 from offramp.evaluation import robustness
 from offramp.reports import TextTable, all_tables, load_contents
 from offramp.reports.tables import exit_scores
-from offramp.reports.text_table import change, interval, number, signed
+from offramp.reports.text_table import change, interval, number, plain_markdown, signed
 from tests.evaluation.made_up import LAYERS
 from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation, write_study
 
@@ -50,12 +54,66 @@ def test_markdown_by_hand() -> None:
     )
 
 
+def cells_of(markdown: str) -> list[str]:
+    """The texts of a Markdown table's cells as a reader sees them; what is no text is in angle brackets."""
+    inline = [
+        t for t in MarkdownIt().enable(["table", "strikethrough"]).parse(markdown) if t.type == "inline"
+    ]
+    return [
+        "".join(t.content if t.type == "text" else f"<{t.type}>" for t in token.children or ())
+        for token in inline
+        if token.level == 4
+    ]
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.sampled_from("a1_*`[](){}<>&|\\\\~$#+-.!:=@ \n\r\té中"), max_size=12), max_size=4
+    )
+)
+@example(
+    [
+        "__init__",
+        "[x](http://e.example)",
+        "![x](y)",
+        "<b>&amp;",
+        r"\|",
+        "a_b_",
+        "**a**",
+        "~~a~~",
+        "# a",
+        "1. a",
+    ]
+)
+def test_markdown_shows_names_as_they_are(names: list[str]) -> None:
+    table = TextTable("T", ("name", "n"), tuple((name, "1") for name in names))
+    shown = cells_of(table.markdown())
+    assert shown == ["name", "n", *(cell for name in names for cell in (one_line(name), "1"))]
+
+
+@given(st.text(alphabet=st.sampled_from("a1_*`[]()<>&|\\\\~#+-.!>:= \n"), max_size=12))
+def test_a_paragraph_shows_names_as_they_are(name: str) -> None:
+    tokens = MarkdownIt().parse(f"> {plain_markdown(name)}, evaluate: few")
+    assert [t.type for t in tokens if t.nesting == 1] == ["blockquote_open", "paragraph_open"]
+    (inline,) = [t for t in tokens if t.type == "inline"]
+    assert "".join(t.content for t in inline.children or ()) == f"{one_line(name)}, evaluate: few"
+
+
 def test_rich_shows_names_as_they_are() -> None:
     console = Console(width=60, record=True, file=io.StringIO())
     console.print(TextTable("T [red]", ("model", "score"), (("[bold]a[/bold]", "0.5"),), "note").rich())
     shown = console.export_text()
     assert "T [red]" in shown
     assert "[bold]a[/bold]" in shown
+
+
+def test_rich_cuts_no_name_on_a_narrow_terminal() -> None:
+    console = Console(width=24, record=True, file=io.StringIO())
+    table = TextTable("T", ("model", "score", "cost"), (("x" * 60, "0.123 [0.100, 0.150]", "0.5"),))
+    console.print(table.rich())
+    shown = console.export_text()
+    assert shown.count("x") == 60
+    assert "…" not in shown
 
 
 def test_all_tables_of_a_study(tables: dict[str, TextTable]) -> None:
@@ -181,14 +239,15 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "examples_per_second": 0.5,
         "model_share": 0.8,
     }
-    depths = {"clean_depth": 2.0, "depth": 5.5, "times_faster": 12.0}
+    depths = {"clean_depth": 2.0, "depth": 5.5, "words_changed": 2.1, "cpu_seconds": 30.0}
+    ratios = {"times_faster": 12.0, "lowest": 9.0, "highest": 15.0, "median_times_faster": 11.0}
     risks = {"mean_risk": 0.011, "high_risk": 0.019, "cost": 0.4, "held": 0.995, "kept": True}
     counts = {"calibration": 500, "measured": 500, "splits": 200}
     stated = {"criterion": "entropy", "guarantee": "accuracy_drop", "alpha": 0.02, "delta": 0.1}
     for name, row in {
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
-        "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths},
+        "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths, **ratios},
     }.items():
         write_record(tmp_path / name, command=name, config={}, metrics={}, seed=0, tables={name: [row]})
     tables = all_tables(load_contents(tmp_path))
@@ -196,7 +255,10 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         ("bench_train", "multi model", "0.200 [0.100, 0.400]", "80", "2.50", "64"),
     )
     assert tables["bench-attack"].rows == (
-        ("bench_attack", "same-plus", "20", "2.00 → 5.50", "40.0", "90", "2.0", "1000", "0.80", "12.0"),
+        (
+            *("bench_attack", "same-plus", "20", "2.00 → 5.50", "30.0", "40.0", "90", "2.0", "1000", "2.1"),
+            *("12.0 [9.0, 15.0]", "11.0"),
+        ),
     )
     names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
     assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)

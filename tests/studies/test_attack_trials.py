@@ -84,6 +84,12 @@ def test_the_trials_of_a_plan(trained: Any) -> None:
         ({"recipes": {"a b": None, "a-b": None}}, "two trials are the same"),
         ({"recipes": {"same-word": 5}}, "expected options by name in recipes.same-word, got 5"),
         ({"options": "rounds"}, "expected values by name in options, got 'rounds'"),
+        (
+            {"max_accuracy_drop": 5},
+            "max_accuracy_drop is a share between 0 and 1, got 5: write 0.05 for 5 points",
+        ),
+        ({"max_accuracy_drop": "5%"}, "expected a number in max_accuracy_drop, got '5%': write 0.05 for 5 %"),
+        ({"max_cost": 50}, "max_cost is a share above 0 and at most 1, got 50: write 0.5 for 50 %"),
         ({"max_accuracy_drop": "little"}, "expected a number in max_accuracy_drop, got 'little'"),
         ({"train_size": "some"}, "expected a whole number in train_size, got 'some'"),
     ],

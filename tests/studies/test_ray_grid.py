@@ -31,23 +31,24 @@ def holder_of(path: Path) -> int | None:
     return None
 
 
-def kill_first_worker(locks: list[Path], killed: list[Path]) -> None:
-    """Wait until a worker is well inside a trial, then kill it."""
-    for _ in range(600):
+def end_first_worker(locks: list[Path], killed: list[Path], number: int) -> None:
+    """Wait until a worker is well inside a trial, then send it a signal."""
+    for _ in range(3000):
         time.sleep(0.1)
         for lock in locks:
             pid = holder_of(lock)
             if pid is not None and pid != os.getpid() and (lock.parent / "run" / "settings.json").exists():
                 time.sleep(0.5)
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
                 killed.append(lock.parent)
                 return
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # ray's own
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_trial_is_run_again_and_no_other_twice(
-    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
     data = tmp_path / "reviews.csv"
@@ -77,7 +78,7 @@ def test_a_killed_trial_is_run_again_and_no_other_twice(
     locks = [output.resolve() / trial.folder / LOCK for trial in sweep.trials]
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     try:
-        killer = threading.Thread(target=kill_first_worker, args=(locks, killed))
+        killer = threading.Thread(target=end_first_worker, args=(locks, killed, number))
         killer.start()
         statuses: dict[str, list[str]] = {}
         failed = run_grid(

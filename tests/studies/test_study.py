@@ -15,7 +15,7 @@ from offramp.studies.grid import run_grid
 from offramp.studies.training.plan import make_sweep, tuned_rates
 from offramp.studies.training.results import ModelSetting, is_sweep, load_results, rate_frame, tried_rates
 from offramp.studies.training.study import study
-from tests.studies.made_up_trials import SWEEP, record_all
+from tests.studies.made_up_trials import LAYERS, SWEEP, record_all
 
 FEW = 60  # resamples: enough for signs
 
@@ -121,7 +121,10 @@ def test_one_baseline_for_all_tasks(toy: Path, tmp_path: Path) -> None:
     methods = study(load_results(tmp_path), resamples=FEW)
     assert methods.methods == ["multi_model", "sweet"]
     assert methods.others == ["sweet"]
-    assert len(rows_of(methods.differences, where="mean of 2 tasks")) == 3
+    assert [row["measure"] for row in rows_of(methods.differences, where="mean of 2 tasks")] == [
+        *("exits", "fast", "slow"),
+        *(f"layer {layer}" for layer in LAYERS),
+    ]
     assert methods.claims == {}  # the paper's are against Early-Exit
 
 
@@ -181,6 +184,10 @@ def test_learning_rates_are_chosen_by_the_mean_over_exits(tmp_path: Path) -> Non
         make_sweep({**plan, "tasks": ["trec"]})
     with pytest.raises(ConfigError, match="no learning rates for pcgrad on minilm-l6"):
         make_sweep({**plan, "strategies": ["pcgrad"]})
+    borrowed = make_sweep({**plan, "strategies": {"pcgrad": {"tuned_as": "joint"}}})
+    assert {(trial.method.name, trial.learning_rate) for trial in borrowed.trials} == {("pcgrad", 0.9)}
+    with pytest.raises(ConfigError, match="no learning rates for jiont on minilm-l6"):
+        make_sweep({**plan, "strategies": {"pcgrad": {"tuned_as": "jiont"}}})
     with pytest.raises(ConfigError, match="run that sweep first"):
         make_sweep({**plan, "tuned_on": str(tmp_path / "none")})
 

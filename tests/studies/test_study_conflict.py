@@ -113,6 +113,23 @@ def test_models_of_other_rates_are_not_pooled(tmp_path: Path) -> None:
     assert conflicts.relation["models"].tolist() == [3]
 
 
+def test_the_owners_of_a_layer_have_a_table(folder: Path) -> None:
+    conflicts = conflict_study(load_results(folder), resamples=20)
+    table = conflict_tables(conflicts)["owners"]
+    assert [row[2:4] for row in table.rows[:5]] == [
+        *(("0 % of training", str(layer)) for layer in LAYERS),
+        ("50 % of training", str(LAYERS[0])),
+    ]
+    owners = conflicts.maps["minilm-l6", "joint"]["0 % of training"].owners
+    for exit, row in enumerate(table.rows[: len(LAYERS)]):
+        assert float(row[4]) == pytest.approx(owners.norm[0, exit], abs=1e-3)
+        assert float(row[5]) == pytest.approx(owners.norm_share[0, exit], abs=0.01)
+    assert sum(float(row[5]) for row in table.rows[: len(LAYERS)]) == pytest.approx(1, abs=0.02)
+    assert sum(float(row[6].replace("−", "-")) for row in table.rows[: len(LAYERS)]) == pytest.approx(
+        1, abs=0.02
+    )
+
+
 def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
     record_all(tmp_path)
     conflicts = conflict_study(load_results(tmp_path))
@@ -123,7 +140,8 @@ def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:
 
 def test_the_report_shows_it_and_how_calibrated_the_exits_are(folder: Path) -> None:
     files = study_report(folder, folder / "report", figures=ALL_FIGURES, resamples=20)
-    figures = {"conflict-joint-minilm-l6", "conflict-gap-joint-minilm-l6", "reliability-sweet-minilm-l6"}
+    names = ("conflict-joint", "owners-joint", "conflict-gap-joint", "reliability-sweet")
+    figures = {f"{name}-minilm-l6" for name in names}
     assert {f"figures/{name}.svg" for name in figures} <= set(files)
     assert "conflict-sweet" not in " ".join(files)
     assert "Does conflict tell the gap?" in files["tables/conflict-relation.md"].read_text()

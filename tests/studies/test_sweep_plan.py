@@ -64,6 +64,19 @@ def test_learning_rates_by_method() -> None:
     assert make_sweep(SMALL).trials[0].learning_rate is None
 
 
+def test_a_method_has_training_options_of_its_own() -> None:
+    own = {"strategy": "joint", "training": {"order": "random", "warmup": 0}}
+    sweep = make_sweep(
+        {**SMALL, "strategies": {"joint": None, "own": own}, "training": {"epochs": 1, "warmup": 0.5}}
+    )
+    shared, changed = (trial.options for trial in sweep.trials)
+    assert (shared.order, shared.warmup, shared.epochs) == ("length", 0.5, 1)
+    assert (changed.order, changed.warmup, changed.epochs) == ("random", 0, 1)
+    cells = [trial.to_dict() for trial in sweep.trials]
+    assert "training" not in cells[0]["method"]  # as in older records
+    assert cells[1]["method"]["training"] == {"order": "random", "warmup": 0}
+
+
 def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
     (trial,) = make_sweep({**SMALL, "backbones": [str(tmp_path / "enc")]}).trials
     assert trial.folder.parts[0] == "enc"
@@ -79,7 +92,7 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"seeds": ["a"]}, "expected a whole number in seeds, got 'a'"),
         ({"train_sizes": [0]}, "expected a number of at least 1 in train_sizes, got 0"),
         ({"backbones": {"minilm-l6": [0]}}, "expected a number of at least 1 in backbones.minilm-l6, got 0"),
-        ({"conflict": [50]}, "expected a number of at most 1.0 in conflict, got 50"),
+        ({"conflict": [50]}, "expected a number of at most 1.0 in conflict, got 50: write 0.5 for 50 %"),
         ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
         ({"learning_rate": [5]}, "expected a number below 1.0 in learning_rate, got 5"),
         ({"learning_rate": {"jiont": 1e-4}}, "unknown method in learning_rate 'jiont'"),
@@ -104,6 +117,12 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"seeds": 10**12}, "expected a number of at most 2147483647 in seeds"),
         ({"strategies": ["joint"], "learning_rate": {"joint": 1e-4, "jiont": 1e-4}}, "Did you mean 'joint'"),
         ({"seeds": [0, 0]}, "two trials are the same"),
+        (
+            {"strategies": {"joint": {"tuned_as": "sweet"}}},
+            "joint is tuned_as sweet, but the sweep has no tuned_on",
+        ),
+        ({"strategies": {"joint": {"training": {"ordr": "random"}}}}, "Did you mean 'order'"),
+        ({"strategies": {"joint": {"training": {"order": "rndom"}}}}, "Did you mean 'random'"),
     ],
 )
 def test_what_cannot_work(change: dict[str, Any], message: str) -> None:

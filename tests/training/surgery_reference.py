@@ -51,3 +51,24 @@ def conflict_free_sum(
                     projected[p] -= product / length * gradients[j, p]
         total += projected
     return total
+
+
+def equal_norm_sum(gradients: Floats, reached: NDArray[np.bool_], groups: Sequence[object]) -> Floats:
+    """The twin of `surgery.equal_norm_sum`.
+
+    Args:
+        gradients, reached: as in `conflict_free_sum`.
+        groups: of each parameter; None for the plain sum.
+
+    Returns:
+        `(parameters,)`.
+    """
+    total = np.where(reached, gradients, 0.0).sum(axis=0)
+    for group in {group for group in groups if group is not None}:
+        inside = np.array([other == group for other in groups])
+        parts = [np.where(row & inside, g, 0.0) for g, row in zip(gradients, reached, strict=True)]
+        norms = [float(np.sqrt((part**2).sum())) for part in parts]
+        positive = [(norm, part) for norm, part in zip(norms, parts, strict=True) if norm > 0]
+        mean = sum(norm for norm, _ in positive) / max(len(positive), 1)
+        total[inside] = sum((mean / norm * part for norm, part in positive), np.zeros(len(groups)))[inside]
+    return total

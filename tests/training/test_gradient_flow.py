@@ -49,6 +49,7 @@ FLOWS: list[tuple[str, Moment, Reach, tuple[int, ...]]] = [
     ("mixed", SECOND, every_exit_above, (0, 1, 2)),
     ("gradient_equilibrium", Moment(), every_exit_above, (0, 1, 2)),
     ("pcgrad", Moment(), every_exit_above, (0, 1, 2)),
+    ("equal_norm", Moment(), every_exit_above, (0, 1, 2)),
 ]
 
 

@@ -23,6 +23,8 @@ from offramp.training.stages import arguments
         ("learning_rate", [0.0, -1e-4, 1.0, math.nan]),
         ("warmup", [-0.1, 1.5, math.nan]),
         ("weight_decay", [-0.1, math.nan]),
+        ("max_grad_norm", [-1, math.inf, math.nan, "1"]),
+        ("order", ["rnadom", None]),
         ("precision", ["fp8"]),
         ("epochs", ["2", None, True]),
         ("batch_size", [2.5, "16"]),

@@ -25,6 +25,7 @@ STOPS: list[tuple[str, tuple[int, ...], int]] = [
     ("self_distill", (17,), 2 * EPOCH),
     ("gradient_equilibrium", (17,), 2 * EPOCH),
     ("pcgrad", (17,), 2 * EPOCH),
+    ("equal_norm", (17,), 2 * EPOCH),
     # Inside the first phase; at its last step; inside the second, and there once more.
     ("two_stage", (5,), 4 * EPOCH),
     ("two_stage", (2 * EPOCH,), 4 * EPOCH),
@@ -85,6 +86,39 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert steps == total  # no step was taken twice
     for (parameter, a), b in zip(whole.items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), parameter
+
+
+def test_a_run_in_random_order_resumes(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C inside the second epoch; clipped by segment, too."""
+    options: dict[str, Any] = {
+        **QUICK,
+        "strategy": "sweet",
+        "order": "random",
+        "max_grad_norm": 0.5,
+        "strategy_options": {"clip": "segment"},
+    }
+    grouped = train(
+        fresh(tiny_encoder), tiny_data, output_dir=tmp_path / "grouped", **{**options, "order": "length"}
+    )
+    whole = train(fresh(tiny_encoder), tiny_data, output_dir=tmp_path / "whole", **options)
+    taken, original = [0], STRATEGIES["sweet"].step
+
+    def interrupted(self: Any, model: Any, *args: Any) -> Any:
+        taken[0] += isinstance(model, SegmentedModel)  # the audit of shared layers has steps of its own
+        if taken[0] == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, model, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(STRATEGIES["sweet"], "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(fresh(tiny_encoder), tiny_data, output_dir=tmp_path / "cut", **options)
+    resumed = train(fresh(tiny_encoder), tiny_data, output_dir=tmp_path / "cut", **options)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), grouped.parameters(), strict=True))
 
 
 def test_every_strategy_is_stopped_here_or_in_the_test_of_a_run() -> None:

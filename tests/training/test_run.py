@@ -148,7 +148,7 @@ def test_an_output_that_is_a_file_and_damaged_settings(
     tiny_encoder: Path, tiny_data: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OfframpError, match="choose a folder you may write to"):
+    with pytest.raises(OfframpError, match="a file stands where a folder is needed"):
         train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path / "file", max_steps=1, **QUICK)
     for damage, message in ((b"", "cannot be read"), (b"[1]", "belongs to no"), (b"\xff", "cannot be read")):
         (tmp_path / "settings.json").write_bytes(damage)
@@ -292,3 +292,59 @@ def test_what_cannot_be_trained(tiny_encoder: Path, tiny_data: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match="learning_rate"):
         train(model, tiny_data, output_dir=tmp_path, learning_rate=5.0)
     assert not list(tmp_path.iterdir())  # nothing written half
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"seed": "3"}, "seed must be a whole number"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number of at least 1, got 1.5"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"learning_rate": "1e-4"}, "learning_rate must be between 0 and 1, got '1e-4'"),
+        ({"strategy": ["joint"]}, "unknown strategy .'joint'.. Did you mean 'joint'"),
+        ({"strategy_options": ["weights"]}, "strategy_options must be values by name"),
+        ({"callbacks": object()}, "callbacks must be a list of"),
+        ({"model": "runs/a"}, "expected a model of offramp, got str: load it with offramp.load_model"),
+        ({"model": None}, "expected a model of offramp, got NoneType: make one with from_backbone"),
+        ({"data": {"validation": None}}, "unknown split 'train'. Known: validation"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_made(
+    arguments: dict[str, Any], message: str, tiny_encoder: Path, tiny_data: Any, tmp_path: Path
+) -> None:
+    model = fresh(tiny_encoder, "joint")
+    model.policy = kept = object()
+    given = {
+        "model": model,
+        "data": tiny_data,
+        "strategy": "joint",
+        "output_dir": tmp_path / "run",
+        **arguments,
+    }
+    with pytest.raises(OfframpError, match=message):
+        train(**given)
+    assert not (tmp_path / "run").exists()
+    assert model.policy is kept
+
+
+def test_numbers_of_other_libraries_are_the_same_run(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path
+) -> None:
+    numbers: dict[str, Any] = {
+        "seed": np.int64(3),
+        "max_steps": torch.tensor(1),
+        "batch_size": np.int32(8),
+        "weight_decay": np.float64(0.5),
+        "strategy_options": {"weights": np.str_("linear")},
+    }
+    plain = {"seed": 3, "max_steps": 1, "batch_size": 8, "weight_decay": 0.5}
+    options = {"strategy": "joint", "output_dir": tmp_path, "progress": False}
+    first = train(fresh(tiny_encoder, "joint"), tiny_data, **options, **numbers)
+    again = train(
+        fresh(tiny_encoder, "joint"), tiny_data, **options, **plain, strategy_options={"weights": "linear"}
+    )
+    assert len(read_records(tmp_path)) == 1  # the second call loads the run of the first
+    assert again.pair is False
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)

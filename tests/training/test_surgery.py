@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.model import MultiExitForSequenceClassification
-from offramp.training.strategies import GradientEquilibrium, Moment, PCGrad
+from offramp.training.strategies import EqualNorm, GradientEquilibrium, Moment, PCGrad
 from offramp.training.strategies.losses import exit_losses
-from offramp.training.surgery import conflict_free_sum, projection_order, scale_gradient
+from offramp.training.surgery import conflict_free_sum, equal_norm_sum, projection_order, scale_gradient
+from tests.backbones.backbone_zoo import ZOO, build, save
 from tests.training import surgery_reference as reference
 
 EXITS = [1, 2, 4]
@@ -98,6 +101,58 @@ def test_order_is_drawn_from_seed_and_step() -> None:
     assert all(sorted([*others, i]) == list(range(5)) for order in orders for i, others in enumerate(order))
 
 
+def test_equal_norms_by_hand() -> None:
+    """Norms 5 and 1, whose mean is 3: (3, 4) becomes (1.8, 2.4), and (0, 1) becomes (0, 3). An exit with no gradient
+    takes no share, and what is in no group is summed as it is."""
+    gradients = [
+        (torch.tensor([3.0, 4.0]), None, torch.tensor([7.0])),
+        (torch.tensor([0.0, 1.0]), torch.tensor([2.0]), None),
+        (torch.zeros(2), torch.zeros(1), torch.tensor([1.0])),
+    ]
+    summed = equal_norm_sum(gradients, [[0], [1]])
+    assert [s.tolist() for s in summed if s is not None] == [
+        pytest.approx(v) for v in ([1.8, 5.4], [2.0], [8.0])
+    ]
+    assert gradients[0][0].tolist() == [3.0, 4.0]  # left as they were
+    # One group, whose norms are √(9 + 16) and √(1 + 4), each over both parameters.
+    first, second = equal_norm_sum([gradients[0][:2], gradients[1][:2]], [[0, 1]])
+    mean, root = (5 + math.sqrt(5)) / 2, math.sqrt(5)
+    assert first is not None
+    assert second is not None
+    assert first.tolist() == pytest.approx([mean * 3 / 5, mean * (4 / 5 + 1 / root)])
+    assert second.tolist() == pytest.approx([mean * 2 / root])
+    assert equal_norm_sum([(None,), (None,)], [[0]]) == [None]
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
+    for bad in (math.nan, math.inf):
+        (total,) = equal_norm_sum([(torch.tensor([bad, 1.0]),), (torch.tensor([1.0, 1.0]),)], [[0]])
+        assert total is not None
+        assert not bool(total.isfinite().all())
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), exits=st.integers(1, 4))
+def test_equal_norms_are_their_twin(data: st.DataObject, exits: int) -> None:
+    """Three parameters of 2, 3 and 1 numbers, each in one of two groups or in none."""
+    owner = np.array([0, 0, 1, 1, 1, 2])
+    rows = np.array(
+        data.draw(st.lists(st.lists(NUMBERS, min_size=6, max_size=6), min_size=exits, max_size=exits))
+    )
+    has = np.array(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=exits, max_size=exits))
+    )
+    group_of = data.draw(st.lists(st.sampled_from([None, 0, 1]), min_size=3, max_size=3))
+    gradients = [
+        [torch.tensor(row[owner == p]) if has[i][p] else None for p in range(3)] for i, row in enumerate(rows)
+    ]
+    groups = [[p for p in range(3) if group_of[p] == group] for group in (0, 1)]
+    wanted = reference.equal_norm_sum(rows, has[:, owner], [group_of[p] for p in owner])
+    for p, total in enumerate(equal_norm_sum(iter(gradients), groups)):
+        assert (total is None) == (not has[:, p].any())
+        assert np.allclose(0.0 if total is None else total.numpy(), wanted[owner == p], atol=1e-9)
+
+
 @pytest.fixture
 def model(tiny_encoder: Path) -> Any:
     return MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), EXITS, gates=True).eval()
@@ -106,7 +161,7 @@ def model(tiny_encoder: Path) -> Any:
 def one_by_one(model: Any, inputs: Any, labels: torch.Tensor) -> list[dict[str, torch.Tensor]]:
     """The gradient of each exit's loss alone, from a forward and a backward pass of its own."""
     found = []
-    for k in range(len(EXITS)):
+    for k in range(len(model.exit_layers)):
         model.zero_grad(set_to_none=True)
         exit_losses(model, inputs, labels)[k].backward()
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
@@ -161,3 +216,51 @@ def test_pcgrad_of_a_real_model_is_its_twin(model: Any) -> None:
         start += parameter.numel()
         found = np.zeros_like(expected) if parameter.grad is None else parameter.grad.flatten().numpy()
         assert np.allclose(found, expected, atol=1e-6), name
+
+
+# Encoder of the zoo, and what marks the layers in the names of their parameters.
+LAYERS = [
+    ("bert", r"encoder\.layer\.(\d+)\."),
+    ("deberta-v3", r"encoder\.layer\.(\d+)\."),  # all layers share a table of relative positions
+    ("albert-groups", r"albert_layer_groups\.(\d+)\."),  # two stretches of layers share a module each
+    ("modernbert", r"\.layers\.(\d+)\."),  # a norm behind the last layer, of which each exit has a copy
+]
+
+
+@pytest.mark.parametrize(("name", "layers"), LAYERS)
+def test_equal_norms_of_a_real_model_are_their_twin(name: str, layers: str, tmp_path: Path) -> None:
+    folder = save(build(ZOO[name]()), tmp_path)
+    model: Any = MultiExitForSequenceClassification.from_backbone(str(folder), [1, 2, 3], gates=True).eval()
+    inputs, labels = batch()
+    singles = one_by_one(model, inputs, labels)
+    sizes = {n: p.numel() for n, p in model.named_parameters()}
+    groups: list[object] = []
+    for n, size in sizes.items():
+        layer = re.search(layers, n)
+        groups += [None if n.startswith("heads.") else int(layer[1]) if layer else "below"] * size
+    assert len({*groups}) == (4 if name == "albert-groups" else 5)
+    rows = [
+        np.concatenate([s[n].flatten().numpy() if n in s else np.zeros(size) for n, size in sizes.items()])
+        for s in singles
+    ]
+    reached = [np.concatenate([np.full(size, n in s) for n, size in sizes.items()]) for s in singles]
+    wanted = reference.equal_norm_sum(np.array(rows, dtype=np.float64), np.array(reached), groups)
+    loss = EqualNorm().step(model, inputs, labels, torch.Tensor.backward)
+    assert float(loss) == pytest.approx(
+        sum(float(x.detach()) for x in exit_losses(model, inputs, labels)), rel=1e-5
+    )
+    start = 0
+    for n, parameter in model.named_parameters():
+        expected = wanted[start : start + parameter.numel()]
+        start += parameter.numel()
+        summed = np.zeros_like(expected) if parameter.grad is None else parameter.grad.flatten().numpy()
+        assert np.allclose(summed, expected, atol=1e-6), n
+
+
+def test_parameters_by_segment_are_all_of_them_once(tmp_path: Path) -> None:
+    for name, _ in LAYERS:
+        folder = save(build(ZOO[name]()), tmp_path / name)
+        model: Any = MultiExitForSequenceClassification.from_backbone(str(folder), [1, 3])
+        listed = [p for segment in model.parameters_by_segment() for p in segment]
+        assert len(listed) == len({*listed})
+        assert {*listed} == {*model.parameters()}

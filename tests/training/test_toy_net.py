@@ -12,6 +12,7 @@ from offramp._core.errors import ConfigError
 from offramp.training.strategies import (
     STRATEGIES,
     Alternating,
+    EqualNorm,
     GradientEquilibrium,
     Joint,
     Mixed,
@@ -30,6 +31,8 @@ from tests.training.toy_net import LABELS, ToyNet, gradients_of
 ODD, SECOND = Moment(step=1), Moment(phase=1)
 HEADS = {"c1": [2, 2], "c2": [8, 8], "c3": [2, 2]}
 JOINT = {"a1": [-6, 18], "a2": 5, "a3": 4, **HEADS}
+ROOT = math.sqrt(5)
+MEAN = (4 + 8 * ROOT) / 3
 LAST = {"a1": [0, 2], "a2": 1, "a3": 4, "c3": [2, 2]}
 
 CASES: list[tuple[Strategy, Moment, dict[str, Any], float]] = [
@@ -58,6 +61,9 @@ CASES: list[tuple[Strategy, Moment, dict[str, Any], float]] = [
     # (1.6, 0.8), exit 2 (−8, 16) + 16/4 (2, 0) = (0, 16), exit 3 stays (0, 2); in any order.
     (PCGrad(), Moment(), {**JOINT, "a1": [1.6, 18.8]}, 6),
     (PCGrad(), Moment(step=5, seed=9), {**JOINT, "a1": [1.6, 18.8]}, 6),
+    # On a1 the norms are 2, 8√5, 2, whose mean is m = (4 + 8√5)/3: m ((1, 0) + (−1, 2)/√5 + (0, 1)). On a2 they are
+    # 4 and 1, and both become 5/2.
+    (EqualNorm(), Moment(), {**JOINT, "a1": [MEAN * (1 - 1 / ROOT), MEAN * (1 + 2 / ROOT)], "a2": 5}, 6),
 ]
 
 

@@ -38,6 +38,9 @@ class ToyNet(nn.Module):
         self.c2 = nn.Parameter(torch.tensor([-1.0, 2.0]))
         self.c3 = nn.Parameter(torch.tensor([0.0, 1.0]))
 
+    def parameters_by_layer(self) -> list[list[nn.Parameter]]:
+        return [[], [self.a1], [self.a2], [self.a3]]
+
     def start(self, inputs: Any) -> BackboneState:
         return BackboneState(torch.ones(1, 1, 2), torch.ones(1, 1))
 

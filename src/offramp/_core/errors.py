@@ -40,9 +40,9 @@ class MissingExtraError(OfframpError, ImportError):
         )
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+def unknown_name(kind: str, name: object, choices: Iterable[str]) -> str:
     """Message for an unknown name: the nearest name first, then all valid names."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1)  # a value from a file may have any type
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}"

@@ -1,30 +1,19 @@
-"""Checks of numeric options, and the one implementation of log-softmax."""
+"""What counts as a number, and the one implementation of log-softmax."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import ConfigError
-
 
 def is_number(value: object, *, whole: bool = False) -> TypeGuard[float]:
     """Whether a value is a finite real number, or an integer. Numpy's numbers count, a bool does not."""
     kind = Integral if whole else Real
     return not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value)
-
-
-def check_number(
-    name: str, value: object, expected: str, fits: Callable[[float], bool], *, whole: bool = False
-) -> None:
-    """Raise `ConfigError`, which names the expected value, unless an option is a finite number that fits."""
-    if not is_number(value, whole=whole) or not fits(value):
-        raise ConfigError(f"{name} must be {expected}, got {value!r}")
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -225,7 +225,8 @@ def _find(member: str, names: Sequence[str], archive: Path) -> str:
 def _status(line: str) -> Iterator[OnStatus]:
     """A live line on a terminal's stderr; silent elsewhere."""
     from rich.console import Console
+    from rich.text import Text
 
     _LOG.info(line)
-    with Console(stderr=True).status(line) as status:
-        yield lambda text: status.update(text)
+    with Console(stderr=True).status(Text(line)) as status:
+        yield lambda text: status.update(Text(text))

@@ -18,6 +18,7 @@ from typing import Any, cast
 from offramp._core import environment
 from offramp._core.errors import DataError
 from offramp._core.files import atomic_write
+from offramp._core.paths import UserPath, user_path
 from offramp._core.to_json import command_without_folders, to_json
 
 RECORD = "offramp-run"  # marks our files among a run folder's other JSON
@@ -59,7 +60,7 @@ class RunRecord:
 
 
 def write_record(
-    folder_or_path: str | Path,
+    folder_or_path: UserPath,
     *,
     command: str,
     config: Mapping[str, Any],
@@ -93,13 +94,13 @@ def write_record(
         hardware=environment.hardware(),
         platform=platform.platform(),  # without the host's name
     )
-    path = Path(folder_or_path)
+    path = user_path(folder_or_path)
     path = path if path.suffix == ".json" else path / FILE_NAME
     write_text(path, json.dumps(asdict(record), indent=2, allow_nan=False) + "\n")
     return path
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: UserPath, text: str) -> None:
     """Write a complete file or none, and make a missing folder; raises the errors of `atomic_write`."""
     with atomic_write(path) as draft, open(draft, "x", encoding="utf-8") as file:
         file.write(text)
@@ -107,17 +108,18 @@ def write_text(path: str | Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
+def read_record(path: UserPath) -> dict[str, Any]:
     """One record; `DataError` if the file is missing, not JSON, or not a record of this version."""
-    content = _read_json(Path(path))
+    path = user_path(path)
+    content = _read_json(path)
     if not _is_record(content):
         raise DataError(
             f"{path} is JSON, but not a run record of offramp: give a file that an offramp command wrote"
         )
-    return check_record(content, Path(path))
+    return check_record(content, path)
 
 
-def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, Any]]:
+def read_records(root: UserPath, pattern: str = "*.json") -> list[dict[str, Any]]:
     """Every record below a folder in order of the paths, each with its `path` relative to `root`.
 
     Other JSON files are ignored. A warning names each file that cannot be read, with the reason.
@@ -129,7 +131,7 @@ def read_records(root: str | Path, pattern: str = "*.json") -> list[dict[str, An
     Raises:
         DataError: `root` does not exist.
     """
-    root = Path(root)
+    root = user_path(root)
     if not root.exists():
         raise DataError(f"no records at {root}: it does not exist; give the folder that holds the runs")
     if root.is_file():

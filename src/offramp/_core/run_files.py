@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
-from offramp._core.files import atomic_write
+from offramp._core.files import atomic_write, check_writable
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import check_record, read_record, read_records, write_text
 from offramp._core.trace import Trace
 
@@ -43,8 +44,8 @@ class RunFiles:
         root: a folder of runs, of packed runs, or of both, at any depth.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: UserPath) -> None:
+        self.root = user_path(root)
 
     @cached_property
     def _packs(self) -> list[_Pack]:
@@ -162,7 +163,7 @@ class _Pack:
         return table.slice(start, rows).select(stored.names).cast(stored)
 
 
-def pack(root: str | Path, output: str | Path) -> dict[str, int]:
+def pack(root: UserPath, output: UserPath) -> dict[str, int]:
     """Pack the runs below a folder into a few files that every report reads as it reads the runs.
 
     Args:
@@ -175,7 +176,8 @@ def pack(root: str | Path, output: str | Path) -> dict[str, int]:
     Raises:
         DataError: no records, or a file that cannot be read.
     """
-    files, output = RunFiles(root), Path(output)
+    files, output = RunFiles(root), user_path(output)
+    check_writable(output)
     records = files.records()
     if not records:
         raise DataError(f"no run records below {root}: give a folder that an offramp command wrote to")

@@ -5,18 +5,55 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError, OfframpError
+from offramp._core.files import check_writable, write_failure
 from offramp._core.records import FILE_NAME, write_record, write_text
 from offramp._core.to_json import to_json
 
 
 class FolderInUseError(OfframpError):
     """Another process writes to the folder."""
+
+
+@contextmanager
+def one_writer(target: Path, lock_file: Path) -> Iterator[None]:
+    """Be the only process that writes to a folder; the system frees the lock of a process that dies.
+
+    Args:
+        target: for messages.
+        lock_file: locked during the block, and deleted after it. Its folder is made, and deleted if it stays empty.
+
+    Raises:
+        FolderInUseError: another process writes there.
+        OfframpError: the folder cannot be written, or its file system has no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    made = [folder for folder in (lock_file.parent, *lock_file.parent.parents) if not folder.exists()]
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_file, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise FolderInUseError(
+            f"another process writes to {target}: wait until it ends, or give another folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise write_failure(target, error) from error
+    try:
+        yield
+    finally:
+        lock_file.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # something was written
+            for folder in made:
+                folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -53,34 +90,17 @@ class RunFolder:
     def record(self, **content: Any) -> Path:
         return write_record(self.path / self.record_file, **content)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the one writer; the system frees the lock of a process that dies.
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the one writer; raises the errors of `one_writer`."""
+        return one_writer(self.path, self.path / self.lock_file)
 
-        Raises:
-            FolderInUseError: another process writes here.
-            OfframpError: the folder cannot be made.
-        """
-        from filelock import FileLock, Timeout
-
-        file = self.path / self.lock_file
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(file, timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise FolderInUseError(
-                f"another process writes to {self.path}: wait until it ends, or give another folder"
-            ) from error
-        except OSError as error:
-            raise OfframpError(
-                f"cannot write to {self.path} ({error.strerror or error}): choose a folder you may write to"
-            ) from error
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-            lock.release()
+    def check_free(self) -> None:
+        """Raise what `lock` would raise, unless the run is complete; nothing is left behind."""
+        if not self.recorded:
+            check_writable(self.path)
+        if (self.path / self.lock_file).exists():
+            with self.lock():
+                pass
 
     @contextmanager
     def claim(self, settings: Mapping[str, Any], *, later: Collection[str] = ()) -> Iterator[None]:
@@ -118,7 +138,7 @@ class RunFolder:
             stored = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{file} cannot be read ({error}): delete the folder and start again, or give another folder"
+                f"{file} {file_problem(file, error)}: delete the folder and start again, or give another folder"
             ) from error
         if not isinstance(stored, dict) or self.mark not in stored:
             raise ConfigError(f"{file} belongs to no {self.kind}: give a folder of its own")

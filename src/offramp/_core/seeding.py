@@ -6,12 +6,10 @@ import zlib
 
 import numpy as np
 
-from offramp._core.errors import ConfigError
+from offramp._core.arguments import whole
 
 
 def generator(seed: int, *scope: object) -> np.random.Generator:
     """A generator for `seed`, independent for each `scope`, such as an example's id: order does not matter."""
-    if seed < 0:
-        raise ConfigError(f"a seed must be at least 0, got {seed}")
     key = zlib.crc32(repr(scope).encode("utf-8", "surrogatepass")) if scope else 0
-    return np.random.default_rng([seed, key])
+    return np.random.default_rng([whole("seed", seed), key])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from offramp._core.errors import DataError
+from offramp._core.tables import brief, read_rows
 
 # A lone surrogate is not a character and cannot be encoded; NUL ends strings in C code and has no token.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
-_HIDDEN = ("Cc", "Cf", "Co", "Cs")  # control, format (zero-width, bidirectional), private, surrogates
+# Control, format (zero-width, bidirectional), private, surrogates, separators of lines and paragraphs.
+_HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 
 
 def clean_text(text: str) -> str:
@@ -33,29 +35,24 @@ def visible(text: str) -> str:
     )
 
 
-def read_rows(source: Any) -> Iterable[Any]:
-    """The rows of a source, read as they are needed: its items, or the rows of a pandas data frame as dicts.
+def one_line(text: str) -> str:
+    """The text on one line, its invisible characters written out: nothing in it steers a terminal."""
+    return visible(" ".join(text.split()))
 
-    Raises:
-        DataError: one string, one dict, or a source that is not iterable.
-    """
-    pandas = sys.modules.get("pandas")  # a caller who has a data frame has imported it
-    if pandas is not None and isinstance(source, pandas.DataFrame):
-        rows: list[dict[str, Any]] = source.to_dict("records")
-        return rows
-    if isinstance(source, str):
-        raise DataError("expected a list of texts, got one string: put it in a list")
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        raise DataError(f"expected a list of texts, got {type(source).__name__}: {source!r:.80}")
-    return source
+
+def slug(name: str) -> str:
+    """The name as that of a file or folder: without separators or spaces, of at most 100 characters."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
+    digest = sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return stem if len(stem) <= 100 else f"{stem[:91]}-{digest[:8]}"
 
 
 def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | None]:
     """Texts in any accepted form, and the second texts of pairs or None.
 
     Args:
-        source: strings, pairs of strings, or rows with the columns `text` and, for pairs, `text_pair`: dicts, a
-            `datasets.Dataset`, or a pandas data frame.
+        source: strings, pairs of strings, or rows with the columns `text` and, for pairs, `text_pair`, in any form
+            that `read_rows` reads.
         pairs: second texts, if `source` holds only the first ones.
 
     Raises:
@@ -75,17 +72,37 @@ def read_texts(source: Any, pairs: Any = None) -> tuple[list[str], list[str] | N
         return _strings(rows), None
     for row in rows:
         if not isinstance(row, tuple | list) or len(row) != 2:
-            raise DataError(f"expected texts, or pairs of texts alone, got {row!r:.80} among them")
+            raise DataError(f"expected texts, or pairs of texts alone, got {brief(row)} among them")
     return _strings([first for first, _ in rows]), _strings([second for _, second in rows])
+
+
+def check_pairs(pairs: bool, trained: bool | None, name: str, *, model: str = "the model") -> None:
+    """Raise `DataError` if a model was trained on pairs of texts and is given single texts, or the reverse.
+
+    Args:
+        pairs: whether the data are pairs.
+        trained: whether the model was trained on pairs; None if unknown.
+        name, model: of the data and the model, for the message.
+    """
+    if trained is None or pairs == trained:
+        return
+    if trained:
+        raise DataError(
+            f"{model} was trained on pairs of texts, but {name} has single texts: give the second texts too "
+            "(text_pair, or pairs= of predict)"
+        )
+    raise DataError(
+        f"{model} was trained on single texts, but {name} has pairs: give one text each, or a model trained on pairs"
+    )
 
 
 def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     """The columns `text` and `text_pair` of rows."""
-    paired = isinstance(rows[0], Mapping) and "text_pair" in rows[0]
+    paired = any(isinstance(row, Mapping) and "text_pair" in row for row in rows)
     names = ("text", "text_pair") if paired else ("text",)
     for row in rows:
         if not isinstance(row, Mapping):
-            raise DataError(f"expected rows with a column 'text' alone, got {row!r:.80} among them")
+            raise DataError(f"expected rows with a column 'text' alone, got {brief(row)} among them")
         for name in names:
             if name not in row:
                 raise DataError(
@@ -99,5 +116,6 @@ def _columns(rows: Sequence[Any]) -> tuple[list[str], list[str] | None]:
 def _strings(texts: list[Any]) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
-            raise DataError(f"expected texts as strings, got {type(text).__name__}: {text!r:.80}")
+            remedy = ": drop the rows without text" if text is None else ""
+            raise DataError(f"expected texts as strings, got {type(text).__name__}: {brief(text)}{remedy}")
     return texts

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import atomic_write
+from offramp._core.paths import UserPath, user_path
 
 Kind = Literal["classification", "regression"]
 
@@ -161,15 +163,17 @@ class Trace:
         fields = {names.get(stored, stored): array for stored, array in arrays.items()}
         return cls(**fields, **{**header, "exit_layers": tuple(header["exit_layers"])})
 
-    def save(self, path: str | Path) -> None:
-        """Write the trace as one compressed `.npz` file."""
+    def save(self, path: UserPath) -> None:
+        """Write the trace as one compressed `.npz` file, whole or not at all."""
         header, arrays = self.parts()
-        with open(path, "wb") as file:  # given a name, numpy would add ".npz" to it
+        # Given a name instead of a file, numpy would add ".npz" to it.
+        with atomic_write(path) as draft, open(draft, "wb") as file:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> Trace:
+    def load(cls, path: UserPath) -> Trace:
         """Read what `save` wrote; no pickled objects are accepted."""
+        path = user_path(path)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -178,8 +182,8 @@ class Trace:
             raise DataError(f"no trace at {path}: trace the model first") from error
         except Exception as error:  # zip, zlib, numpy and our own checks each have their own errors
             raise DataError(
-                f"{path} is not a trace written by offramp ({type(error).__name__}: {error}): "
-                "trace the model again"
+                f"{path} is not a trace written by offramp, since it {file_problem(user_path(path), error)}: trace the "
+                "model again"
             ) from error
 
 

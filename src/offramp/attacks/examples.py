@@ -12,6 +12,7 @@ from offramp._core.numbers import is_number
 from offramp._core.seeding import generator
 from offramp._core.trace import Kind
 from offramp.attacks.text.attacked_text import AttackedText
+from offramp.data import require_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +99,7 @@ class Examples:
 
 def read_examples(dataset: Dataset) -> list[Example]:
     """All examples of a small data set; raises the errors of `Examples`."""
-    examples = Examples(dataset)
+    examples = Examples(require_split(dataset))
     return examples.take(range(len(examples)))
 
 

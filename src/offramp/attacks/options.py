@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from offramp._core.arguments import as_python, check_share, choice, flag, number, set_fields, whole
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
+from offramp._core.numbers import is_number
 
 Preserve = Literal["nothing", "prediction", "label"]  # what an attack must not change
 Weighting = Literal["growing", "flat"]
@@ -64,23 +65,27 @@ class Options:
         for name in ("top_n", "top_k", "beam", "rounds", "queries", "max_edits"):
             value = getattr(self, name)
             if value is not None or name not in UNLIMITED:
-                check_number(name, value, "a whole number of at least 1", lambda n: n >= 1, whole=True)
-        weight = self.disagreement_weight
-        check_number("disagreement_weight", weight, "a weight from 0 to 1", lambda n: 0 <= n <= 1)
-        check_number(
-            "max_changed_words",
-            self.max_changed_words,
-            "a share in (0, 1], or an int of at least 1",
-            lambda n: n >= 1 if isinstance(n, int) else 0 < n <= 1,
+                set_fields(self, **{name: whole(name, value, 1)})
+        set_fields(
+            self,
+            disagreement_weight=check_share("disagreement_weight", self.disagreement_weight),
+            max_changed_words=self._word_limit(),
+            preserve=choice("value of preserve", self.preserve, get_args(Preserve)),
+            weighting=choice("weighting", self.weighting, get_args(Weighting)),
+            grammar=flag("grammar", self.grammar),
         )
         if self.min_similarity is not None:
-            check_number("min_similarity", self.min_similarity, "a cosine from 0 to 1", lambda n: 0 <= n <= 1)
-        if self.preserve not in get_args(Preserve):
-            raise ConfigError(unknown_name("value of preserve", str(self.preserve), get_args(Preserve)))
-        if self.weighting not in get_args(Weighting):
-            raise ConfigError(unknown_name("weighting", str(self.weighting), get_args(Weighting)))
+            set_fields(self, min_similarity=check_share("min_similarity", self.min_similarity))
         if not isinstance(self.trigger, str):
             raise ConfigError(f"trigger must be one string of words, got {self.trigger!r}")
+
+    def _word_limit(self) -> float | int:
+        """The number of words that may change, or their share."""
+        words = as_python(self.max_changed_words)
+        if is_number(words, whole=True):
+            span = "a share above 0, or a number of at least 1"
+            return int(number("max_changed_words", words, span, lambda n: n >= 1))
+        return check_share("max_changed_words, unless it is a whole number of words,", words, zero=False)
 
     @classmethod
     def of(cls, **options: Any) -> Options:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.attacks.search.base import Outcome
 
@@ -119,19 +120,20 @@ class AttackResult:
         except ImportError as error:
             raise MissingExtraError("pandas", "torch") from error
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: UserPath) -> Path:
         """Write one Parquet file, whole or not at all, with the metadata inside."""
-        write_result([self.table], self.table.schema, self.metadata, Path(path))
-        return Path(path)
+        path = user_path(path)
+        write_result([self.table], self.table.schema, self.metadata, path)
+        return path
 
     @classmethod
-    def load(cls, path: str | Path) -> AttackResult:
+    def load(cls, path: UserPath) -> AttackResult:
         """Read what `save` wrote; a folder means the `attack.parquet` inside.
 
         Raises:
             DataError: no such file, or a file that is not a result of an attack.
         """
-        path = Path(path)
+        path = user_path(path)
         path = path / "attack.parquet" if path.is_dir() else path
         try:
             table = pq.read_table(path)

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from offramp._core.arguments import seed_number, whole
 from offramp._core.errors import ConfigError
+from offramp._core.paths import UserPath
 from offramp.attacks.examples import Examples, halves, texts_fingerprint
 from offramp.attacks.objectives.base import ExitDepth
 from offramp.attacks.options import DEFAULT_JUDGE, RECORD_JUDGES, Options, Preserve, Weighting
@@ -22,7 +23,7 @@ from offramp.attacks.recipes.base import require_classes_inside
 from offramp.attacks.result import AttackResult, make_row
 from offramp.attacks.search.base import Outcome, score_candidates
 from offramp.attacks.search.universal import find_trigger
-from offramp.attacks.store import open_store
+from offramp.attacks.store import free_folder, open_store
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import QueryBudget, Victim
 from offramp.attacks.victims.black_box import as_victim
@@ -71,13 +72,13 @@ def _lines(console: Console) -> Report:
 
 
 def attack(
-    target: SegmentedModel | Engine | Victim | str | Path,
+    target: SegmentedModel | Engine | Victim | UserPath,
     data: Dataset,
     *,
     recipe: str = "same-word",
     policy: Policy | None = None,
     seed: int = 0,
-    output_dir: str | Path | None = None,
+    output_dir: UserPath | None = None,
     resume: bool = False,
     similarity: str = DEFAULT_JUDGE,
     batch_size: int = 64,
@@ -152,17 +153,18 @@ def attack(
         lexicon=lexicon,
         masked_lm=masked_lm,
     )
-    require_split(data)
-    if group < 1:
-        raise ConfigError(f"group must be at least 1, got {group}: examples are attacked in groups")
+    data = require_split(data)
+    folder = free_folder(output_dir)
+    seed, group = seed_number(seed), whole("group", group, 1, note="examples are attacked in groups")
+    if workers not in (None, "all"):
+        workers = whole("workers", workers, 1, note="'all' takes as many as the cluster has")
     victim = as_victim(target, policy, batch_size, inside=recipe_named(recipe).access == "gradients")
     if victim.labels is not None:
-        check_fit(data, victim.labels, victim.kind)
+        check_fit(data, victim.labels, victim.kind, pair=victim.pair)
     examples = Examples(data, victim.kind)
     positions, options, described = _with_trigger(victim, examples, recipe, options, seed)
     spec = AttackSpec(victim, recipe, options, seed, similarity)
     prepared = spec.prepare()  # before any folder is made
-    folder = None if output_dir is None else Path(output_dir)
     manifest = _manifest(spec, examples, positions)
     with open_store(folder, manifest, resume=resume) as store, reporting(progress) as report:
         remaining = [position for position in positions if examples.ids[position] not in store.done]
@@ -219,7 +221,7 @@ def _manifest(spec: AttackSpec, examples: Examples, positions: Sequence[int]) ->
 
 def transfer(
     result: AttackResult,
-    target: SegmentedModel | Engine | Victim | str | Path,
+    target: SegmentedModel | Engine | Victim | UserPath,
     policy: Policy | None = None,
 ) -> AttackResult:
     """Run the clean and the adversarial texts of an attack on another model.

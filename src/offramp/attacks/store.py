@@ -12,7 +12,9 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
 from offramp._core.to_json import to_json
 from offramp.attacks.options import Options, from_record
@@ -47,6 +49,15 @@ class AttackFolder(RunFolder):
         """See `RunFolder`; the message has the options' own names, not those of records."""
         named = ({**s, "options": from_record(s.get("options") or {})} for s in (stored, settings))
         super().refuse_other(*named)
+
+
+def free_folder(output_dir: UserPath | None) -> Path | None:
+    """The folder of an attack, which is tried before any work; raises the errors of `RunFolder.check_free`."""
+    if output_dir is None:
+        return None
+    folder = user_path(output_dir, "output_dir")
+    AttackFolder(folder).check_free()
+    return folder
 
 
 class Store:
@@ -126,6 +137,5 @@ def _ids(path: Path) -> list[int]:
         return pq.read_table(path, columns=["id"])["id"].to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): delete that file to attack its "
-            "examples again"
+            f"{path} {file_problem(path, error)}: delete that file to attack its examples again"
         ) from error

@@ -4,6 +4,7 @@ from offramp.backbones.backbone import Backbone, BackboneState, check_parity
 from offramp.backbones.loading import has_tokenizer, load_backbone, load_tokenizer, truncated_config
 from offramp.backbones.packaged import PACKAGED
 from offramp.backbones.specs import SPECS, BackboneSpec, Context, spec_of
+from offramp.backbones.tokenizer_files import read_tokenizer
 
 __all__ = [
     "PACKAGED",
@@ -16,6 +17,7 @@ __all__ = [
     "has_tokenizer",
     "load_backbone",
     "load_tokenizer",
+    "read_tokenizer",
     "spec_of",
     "truncated_config",
 ]

@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +14,21 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import ModelError, OfframpError, unknown_name
 from offramp._core.library import hub, quiet
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import some_of
 from offramp.backbones.backbone import shared_layers
 from offramp.backbones.packaged import PACKAGED, fetch_encoder
 from offramp.backbones.specs import spec_of
+from offramp.backbones.tokenizer_files import read_tokenizer
+from offramp.backbones.weight_files import check_files, refuse_undefined
 
 T = TypeVar("T")
 
@@ -32,7 +36,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", 
 
 
 def load_backbone(
-    name: str | Path, *, depth: int | None = None
+    name: UserPath, *, depth: int | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A pretrained encoder without a head, in float32 and evaluation mode, and its tokenizer.
 
@@ -49,6 +53,7 @@ def load_backbone(
         DataError: a packaged encoder that cannot be downloaded.
     """
     source = _source(name)
+    check_files(Path(source))
     config = _read(source, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     spec_of(config)
     if depth is not None:
@@ -69,10 +74,11 @@ def load_backbone(
             ),
         )
     _check_weights(source, model, report)
+    refuse_undefined(model.named_parameters(), source)
     return model, tokenizer
 
 
-def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: UserPath, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of an encoder.
 
     Args:
@@ -82,9 +88,9 @@ def load_tokenizer(name: str | Path, config: PreTrainedConfig) -> PreTrainedToke
     Raises:
         ModelError: no tokenizer, or a tokenizer with more tokens than the encoder.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name, "the encoder")
     source = str(folder) if has_tokenizer(folder) else _source(name)
-    tokenizer = _read(source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, config=config))
+    tokenizer = _read(source, "tokenizer", lambda: read_tokenizer(source, config=config))
     _check_tokenizer(source, tokenizer, config)
     return tokenizer
 
@@ -124,18 +130,22 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     return cut
 
 
-def _source(name: str | Path) -> str:
+def _source(name: UserPath) -> str:
     """The folder or hub id that the library loads."""
+    if not isinstance(name, str | PathLike) or not str(name).strip():
+        raise ModelError(
+            f"expected an encoder's name, folder or hub id, got {name!r}: packaged encoders are {', '.join(PACKAGED)}"
+        )
     if isinstance(name, str) and name in PACKAGED:
         return str(fetch_encoder(name))
-    folder = Path(name).expanduser()
+    folder = user_path(name, "the encoder")
     if folder.is_dir():
         return str(_transformer_folder(folder))
     if folder.exists():
         raise ModelError(
             f"expected a folder with config.json and weights, got the file {folder}: give its folder"
         )
-    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    if not isinstance(name, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"no such folder: {folder} (packaged encoders: {', '.join(PACKAGED)})")
     if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):  # the hub would take long to answer
         raise ModelError(f"{unknown_name('packaged encoder', name, PACKAGED)} (a hub id: write owner/name)")
@@ -152,10 +162,7 @@ def _transformer_folder(folder: Path) -> Path:
         for module in listed:
             if (folder / module["path"] / "config.json").is_file():
                 return folder / str(module["path"])
-    present = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise ModelError(
-        f"{folder} holds no config.json (found: {present}): expected a folder written by save_pretrained"
-    )
+    return folder  # `check_files` says what it holds
 
 
 def _check_weights(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
@@ -195,6 +202,13 @@ def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: Pr
             f"the tokenizer in {source} has {words} tokens but the model only {config.vocab_size}: they do "
             "not belong together; save the model's own tokenizer beside it"
         )
+    padding = config.pad_token_id
+    if tokenizer.pad_token_id is None and padding is not None and padding < words:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer in {source} has no padding token: name one as pad_token in its tokenizer_config.json"
+        )
 
 
 def _read(source: str, what: str, load: Callable[[], T]) -> T:
@@ -205,7 +219,7 @@ def _read(source: str, what: str, load: Callable[[], T]) -> T:
     except OfframpError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = first_sentence(error)
         if Path(source).is_dir():
             raise ModelError(
                 f"cannot read the {what} in {source}: expected an encoder as save_pretrained writes it "

@@ -46,7 +46,7 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     encodings = encoder.dataset(texts.calibration)[0]
     shutil.rmtree(work / "int8", ignore_errors=True)
     compared = encoder.dataset(texts.comparison)[0]
-    labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind)
+    labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind, pair=loaded.pair)
     write_int8(loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels)
     full = work / "full"
     full.mkdir(parents=True, exist_ok=True)

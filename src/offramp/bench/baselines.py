@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import MissingExtraError, ModelError
 from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
@@ -119,7 +120,7 @@ def openvino_graph(artifacts: BenchArtifacts, file: str) -> Answers:
     try:
         request = openvino.Core().compile_model(str(path), "CPU", options).create_infer_request()
     except Exception as error:  # the binding raises bare RuntimeError and its own classes
-        reason = " ".join(str(error).split())[:300]
+        reason = first_sentence(error)
         raise ModelError(f"openvino {openvino.__version__} cannot run {path.name}: {reason}") from error
     inputs = [value.get_any_name() for value in request.model_inputs]
 

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from offramp._core.errors import CalibrationError
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.guarantee import LOSSES, Risk, tune_conformal, tune_with_guarantee
+from offramp.calibration.guarantee import (
+    LOSSES,
+    Risk,
+    check_levels,
+    tune_conformal,
+    tune_with_guarantee,
+)
 from offramp.calibration.tuning import Guarantee
 from offramp.criteria import first_exit, scores
 from offramp.engine.policy import Policy
@@ -33,6 +39,9 @@ class GuaranteeSpec:
     guarantee: Guarantee
     alpha: float
     delta: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_levels(alpha=self.alpha, delta=self.delta)
 
     @property
     def risk(self) -> Risk:

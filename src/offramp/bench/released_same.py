@@ -1,18 +1,25 @@
-"""SAME with the work pattern of its released code: slow, plain, and a twin to test and time ours against.
+"""SAME with the work pattern of its released code: a plain twin to test and time ours against.
 
-One example at a time; every query padded to the model's maximum length; all exits always computed; the whole
-vocabulary sorted for every word in every round; no answer remembered; no end on success. What it computes is what
-`same-word` computes: fresh gradients, best text ever (the released code's flaws are not part of its pattern).
+The pattern, as the released code runs (github.com/MatthewCYM/SAME, `WhiteBoxSearchAttack`):
+1. One example after another. A text that leaves at the last exit already is not attacked.
+2. A round takes one gradient for each text of the beam, alone, and sorts the whole vocabulary for all its words. At the
+   limit of changed words it still does: the candidates are refused afterwards, and then the search ends.
+3. The candidates of the whole beam are run together, at most 128 at once, in their order, padded to the longest of
+   their batch, through all exits. Answers are remembered within an example; a text that two texts of the beam propose
+   is run twice.
+4. A success does not end the search.
+
+What it computes is what `same-word` computes: fresh gradients, ties ordered by the loss, best text ever. The released
+code's flaws are not part of its pattern.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from offramp.attacks.constraints.constraints import Constraints
 from offramp.attacks.objectives.same import Same
@@ -20,8 +27,12 @@ from offramp.attacks.options import Options
 from offramp.attacks.search.base import Candidate, score_candidates
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
-from offramp.attacks.victims.base import TokenizedText
+from offramp.attacks.victims.base import Answer, TokenizedText, segment_columns
 from offramp.attacks.victims.white_box import WhiteBoxVictim, evaluating
+from offramp.engine.batching import pad
+
+BATCH = 128  # candidates that the released code runs at once
+NO_LIMIT = 10**9  # words
 
 
 @dataclass
@@ -31,6 +42,7 @@ class ReferenceAttack:
     Args:
         victim: the model under attack.
         options: λ, candidates, beam, rounds and changed words.
+        stops: end after a round with a text that leaves at the last exit, which the released code does not.
 
     Attributes:
         forward: texts run.
@@ -40,6 +52,7 @@ class ReferenceAttack:
 
     victim: WhiteBoxVictim
     options: Options
+    stops: bool = False
     forward: int = field(default=0, init=False)
     gradient: int = field(default=0, init=False)
     model_seconds: float = field(default=0.0, init=False)
@@ -47,21 +60,29 @@ class ReferenceAttack:
     def __post_init__(self) -> None:
         self.objective = Same(self.options.disagreement_weight, self.options.weighting)
         self.constraints = Constraints(self.options.max_changed_words)
+        self.unlimited = replace(self.constraints, max_changed_words=NO_LIMIT)
         self.tables = self.victim.model.embedding_tables()
         self.vocabulary = Vocabulary.of_model(self.victim.model)
+        self.word = dict(zip(self.vocabulary.ids.tolist(), self.vocabulary.words, strict=True))
 
     def attack(self, text: AttackedText) -> tuple[Candidate, Candidate]:
         """The clean text and the strongest one, by as many rounds as the budget of words allows."""
-        clean = best = self._run(text)
-        beam = [clean]
+        answers: dict[AttackedText, Answer] = {}
+        (clean,) = self._run([text], answers)
+        best, beam = clean, [clean]
+        if clean.done:
+            return clean, best
         for _ in range(self.options.rounds):
-            tried: dict[AttackedText, Candidate] = {}
-            for parent in beam:
-                if self.constraints.open(parent.text):
-                    for candidate in self.candidates(parent.text):
-                        tried.setdefault(candidate, self._run(candidate))
-            best = max([best, *tried.values()], key=lambda f: f.score)
-            beam = sorted(tried.values(), key=lambda f: f.score, reverse=True)[: self.options.beam]
+            if self.stops and best.done:
+                break
+            proposed = [candidate for parent in beam for candidate in self.candidates(parent.text)]
+            allowed = [t for t in proposed if t.num_changed <= self.constraints.budget(t)]
+            if not allowed:
+                break
+            tried = self._run(allowed, answers)
+            best = max([best, *tried], key=lambda c: c.score)
+            ranked = sorted({c.text: c for c in tried}.values(), key=lambda c: c.score, reverse=True)
+            beam = ranked[: self.options.beam]
         return clean, best
 
     def candidates(self, text: AttackedText) -> list[AttackedText]:
@@ -70,35 +91,46 @@ class ReferenceAttack:
         (tokenized,) = self.victim.differentiate([text], self.objective.loss)
         self.model_seconds += time.perf_counter() - started
         self.gradient += 1
-        ranked = []
-        for word in self.constraints.allowed(tokenized):
-            estimates = self._estimates(tokenized, word)
-            same = set(self.vocabulary.same_word(text.words[word]))
-            order = [entry for entry in np.argsort(estimates, kind="stable").tolist() if entry not in same]
-            ranked += [(estimates[entry], word, entry) for entry in order[: self.options.top_n]]
-        chosen = sorted(ranked)[: self.options.top_n]
-        return [text.replace(word, self.vocabulary.words[entry]) for _, word, entry in chosen]
+        words = self.unlimited.allowed(tokenized)
+        if not words:
+            return []
+        estimates = torch.stack([self._estimates(tokenized, word) for word in words])
+        chosen: list[AttackedText] = []
+        for flat in estimates.flatten().argsort(stable=True).tolist():
+            row, token = divmod(flat, estimates.shape[1])
+            new = self.word.get(token)
+            if new is not None and new.casefold() != text.words[words[row]].casefold():
+                chosen.append(text.replace(words[row], new))
+            if len(chosen) == self.options.top_n:
+                break
+        return chosen
 
-    def _estimates(self, tokenized: TokenizedText, word: int) -> NDArray[np.float64]:
-        """For each word of the vocabulary `(E_v − E_w)·g` at the first token of a word."""
-        token, total = tokenized.tokens[word][0], np.zeros(len(self.vocabulary.words))
+    def _estimates(self, tokenized: TokenizedText, word: int) -> torch.Tensor:
+        """For each token of the vocabulary `(E_v − E_w)·g` at the first token of a word."""
+        token = tokenized.tokens[word][0]
+        rows = min(table.num_embeddings for table in self.tables)
+        total = torch.zeros(rows)
         for table, gradient in zip(self.tables, tokenized.gradients, strict=True):
-            matrix, g = table.weight.detach().cpu().float().numpy(), gradient[token].cpu().float().numpy()
-            total += matrix[self.vocabulary.ids] @ g - matrix[tokenized.ids[token]] @ g
+            matrix, g = table.weight.detach().cpu().float()[:rows], gradient[token].cpu().float()
+            total += matrix @ g - matrix[tokenized.ids[token]] @ g
         return total
 
-    def _run(self, text: AttackedText) -> Candidate:
-        """One text through all exits, padded to the maximum length."""
+    def _run(self, texts: Sequence[AttackedText], answers: dict[AttackedText, Answer]) -> list[Candidate]:
+        """Texts through all exits, in their order; those that were answered before are not run."""
+        fresh = [text for text in texts if text not in answers]
         started = time.perf_counter()
-        encoder = self.victim.encoder
-        first, *second = ([segment] for segment in text.segments)
-        (encoding,) = encoder(first, *second)
-        missing = encoder.max_length - len(encoding["input_ids"])
-        pads = encoder.pad_values
-        padded = {name: [*values, *[pads[name]] * missing] for name, values in encoding.items()}
-        inputs = {k: torch.tensor([v], device=self.victim.model.device) for k, v in padded.items()}
-        with evaluating(self.victim.model), torch.inference_mode():
-            answers = self.victim.answers(inputs)
+        for start in range(0, len(fresh), BATCH):
+            batch = fresh[start : start + BATCH]
+            answers |= zip(batch, self._answer(batch), strict=True)
         self.model_seconds += time.perf_counter() - started
-        self.forward += 1
-        return score_candidates([text], answers, self.objective)[0]
+        self.forward += len(fresh)
+        return score_candidates(texts, [answers[text] for text in texts], self.objective)
+
+    def _answer(self, texts: Sequence[AttackedText]) -> list[Answer]:
+        """One batch, padded to its longest text."""
+        encoder, model = self.victim.encoder, self.victim.model
+        encodings = encoder(*segment_columns([text.segments for text in texts]))
+        padded = pad(encodings, encoder.pad_values)
+        inputs = {name: torch.as_tensor(values, device=model.device) for name, values in padded.items()}
+        with evaluating(model), torch.inference_mode():
+            return self.victim.answers(inputs)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offramp._core.arguments import seed_number, set_fields
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
 from offramp._core.seeding import generator
 from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines
 from offramp.bench.measures import FlopShares, joules, peak_memory
@@ -49,7 +49,7 @@ class BenchConfig:
     memory: bool = True
 
     def __post_init__(self) -> None:
-        check_number("seed", self.seed, "a whole number of at least 0", lambda n: n >= 0, whole=True)
+        set_fields(self, seed=seed_number(self.seed))
 
 
 def run_benchmark(

@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import CalibrationError, unknown_name
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.thresholds import measure, prepare
+from offramp.calibration.thresholds import MORE_ROWS, measure, prepare
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 
 Risk = Literal["accuracy_drop", "disagreement"]
 FIT_SHARE = 0.3  # a temperature per exit needs few examples, a test needs many
-MIN_FIT = 20
 MAX_STEPS = 200  # most thresholds to test
 BETS = np.linspace(0.0, 1.0, 201)[1:-1]  # as shares of the largest bet that cannot ruin
 
@@ -58,8 +58,9 @@ def tune_with_guarantee(
         The policy; the full model's if no laxer threshold passes. Its `target` holds the request and the result.
 
     Raises:
-        CalibrationError: for regression, missing labels, levels outside (0, 1), a rule without a threshold, or too few
-            examples for any test to pass.
+        CalibrationError: for regression, missing labels, a rule without a threshold, or too few examples for any test
+            to pass.
+        ConfigError: a level outside (0, 1).
         CriterionError: for an unknown rule, or one that does not fit the model.
 
     Source: Angelopoulos et al. 2021 (Learn then Test), fixed-sequence testing; for early exits Schuster et al. 2022
@@ -73,13 +74,10 @@ def tune_with_guarantee(
         trace, criterion, temperatures, seed, labelled=risk == "accuracy_drop"
     )
     if p_value(np.zeros(len(test)), alpha) > delta:
-        needed = len(test)
-        while p_value(np.zeros(needed), alpha) > delta:
-            needed = needed * 5 // 4 + 1
-        raise CalibrationError(
-            f"{len(test)} examples to test on cannot show a risk of at most {alpha:g} at delta {delta:g}, even "
-            f"without a loss: use about {int(np.ceil(needed / (1 - FIT_SHARE)))} calibration examples, or a larger "
-            "alpha or delta"
+        raise too_few(
+            trace,
+            f"a {risk} of at most {alpha:g} at delta {delta:g}",
+            lambda n: p_value(np.zeros(n), alpha) <= delta,
         )
     grid = threshold_grid(
         policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures)), MAX_STEPS
@@ -116,24 +114,25 @@ def tune_conformal(
         seed: chooses the three tenths of the examples that fit.
 
     Returns:
-        The policy; the full model's for fewer than about 1 / `alpha` examples.
+        The policy; the full model's if too many examples mislead the early exits.
 
     Raises:
-        CalibrationError, CriterionError: see `tune_with_guarantee`.
+        CalibrationError, ConfigError, CriterionError: see `tune_with_guarantee`.
 
     Source: Schuster et al. 2021 (Consistent Accelerated Inference via Confident Adaptive Transformers), the shared
         calibration of section 4; with the rule's own score in place of a learned meta-classifier.
     """
     check_levels(alpha=alpha)
     policy, fit, test = split_and_prepare(trace, criterion, temperatures, seed, labelled=False)
+    if quantile_rank(len(test), alpha) > len(test):
+        raise too_few(
+            trace, f"a conformal guarantee at alpha {alpha:g}", lambda n: quantile_rank(n, alpha) <= n
+        )
     rule = policy.criterion
     table = scores(rule, test.scaled(policy.temperatures))
     strictest = threshold_grid(rule, scores(rule, fit.scaled(policy.temperatures)), 2)[-1]
     worst = np.sort(most_misleading(rule, table, test.predictions()))
-    rank = int(np.ceil((len(worst) + 1) * (1 - alpha)))  # 1-based
-    # Beyond the last rank only the full model remains.
-    threshold = just_stricter(rule, worst[rank - 1], strictest) if rank <= len(worst) else strictest
-    chosen = with_threshold(rule, threshold)
+    chosen = with_threshold(rule, just_stricter(rule, worst[quantile_rank(len(worst), alpha) - 1], strictest))
     reached = float(disagreement(test, first_exit(chosen, table)).mean())
     asked = {"guarantee": "conformal", "risk": "disagreement", "alpha": alpha}
     target = {**asked, "risk_reached": reached, **measure(test, first_exit(chosen, table))}
@@ -163,11 +162,35 @@ def just_stricter(criterion: Criterion, turned: float, strictest: float) -> floa
     return float(np.clip(np.nextafter(turned, np.inf), *criterion.threshold_range))
 
 
+def quantile_rank(examples: int, alpha: float) -> int:
+    """Rank of the conformal quantile, from 1; above `examples` where only the full model would do."""
+    return int(np.ceil((examples + 1) * (1 - alpha)))
+
+
+def fit_size(examples: int) -> int:
+    """How many of some calibration examples fit; the rest test."""
+    return max(1, round(FIT_SHARE * examples))
+
+
+def too_few(trace: Trace, promise: str, enough: Callable[[int], bool]) -> CalibrationError:
+    """The error that names the least number of calibration examples; `enough` judges a number of test examples."""
+    high = 2
+    while not enough(high - fit_size(high)):
+        high *= 2
+    low = high // 2  # too few, or 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle - fit_size(middle)) else (middle, high)
+    return CalibrationError(
+        f"{promise} needs at least {high} calibration examples, even if none goes wrong, got {len(trace)}: "
+        f"{MORE_ROWS}; or allow more with a larger alpha (--alpha)"
+    )
+
+
 def check_levels(**levels: float) -> None:
-    """Raise `CalibrationError` unless every level lies strictly between 0 and 1."""
+    """Raise `ConfigError` unless every level lies strictly between 0 and 1."""
     for name, value in levels.items():
-        if not 0 < value < 1:  # written so that NaN fails too
-            raise CalibrationError(f"expected {name} between 0 and 1 (0.01 is one point), got {value}")
+        check_share(name, value, zero=False, full=False)
 
 
 def split_and_prepare(
@@ -187,10 +210,11 @@ def split_and_prepare(
             "disagreement with temperatures off"
         )
     rule.check(trace.exits, trace.kind, trace.gates is not None)
-    order = generator(seed, "guarantee").permutation(len(trace))
-    size = max(MIN_FIT, round(FIT_SHARE * len(trace)))
-    if len(trace) < 2 * MIN_FIT:
-        raise CalibrationError(f"expected at least {2 * MIN_FIT} calibration examples, got {len(trace)}")
+    if len(trace) < 2:
+        raise CalibrationError(
+            f"a guarantee needs examples to fit and others to test, got {len(trace)} calibration examples: {MORE_ROWS}"
+        )
+    order, size = generator(seed, "guarantee").permutation(len(trace)), fit_size(len(trace))
     fit, test = trace.take(order[:size]), trace.take(order[size:])
     return prepare(fit, rule, temperatures), fit, test
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import MAX_POINTS, SLACK, checked_policy, measure, tune_threshold
@@ -114,10 +115,9 @@ def choose_exits(
         metric: key of `METRICS`.
 
     Raises:
-        CalibrationError: a negative `visit`; see also `tune`.
+        ConfigError: a `visit` that is no share of the full model's time; see also `tune`.
     """
-    if not 0 <= visit < 1:
-        raise CalibrationError(f"expected visit as a share of the full model's time, 0 to 1, got {visit}")
+    check_share("visit", visit)
 
     def tuned(exits: tuple[int, ...]) -> Policy:
         return tune_threshold(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import check_cost, check_share
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
 from offramp.calibration.temperatures import fit_temperatures
@@ -23,8 +24,13 @@ from offramp.criteria import (
 from offramp.engine.policy import Policy
 from offramp.metrics import find_metric, score
 
-MIN_EXAMPLES = 20
+FEW = 100  # rows below which one of them weighs more than the usual drop of one point
+GROUPS = 10  # of rows, left out in turn for a standard error
 MAX_POINTS = 500  # thresholds to try for a metric that is computed anew for each
+MORE_ROWS = (
+    "cut more rows with --calibration-size in every command, train first (in Python load_data(…, calibration_size=…)), "
+    "or give a file of them (in Python tune(trace(model, rows), …))"
+)
 SLACK = 1e-12  # float noise of sums, far below one example
 
 
@@ -51,20 +57,21 @@ def tune_threshold(
 ) -> Policy:
     """Choose the threshold of an exit rule on a calibration trace, for exactly one target; see `tune` for arguments.
 
-    With `max_accuracy_drop`: the cheapest threshold whose metric is at most this far below that of the full model.
+    With `max_accuracy_drop`: the cheapest threshold whose metric is at most this far below that of the full model. On
+    fewer than 100 examples the drop and its standard error together must be within the bound: the cheapest of many
+    thresholds looks good on few examples by luck.
     With `max_cost`: the threshold with the best metric whose mean cost is within the budget. For accuracy every
     distinct outcome is tried, for other metrics 500 quantiles of them. A given rule object keeps its options;
     gate ranges of `learned` and temperatures of `energy` are fitted.
     """
-    check_target(max_accuracy_drop, max_cost)
+    recomputes = bool((trace.flops[:, -1] > trace.full_flops).any())  # each exit costs at most the full model
+    check_target(max_accuracy_drop, max_cost, trace.exits if recomputes else 1)
     policy = checked_policy(trace, criterion, metric, temperatures)
     table = scores(policy.criterion, trace.scaled(policy.temperatures))
     swept = sweep(trace, policy.criterion, table, metric)
     if max_cost is None:
         assert max_accuracy_drop is not None
-        # The strictest threshold is the full model itself, so a drop of 0 can always be met.
-        fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
-        best = fits[swept.costs[fits].argmin()]
+        best = cheapest_within(trace, policy.criterion, table, swept, max_accuracy_drop, metric)
     else:
         fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
         if not len(fits):
@@ -78,11 +85,57 @@ def tune_threshold(
             np.lexsort((swept.costs[fits], -swept.values[fits]))[0]
         ]  # the lowest cost among equal metrics
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
+    exit = first_exit(chosen, table)
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
-    target = {name: value for name, value in asked.items() if value is not None}
-    return replace(
-        policy, criterion=chosen, target=target | measure(trace, first_exit(chosen, table), metric)
+    target = {name: value for name, value in asked.items() if value is not None} | measure(
+        trace, exit, metric
     )
+    if max_cost is None and len(trace) < FEW:
+        target["standard_error"] = standard_error(trace, exit, metric)
+    return replace(policy, criterion=chosen, target=target)
+
+
+def cheapest_within(
+    trace: Trace,
+    criterion: Criterion,
+    table: NDArray[np.float64],
+    swept: CalibrationSweep,
+    max_accuracy_drop: float,
+    metric: str,
+) -> int:
+    """Index of the cheapest threshold of a sweep whose drop is within a bound; see `tune_threshold`."""
+    fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
+    if len(trace) >= FEW:
+        return int(fits[swept.costs[fits].argmin()])
+    for point in fits[np.argsort(swept.costs[fits], kind="stable")]:
+        exit = first_exit(with_threshold(criterion, swept.thresholds[point]), table)
+        margin = standard_error(trace, exit, metric)
+        if swept.full - swept.values[point] + margin <= max_accuracy_drop + SLACK:
+            return int(point)
+    return len(swept.thresholds) - 1  # the strictest: the full model itself
+
+
+def standard_error(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> float:
+    """Standard error of the drop in a metric against the full model, for the exits taken `(examples,)`.
+
+    The jackknife leaves out a tenth of the examples in turn. An example more that the full model alone gets right is
+    added: without it, few examples that happen to agree would prove that all do. The full model has no drop, and no
+    error.
+
+    Source: Tukey 1958 (jackknife); Breiman et al. 1984, section 3.4.3 (the rule of one standard error).
+    """
+    rows = np.arange(len(trace))
+    if (exit == trace.exits - 1).all():
+        return 0.0
+    labels, answers = trace.require_labels(), trace.predictions()
+    full, early = answers[:, -1], answers[rows, exit]
+    groups = min(GROUPS, len(rows))
+    drops = []
+    for group in range(groups) if groups > 1 else ():
+        kept = rows % groups != group
+        drops.append(score(metric, labels[kept], full[kept]) - score(metric, labels[kept], early[kept]))
+    variance = (groups - 1) * np.var(drops) if drops else 0.0
+    return float(np.sqrt(variance + 1 / len(rows) ** 2))
 
 
 def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
@@ -100,22 +153,22 @@ def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> d
     }
 
 
-def check_target(max_accuracy_drop: float | None, max_cost: float | None) -> None:
-    """Raise `CalibrationError` unless exactly one target is given, with a valid value."""
+def check_target(max_accuracy_drop: float | None, max_cost: float | None, most_cost: float) -> None:
+    """Check the target of a threshold.
+
+    Raises:
+        CalibrationError: not exactly one of the two is given.
+        ConfigError: it is no share.
+    """
     if (max_accuracy_drop is None) == (max_cost is None):
         given = "none" if max_cost is None else "both"
         raise CalibrationError(
             f"expected exactly one of max_accuracy_drop and max_cost, got {given}: choose one"
         )
-    # In this form NaN fails too.
-    if max_accuracy_drop is not None and not 0 <= max_accuracy_drop < np.inf:
-        raise CalibrationError(
-            f"expected max_accuracy_drop of at least 0 (0.01 is one point), got {max_accuracy_drop}"
-        )
-    if max_cost is not None and not 0 < max_cost < np.inf:
-        raise CalibrationError(
-            f"expected max_cost above 0, as a share of the full model's cost, got {max_cost}"
-        )
+    if max_accuracy_drop is not None:
+        check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
+    if max_cost is not None:
+        check_cost("max_cost", max_cost, most_cost)
 
 
 def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool) -> Policy:
@@ -131,11 +184,8 @@ def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temper
         raise CalibrationError(
             "tuning needs labels, but the trace has none: trace a labelled calibration split"
         )
-    if len(trace) < MIN_EXAMPLES:
-        raise CalibrationError(
-            f"expected at least {MIN_EXAMPLES} calibration examples, got {len(trace)}: "
-            "a threshold chosen on so few examples is meaningless"
-        )
+    if not len(trace):
+        raise CalibrationError(f"tuning needs calibration examples, but the trace has none: {MORE_ROWS}")
     criterion.check(trace.exits, trace.kind, trace.gates is not None)
     return prepare(trace, criterion, temperatures)
 
@@ -144,7 +194,11 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
     """A policy with everything fitted except the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
     return Policy(
-        criterion.fit(trace).with_temperatures(fitted), trace.exit_layers, fitted, trace.fingerprint
+        criterion.fit(trace).with_temperatures(fitted),
+        trace.exit_layers,
+        fitted,
+        trace.fingerprint,
+        outputs=trace.logits.shape[2],
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from offramp._core.arguments import as_python, check_cost, check_share, choice, set_fields
 from offramp._core.errors import ConfigError
+from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
-from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
+from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
-from offramp.calibration.thresholds import tune_threshold
+from offramp.calibration.thresholds import MORE_ROWS, tune_threshold
 from offramp.criteria import Criterion
 from offramp.engine.batching import token_counts
 from offramp.engine.onnx import OnnxSegments
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
     from offramp.model.base import SegmentedModel
 
+_LOG = logging.getLogger(__name__)
+
 Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
 DROP = 0.01  # the largest accuracy drop if no target is given
 ALPHA, DELTA = 0.02, 0.1
+MOST_COST = 10  # of a cascade that recomputes, as a share of its full model; a greater number is a percentage
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,38 @@ class TuningTarget:
     """The target of a threshold: one of four kinds; see `tune`.
 
     Raises:
-        ConfigError: options that contradict each other.
+        ConfigError: options that contradict each other, or a value that is no share.
     """
 
     max_accuracy_drop: float | None = None
     max_cost: float | None = None
     max_latency_ms: float | None = None
-    timed_on: str | Path | None = None
+    timed_on: UserPath | None = None
     guarantee: Guarantee | None = None
     alpha: float | None = None
     delta: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
+            value = as_python(getattr(self, name))
+            if isinstance(value, bool) or not isinstance(value, float | int | None):
+                raise ConfigError(
+                    f"{name} must be a number, got {value!r}"
+                )  # its range is checked where it is used
+            set_fields(self, **{name: value})
+        if self.guarantee is not None:
+            choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
             raise ConfigError(
                 "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
             )
+        if self.max_accuracy_drop is not None:
+            check_share("max_accuracy_drop", self.max_accuracy_drop, unit=" points")
+        if self.max_cost is not None:
+            check_cost("max_cost", self.max_cost, MOST_COST)  # the trace decides between 1 and that
+        check_levels(
+            **{name: level for name in ("alpha", "delta") if (level := getattr(self, name)) is not None}
+        )
         levels = (self.alpha, self.delta)
         shares = (self.max_accuracy_drop, self.max_cost)
         if self.max_latency_ms is not None and any(v is not None for v in (*shares, self.guarantee)):
@@ -84,7 +105,7 @@ class TuningTarget:
             return tune_with_guarantee(
                 trace, criterion, risk=self.guarantee, alpha=alpha, delta=delta, temperatures=temperatures
             )
-        return tune_threshold(
+        policy = tune_threshold(
             trace,
             criterion,
             max_accuracy_drop=self.max_accuracy_drop,
@@ -92,6 +113,14 @@ class TuningTarget:
             metric=metric,
             temperatures=temperatures,
         )
+        if "standard_error" in policy.target:
+            _LOG.warning(
+                "%d calibration examples are few: the threshold keeps the drop and its standard error within the "
+                "bound, so texts leave late; to save more, %s, or allow a larger drop (--max-accuracy-drop)",
+                len(trace),
+                MORE_ROWS,
+            )
+        return policy
 
 
 def tune(
@@ -102,7 +131,7 @@ def tune(
     max_accuracy_drop: float | None = None,
     max_cost: float | None = None,
     max_latency_ms: float | None = None,
-    timed_on: str | Path | None = None,
+    timed_on: UserPath | None = None,
     guarantee: Guarantee | None = None,
     alpha: float | None = None,
     delta: float | None = None,
@@ -142,7 +171,7 @@ def tune(
     Raises:
         CalibrationError: no threshold meets the target; for a trace without labels, with fewer than 20 examples, or of
             a rule without a threshold.
-        ConfigError: targets or options that contradict each other, or an unknown metric.
+        ConfigError: targets or options that contradict each other or are no shares, or an unknown metric.
         CriterionError: an unknown rule, or one that does not fit the model.
         DataError: the model was trained on the calibration split, or answers with other classes.
 
@@ -155,15 +184,17 @@ def tune(
         rule = criterion if data is None else cast("str | Criterion", data)
         return target.fit(model, rule, metric=metric or "accuracy", temperatures=temperatures)
     from offramp.data import require_splits
+    from offramp.model import require_model
 
-    require_splits(data)
+    require_model(model)
+    require_splits(data, "calibration")
     assert isinstance(data, Mapping)
     if drop_exits:
         target.check_exit_choice()
         from offramp.model.prune_exits import prune_exits
 
-        choice = measure_exit_choice(model, data, criterion, target, progress=progress)
-        model = prune_exits(model, choice.layers)
+        chosen = measure_exit_choice(model, data, criterion, target, progress=progress)
+        model = prune_exits(model, chosen.layers)
     return tune_model(
         model, data, criterion, target, metric=metric, temperatures=temperatures, progress=progress
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, OfframpError
 from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.attacks.recipes import RECIPES
 from offramp.cli.common import (
@@ -18,10 +18,12 @@ from offramp.cli.common import (
     Threads,
     console,
     emit,
+    heading,
     limit_threads,
     note,
     show,
 )
+from offramp.cli.paths import PathOption, writing
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def recipe_help() -> str:
 
 
 def attack(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     recipe: Annotated[str, Parameter(help=recipe_help())] = "same-word",
@@ -72,7 +74,7 @@ def attack(
     restart: bool = False,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -100,28 +102,32 @@ def attack(
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
 
-    started = datetime.now(UTC)
+    started, folder = datetime.now(UTC), output or model / f"attack-{recipe}"
     device = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
-    target = choose_attack_target(model, data, reading, rule, chosen, device)
-    folder = output or model / f"attack-{recipe}"
-    if restart:
-        AttackFolder(folder).discard()
-    result = run(
-        target.model,
-        target.rows,
-        recipe=recipe,
-        policy=target.policy,
-        seed=chosen.seed,
-        output_dir=folder,
-        resume=folder.exists(),
-        batch_size=batch_size,
-        group=group,
-        similarity=similarity,
-        workers=(workers or "all") if engine == "ray" else None,
-        **vars(search),
-    )
-    config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
-    metrics = record(result, target, folder, config, started)
+    with writing(folder, "attack"):
+        target = choose_attack_target(model, data, reading, rule, chosen, device)
+        if restart:
+            AttackFolder(folder).discard()
+        result = run(
+            target.model,
+            target.rows,
+            recipe=recipe,
+            policy=target.policy,
+            seed=chosen.seed,
+            output_dir=folder,
+            resume=True,
+            batch_size=batch_size,
+            group=group,
+            similarity=similarity,
+            workers=(workers or "all") if engine == "ray" else None,
+            **vars(search),
+        )
+        config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
+        try:
+            metrics = record(result, target, folder, config, started)
+        except OfframpError:
+            show(f"{model.name}, {recipe}: not recorded", [result.summary()])
+            raise
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
@@ -155,7 +161,8 @@ def show_attack(result: AttackResult, metrics: dict[str, Any], metric: str, titl
     from offramp.attacks import diff_text
 
     names = (f"clean_{metric}", f"adversarial_{metric}", *REPORTED)
-    show(title, [{"": name.replace("_", " "), "value": metrics[name]} for name in names if name in metrics])
+    values = [{"": heading(name), "value": metrics[name]} for name in names if name in metrics]
+    show(f"{title}: means per example", values)
     rows = sorted(result.rows, key=lambda row: row["clean_layer"] - row["adversarial_layer"])
     for row in rows[:SHOWN]:
         if row["success"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -22,6 +21,7 @@ from offramp.cli.common import (
     refuse_calibration,
     show,
 )
+from offramp.cli.paths import PathOption, writing
 
 if TYPE_CHECKING:
     from offramp.bench.baselines import BenchArtifacts
@@ -31,14 +31,14 @@ SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts o
 
 
 def bench(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     rule: RuleOptions = RuleOptions(),
     config: Annotated[BenchConfig, Parameter(name="*")] = BenchConfig(),
     split: str = "validation",
     examples: int = 200,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -63,36 +63,36 @@ def bench(
     from offramp.exporting.run import Texts
 
     refuse_calibration(split)
-    started = datetime.now(UTC)
-    texts = reading.load(data)
-    loaded = load_for(model, texts, "calibration", split)
-    policy = rule.of(model, loaded, texts)
-    rows = texts.sample(split, examples, config.seed)
-    folder = output or model / "bench"
-    artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
-    check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
-    note(f"exports for every baseline: {folder}")
-    compared = rows.select(range(min(COMPARED, len(rows))))
-    prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
-    metric = texts.metrics[0]
-    table, metrics = _measure(artifacts, loaded, rows, config, metric)
-    rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
-    settings = {"data": data, "threads": count, "metric": metric, **vars(config), "split": split}
-    settings |= {"examples": examples, **rule_settings, "exit_layers": policy.exit_layers}
-    path = write_record(
-        folder,
-        command="bench",
-        config=settings,
-        metrics=metrics,
-        seed=config.seed,
-        tables={"bench": table},
-        started=started,
-    )
-    note(f"record: {path}")
-    show_benchmark(table)
-    cold = metrics["cold_start_seconds"]
-    note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
-    emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+    started, folder = datetime.now(UTC), output or model / "bench"
+    with writing(folder, "bench"):
+        texts = reading.load(data)
+        loaded = load_for(model, texts, "calibration", split)
+        policy = rule.of(model, loaded, texts)
+        rows = texts.sample(split, examples, config.seed)
+        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
+        check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
+        note(f"exports for every baseline: {folder}")
+        compared = rows.select(range(min(COMPARED, len(rows))))
+        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+        metric = texts.metrics[0]
+        table, metrics = _measure(artifacts, loaded, rows, config, metric)
+        rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
+        settings = {"data": data, "threads": count, "metric": metric, **vars(config), "split": split}
+        settings |= {"examples": examples, **rule_settings, "exit_layers": policy.exit_layers}
+        show_benchmark(table)
+        cold = metrics["cold_start_seconds"]
+        note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
+        path = write_record(
+            folder,
+            command="bench",
+            config=settings,
+            metrics=metrics,
+            seed=config.seed,
+            tables={"bench": table},
+            started=started,
+        )
+        note(f"record: {path}")
+        emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
 
 def _measure(
@@ -129,7 +129,7 @@ def _measure(
 def show_benchmark(table: list[dict[str, Any]]) -> None:
     """The rows of a benchmark for people, a table for each batch size."""
     shown = ("peer", "p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score")
-    narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full", "peak_mib": "MiB"}
+    narrow = {"throughput": "texts/s", "speedup": "× eager", "faster": "× best full depth"}
     columns = (*shown, *(name for name in ("peak_mib", "joules") if any(row[name] for row in table)))
     for size in dict.fromkeys(row["batch_size"] for row in table):
         rows = [row for row in table if row["batch_size"] == size]

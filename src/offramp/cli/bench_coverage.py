@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from offramp._core.errors import DataError
+from offramp.calibration.tuning import Guarantee
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
@@ -17,10 +18,11 @@ from offramp.cli.common import (
     load_for,
     note,
 )
+from offramp.cli.paths import PathOption, writing
 
 
 def bench_coverage(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     criteria: tuple[str, ...] = ("confidence",),
@@ -31,7 +33,7 @@ def bench_coverage(
     calibration: int | None = None,
     splits: int = 200,
     seed: Seed = 0,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -59,34 +61,37 @@ def bench_coverage(
     from offramp.bench.coverage_check import GuaranteeSpec, check_coverage
     from offramp.inference.tracing import trace
 
-    started = datetime.now(UTC)
-    texts = reading.load(data)
-    loaded = load_for(model, texts, split, device="auto")
-    rows = texts[split]
-    if split == "train":
-        rows = unseen(rows, loaded.trained_on, model)
-    rows = rows.shuffle(seed=seed).select(range(min(examples, len(rows))))
-    note(f"{len(rows)} rows of {split} that the model was not trained on")
-    table = check_coverage(
-        trace(loaded, rows, progress=True),
-        criteria,
-        [GuaranteeSpec(g, a, delta) for g in ("accuracy_drop", "disagreement", "conformal") for a in alphas],
-        calibration=calibration or len(rows) // 5,
-        splits=splits,
-        seed=seed,
-        progress=note,
-    )
-    config = {"data": data, "split": split, "examples": len(rows), "exit_layers": loaded.exit_layers}
-    finish_bench(
-        output or model / "bench-promises",
-        "bench promises",
-        {"promises": table},
-        config,
-        started,
-        seed=seed,
-        title="promises on rows left out",
-        json_output=json,
-    )
+    started, folder = datetime.now(UTC), output or model / "bench-promises"
+    guarantees = [GuaranteeSpec(risk, alpha, delta) for risk in get_args(Guarantee) for alpha in alphas]
+    with writing(folder, "bench promises"):
+        texts = reading.load(data)
+        loaded = load_for(model, texts, split, device="auto")
+        rows = texts[split]
+        if split == "train":
+            rows = unseen(rows, loaded.trained_on, model)
+        rows = rows.shuffle(seed=seed).select(range(min(examples, len(rows))))
+        note(f"{len(rows)} rows of {split} that the model was not trained on")
+        table = check_coverage(
+            trace(loaded, rows, progress=True),
+            criteria,
+            guarantees,
+            calibration=calibration or len(rows) // 5,
+            splits=splits,
+            seed=seed,
+            progress=note,
+        )
+        config = {"data": data, "split": split, "examples": len(rows), "exit_layers": loaded.exit_layers}
+        finish_bench(
+            folder,
+            "bench promises",
+            {"promises": table},
+            config,
+            started,
+            seed=seed,
+            title="promises on rows left out",
+            json_output=json,
+            names=4,
+        )
 
 
 def unseen(rows: Any, trained_on: Any, model: Path) -> Any:

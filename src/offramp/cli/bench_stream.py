@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from offramp._core.environment import usable_cores
 from offramp._core.records import write_record
 from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, note, show
+from offramp.cli.paths import PathOption, writing
 
 
 def bench_stream(
-    folder: Path,
+    folder: PathOption,
     data: str,
     *,
     texts: int = 100_000,
@@ -21,7 +22,7 @@ def bench_stream(
     every: float = 5.0,
     split: str = "train",
     seed: Seed = 0,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -46,18 +47,14 @@ def bench_stream(
     from offramp.bench.stream import MODES, flatness, stream_series
     from offramp.inference.engine import Engine
 
-    started = datetime.now(UTC)
+    started, target = datetime.now(UTC), output or folder.parent / "bench-stream"
     count = threads or usable_cores()
-    rows = reading.load(data)[split]
-    sources = list(rows["text"])
-    if "text_pair" in rows.column_names:
-        sources = list(zip(sources, rows["text_pair"], strict=True))
     config = {"data": data, "split": split, "texts": texts, "batch_size": batch_size, "threads": count}
     series: dict[str, list[dict[str, float]]] = {}
 
     def save() -> Path:
         return write_record(
-            output or folder.parent / "bench-stream",
+            target,
             command="bench stream",
             config={**config, "every": every},
             metrics=drifts(series),
@@ -66,19 +63,31 @@ def bench_stream(
             started=started,
         )
 
-    for mode in modes:
+    with writing(target, "bench stream"):
+        sources = texts_of(reading.load(data)[split])
+        try:
+            for mode in modes:
 
-        def sampled(samples: list[dict[str, float]], mode: str = mode) -> None:
-            series[mode] = samples
-            save()
+                def sampled(samples: list[dict[str, float]], mode: str = mode) -> None:
+                    series[mode] = samples
+                    save()
 
-        engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-        stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sampled)
-    path = save()
+                engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
+                stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sampled)
+        finally:  # a stopped stream, or a full disk: what was sampled is shown
+            ends = {
+                mode: {name: rows[-1][name] for name in ("texts", "seconds")} for mode, rows in series.items()
+            }
+            show("streamed", [{"mode": mode, **ends[mode], **flatness(series[mode])} for mode in series])
+        path = save()
     note(f"record: {path}")
-    ends = {mode: {"texts": texts, "seconds": samples[-1]["seconds"]} for mode, samples in series.items()}
-    show("streamed", [{"mode": mode, **ends[mode], **flatness(series[mode])} for mode in series])
     emit(json, {"record": str(path), **drifts(series)})
+
+
+def texts_of(rows: Any) -> list[Any]:
+    """The texts of a split, or its pairs of texts."""
+    texts = list(rows["text"])
+    return list(zip(texts, rows["text_pair"], strict=True)) if "text_pair" in rows.column_names else texts
 
 
 def drifts(series: dict[str, list[dict[str, float]]]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -18,13 +17,14 @@ from offramp.cli.common import (
     limit_threads,
     note,
 )
+from offramp.cli.paths import PathOption, writing
 from offramp.training.options import TrainingOptions
 
 
 def bench_train(
     data: str,
     *,
-    output: Path,
+    output: PathOption,
     backbone: str = "minilm-l6",
     exits: list[int] | None = None,
     strategies: tuple[str, ...] = ("joint", "sweet", "multi_model"),
@@ -58,31 +58,32 @@ def bench_train(
     from offramp.training.run import untrained_model
 
     started = datetime.now(UTC)
-    texts = reading.load(data)
-    models = {
-        name: untrained_model(name, backbone, exits, texts, max_length=max_length, seed=seed)
-        for name in strategies
-    }
-    costs = bench_training(
-        models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
-    )
-    table = [asdict(cost) for cost in costs]
-    config = {
-        "data": texts.name,
-        "backbone": backbone,
-        "exit_layers": next(iter(models.values())).exit_layers,
-        "steps": steps,
-        "rounds": rounds,
-        "threads": count,
-        **asdict(training),
-    }
-    finish_bench(
-        output,
-        "bench train",
-        {"bench_train": table},
-        config,
-        started,
-        seed=seed,
-        title="a training step",
-        json_output=json,
-    )
+    with writing(output, "bench train"):
+        texts = reading.load(data)
+        models = {
+            name: untrained_model(name, backbone, exits, texts, max_length=max_length, seed=seed)
+            for name in strategies
+        }
+        costs = bench_training(
+            models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
+        )
+        table = [asdict(cost) for cost in costs]
+        config = {
+            "data": texts.name,
+            "backbone": backbone,
+            "exit_layers": next(iter(models.values())).exit_layers,
+            "steps": steps,
+            "rounds": rounds,
+            "threads": count,
+            **asdict(training),
+        }
+        finish_bench(
+            output,
+            "bench train",
+            {"bench_train": table},
+            config,
+            started,
+            seed=seed,
+            title="a training step",
+            json_output=json,
+        )

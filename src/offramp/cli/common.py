@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 from rich.console import Console
-from rich.table import Table
 
+from offramp._core.arguments import check_share
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
-from offramp._core.files import atomic_write, policy_file
+from offramp._core.files import atomic_write, policy_file, write_failure
 from offramp._core.records import write_record
+from offramp._core.text import one_line
 from offramp._core.to_json import to_json
+from offramp.cli.paths import PathOption
+from offramp.cli.tables import print_table
 from offramp.criteria import CRITERIA
 from offramp.engine.policy import Policy
 
@@ -35,9 +37,27 @@ CriterionName = Annotated[
 ]
 JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
-# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else.
-console = Console(stderr=True)
-WIDE = 6  # columns beside each other that a narrow terminal still shows in full
+# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else. Names come from
+# data, so nothing in a text is markup.
+console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+WIDE = 4  # columns of a single row beside each other
+UNITS = {
+    "cost": "cost (share of FLOPs)",
+    "depth": "depth (layers)",
+    "clean_depth": "clean depth (layers)",
+    "adversarial_depth": "adversarial depth (layers)",
+    "clean_cost": "clean cost (share of FLOPs)",
+    "adversarial_cost": "adversarial cost (share of FLOPs)",
+    "efficiency_drop": "efficiency drop (share)",
+    "gain_drop": "gain drop (share)",
+    "share": "share of the ideal",
+    "peak_mib": "peak MiB",
+    "activation_mib": "activations, MiB",
+    "joules": "joules a text",
+    "p50": "p50, ms",
+    "p95": "p95, ms",
+    "p99": "p99, ms",
+}
 
 
 @Parameter(name="*", group=Group("How to read the data", sort_key=9))
@@ -52,6 +72,9 @@ class DataOptions:
         kind: classification or regression; by default labels with decimals are regression.
         task: GLUE task of a folder, if its name and columns do not show it.
         train_size: number of training examples to use, chosen by `--data-seed`, with the same share of each class.
+        calibration_size: number of rows to cut from the training rows as the calibration split, where the data have
+            none; by default a tenth, at most 1,000. Give every command the same.
+        validation_size: the same for the validation split.
         calibrate_on: move half of this split to the calibration split. Use this for data whose training rows differ
             from future rows, such as SST-2's phrases, and give it to every command.
         data_seed: chooses the rows that `--train-size` keeps and those that move to another split.
@@ -63,6 +86,8 @@ class DataOptions:
     kind: Literal["classification", "regression"] | None = None
     task: str | None = None
     train_size: int | None = None
+    calibration_size: int | None = None
+    validation_size: int | None = None
     calibrate_on: str | None = None
     data_seed: Seed = 0
 
@@ -70,6 +95,8 @@ class DataOptions:
         """The data, with the training split cut to `train_size`."""
         from offramp.data import load_data
 
+        if self.calibrate_on is not None and self.calibration_size is not None:
+            raise ConfigError("--calibration-size and --calibrate-on make the same split: give one of them")
         data = load_data(
             source,
             task=self.task,
@@ -77,6 +104,8 @@ class DataOptions:
             text_pair=self.text_pair,
             label=self.label,
             kind=self.kind,
+            calibration_size=self.calibration_size,
+            validation_size=self.validation_size,
             seed=self.data_seed,
         )
         if self.calibrate_on is not None:
@@ -101,7 +130,7 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     from offramp.model.trained_on import refuse_trained_on
 
     model = read_model(folder, device=device)
-    check_fit(data, model.labels, model.kind, model=str(folder))
+    check_fit(data, model.labels, model.kind, pair=model.pair, model=str(folder))
     for split in sorted({*unseen} - {"train"}):
         refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
     return model
@@ -118,8 +147,11 @@ class RuleOptions:
     """
 
     criterion: CriterionName = "confidence"
-    policy: Path | None = None
+    policy: PathOption | None = None
     max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_share("max_accuracy_drop", self.max_accuracy_drop, unit=" points")
 
     def of(self, folder: Path, model: SegmentedModel, data: TextData) -> Policy:
         """The policy of these options for the model in a folder."""
@@ -172,24 +204,29 @@ def limit_threads(threads: int | None) -> int:
 
 def note(text: str) -> None:
     """A line for people."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(one_line(text), soft_wrap=True)
 
 
-def show(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table for people; a single wide row is shown vertically."""
+def show(title: str, rows: Iterable[Mapping[str, Any]], *, names: int = 1) -> None:
+    """A table for people; a single wide row is shown vertically.
+
+    Args:
+        title: a line above the table.
+        rows: values by the names of the columns.
+        names: how many columns at the left name a row.
+    """
     rows = list(rows)
     if not rows:
         return
     if len(rows) == 1 and len(rows[0]) > WIDE:
-        rows = [{"": name.replace("_", " "), "value": value} for name, value in rows[0].items()]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in rows[0]:
-        table.add_column(
-            str(name).replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right"
-        )
-    for row in rows:
-        table.add_row(*(format_cell(value) for value in row.values()))
-    console.print(table)
+        rows, names = [{"": heading(name), "value": value} for name, value in rows[0].items()], 1
+    cells = [[format_cell(value) for value in row.values()] for row in rows]
+    print_table(console, title, [*map(heading, rows[0])], cells, names=names)
+
+
+def heading(name: str) -> str:
+    """The name of a value for people, with its unit."""
+    return UNITS.get(name) or name.replace("_", " ")
 
 
 def format_cell(value: Any) -> str:
@@ -202,8 +239,13 @@ def format_cell(value: Any) -> str:
 def emit(json_output: bool, result: Mapping[str, Any]) -> None:
     """The result as one JSON object on stdout, where `--json` was given."""
     if json_output:
-        json.dump(_json_ready(result), sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
+        text = json.dumps(_json_ready(result), indent=2, allow_nan=False)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_failure(Path("stdout"), error) from error
 
 
 def _json_ready(value: Any) -> Any:
@@ -225,14 +267,15 @@ def finish_bench(
     seed: int,
     title: str,
     json_output: bool,
+    names: int = 1,
 ) -> None:
-    """Record a benchmark of one table, and show the table under a title; other arguments as of `write_record`."""
+    """Record a benchmark of one table, and show it; arguments as of `write_record` and `show`."""
+    (table,) = tables.values()
+    show(title, table, names=names)
     path = write_record(
         folder, command=command, config=config, metrics={}, seed=seed, tables=tables, started=started
     )
     note(f"record: {path}")
-    (table,) = tables.values()
-    show(title, table)
     emit(json_output, {"record": str(path), "rows": table})
 
 

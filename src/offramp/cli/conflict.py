@@ -19,6 +19,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
+from offramp.cli.paths import PathOption, writing
 
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def conflict(
-    model: Path,
+    model: PathOption,
     *,
     data: str,
     split: str = "train",
@@ -35,12 +36,12 @@ def conflict(
     batch_size: int = 16,
     graph: Literal["own", "joint"] = "own",
     seed: Seed = 0,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
 ) -> None:
-    """Measure gradient conflict: the cosine between the gradients of every two exits, layer by layer.
+    """Measure gradient conflict, layer by layer: the cosine between two exits' gradients, and who owns the update.
 
     For example `offramp conflict runs/joint --data movies --batches 8 --batch-size 16`. To measure it during
     training, give `offramp train` the steps: `--conflict-steps 0 60 120`.
@@ -59,38 +60,43 @@ def conflict(
     limit_threads(threads)
     from offramp.training.gradient_conflict.measure import measure_products
 
-    started = datetime.now(UTC)
-    content = reading.load(data)
-    net = load_for(model, content, device="auto")
-    cut = None if graph == "own" else False
-    rows = content[split]
-    products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
-    folder = output or model / "conflict"
-    config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
-    config |= {"strategy": net.config.strategy}
-    metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)
+    started, folder = datetime.now(UTC), output or model / "conflict"
+    with writing(folder, "conflict"):
+        content = reading.load(data)
+        net = load_for(model, content, device="auto")
+        cut = None if graph == "own" else False
+        rows = content[split]
+        products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
+        config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
+        config |= {"strategy": net.config.strategy}
+        metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)
     emit(json, metrics)
 
 
 def record_conflict(
     products: Mapping[int, Products],
     exit_layers: tuple[int, ...],
-    folder: Path,
+    folder: PathOption,
     config: dict[str, Any],
     seed: int,
     started: datetime,
 ) -> dict[str, Any]:
-    """Record the conflict at each training step in `folder`: numbers, tables and heat map."""
+    """Record the conflict at each training step in `folder`: numbers, tables and figures."""
     from offramp._core.records import write_record
-    from offramp.evaluation.conflict import conflict as compute
-    from offramp.evaluation.conflict import conflict_metrics, conflict_table, following_table
-    from offramp.reports.conflict import conflict_figure
+    from offramp.evaluation import conflict as numbers
+    from offramp.reports.conflict import conflict_figure, owners_figure
     from offramp.reports.style import save_figure
 
-    conflicts = {step: compute(values, exit_layers) for step, values in products.items()}
+    conflicts = {step: numbers.conflict(values, exit_layers) for step, values in products.items()}
     last = conflicts[max(conflicts)]
-    metrics = {"exit_layers": exit_layers, "steps": sorted(conflicts), **conflict_metrics(last)}
-    tables = {"conflict": conflict_table(conflicts), "next_exit": following_table(conflicts)}
+    metrics: dict[str, Any] = {"exit_layers": exit_layers, "steps": sorted(conflicts)}
+    metrics |= numbers.conflict_metrics(last) | numbers.owner_shares(last)
+    show_conflict(last)
+    tables = {
+        "conflict": numbers.conflict_table(conflicts),
+        "next_exit": numbers.following_table(conflicts),
+        "owners": numbers.owners_table(conflicts),
+    }
     write_record(
         folder,
         command="conflict",
@@ -101,9 +107,9 @@ def record_conflict(
         started=started,
     )
     if len(exit_layers) > 1:
-        title = f"Gradient conflict, {config['strategy']}"
-        save_figure(conflict_figure(conflicts, title), folder / "conflict")
-    show_conflict(last)
+        strategy = config["strategy"]
+        save_figure(conflict_figure(conflicts, f"Gradient conflict, {strategy}"), folder / "conflict")
+        save_figure(owners_figure(conflicts, f"Who owns a layer's update, {strategy}"), folder / "owners")
     note(f"conflict: {folder}")
     return metrics
 
@@ -134,10 +140,18 @@ def conflict_watch(
 
 
 def show_conflict(measured: Conflict) -> None:
-    """Show the next exit against all later ones, and every pair, layer by layer."""
+    """Show the cosines of all pairs of exits, of the next against all later ones, and each exit's share of norms."""
     names, cosines, _ = measured.columns()
     rows = [
         {"layer": layer, **dict(zip(names, row, strict=True))}
         for layer, row in enumerate(cosines.tolist(), start=1)
     ]
     show("mean cosine between the gradients of two exits, by layer", rows)
+    shares = [
+        {
+            "layer": layer,
+            **{f"exit {exit}": share for exit, share in zip(measured.exit_layers, row, strict=True)},
+        }
+        for layer, row in enumerate(measured.owners.norm_share.tolist(), start=1)
+    ]
+    show("share of each exit in the norms of the gradients, by layer", shares)

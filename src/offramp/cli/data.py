@@ -19,8 +19,8 @@ def data(
     """Show a data set: its splits, labels and some examples. Without a name, list the packaged sets.
 
     Args:
-        source: a packaged set, a GLUE task or folder, a CSV / TSV / JSON Lines / Parquet file, a folder that
-            `datasets` saved, or a hub name.
+        source: a packaged set, a GLUE task or folder, a CSV / TSV / JSON / JSON Lines / Parquet / Arrow file, a folder
+            that `datasets` saved, or a hub name.
         examples: how many training examples to show.
     """
     if source is None:

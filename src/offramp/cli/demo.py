@@ -7,9 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from offramp._core.files import check_writable
+from offramp._core.text import one_line
 from offramp.cli.attack import attack
 from offramp.cli.common import DataOptions, JsonFlag, Seed, console, emit, note
 from offramp.cli.evaluate import evaluate
+from offramp.cli.paths import PathOption
 from offramp.cli.report import report
 from offramp.cli.train import train
 from offramp.cli.victims import ExampleOptions, SearchOptions
@@ -21,7 +24,7 @@ EXITS = [1, 2, 4, 6]
 
 def demo(
     *,
-    output: Path = Path("demo"),
+    output: PathOption = Path("demo"),
     data: str = "movies",
     backbone: str = "minilm-l6",
     train_size: int = 2000,
@@ -45,6 +48,7 @@ def demo(
         attacked: examples attacked for each model.
         seed: for everything random.
     """
+    check_writable(output)
     started = time.monotonic()
     reading = DataOptions(train_size=train_size)
     training = TrainingOptions(epochs=epochs, precision="auto")
@@ -72,11 +76,11 @@ def demo(
         steps.append((f"attack {strategy} with SAME", partial(edit, folder, recipe="same-word")))
     random_edits = partial(edit, folders["sweet"], recipe="random-word")
     steps.append(("attack sweet with random edits under the same budget", random_edits))
-    steps.append(("write tables and figures", partial(report, output, output=output / "report")))
+    steps.append(("write tables and figures", partial(report, [output], output=output / "report")))
     run_steps(steps)
     minutes = (time.monotonic() - started) / 60
     text = (output / "report" / "report.md").read_text(encoding="utf-8")
-    console.print(text, markup=False, highlight=False)
+    console.print(text, soft_wrap=True)
     note(f"{minutes:.1f} minutes. Tables and figures: {output / 'report'} (open index.html)")
     options = {"data": data, "backbone": backbone, "train_size": train_size, "epochs": epochs}
     emit(json, {"output": str(output), "minutes": minutes, **options, "attacked": attacked, "seed": seed})
@@ -85,7 +89,7 @@ def demo(
 def run_steps(steps: list[tuple[str, Callable[[], object]]]) -> None:
     """Run steps with titles, and print which step is running and how long each took."""
     for number, (title, action) in enumerate(steps, start=1):
-        console.rule(f"[{number}/{len(steps)}] {title}", align="left")
+        console.rule(one_line(f"[{number}/{len(steps)}] {title}"), align="left")
         started = time.monotonic()
         action()
         note(f"[{number}/{len(steps)}] done in {time.monotonic() - started:.0f} s")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core.arguments import check_share
 from offramp._core.errors import ConfigError
 from offramp.cli.common import (
     CriterionName,
@@ -24,6 +26,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
+from offramp.cli.paths import PathOption, writing
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    models: list[Path],
+    models: list[PathOption],
     *,
     data: str,
     criterion: CriterionName = "confidence",
@@ -40,7 +43,7 @@ def evaluate(
     timed: int = 256,
     batch_size: int = 32,
     seed: Seed = 0,
-    output: Path | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -62,13 +65,20 @@ def evaluate(
             of a single model go to `evaluation` inside its folder.
     """
     limit_threads(threads)
+    check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
     refuse_calibration(split)
-    content = reading.load(data)
     settings = Settings(criterion, split, max_accuracy_drop, timed, batch_size, seed, data)
     folders = dict(zip(model_names(models), models, strict=True))
-    evaluated = {name: measure(name, folder, content, settings) for name, folder in folders.items()}
-    if len(evaluated) > 1:
-        compare(evaluated, content.metrics[0], settings, output or models[0].parent / "comparison")
+    with ExitStack() as stack:
+        compared = output or models[0].parent / "comparison"
+        for folder in folders.values():
+            stack.enter_context(writing(folder / "evaluation", "evaluate"))
+        if len(folders) > 1:
+            stack.enter_context(writing(compared, "compare"))
+        content = reading.load(data)
+        evaluated = {name: measure(name, folder, content, settings) for name, folder in folders.items()}
+        if len(evaluated) > 1:
+            compare(evaluated, content.metrics[0], settings, compared)
     numbers = {name: _estimates(model, criterion) for name, model in evaluated.items()}
     emit(json, {"metric": content.metrics[0], "models": numbers})
 
@@ -115,7 +125,6 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
         progress=True,
     )
     evaluated = evaluation.models[name]
-    record_model(name, evaluated, evaluation.metric, settings, folder / "evaluation", started)
     rows = [row for row in evaluated.per_exit.to_pylist() if row["metric"] == evaluation.metric]
     columns = ("layer", "cost", "score", "low", "high")
     show(
@@ -124,6 +133,7 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
     show(f"{name}: with its policy", [_estimates(evaluated, criterion)])
     for doubt in evaluated.doubts:
         note(f"{name}: {doubt}")
+    record_model(name, evaluated, evaluation.metric, settings, folder / "evaluation", started)
     return evaluated
 
 
@@ -179,6 +189,8 @@ def compare(evaluated: Mapping[str, ModelEvaluation], metric: str, settings: Set
         "scores": comparison.scores,
         "winners": comparison.winners,
     }
+    show(f"{comparison.metric}, and difference to {comparison.baseline}", comparison.scores.to_pylist())
+    show("who is best where", comparison.winners.to_pylist())
     write_record(
         output,
         command="compare",
@@ -188,6 +200,4 @@ def compare(evaluated: Mapping[str, ModelEvaluation], metric: str, settings: Set
         tables=write_tables(output, tables),
         started=started,
     )
-    show(f"{comparison.metric}, and difference to {comparison.baseline}", comparison.scores.to_pylist())
-    show("who is best where", comparison.winners.to_pylist())
     note(f"comparison: {output}")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from offramp._core.errors import ConfigError
 from offramp._core.files import policy_file
 from offramp.cli.common import DataOptions, JsonFlag, Threads, emit, limit_threads, note, show
+from offramp.cli.paths import PathOption
 
 MOST_LOST = 0.005  # accuracy: half a point
 
 
 def export(
-    model: Path,
+    model: PathOption,
     *,
-    output: Path,
+    output: PathOption,
     precision: Literal["fp32", "int8"] = "fp32",
-    policy: Path | None = None,
+    policy: PathOption | None = None,
     data: str | None = None,
     examples: int = 300,
     compared: int = 1000,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
+from offramp._core.files import check_writable
 from offramp.cli.common import JsonFlag, emit, note, refuse_filled
+from offramp.cli.paths import PathOption
 
 MOST_LOST = 0.005  # accuracy: half a point
 
 
 def import_checkpoint(
-    checkpoint: Path,
+    checkpoint: PathOption,
     *,
     layout: Literal["deebert", "pabee", "elasticbert"],
-    output: Path,
+    output: PathOption,
     labels: list[str] | None = None,
     order: list[str] | None = None,
     tokenizer: str | None = None,
@@ -39,6 +40,7 @@ def import_checkpoint(
         max_length: longest input in tokens.
     """
     refuse_filled(output)
+    check_writable(output)
     from offramp.model import import_checkpoint as load
 
     model = load(

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 import yaml
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 
 from offramp import __version__
-from offramp._core.errors import ConfigError, MissingExtraError, OfframpError
+from offramp._core.arguments import percent_hint
+from offramp._core.errors import ConfigError, MissingExtraError, OfframpError, unknown_name
+from offramp._core.paths import user_path
+from offramp._core.stopping import Stopped, stopping
+from offramp._core.text import one_line
 
 # Modules that come with the extra `torch`: one that is missing gives the line that installs them.
 TORCH_EXTRA = {
@@ -21,7 +31,8 @@ TORCH_EXTRA = {
     *("matplotlib", "plotly", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
 }
 USAGE_ERROR = 2
-INTERRUPTED = 130
+SIGNALLED = 128  # plus the number of the signal, as shells count
+CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows lacks
 # A command's module is imported when the command runs; the list of commands shows the line beside it.
 COMMANDS = {
     "demo": ("offramp.cli.demo:demo", "train three ways on real data, compare, attack, report"),
@@ -100,10 +111,10 @@ def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     rest, config = list(arguments), None
     for i, argument in enumerate(arguments):
         if argument == "--config" and i + 1 < len(arguments):
-            config = Path(arguments[i + 1])
+            config = user_path(arguments[i + 1], "--config")
             del rest[i : i + 2]
         elif argument.startswith("--config="):
-            config = Path(argument.partition("=")[2])
+            config = user_path(argument.partition("=")[2], "--config")
             del rest[i]
     return rest, config
 
@@ -122,17 +133,30 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    rest, config = take_config(arguments)
+    """Run a command; returns the exit code.
+
+    It is 0, 2 for an error that the user can fix, or 128 and the number of the signal that ended the command: 130 for
+    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the reader of stdout went away.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    rest = arguments
     try:
+        rest, config = take_config(arguments)
         options = None if config is None else read_config(config, rest)
+        check_subcommand(rest)
         app = make_app(options, rest)
-        app(rest, exit_on_error=False, print_error=False, result_action="return_value")
-    except (CycloptsError, OfframpError) as error:
+        with stopping():
+            app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _fail(usage_error(error, rest), USAGE_ERROR)
+    except OfframpError as error:
         return _fail(str(error), USAGE_ERROR)
     except FileNotFoundError as error:
         return _fail(f"no such file: {error.filename or error}", USAGE_ERROR)
+    except BrokenPipeError:  # as `| head` does: no error of the user's
+        return CLOSED_PIPE
     except OSError as error:
         file = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{file}", USAGE_ERROR)
@@ -141,19 +165,75 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(str(MissingExtraError(str(error.name), "torch")), USAGE_ERROR)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "stopped: run the same command again to resume", INTERRUPTED)
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        message = str(error) or "stopped: run the same command again, which resumes where it can"
+        return _fail(message, SIGNALLED + number)
     return 0
+
+
+def check_subcommand(words: Sequence[str]) -> None:
+    """Raise `ConfigError` for a misspelt subcommand, which would be taken for the name of a file."""
+    command, name = (*words, "", "")[:2]
+    names = SUBCOMMANDS.get(command, {})
+    if name not in names and get_close_matches(name, names) and not Path(name).exists():
+        raise ConfigError(unknown_name(f"subcommand of {command}", name, names))
+
+
+def usage_error(error: CycloptsError, words: Sequence[str]) -> str:
+    """What is wrong with a command line, and what to write."""
+    if isinstance(error, CoercionError) and error.token is not None:
+        hint = "" if error.target_type is int else percent_hint(error.token.value)
+        return str(error).rstrip(".") + hint
+    if isinstance(error, UnusedCliTokensError):
+        unused = ", ".join(map(repr, error.unused_tokens or ()))
+        return f"expected no further words, got {unused}: offramp {words[0]} --help shows what it takes"
+    return str(error)
 
 
 def _fail(message: str, code: int) -> int:
     """One clear line on stderr."""
-    print(f"offramp: {' '.join(message.split())}", file=sys.stderr)
+    print(f"offramp: {one_line(message)}", file=sys.stderr)
     return code
+
+
+class _OneLine(logging.Formatter):
+    """Messages of the log on one line each: they quote names from data, which must not steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
 
 
 def main() -> None:
     """Entry point of the `offramp` command."""
-    sys.exit(run(sys.argv[1:]))
+    logging.captureWarnings(True)
+    # Python gives None for a stream that was closed from the start, as by `2>&-`.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = LastingStream(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # reported by `emit`
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python itself would report it again
+    sys.exit(code)
+
+
+class LastingStream(io.TextIOWrapper):
+    """stderr that may be closed, as by `2>&1 | head` or a lost terminal: lines for people must not end the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+        self.stream = stream  # which would close the buffer with itself
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from offramp.cli.common import JsonFlag, emit, note
+from offramp.cli.paths import PathOption, writing
 
 
-def pack(runs: Path, output: Path, *, json: JsonFlag = False) -> None:
+def pack(runs: PathOption, output: PathOption, *, json: JsonFlag = False) -> None:
     """Pack runs into a few files that reports and studies read as they read the runs.
 
     For example `offramp pack runs results/my-study`. Records become one file, rows of attacks and evaluations one,
@@ -19,7 +18,8 @@ def pack(runs: Path, output: Path, *, json: JsonFlag = False) -> None:
     """
     from offramp._core.run_files import pack as write
 
-    counts = write(runs, output)
+    with writing(output):
+        counts = write(runs, output)
     for name, count in counts.items():
         if count:
             note(f"{output / name}: {count} files, {(output / name).stat().st_size / 1e6:.1f} MB")

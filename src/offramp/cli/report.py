@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from offramp._core.errors import ConfigError
 from offramp.cli.common import JsonFlag, emit, note
+from offramp.cli.paths import PathOption, writing
 
 
 def report(
-    runs: Path,
+    runs: list[PathOption],
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
     json: JsonFlag = False,
@@ -20,10 +21,11 @@ def report(
 
     For example `offramp report runs`, which reads every record below `runs`. A study's folder gets the tables and
     figures of a study instead: methods compared task by task and on average; or, for attacks, the savings lost to each
-    attack.
+    attack. Several studies that train make one report, such as `offramp report results/sweet-minilm
+    results/sweet-pooler --output results/sweet-pooling`: it compares the methods under each pooling.
 
     Args:
-        runs: folder of a run, of several runs, or of a study; packed ones, too.
+        runs: folder of a run, of several runs, or of a study; packed ones, too. Or several studies that train.
         output: where the report goes; by default `report` inside that folder.
         figures: figures to write, by name, with `*` for any characters; all by default. `none` writes no figures.
         tables: files, each table also in a file of its own, in `tables`; none, all tables in report.md alone.
@@ -31,16 +33,30 @@ def report(
     from offramp.reports import report as run_report
     from offramp.studies.attacks.report import attack_report
     from offramp.studies.attacks.results import is_attack_study
-    from offramp.studies.training.report import study_report
+    from offramp.studies.training.report import study_report, sweeps_report
     from offramp.studies.training.results import is_sweep
 
-    write = study_report if is_sweep(runs) else attack_report if is_attack_study(runs) else run_report
-    files = write(
-        runs,
-        output or runs / "report",
-        figures=() if figures == ("none",) else figures,
-        table_files=tables == "files",
-    )
+    options: dict[str, Any] = {
+        "figures": () if figures == ("none",) else figures,
+        "table_files": tables == "files",
+    }
+    if len(runs) > 1:
+        for folder in runs:
+            if not is_sweep(folder):
+                raise ConfigError(
+                    f"only studies that train make one report of several folders, and {folder} is none: leave it out"
+                )
+        if output is None:
+            raise ConfigError(
+                "a report of several folders goes to none of them: give its folder with --output"
+            )
+        with writing(output):
+            files = sweeps_report(runs, output, **options)
+    else:
+        (first,) = runs
+        write = study_report if is_sweep(first) else attack_report if is_attack_study(first) else run_report
+        with writing(output or first / "report"):
+            files = write(first, output or first / "report", **options)
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})

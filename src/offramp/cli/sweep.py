@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from offramp._core.errors import OfframpError
+from offramp._core.text import one_line
 from offramp.cli.common import console, emit, limit_threads, note
+from offramp.cli.paths import PathOption
+from offramp.cli.tables import make_table, print_table
 
 if TYPE_CHECKING:
     from offramp.studies.grid import Plan, Status, Trial
@@ -24,9 +26,9 @@ WIDE = 4  # methods that always fit side by side
 
 
 def sweep(
-    config: Path,
+    config: PathOption,
     *,
-    output: Path | None = None,
+    output: PathOption | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     keep_models: bool = False,
@@ -69,7 +71,7 @@ def sweep(
         check_trials(plan.trials)
         for trial in plan.trials:
             progress.note(trial, "done" if is_recorded(trial, runs) else "waiting", "")
-        console.print(progress.view())
+        print_table(console, progress.title(), *progress.grid())
         emit(json, progress.counts())
         return
     live = Live(get_renderable=progress.view, console=console, refresh_per_second=1)
@@ -133,15 +135,20 @@ class ProgressTable:
 
     def view(self) -> Group:
         """Finished and planned trials by row and column, and the running ones."""
-        counts, rest = self.counts(), self.remaining()
-        title = f"{self.plan.name}: {counts['done']} of {counts['trials']} trials"
-        title += "" if rest is None else f", about {rest / 60:.0f} min to go"
         running = [name for name, status in self.status.items() if status == "running"]
         words = [f"{name}, {time.monotonic() - self.started[name]:.0f} s" for name in running]
-        return Group(Text(title, style="bold"), self._grid(), *map(Text, words))
+        return Group(
+            Text(self.title(), style="bold"), make_table(*self.grid()), *(Text(one_line(w)) for w in words)
+        )
 
-    def _grid(self) -> Table:
-        """The longer of the two sides goes downwards, unless all columns fit."""
+    def title(self) -> str:
+        """How much is done, and how long the rest may take."""
+        counts, rest = self.counts(), self.remaining()
+        done = f"{self.plan.name}: {counts['done']} of {counts['trials']} trials"
+        return done if rest is None else f"{done}, about {rest / 60:.0f} min to go"
+
+    def grid(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows; the longer of the two sides goes downwards, unless all columns fit."""
         trials: dict[tuple[str, str], list[Trial]] = {}
         for trial in self.plan.trials:
             trials.setdefault((trial.row, trial.column), []).append(trial)
@@ -149,13 +156,8 @@ class ProgressTable:
         if len(columns) > max(len(rows), WIDE):
             trials = {(column, row): group for (row, column), group in trials.items()}
             rows, columns = columns, rows
-        table = Table()
-        table.add_column("")
-        for name in columns:
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(row, *(self._counted(trials.get((row, column), [])) for column in columns))
-        return table
+        cells = [[one_line(row), *(self._counted(trials.get((row, c), [])) for c in columns)] for row in rows]
+        return ["", *map(one_line, columns)], cells
 
     def _counted(self, trials: list[Trial]) -> str:
         """Such as 3/5, with a mark for running and for failed trials."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, limit_threads, note, show
+from offramp._core.run_folder import RunFolder
+from offramp.cli.common import (
+    DataOptions,
+    JsonFlag,
+    Seed,
+    Threads,
+    emit,
+    limit_threads,
+    note,
+    show,
+)
 from offramp.cli.conflict import conflict_watch
-from offramp.training.options import TrainingOptions
+from offramp.cli.paths import PathOption
+from offramp.training.options import RECORD, TrainingOptions
 from offramp.training.strategies import STRATEGIES
 
 LABELS = ", ".join(f"{name} ({strategy.label})" for name, strategy in STRATEGIES.items())
@@ -19,7 +29,7 @@ StrategyName = Annotated[str, Parameter(help=f"how the exits are trained: {LABEL
 def train(
     data: str,
     *,
-    output: Path,
+    output: PathOption,
     backbone: str = "minilm-l6",
     exits: list[int] | None = None,
     strategy: StrategyName = "sweet",
@@ -50,6 +60,7 @@ def train(
             results go to `conflict` in the output folder, as from `offramp conflict`.
     """
     limit_threads(threads)
+    RunFolder(output, "run", mark="strategy", record_file=RECORD).check_free()
     loaded = reading.load(data)
     from offramp.inference.tracing import trace
     from offramp.metrics import score

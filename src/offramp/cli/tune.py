@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from offramp._core.files import policy_file
+from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.files import check_writable, policy_file
 
 # The command line resolves inherited annotations in this module.
 from offramp.calibration.tuning import Guarantee, TuningTarget, measure_exit_choice, tune_model  # noqa: F401
@@ -24,6 +25,8 @@ from offramp.cli.common import (
     refuse_filled,
     show,
 )
+from offramp.cli.paths import PathOption
+from offramp.engine.policy import Policy
 
 
 @Parameter(name="*", group="Target: at most one of the four kinds")
@@ -46,18 +49,18 @@ class TargetOptions(TuningTarget):
     """
 
     max_latency_ms: Annotated[float | None, Parameter(name="--max-p95-ms")] = None
-    timed_on: Annotated[Path | None, Parameter(name="--timed")] = None
+    timed_on: Annotated[PathOption | None, Parameter(name="--timed")] = None
 
 
 def tune(
-    model: Path,
+    model: PathOption,
     data: str,
     *,
     criterion: CriterionName = "confidence",
     target: TargetOptions = TargetOptions(),
     temperatures: bool = True,
-    kept: Path | None = None,
-    output: Path | None = None,
+    kept: PathOption | None = None,
+    output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
     json: JsonFlag = False,
@@ -79,9 +82,12 @@ def tune(
     limit_threads(threads)
     from offramp.model.prune_exits import prune_exits
 
+    path = output or (model if kept is None else kept) / policy_file(criterion)
+    refuse_other_file(path)
     if kept is not None:
         target.check_exit_choice()
         refuse_filled(kept)
+        check_writable(kept)
     texts = reading.load(data)
     loaded = load_for(model, texts, "calibration")
     wanted = TuningTarget(**vars(target))  # of the base class, since its defaults are recognised by equality
@@ -95,12 +101,20 @@ def tune(
         smaller = prune_exits(loaded, choice.layers)
         smaller.save_pretrained(kept)
         note(f"kept the exits {list(choice.layers)} of {list(loaded.exit_layers)}: {kept}")
-        loaded, model = smaller, kept
+        loaded = smaller
     policy = tune_model(loaded, texts, criterion, wanted, temperatures=temperatures)
-    path = output or model / policy_file(criterion)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    policy.save(path)
     result = {"criterion": criterion, "threshold": policy.criterion.threshold, **policy.target}
     show("policy, on the calibration split", [result])
+    policy.save(path)
     note(f"policy: {path}")
     emit(json, {"policy": str(path), **result})
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise an `OfframpError` for a policy file that could not be written, or would replace another file."""
+    check_writable(path, file=True)
+    if path.exists():
+        try:
+            Policy.load(path)
+        except CriterionError as error:
+            raise ConfigError(f"{path} holds something other than a policy: give another --output") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
@@ -12,6 +11,7 @@ from cyclopts import Parameter, Token
 # The command line resolves inherited annotations in this module.
 from offramp.attacks.options import Options, Preserve, Weighting  # noqa: F401
 from offramp.cli.common import DataOptions, RuleOptions, Seed, load_for, refuse_calibration
+from offramp.cli.paths import PathOption
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -76,7 +76,7 @@ class FewExamples(ExampleOptions):
 
 
 def choose_attack_target(
-    folder: Path,
+    folder: PathOption,
     source: str,
     reading: DataOptions,
     rule: RuleOptions,

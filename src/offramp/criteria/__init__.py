@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any, cast
 
 from offramp._core.errors import CriterionError, unknown_name
-from offramp._core.numbers import is_number
 from offramp.criteria.base import Criterion, Memory, best_so_far, first_exit, scores, threshold_grid
 from offramp.criteria.learned import Learned
 from offramp.criteria.patience import Patience, PatienceConfidence, Vote
@@ -45,29 +45,22 @@ def make_criterion(name: str, threshold: float | None = None, **options: object)
     Args:
         name: a key of `CRITERIA`.
         threshold: of the rule; None takes its default.
-        options: the rule's own options, such as `tolerance` of patience; lists (from JSON) become tuples.
+        options: the rule's own options, such as `tolerance` of patience.
 
     Raises:
         CriterionError: an unknown name or option, or a value out of range.
     """
-    if name not in CRITERIA:
+    if not isinstance(name, str) or name not in CRITERIA:
         raise CriterionError(unknown_name("criterion", name, CRITERIA))
     rule = CRITERIA[name]
     accepted = [f.name for f in fields(rule) if f.name != "threshold"]
     for option in options:
         if option not in accepted:
             raise CriterionError(unknown_name(f"option of {name!r}", option, accepted))
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return rule(plain(rule, rule.default_threshold if threshold is None else threshold), **kept)
-
-
-def plain(rule: type[Criterion], threshold: float) -> float:
-    """The threshold as an int or float, which JSON can hold; the rule refuses anything else."""
-    if not is_number(threshold):
-        return threshold
-    return int(threshold) if rule.whole and threshold % 1 == 0 else float(threshold)
+    # The types of options differ from rule to rule, and each rule checks its own.
+    return rule(rule.default_threshold if threshold is None else threshold, **cast(dict[str, Any], options))
 
 
 def with_threshold(criterion: Criterion, threshold: float) -> Criterion:
     """The same rule with the same options and another threshold, such as one of `threshold_grid`."""
-    return replace(criterion, threshold=plain(type(criterion), threshold))
+    return replace(criterion, threshold=threshold)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import CriterionError
+from offramp._core.arguments import as_python, percent_hint, sequence, set_fields
+from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.numbers import is_number, log_softmax
 from offramp._core.trace import Evidence, Kind, Trace
 
@@ -45,7 +46,9 @@ class Criterion(ABC):
 
     def __post_init__(self) -> None:
         low, high = self.threshold_range
-        require(self.name, "threshold", self.threshold, low, high, whole=self.whole)
+        set_fields(
+            self, threshold=require(self.name, "threshold", self.threshold, low, high, whole=self.whole)
+        )
 
     @abstractmethod
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
@@ -95,16 +98,27 @@ class Criterion(ABC):
             )
 
 
-def require(rule: str, option: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise `CriterionError` unless an option is a (whole) number from `low` to `high`, both included."""
+def require(rule: str, option: str, value: object, low: float, high: float, *, whole: bool = False) -> float:
+    """An option as a (whole) number from `low` to `high`, both included; `CriterionError` for anything else."""
     # A NaN threshold compares false everywhere and would silently turn early exit off.
+    value = as_python(value)
     if is_number(value) and low <= value <= high and (not whole or value % 1 == 0):
-        return
+        return int(value) if whole else float(value)
     span = f"from {low:g} to {high:g}" if high < FARTHEST else f"of at least {low:g}"
     if low == -FARTHEST:
         span = "that is finite"
     kind = "a whole number" if whole else "a number"
-    raise CriterionError(f"{rule!r} expected {kind} {span} as {option}, got {value!r}")
+    hint = percent_hint(value) if low == 0 and high <= 2 else ""  # the score is a probability
+    raise CriterionError(f"{rule!r} expected {kind} {span} as {option}, got {value!r}{hint}")
+
+
+def require_each(rule: str, option: str, values: Any, low: float, high: float) -> tuple[float, ...]:
+    """The numbers of an option with one for each exit; see `require`."""
+    try:
+        listed = sequence(option, values, "numbers, one for each exit")
+    except ConfigError as error:
+        raise CriterionError(f"{rule!r}: {error}") from error
+    return tuple(require(rule, option, value, low, high) for value in listed)
 
 
 def scores(criterion: Criterion, trace: Trace) -> NDArray[np.float64]:

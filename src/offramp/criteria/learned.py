@@ -8,9 +8,10 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import set_fields
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind, Trace
-from offramp.criteria.base import Criterion, Memory, finite, finite_logits, require
+from offramp.criteria.base import Criterion, Memory, finite, finite_logits, require_each
 
 NO_GATES = "'learned' needs learned gates: train the model with gates=True (--gates)"
 
@@ -42,8 +43,7 @@ class Learned(Criterion):
     def __post_init__(self) -> None:
         super().__post_init__()
         for option, values in (("low", self.low), ("high", self.high)):
-            for value in values:
-                require(self.name, option, value, 0.0, 1.0)
+            set_fields(self, **{option: require_each(self.name, option, values, 0.0, 1.0)})
         pairs = zip(self.low, self.high, strict=False)
         if len(self.low) != len(self.high) or any(low > high for low, high in pairs):
             raise CriterionError(

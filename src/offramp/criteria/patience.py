@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import set_fields
 from offramp._core.trace import Evidence
 from offramp.criteria.base import FARTHEST, Criterion, Memory, answer, confidence, require
 
@@ -39,7 +40,7 @@ class Patience(Criterion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.name, "tolerance", self.tolerance, 0.0, FARTHEST)
+        set_fields(self, tolerance=require(self.name, "tolerance", self.tolerance, 0.0, FARTHEST))
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         now = answer(evidence)
@@ -73,7 +74,7 @@ class PatienceConfidence(Criterion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.name, "confidence", self.confidence, 0.0, 1.0)
+        set_fields(self, confidence=require(self.name, "confidence", self.confidence, 0.0, 1.0))
 
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         sure = confidence(evidence) >= self.confidence

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import set_fields
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence, Kind
 from offramp.criteria.base import (
@@ -18,7 +19,7 @@ from offramp.criteria.base import (
     confidence,
     finite_logits,
     log_probabilities,
-    require,
+    require_each,
 )
 
 
@@ -123,8 +124,11 @@ class Energy(Criterion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for value in self.temperatures:
-            require(self.name, "temperatures", value, np.finfo(np.float64).tiny, FARTHEST)
+        tiny = float(np.finfo(np.float64).tiny)
+        set_fields(
+            self,
+            temperatures=require_each(self.name, "temperatures", self.temperatures, tiny, FARTHEST),
+        )
 
     def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
         return replace(self, temperatures=tuple(temperatures or ()))

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from offramp._core.errors import DataError, unknown_name
-from offramp.data.files import tab_separated
+from offramp._core.paths import user_path
+from offramp.data.decoding import tab_separated
 from offramp.data.rows import Rows, Source, Table, clean, require_column, require_rows
 from offramp.data.tasks import GLUE, Task, plain_name
 
@@ -34,8 +35,9 @@ def find_task_folder(root: Path, task: str) -> Path | None:
 
 def default_folder(task: str) -> Path | None:
     """The default folder of a task: in $OFFRAMP_GLUE, else in ./glue; None if neither has it."""
-    roots = [Path(os.environ["OFFRAMP_GLUE"])] if os.environ.get("OFFRAMP_GLUE") else []
-    folders = (find_task_folder(root.expanduser(), task) for root in [*roots, Path("glue")])
+    chosen = os.environ.get("OFFRAMP_GLUE")
+    roots = [user_path(chosen, "$OFFRAMP_GLUE")] if chosen else []
+    folders = (find_task_folder(root, task) for root in [*roots, Path("glue")])
     return next((folder for folder in folders if folder is not None), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from offramp._core.trace import Kind
 from offramp.data.rows import NUMBER, Rows, Source, is_missing
 
 _LOG = logging.getLogger(__name__)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _INTEGER = re.compile(r"[+-]?\d+")
 LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
@@ -52,6 +53,8 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
     names_seen = {canonical(value) for value in set(train.label) if not is_missing(value)}
     if not names_seen:
         raise DataError(f"{train.where}: no row has a label")
+    if kind is None:
+        _require_clear_kind(names_seen, train.where)
     numbers = all(NUMBER.fullmatch(name) for name in names_seen)
     if kind == "regression" or (kind is None and numbers and not all(map(_INTEGER.fullmatch, names_seen))):
         return LabelScheme("regression")
@@ -60,8 +63,36 @@ def label_scheme(source: Source, train: Rows, kind: Kind | None) -> LabelScheme:
             f"{train.where}: {len(names_seen)} different labels in {len(train.label)} rows are not classes: "
             "choose another label column, or kind='regression' for numbers"
         )
+    _require_one_spelling(names_seen, train.where)
     names = tuple(sorted(names_seen, key=_class_order))
     return LabelScheme("classification", names, _index(names))
+
+
+def _require_clear_kind(names: Iterable[str], where: str) -> None:
+    """Raise `DataError` for labels that may be classes or the numbers of a regression."""
+    words = [name for name in names if NUMBER.fullmatch(name) is None]
+    decimals = [name for name in names if NUMBER.fullmatch(name) and not _INTEGER.fullmatch(name)]
+    if words and all(map(_DECIMAL_COMMA.fullmatch, words)):
+        raise DataError(
+            f"{where}: labels such as {words[0]!r} have a decimal comma: write a point, or give "
+            "kind='classification' if they are names"
+        )
+    if words and decimals:
+        raise DataError(
+            f"{where}: expected names or numbers as labels, got {words[0]!r} beside {decimals[0]!r}: correct them, or "
+            "give kind='classification' if all are names"
+        )
+
+
+def _require_one_spelling(names: Iterable[str], where: str) -> None:
+    """Raise `DataError` for classes that differ in case only."""
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(
+                f"{where}: the labels {other!r} and {name!r} differ in case only: write them alike"
+            )
 
 
 def _index(names: Sequence[str]) -> dict[str, int]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from offramp._core.errors import DataError, unknown_name
+from offramp._core.numbers import is_number
+from offramp._core.paths import user_path
 from offramp._core.trace import Kind
 from offramp.data import glue, hub
 from offramp.data.files import READERS, named_splits, read_file, split_files
 from offramp.data.labels import LabelScheme, encode, label_scheme, require_classes
+from offramp.data.memory import is_splits, memory_table, read_memory
 from offramp.data.packaged import PACKAGED, read_packaged
 from offramp.data.rows import Columns, Rows, Source, Table, choose_columns, has_labels, pick
 from offramp.data.splits import arrange
@@ -23,12 +27,11 @@ _LOG = logging.getLogger(__name__)
 
 _HUB_GLUE = "nyu-mll/glue"
 
-PathLike = str | Path
 Asked = tuple[str | None, str | None, str | None]  # columns of text, second text and label
 
 
 def load_data(
-    source: PathLike | Mapping[str, PathLike],
+    source: Any,
     *,
     task: str | None = None,
     text: str | None = None,
@@ -48,8 +51,10 @@ def load_data(
         source: one of
             - a packaged set ("movies", …) or a GLUE task ("sst2", read from $OFFRAMP_GLUE, ./glue or the
               hub, in this order); write "./movies" for a folder of that name;
-            - a CSV, TSV, JSON, JSON Lines or Parquet file; a folder of them, named for splits; or a mapping
-              from split to file;
+            - a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, or a folder of them, named for splits;
+            - a table in memory: a data frame, an Arrow table, a `datasets.Dataset`, a dict of columns, a list of dicts,
+              or a list of pairs (text, label);
+            - a mapping from split to file or table, such as a `DatasetDict`;
             - a folder in the GLUE layout, or one written by `save_to_disk`;
             - a hub name, "owner/name" or "owner/name:configuration".
         task: GLUE task of a folder whose name and columns do not show it, or of a folder of tasks.
@@ -63,28 +68,41 @@ def load_data(
     Raises:
         DataError: the source cannot be read as requested.
     """
+    for option, name in (("task", task), ("text", text), ("text_pair", text_pair), ("label", label)):
+        if name is not None and not isinstance(name, str):
+            raise DataError(f"expected a string as {option}, got {name!r:.80}")
     if kind not in (None, "classification", "regression"):
         raise DataError(unknown_name("kind", str(kind), ("classification", "regression")))
     for option, size in (("calibration_size", calibration_size), ("validation_size", validation_size)):
-        if size is not None and size < 1:
-            raise DataError(f"expected {option} of at least 1 row, got {size}")
+        if size is not None and (not is_number(size, whole=True) or size < 1):
+            raise DataError(f"expected {option} of at least 1 row, got {size!r}: give a whole number of rows")
     content = _find(source, task, (text, text_pair, label))
+    for split, size in (("calibration", calibration_size), ("validation", validation_size)):
+        if size is not None and split in content.splits and "train" in content.splits:
+            raise DataError(
+                f"{content.name} has a {split} split of its own: leave {split}_size (--{split}-size) out"
+            )
     return _assemble(content, kind, calibration_size, validation_size or content.validation_size, seed)
 
 
-def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: Asked) -> Source:
-    if isinstance(source, Mapping):
-        paths = {split: Path(path).expanduser() for split, path in named_splits(source).items()}
-        for path in paths.values():
-            if not path.is_file():
-                raise DataError(_not_found(path, str(path)))
-        return _from_tables("files", {split: read_file(path) for split, path in paths.items()}, asked, task)
+def _find(source: Any, task: str | None, asked: Asked) -> Source:
+    if isinstance(source, TextData):
+        raise DataError("expected a source to read, got data that load_data returned: use them as they are")
+    if isinstance(source, Mapping) and not hub.is_data_set(source) and is_splits(source):
+        named = named_splits(source)
+        return _from_tables(
+            "files", {split: _read_split(split, named[split]) for split in named}, asked, task
+        )
+    if not isinstance(source, str | PathLike):
+        return _from_tables("table", read_memory(source), asked, task)
+    if source == "":
+        raise DataError("expected the name of a data set, a file or a folder, got an empty string")
     name = str(source)
     if isinstance(source, str) and (name in PACKAGED or plain_name(name) in GLUE):
         if any(asked) or (task and plain_name(task) != plain_name(name)):
             raise DataError(f"{name!r} has fixed columns and labels: leave task, text, text_pair, label out")
         return read_packaged(name) if name in PACKAGED else _glue_task(plain_name(name))
-    path = Path(source).expanduser()
+    path = user_path(source, "the data")
     if path.is_dir():
         return _from_folder(path, task, asked)
     if path.is_file():
@@ -96,6 +114,16 @@ def _find(source: PathLike | Mapping[str, PathLike], task: str | None, asked: As
         tables = hub.read_hub(owner_name, config or (task if owner_name == _HUB_GLUE else None))
         return _from_tables(name, tables, asked, task)
     raise DataError(_not_found(path, name))
+
+
+def _read_split(split: str, source: Any) -> Table:
+    """The table of one split: a file, or a table in memory."""
+    if not isinstance(source, str | PathLike):
+        return memory_table(source, split)
+    path = user_path(source, split)
+    if not path.is_file():
+        raise DataError(_not_found(path, str(path)))
+    return read_file(path)
 
 
 def _glue_task(task: str) -> Source:

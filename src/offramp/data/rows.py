@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,8 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
         if wanted is not None:
             require_column(table, wanted)
     names = {name.lower().strip(): name for name in reversed(table.columns)}
+    if text is None or label is None:
+        _require_one_spelling(table)
     if text is None and pair is None:
         for first, second in _PAIRS:
             if first in names and second in names and names[second] != label:
@@ -107,6 +110,16 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
         chosen = f"text={text!r}, text_pair={pair!r}, label={label!r}"
         raise DataError(f"{table.where}: expected different columns, got {chosen}; {_listed(table)}")
     return Columns(text, label, pair)
+
+
+def is_usual_text(name: Any) -> bool:
+    """Whether a value is a usual name for a column of texts."""
+    return isinstance(name, str) and name.strip().lower() in _TEXTS.split()
+
+
+def is_usual_label(name: Any) -> bool:
+    """Whether a value is a usual name for a column of labels."""
+    return isinstance(name, str) and name.strip().lower() in _LABELS.split()
 
 
 def require_column(table: Table, name: str) -> None:
@@ -134,10 +147,22 @@ def pick(table: Table, columns: Columns) -> Rows:
     label, where = table.columns[columns.label], f"{table.where}, column {columns.label!r}"
     if strange := {type(value) for value in label} - {str, int, float, bool, type(None)}:
         raise DataError(f"{where}: expected strings or numbers as labels, got {strange.pop().__name__}")
+    if infinite := [value for value in label if isinstance(value, float) and math.isinf(value)]:
+        raise DataError(
+            f"{where}: expected finite numbers as labels, got {infinite[0]} in {len(infinite)} rows"
+        )
     if columns.label in table.classes:
         label = _named(label, table.classes[columns.label], where)
     pair = None if columns.pair is None else _texts(table, columns.pair)
     return Rows(_texts(table, columns.text), label, table.where, pair)
+
+
+def require_distinct(where: str, names: Sequence[str]) -> None:
+    """Raise `DataError` if a column occurs twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        listed = ", ".join(map(repr, names))
+        raise DataError(f"{where}: the column {twice[0]!r} occurs twice; rename one. Columns: {listed}")
 
 
 def require_rows(table: Table) -> None:
@@ -187,13 +212,27 @@ def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[str | 
     return [None if value in unlabelled else names[value] for value in values]
 
 
+def _require_one_spelling(table: Table) -> None:
+    """Raise `DataError` if a usual name has several columns, which differ in case or spaces."""
+    spellings = Counter(name.lower().strip() for name in table.columns)
+    for name, count in spellings.items():
+        if count > 1 and (is_usual_text(name) or is_usual_label(name)):
+            several = ", ".join(repr(column) for column in table.columns if column.lower().strip() == name)
+            raise DataError(f"{table.where}: the columns {several} differ in case or spaces only: rename one")
+
+
 def _usual(names: Mapping[str, str], usual: str, role: str, table: Table, taken: set[str | None]) -> str:
     for name in usual.split():
         if name in names and names[name] not in taken:
             return names[name]
+    header = (
+        ""
+        if table.typed
+        else ". If these are values or a comment, begin the file with a line of column names"
+    )
     raise DataError(
         f"{table.where}: no column has a usual name for the {role} ({', '.join(usual.split())}); "
-        f"choose one with {role}=… {_listed(table)}"
+        f"choose one with {role}=… {_listed(table)}{header}"
     )
 
 

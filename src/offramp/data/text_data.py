@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from offramp._core.arguments import whole
+from offramp._core.errors import DataError, MissingExtraError, unknown_name
 from offramp._core.seeding import generator
-from offramp._core.text import some_of
+from offramp._core.tables import several_splits
 from offramp._core.trace import Kind
 from offramp.data.splits import stratified_order
 
@@ -77,10 +78,8 @@ class TextData(Mapping[str, "Dataset"]):
             ConfigError: fewer than one example.
         """
         rows = self[split]
-        if examples is None or examples >= len(rows):
+        if examples is None or whole("examples", examples, 1) >= len(rows):
             return rows
-        if examples < 1:
-            raise ConfigError(f"examples must be at least 1, got {examples}")
         chosen = generator(seed, "examples").permutation(len(rows))[:examples]
         return rows.select(sorted(chosen.tolist()))
 
@@ -91,10 +90,9 @@ class TextData(Mapping[str, "Dataset"]):
         sample is contained in every larger one.
 
         Raises:
-            DataError: `n` is below 1.
+            ConfigError: `n` is no whole number of at least 1.
         """
-        if n < 1:
-            raise DataError(f"expected at least 1 training row, got n={n}")
+        n = whole("n", n, 1, note="it is the number of training rows")
         order = self._order("train", generator(seed, "subsample"))
         if n > len(order):
             _LOG.info("%s: all %d training rows kept, %d were requested", self.name, len(order), n)
@@ -121,6 +119,23 @@ class TextData(Mapping[str, "Dataset"]):
         half = len(order) // 2
         return self._with_rows(split, {"calibration": order[:half], split: order[half:]})
 
+    def with_labels(self, labels: Sequence[str]) -> TextData:
+        """The same data with its classes in another order, such as that of a model's `labels`.
+
+        Raises:
+            DataError: other classes than those of the data.
+        """
+        if sorted(labels) != sorted(self.labels):
+            raise DataError(f"expected the labels {list(self.labels)} in any order, got {list(labels)}")
+        moved = np.array([labels.index(label) for label in self.labels])
+        splits = {}
+        for name, rows in self.items():
+            table = _arrow(rows)
+            column = table.column_names.index("label")
+            classes = moved[table["label"].to_numpy()]
+            splits[name] = make_dataset(table.set_column(column, "label", [classes]), labels)
+        return replace(self, splits=splits, labels=tuple(labels))
+
     def _order(self, split: str, rng: np.random.Generator) -> NDArray[np.intp]:
         """The rows of a split in an order in which classes keep their shares."""
         labels = _arrow(self[split])["label"].to_numpy() if self.kind == "classification" else None
@@ -133,78 +148,46 @@ class TextData(Mapping[str, "Dataset"]):
         return replace(self, splits={**self.splits, **made})
 
 
-def require_split(data: object) -> None:
-    """Raise `DataError` if the data are several splits, not one."""
-    if isinstance(data, Mapping):
-        names = ", ".join(map(str, data))
-        raise DataError(f"expected one split, got data with the splits {names}: pass one, data['validation']")
+def require_split(data: Any) -> Dataset:
+    """One split, which gives Python's own values whatever its format; `DataError` for anything else."""
+    from datasets import Dataset
 
-
-def require_splits(data: object) -> None:
-    """Raise `DataError` if the data are not all splits of a data set."""
-    if not isinstance(data, Mapping):
+    if isinstance(data, Mapping) and any(isinstance(split, Dataset) for split in data.values()):
+        raise several_splits(data)
+    if not isinstance(data, Dataset):
         raise DataError(
-            f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass all splits"
+            f"expected one split, a datasets.Dataset, got {type(data).__name__}: load the data with "
+            "offramp.load_data, and pass a split, data['validation']"
         )
+    plain: Dataset = data.with_format(None)
+    return plain
 
 
-def check_fit(
-    data: TextData | Dataset, labels: Sequence[str], kind: Kind, *, model: str = "the model"
-) -> None:
-    """Refuse data of another task than a model's.
+def require_splits(data: Any, *needed: str) -> None:
+    """Raise `DataError` if the data are not data sets by the name of their split, or lack a needed split."""
+    from datasets import Dataset
 
-    Args:
-        data: all splits, or one of them. A data set without class names is assumed to have the model's.
-        labels, kind: the model's; the class names in order, none for regression.
-        model: its name in the message.
+    if not isinstance(data, Mapping) or not all(isinstance(split, Dataset) for split in data.values()):
+        kind = (
+            f"a {type(data).__name__} of other things" if isinstance(data, Mapping) else type(data).__name__
+        )
+        raise DataError(
+            f"expected data with splits, as load_data returns them, got {kind}: load the data with offramp.load_data, "
+            "and pass all splits"
+        )
+    for split in needed:
+        if split not in data:
+            raise DataError(unknown_name("split", split, map(str, data)))
 
-    Raises:
-        DataError: another kind of task, or other classes or another order of them.
-    """
-    name = data.name if isinstance(data, TextData) else "the data set"
-    names = data.labels if isinstance(data, TextData) else class_names(data)
-    if names is None:
+
+def require_text_data(data: Any) -> None:
+    """Raise `DataError` if the data are not what `load_data` returns, which also gives the kind of task and metrics."""
+    if isinstance(data, TextData):
         return
-    task: Kind = data.kind if isinstance(data, TextData) else "classification"
-    if kind != task:
-        raise DataError(f"{model} is a {kind} model, but {name} is a {task} task: give other data")
-    if kind == "classification" and tuple(labels) != tuple(names):
-        own, other = (some_of([repr(label) for label in side], 6) for side in (labels, names))
-        raise DataError(
-            f"{model} has the labels {own}, but {name} has {other}: give data with the labels that the model was "
-            "trained on, in the same order"
-        )
-
-
-def fitting_labels(dataset: Dataset, labels: Sequence[str], kind: Kind) -> NDArray[np.generic] | None:
-    """The labels of a data set that fits a model: int64 classes or float32 values; None if it has none.
-
-    Raises:
-        DataError: see `check_fit`; or labels that are not classes of the model, or not finite numbers.
-    """
-    check_fit(dataset, labels, kind)
-    if "label" not in dataset.column_names:
-        return None
-    values = np.asarray(list(dataset["label"]))
-    if kind == "classification":
-        fit = values.dtype.kind in "iu" and (
-            not len(values) or 0 <= values.min() <= values.max() < len(labels)
-        )
-        expected = f"class labels in 0..{len(labels) - 1}"
-    else:
-        fit = values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
-        expected = "finite numbers as labels"
-    if not fit:
-        raise DataError(f"expected {expected}, got {list(dict.fromkeys(values.tolist()))[:5]}")
-    return values.astype(np.int64 if kind == "classification" else np.float32)
-
-
-def class_names(dataset: Dataset) -> tuple[str, ...] | None:
-    """The names of the classes in the column `label`, if the data set has them."""
-    from datasets import ClassLabel
-
-    feature = dataset.features.get("label")
-    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    require_splits(data)
+    raise DataError(
+        f"expected data with splits, as load_data returns them, got {type(data).__name__}: pass offramp.load_data(…)"
+    )
 
 
 def fingerprint(dataset: Dataset) -> str:

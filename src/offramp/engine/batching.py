@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.arguments import whole
+from offramp._core.errors import DataError
 
 Encoding = Mapping[str, Sequence[int]]  # one text: input name to a list of ints; all of one length
 PaddedBatch = dict[str, NDArray[np.int64]]
@@ -21,10 +22,8 @@ T = TypeVar("T")
 
 
 def check_batch_size(batch_size: int) -> int:
-    """The batch size, or a `ConfigError` if it is below 1."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}: 1 runs the texts one by one")
-    return batch_size
+    """The batch size; `ConfigError` unless it is a whole number of at least 1."""
+    return whole("batch_size", batch_size, 1, note="1 runs the texts one by one")
 
 
 def token_counts(encodings: Sequence[Encoding]) -> NDArray[np.int64]:
@@ -106,7 +105,7 @@ def batches(
         ConfigError: `batch_size` is below 1.
         DataError: see `token_counts`.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     counts = token_counts(encodings) if counts is None else counts
     # Long texts first: a batch that does not fit in memory fails at once, not after an hour.
     order = np.argsort(-counts, kind="stable")

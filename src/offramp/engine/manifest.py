@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.trace import Kind
 
@@ -29,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "fused_rule": "",
     "linear": "",
     "reads_padding": False,
+    "pair": None,
 }
 
 
@@ -69,6 +72,7 @@ class Manifest:
     fused_rule: str = ""  # name of the exit rule in the fused graph
     linear: str = ""  # file of layer 0; "" for none
     reads_padding: bool = False  # whether the texts of a batch must have one length
+    pair: bool | None = None  # whether the model was trained on pairs of texts; None if unknown
     files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
 
     def save(self, folder: Path) -> None:
@@ -78,13 +82,13 @@ class Manifest:
         write_text(folder / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Manifest:
+    def load(cls, folder: UserPath) -> Manifest:
         """Read the manifest of an exported folder.
 
         Raises:
             ModelError: no manifest, a broken one, or one of another format or schema.
         """
-        path = Path(folder) / FILE_NAME
+        path = user_path(folder) / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -92,7 +96,7 @@ class Manifest:
                 f"{folder} is not an exported folder, it has no {FILE_NAME}: make one with 'offramp export MODEL'"
             ) from error
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read ({error}): {AGAIN}") from error
+            raise ModelError(f"{path} {file_problem(path, error)}: {AGAIN}") from error
         if not isinstance(content, dict):
             content = {}
         form, schema = content.get("format"), content.get("schema")

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import choice, whole
 from offramp._core.environment import usable_cores
-from offramp._core.errors import ConfigError, MissingExtraError, ModelError, unknown_name
+from offramp._core.errors import ConfigError, MissingExtraError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import clean_text, read_texts
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
@@ -54,14 +56,14 @@ class OnnxSegments:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: UserPath,
         *,
         threads: int | None = None,
         verify: bool = True,
         device: str = "cpu",
         fused_threads: int | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.manifest = Manifest.load(self.folder)
         self.exit_layers = self.manifest.exit_layers
         self.kind: Kind = self.manifest.kind
@@ -185,8 +187,7 @@ def open_session(
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
-    if device not in PROVIDERS:
-        raise ConfigError(unknown_name("device", device, PROVIDERS))
+    device = choice("device", device, PROVIDERS)
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise ConfigError(
             f"this onnxruntime has no {device}: install onnxruntime-gpu in its place, or use device='cpu'"
@@ -212,7 +213,7 @@ def open_session(
             opset = f" (operator set {manifest.opset})"
         raise ModelError(
             f"onnxruntime {onnxruntime.__version__}{made}, cannot run {path.name}{opset}: "
-            f"{' '.join(str(error).split())[:300]}; upgrade onnxruntime, or {AGAIN}"
+            f"{' '.join(str(error).split())}; upgrade onnxruntime, or {AGAIN}"
         ) from error
 
 
@@ -220,12 +221,12 @@ def thread_count(threads: int | None) -> int:
     """The requested number of threads, else that of OMP_NUM_THREADS, else the cores of the process.
 
     Raises:
-        ConfigError: below 1.
+        ConfigError: not a whole number of at least 1.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
+    if threads is not None:
+        return whole("threads", threads, 1)
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return threads or (int(limit) if limit.isdigit() else 0) or usable_cores()
+    return (int(limit) if limit.isdigit() else 0) or usable_cores()
 
 
 # The field of a tokenizer's encoding for each input of a model.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.errors import CriterionError
-from offramp._core.numbers import softmax
+from offramp._core.arguments import sequence, set_fields, whole
+from offramp._core.damaged_files import file_problem
+from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.numbers import is_number, softmax
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
 from offramp._core.trace import Kind, Trace
@@ -52,6 +55,11 @@ class Policy:
         temperatures: one per exit; None means 1 everywhere.
         calibrated_on: fingerprint of the calibration data, or "".
         target: the target of the tuning, and the result on the calibration data.
+        outputs: logits of each exit of its model, 1 for regression; None if unknown.
+
+    Raises:
+        CriterionError: no exit rule, or temperatures that are not one positive number for each exit.
+        ConfigError: exit layers that are not whole numbers.
     """
 
     criterion: Criterion
@@ -59,30 +67,43 @@ class Policy:
     temperatures: tuple[float, ...] | None = None
     calibrated_on: str = ""
     target: dict[str, Any] = field(default_factory=dict)
+    outputs: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.criterion, Criterion):
+            raise CriterionError(
+                f"expected an exit rule, got {self.criterion!r:.80}: make one with offramp.make_criterion"
+            )
+        layers = sequence("exit_layers", self.exit_layers, "layers, such as [1, 2, 4, 6]")
+        set_fields(self, exit_layers=tuple(whole("an exit layer", layer) for layer in layers))
         if self.temperatures is None:
             return
-        if len(self.temperatures) != len(self.exit_layers) or not all(
-            0 < t < np.inf for t in self.temperatures
-        ):
+        temperatures = sequence("temperatures", self.temperatures, "numbers, one for each exit")
+        if len(temperatures) != len(layers) or not all(is_number(t) and t > 0 for t in temperatures):
             raise CriterionError(
-                f"expected one positive temperature for each of the exits {list(self.exit_layers)}, "
-                f"got {list(self.temperatures)}: tune the policy again"
+                f"expected one positive temperature for each of the exits {layers}, got {temperatures}: "
+                "tune the policy again"
             )
+        set_fields(self, temperatures=tuple(map(float, temperatures)))
 
-    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None:
-        """Raise `CriterionError` if the policy was made for another model or task."""
+    def check(
+        self, exit_layers: tuple[int, ...], kind: Kind, gates: bool, outputs: int | None = None
+    ) -> None:
+        """Raise `CriterionError` if the policy was made for another model or task; None is not compared."""
         if tuple(exit_layers) != self.exit_layers:
             raise CriterionError(
                 f"the policy is for exits {list(self.exit_layers)}, the model has {list(exit_layers)}: "
                 "tune it again"
             )
+        if None not in (outputs, self.outputs) and outputs != self.outputs:
+            raise CriterionError(
+                f"the policy is for exits with {self.outputs} outputs, those of the model have {outputs}: tune it again"
+            )
         self.criterion.check(len(exit_layers), kind, gates)
 
     def decide(self, trace: Trace) -> Decisions:
         """Apply the policy to a whole trace; the engine does the same layer by layer."""
-        self.check(trace.exit_layers, trace.kind, trace.gates is not None)
+        self.check(trace.exit_layers, trace.kind, trace.gates is not None, trace.logits.shape[2])
         scaled = trace.scaled(self.temperatures)
         table = scores(self.criterion, scaled)
         exit = first_exit(self.criterion, table)
@@ -98,16 +119,17 @@ class Policy:
             flops=trace.flops[rows, exit],
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: UserPath) -> None:
         """Write the policy as JSON; `OfframpError` if the file cannot be written."""
         content = {**asdict(self), "criterion": {"name": self.criterion.name, **asdict(self.criterion)}}
-        write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
+        write_text(user_path(path), json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: UserPath) -> Policy:
         """Read a policy file; `CriterionError` if it is missing or not a policy."""
+        path = user_path(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             options = content.pop("criterion")
             temperatures = content.pop("temperatures")
             return cls(
@@ -122,5 +144,17 @@ class Policy:
             raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: not JSON
             raise CriterionError(
-                f"{path} is not a policy file ({type(error).__name__}: {error}): make one with 'offramp tune'"
+                f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with "
+                "'offramp tune'"
             ) from error
+
+
+def read_policy(policy: Policy | UserPath | None) -> Policy | None:
+    """A policy, that of a file, or None; `ConfigError` for anything else."""
+    if isinstance(policy, str | PathLike):
+        return Policy.load(policy)
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    raise ConfigError(
+        f"expected a Policy or its file as policy, got {policy!r:.80}: make one with offramp.tune"
+    )

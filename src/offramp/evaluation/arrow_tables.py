@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from offramp._core.errors import DataError, MissingExtraError
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+FORMULA = re.compile(r"\s*[=+\-@]|[\t\r]")  # how a cell begins that a spreadsheet would compute
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
@@ -88,3 +92,22 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
         return table.to_pandas()
     except ModuleNotFoundError as error:
         raise MissingExtraError("pandas", "torch") from error
+
+
+def to_csv(table: pa.Table) -> bytes:
+    """The table as CSV for any reader: text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    for position, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            cells = [None if cell is None else _no_formula(cell) for cell in column.to_pylist()]
+            table = table.set_column(position, field, pa.array(cells, field.type))
+    table = table.rename_columns([_no_formula(name) for name in table.column_names])
+    sink = pa.BufferOutputStream()
+    csv.write_csv(table, sink)
+    return bytes(sink.getvalue())
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text

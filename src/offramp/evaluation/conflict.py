@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 PAIRS = ("step", "layer", "exit_layer", "other_exit_layer", "cosine", "norm_ratio", "negative_share")
 NEXT = ("step", "layer", "exit_layer", "cosine", "norm_ratio", "negative_share")
+OWNERS = ("step", "layer", "exit_layer", "norm", "norm_share", "projection_share")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,22 @@ class GradientAgreement:
 
 
 @dataclass(frozen=True)
+class Ownership:
+    """Who owns the update of a layer: arrays `(layers, exits)`, averaged over batches; NaN where an exit is below.
+
+    Attributes:
+        norm: of the exit's gradient, `‖g_i‖`.
+        norm_share: `‖g_i‖ / Σ_j ‖g_j‖`, over the exits above the layer.
+        projection_share: `⟨g_i, G⟩ / ‖G‖²` for the sum `G = Σ_j g_j`: what the exit's gradient adds to the sum along
+            the sum. Negative if it opposes the sum; over the exits it adds up to 1.
+    """
+
+    norm: Floats
+    norm_share: Floats
+    projection_share: Floats
+
+
+@dataclass(frozen=True)
 class Conflict:
     """Where in a model the gradients of the exits conflict.
 
@@ -46,12 +63,14 @@ class Conflict:
             for i < j where both sit above the layer; NaN elsewhere.
         following: arrays `(layers,)`: the next exit above a layer against the sum of all later ones; NaN
             above the second-last exit.
+        owners: who owns each layer's update, where all exits' gradients are summed as they are.
     """
 
     exit_layers: tuple[int, ...]
     batches: int
     pairs: GradientAgreement
     following: GradientAgreement
+    owners: Ownership
 
     def columns(self) -> tuple[list[str], Floats, Floats]:
         """Names, cosines and shares of negative cosines `(layers, columns)`: all pairs, then next against later."""
@@ -88,7 +107,29 @@ def conflict(products: Floats, exit_layers: tuple[int, ...]) -> Conflict:
     next_exit = above.argmax(axis=1)
     later = above & (np.arange(exits) > next_exit[:, None])
     following = _agreement_with_sum(products, next_exit, later)
-    return Conflict(tuple(exit_layers), len(products), pairs, following)
+    return Conflict(tuple(exit_layers), len(products), pairs, following, _ownership(products, above))
+
+
+def _ownership(products: Floats, above: NDArray[np.bool_]) -> Ownership:
+    """Shares of products `(batches, layers, exits, exits)`; `above` are the exits above a layer `(layers, exits)`.
+
+    A batch in which the sum is zero has no shares.
+    """
+    products = np.where(above[:, :, None] & above[:, None, :], products, 0.0)
+    norms = np.sqrt(np.diagonal(products, axis1=2, axis2=3))
+    along = products.sum(axis=3)  # with the sum of all gradients
+    shares = []
+    for values in (norms, along):
+        whole = np.broadcast_to(values.sum(axis=2, keepdims=True), values.shape)
+        share = np.divide(values, whole, out=np.full(values.shape, np.nan), where=whole > 0)
+        shares.append(_mean(share))
+    return Ownership(*(np.where(above, values, np.nan) for values in (norms.mean(axis=0), *shares)))
+
+
+def _mean(values: Floats) -> Floats:
+    """The mean over the first axis of what is not NaN; NaN where nothing is."""
+    counts = np.isfinite(values).sum(axis=0)
+    return np.divide(np.nansum(values, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def _agreement_with_sum(
@@ -149,6 +190,28 @@ def following_table(conflicts: dict[int, Conflict]) -> pa.Table:
             following = next(exit for exit in measured.exit_layers if exit > layer)
             rows.append((step, layer + 1, following, *_numbers(measured.following, (layer,))))
     return from_rows(NEXT, rows)
+
+
+def owners_table(conflicts: dict[int, Conflict]) -> pa.Table:
+    """Who owns a layer's update: a row for each training step, layer and exit above it, columns `OWNERS`."""
+    rows = []
+    for step, measured in conflicts.items():
+        owners = measured.owners
+        for layer, exit in np.argwhere(np.isfinite(owners.norm)).tolist():
+            values = (owners.norm, owners.norm_share, owners.projection_share)
+            numbers = [float(array[layer, exit]) for array in values]
+            rows.append((step, layer + 1, measured.exit_layers[exit], *numbers))
+    return from_rows(OWNERS, rows)
+
+
+def owner_shares(measured: Conflict) -> dict[str, list[float]]:
+    """`norm_shares` and `projection_shares` of each exit, over the layers it shares; NaN if it shares none."""
+    owners = measured.owners
+    shared = np.isfinite(owners.norm).sum(axis=1) > 1
+    return {
+        "norm_shares": _mean(owners.norm_share[shared]).tolist(),
+        "projection_shares": _mean(owners.projection_share[shared]).tolist(),
+    }
 
 
 def _numbers(agreement: GradientAgreement, index: tuple[int, ...]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.arguments import seed_number, whole
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion
@@ -45,6 +46,7 @@ FAST, SLOW, WHOLE = (0.0, 0.5), (0.5, 1.0), (0.0, 1.0)
 RANGES: dict[str, CostRange] = {"fast": FAST, "slow": SLOW, "whole": WHOLE}
 COSTS = ("cost", "depth", "layer_speedup")
 COLUMNS = ("point", "threshold", *COSTS, "score", "low", "high", "shares", "time_speedup")
+JOINER = "\u2060"  # has no width: before a name that begins with _, which a legend would leave out
 FRONT = ("method", "model", "criterion", "metric", "floor")  # the first four identify a curve
 
 
@@ -106,14 +108,16 @@ class Curve:
             ax = pyplot.subplots(figsize=(6, 4), layout="constrained")[1]
         axes: Axes = ax
         sweep, static = self.sweep, self.static
-        costs = floats(sweep, "cost")
-        (line,) = axes.plot(costs, floats(sweep, "score"), label=label or self.criterion)
+        costs, name = floats(sweep, "cost"), label or self.criterion
+        (line,) = axes.plot(costs, floats(sweep, "score"), label=JOINER * name.startswith("_") + name)
         color = line.get_color()
         axes.fill_between(costs, floats(sweep, "low"), floats(sweep, "high"), color=color, alpha=0.15, lw=0)
         axes.plot(floats(static, "cost"), floats(static, "score"), "o", color=color, mfc="white")
         axes.set_xlabel("cost (share of the full model's FLOPs)")
-        axes.set_ylabel(self.metric)
-        axes.legend()
+        axes.set_ylabel(self.metric, parse_math=False)
+        for text in axes.legend().get_texts():  # names come from outside: a $ is a dollar
+            text.set_parse_math(False)
+            text.set_text(text.get_text().removeprefix(JOINER))
         return axes
 
     def to_pandas(self) -> pd.DataFrame:
@@ -148,6 +152,7 @@ def speed_accuracy(
 
     Source: SWEET (Rotem et al. 2023) and Right Tool (Schwartz et al. 2020), their speed-accuracy figures.
     """
+    resamples, seed = whole("resamples", resamples), seed_number(seed)
     sweep = sweep_thresholds(trace, criterion, temperatures, points)
     exits = np.concatenate([sweep.exits, static_exits(trace)], axis=1)
     undefined, unnamed = np.full(exits.shape[1], np.nan), [""] * exits.shape[1]

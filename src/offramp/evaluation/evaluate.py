@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from offramp._core.arguments import check_share, name_list, seed_number, whole
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
 from offramp.calibration import tune
@@ -149,13 +150,16 @@ def evaluate(
     Raises:
         DataError: a model has other classes than the data, or was trained on the rows of the split.
         CalibrationError: a policy was calibrated on the split.
-        ConfigError: the calibration split was asked for.
+        ConfigError: the calibration split was asked for, or a drop that is no share.
         CriterionError: a criterion that is unknown or does not fit.
     """
-    from offramp.data import require_splits
+    from offramp.data import require_text_data
     from offramp.inference.tracing import trace
 
-    require_splits(data)
+    check_share("max_accuracy_drop", max_accuracy_drop, unit=" points")
+    require_text_data(data)
+    seed, timed, batch_size = seed_number(seed), whole("timed", timed), whole("batch_size", batch_size, 1)
+    criteria = name_list("criteria", criteria, "the exit rules")
     named: Mapping[str, SegmentedModel] = models if isinstance(models, Mapping) else {"model": models}
     evaluated = {}
     for name, model in named.items():
@@ -198,7 +202,7 @@ def _check_split(model: SegmentedModel, data: TextData, name: str, split: str) -
         raise ConfigError(
             "thresholds are fitted on the calibration split, so nothing is reported on it: try validation"
         )
-    check_fit(data, model.labels, model.kind, model=name)
+    check_fit(data, model.labels, model.kind, pair=model.pair, model=name)
     for checked in sorted({"calibration", split} - {"train"}):  # who names the training split wants it so
         refuse_trained_on(model.trained_on, data[checked], f"{name} and the {checked} split of {data.name}")
 

@@ -57,6 +57,7 @@ def write_graphs(
         segments=graphs.segments,
         shared=graphs.shared,
         reads_padding=model.reads_padding,
+        pair=model.pair,
         architecture=str(model.config.backbone.model_type),
         opset=OPSET,
         policy="" if policy is None else POLICY,

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import MissingExtraError, ModelError
 from offramp.backbones import BackboneState
 from offramp.engine.manifest import SegmentFile
@@ -167,11 +168,16 @@ def write(
     except Exception as error:  # the exporter has many error types
         raise ModelError(
             f"torch {torch.__version__} cannot express segment {k + 1} of this architecture as ONNX "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}): run it with backend='torch'"
+            f"({first_sentence(_root(error))}): run it with backend='torch'"
         ) from error
     graph = program.model.graph
     inputs, outputs = (tuple(str(v.name) for v in values) for values in (graph.inputs, graph.outputs))
     return SegmentFile(path.name, inputs, outputs), given
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that an error was raised from, first of all: the exporter's own only lists its steps."""
+    return error if error.__cause__ is None else _root(error.__cause__)
 
 
 @contextmanager

@@ -7,21 +7,27 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 
-from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp.data import TextData, fitting_labels
+from offramp._core.arguments import choice, whole
+from offramp._core.errors import ConfigError, ModelError
+from offramp._core.files import check_writable
+from offramp._core.paths import UserPath, user_path
+from offramp.data import TextData, check_fit, fitting_labels, require_text_data
 from offramp.engine.batching import Encoding
 from offramp.engine.manifest import FILE_NAME, Manifest
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.exporting.folder import seal, write_graphs, write_int8
 from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
 from offramp.inference.loading import load_model
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.loading import require_model
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -30,11 +36,11 @@ FEW = 32  # texts for comparing the graphs behind int8 with the model
 
 
 def export(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     data: TextData | None = None,
     calibration_examples: int = 300,
     compared_examples: int = 1000,
@@ -64,13 +70,18 @@ def export(
         MissingExtraError: without `onnxscript` or `onnx`.
     """
     texts = Texts()
+    calibration_examples = whole("calibration_examples", calibration_examples, 1)
+    compared_examples = whole("compared_examples", compared_examples, 1)
     if data is not None:
+        require_text_data(data)
         texts = Texts(
             data.sample("calibration", calibration_examples, 0),
             data.sample("validation", compared_examples, 0),
         )
     console = Console(stderr=True)
-    with console.status(f"export to {output_dir}") if progress and console.is_terminal else nullcontext():
+    with (
+        console.status(Text(f"export to {output_dir}")) if progress and console.is_terminal else nullcontext()
+    ):
         return export_model(model, output_dir, precision=precision, policy=policy, texts=texts)
 
 
@@ -89,21 +100,21 @@ class Texts:
 
 
 def export_model(
-    model: SegmentedModel | str | Path,
-    output_dir: str | Path,
+    model: SegmentedModel | UserPath,
+    output_dir: UserPath,
     *,
     precision: Precision = "fp32",
-    policy: Policy | str | Path | None = None,
+    policy: Policy | UserPath | None = None,
     texts: Texts = Texts(),
 ) -> Manifest:
     """Export a multi-exit model or a cascade with texts from any source; see `export`."""
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
-    folder = check_output(Path(output_dir))
-    loaded = load_model(model) if isinstance(model, str | Path) else model
-    chosen = Policy.load(policy) if isinstance(policy, str | Path) else policy or loaded.policy
+    choice("precision", precision, PRECISIONS)
+    folder = check_output(user_path(output_dir, "output_dir"))
+    check_writable(folder)
+    loaded = load_model(model) if isinstance(model, str | PathLike) else require_model(model)
+    chosen = read_policy(policy) or loaded.policy
     if chosen is not None:
-        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates)
+        chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)
     encoder = TextEncoder.of(loaded)
     calibration, compared, labels = _encode(loaded, encoder, texts)
     if precision == "int8" and len(calibration) < MIN_CALIBRATION:
@@ -132,13 +143,16 @@ def _encode(
     model: SegmentedModel, encoder: TextEncoder, texts: Texts
 ) -> tuple[Sequence[Encoding], Sequence[Encoding], Any]:
     """Texts to calibrate on, texts to compare on, and their labels or None."""
-    calibration = [] if texts.calibration is None else encoder.dataset(texts.calibration)[0]
+    calibration: Sequence[Encoding] = []
+    if texts.calibration is not None:
+        check_fit(texts.calibration, model.labels, model.kind, pair=model.pair)
+        calibration = encoder.dataset(texts.calibration)[0]
     labels = None
     if texts.comparison is None:
         compared = encoder(list(TEXTS))
     else:
         compared = encoder.dataset(texts.comparison)[0]
-        labels = fitting_labels(texts.comparison, model.labels, model.kind)
+        labels = fitting_labels(texts.comparison, model.labels, model.kind, pair=model.pair)
     if labels is None:  # some tokenizers have no token for an empty text
         compared = [encoding for encoding in compared if encoding["input_ids"]]
     return calibration, compared, labels

@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
-from offramp._core.errors import ConfigError, ModelError, unknown_name
-from offramp._core.text import read_rows, read_texts
-from offramp.engine.batching import token_counts, windows
+from offramp._core.arguments import choice, flag
+from offramp._core.errors import ConfigError, ModelError
+from offramp._core.paths import UserPath, user_path
+from offramp._core.tables import read_rows
+from offramp._core.text import check_pairs, read_texts
+from offramp.engine.batching import check_batch_size, token_counts, windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments, thread_count
 from offramp.engine.onnx_engine import onnx_engine, stored_times
-from offramp.engine.policy import Decisions, Policy
+from offramp.engine.policy import Decisions, Policy, read_policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.segment_times import SegmentTimes, measure_segments
 from offramp.engine.segments import Encoder, Segments
@@ -56,7 +59,8 @@ class Engine:
         batch_size: rows run at once; exits and labels do not depend on it.
         threads: CPU threads of an exported folder; by default as many as the process may use. Each thread runs its own
             batches; a single text uses all threads.
-        device: of the `onnx` backend, `cpu` or `cuda`; a torch model stays on its device.
+        device: where a folder is run: of the `onnx` backend `cpu` or `cuda`, else a device name of torch. A torch
+            model stays on its device.
         pools: join rows of several batches at every depth of a stream, if the times measured on this machine show
             that this saves time.
 
@@ -69,12 +73,13 @@ class Engine:
     segments: Segments[Any]  # the model, cut at its exits
     encoder: Encoder  # turns texts into token ids
     labels: tuple[str, ...]  # class names; empty for regression
+    pair: bool | None  # whether the model was trained on pairs of texts; None if unknown
     compacting: CompactingEngine[Any]  # works on token ids
 
     def __init__(
         self,
-        model: SegmentedModel | str | Path,
-        policy: Policy | str | Path | None = None,
+        model: SegmentedModel | UserPath,
+        policy: Policy | UserPath | None = None,
         *,
         backend: str | None = None,
         batch_size: int = 32,
@@ -83,28 +88,31 @@ class Engine:
         pools: bool = False,
     ) -> None:
         backend = _choose_backend(model, backend)
+        policy = read_policy(policy)
+        batch_size, pools = check_batch_size(batch_size), flag("pools", pools)
+        thread_count(threads)
         if backend == "onnx":
-            if not isinstance(model, str | Path):
+            if not isinstance(model, str | PathLike):
                 raise ConfigError(
                     "backend 'onnx' runs an exported folder: make one with 'offramp export' and give its path"
                 )
             self._open_exported(model, policy, batch_size, threads, device, pools)
         else:
-            loaded = _open_torch(model, with_policy=policy is None)
+            loaded = _open_torch(model, device, with_policy=policy is None)
             from offramp.inference.segments import TorchSegments
             from offramp.model.encoding import TextEncoder
 
             self.segments = TorchSegments(loaded, compiled=backend == "torch-compiled")
-            self.encoder, self.labels = TextEncoder.of(loaded), loaded.labels
-            chosen = _read_policy(policy) or loaded.policy
-            if chosen is None:
+            self.encoder, self.labels, self.pair = TextEncoder.of(loaded), loaded.labels, loaded.pair
+            policy = policy or loaded.policy
+            if policy is None:
                 raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
-            self._compact(chosen, batch_size, pools)
+            self._compact(policy, batch_size, pools)
 
     def _open_exported(
         self,
-        folder: str | Path,
-        policy: Policy | str | Path | None,
+        folder: UserPath,
+        policy: Policy | None,
         batch_size: int,
         threads: int | None,
         device: str,
@@ -120,13 +128,15 @@ class Engine:
             device=device,
             fused_threads=thread_count(threads) if fused else None,
         )
-        chosen = _read_policy(policy) or segments.policy()
-        self.segments, self.encoder, self.labels = segments, segments.encoder(), segments.labels
+        chosen = policy or segments.policy()
+        self.segments, self.encoder = segments, segments.encoder()
+        self.labels, self.pair = segments.labels, segments.manifest.pair
         if not on_cpu:
             self._compact(chosen, batch_size, pools)
         elif pools:
             self._compact(chosen, batch_size, pools, stored_times(segments), workers=thread_count(threads))
         else:
+            chosen.check(segments.exit_layers, segments.kind, segments.gates, len(segments.labels) or 1)
             self.compacting = onnx_engine(segments, chosen, threads=threads, batch_size=batch_size)
 
     def _compact(
@@ -138,7 +148,8 @@ class Engine:
         workers: int = 1,
     ) -> None:
         """Run the segments without a fused graph; with pools, by given or measured times."""
-        pad_values = self.encoder.pad_values
+        segments, pad_values = self.segments, self.encoder.pad_values
+        policy.check(segments.exit_layers, segments.kind, segments.gates, len(self.labels) or 1)
         if not pools:
             self.compacting = CompactingEngine(
                 self.segments, policy, batch_size=batch_size, pad_values=pad_values
@@ -153,7 +164,7 @@ class Engine:
 
     def decide(self, texts: Any, pairs: Iterable[str] | None = None) -> Decisions:
         """Decisions in arrays, in the order of the texts; arguments as in `predict`."""
-        return self.compacting.run(self.encoder(*read_texts(texts, pairs)))
+        return self.compacting.run(self._encode(*read_texts(texts, pairs)))
 
     @overload
     def predict(self, texts: str, pairs: str | None = None) -> Prediction: ...
@@ -166,7 +177,7 @@ class Engine:
 
         Args:
             texts: one string; or many texts: strings, pairs of strings, or rows with the columns `text` and, for
-                pairs, `text_pair`: dicts, a `datasets.Dataset`, or a pandas data frame.
+                pairs, `text_pair`: dicts, a dict of columns, a `datasets.Dataset`, a data frame or an Arrow table.
             pairs: second texts, if `texts` holds only the first ones; one string for one string.
 
         Returns:
@@ -186,17 +197,24 @@ class Engine:
             texts: many texts, as in `predict`. They are read when needed, some batches at a time, and sorted by length
                 within each such window.
 
-        Yields:
-            One `Prediction` for each, in order.
+        Returns:
+            An iterator over one `Prediction` for each, in order.
 
         Raises:
             DataError: rows that `predict` refuses; all answers before them are yielded first.
         """
-        for window in windows(read_rows(texts), self.compacting.window * self.compacting.batch_size):
-            yield from self._answer(*read_texts(window))
+        rows = read_rows(texts)  # at once, so that a wrong argument fails here
+        size = self.compacting.window * self.compacting.batch_size
+        return (answer for window in windows(rows, size) for answer in self._answer(*read_texts(window)))
+
+    def _encode(self, texts: list[str], pairs: list[str] | None) -> list[dict[str, list[int]]]:
+        """Token ids; `DataError` for single texts where the model was trained on pairs, or the reverse."""
+        if texts:
+            check_pairs(pairs is not None, self.pair, "the input")
+        return self.encoder(texts, pairs)
 
     def _answer(self, texts: list[str], pairs: list[str] | None) -> list[Prediction]:
-        encodings = self.encoder(texts, pairs)
+        encodings = self._encode(texts, pairs)
         decisions = self.compacting.run(encodings)
         full = self.segments.flops(token_counts(encodings))[1]
         return [
@@ -216,30 +234,29 @@ class Engine:
         ]
 
 
-def _choose_backend(model: SegmentedModel | str | Path, name: str | None) -> str:
+def _choose_backend(model: SegmentedModel | UserPath, name: str | None) -> str:
     """The requested backend, by default that of the model or folder."""
     if name is None:
-        exported = isinstance(model, str | Path) and (Path(model) / FILE_NAME).is_file()
+        exported = isinstance(model, str | PathLike) and (user_path(model) / FILE_NAME).is_file()
         return "onnx" if exported else "torch"
-    if name not in BACKENDS:
-        raise ConfigError(unknown_name("backend", name, BACKENDS))
-    return name
+    return choice("backend", name, BACKENDS)
 
 
-def _open_torch(model: SegmentedModel | str | Path, *, with_policy: bool) -> SegmentedModel:
-    """A torch model; a model read from a folder has its policy, if one is asked for."""
+def _open_torch(model: SegmentedModel | UserPath, device: str, *, with_policy: bool) -> SegmentedModel:
+    """A torch model; a model read from a folder has its policy, if one is asked for, and is put on the device."""
     if importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{model} is not an exported folder, and a trained model needs torch, which is not installed: give the "
             "folder that 'offramp export' wrote, or pip install 'offramp[torch]'"
         )
-    if not isinstance(model, str | Path):
-        return model
     from offramp.inference.loading import load_model
-    from offramp.model import read_model
+    from offramp.model import read_model, require_model
 
-    return load_model(model) if with_policy else read_model(model)
-
-
-def _read_policy(policy: Policy | str | Path | None) -> Policy | None:
-    return Policy.load(policy) if isinstance(policy, str | Path) else policy
+    if isinstance(model, str | PathLike):
+        read = load_model if with_policy else read_model
+        return read(model, device=device)
+    if device != "cpu":
+        raise ConfigError(
+            f"device={device!r} is for a folder, and a torch model stays where it is: call model.to({device!r}) first"
+        )
+    return require_model(model)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from offramp._core.files import policy_file
+from offramp._core.paths import UserPath, user_path
 from offramp.engine.policy import Policy
 from offramp.model.base import SegmentedModel
 from offramp.model.loading import read_model
 
 
-def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
+def load_model(source: UserPath, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with tokenizer and policy.
 
     The model's `policy` is that of `save_pretrained`, else the only policy that `offramp tune` wrote into the folder,
@@ -27,11 +28,11 @@ def load_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     """
     model = read_model(source, device=device)
     # A run's folder, and that of the weights inside it.
-    folders = (Path(source), Path(str(model.name_or_path)))
+    folders = (user_path(source), Path(str(model.name_or_path)))
     name = policy_file(model.config.criterion or "*")
     files = {file.resolve() for folder in folders for file in folder.glob(name)}
     if len(files) == 1:
         policy = Policy.load(files.pop())
-        policy.check(model.exit_layers, model.kind, model.gates)
+        policy.check(model.exit_layers, model.kind, model.gates, model.num_labels)
         model.policy = policy
     return model

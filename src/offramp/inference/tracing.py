@@ -17,11 +17,12 @@ from offramp._core.errors import DataError
 from offramp._core.trace import Evidence, Trace
 from offramp.criteria import make_criterion
 from offramp.data import fingerprint, fitting_labels, require_split
-from offramp.engine.batching import Encoding, pad
+from offramp.engine.batching import Encoding, check_batch_size, pad
 from offramp.engine.segments import trace_segments
 from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+from offramp.model.loading import require_model
 
 OVERHEAD_TEXTS = 20
 
@@ -41,12 +42,14 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     Raises:
         DataError: no examples, no text column, or labels that do not fit the model.
     """
-    require_split(dataset)
+    require_model(model)
+    batch_size = check_batch_size(batch_size)
+    dataset = require_split(dataset)
     if not len(dataset):
         raise DataError("the dataset is empty: there is nothing to trace")
+    labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     encoder = TextEncoder.of(model)
     encodings, truncated = encoder.dataset(dataset)
-    labels = fitting_labels(dataset, model.labels, model.kind)
     console = Console(stderr=True)  # stdout is for results
     bar = partial(
         track,

@@ -4,7 +4,7 @@ from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassif
 from offramp.model.config import MultiExitConfig
 from offramp.model.heads import MultiExitOutput
 from offramp.model.importing import import_checkpoint
-from offramp.model.loading import read_model
+from offramp.model.loading import read_model, require_model
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "MultiModelForSequenceClassification",
     "import_checkpoint",
     "read_model",
+    "require_model",
 ]

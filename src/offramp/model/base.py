@@ -1,31 +1,37 @@
-"""The base of a multi-exit model and a Multi-Model cascade: segments, heads, FLOPs, saving and loading."""
+"""The base of a multi-exit model and a Multi-Model cascade: how it is made, saved and loaded."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import partial
-from os import PathLike
-from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, get_args
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from offramp._core.errors import DataError, ModelError, OfframpError
-from offramp._core.files import policy_file
+from offramp._core.arguments import choice, flag, seed_number
+from offramp._core.files import policy_file, write_failure
 from offramp._core.library import quiet
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
-from offramp.costs import CostModel, count_flops, fit_polynomial
-from offramp.model.checkpoint_files import read_tokenizer, readable_checkpoint, refuse_partial
-from offramp.model.config import MultiExitConfig, check_exits, check_length, class_names, default_exits
-from offramp.model.heads import MultiExitOutput, exit_loss
-from offramp.model.linear_exit import LayerZero
+from offramp.backbones.weight_files import check_files, refuse_undefined
+from offramp.model.checkpoint_files import (
+    read_tokenizer,
+    readable_checkpoint,
+    refuse_other_class,
+    refuse_partial,
+)
+from offramp.model.config import (
+    POOLINGS,
+    check_exits,
+    check_length,
+    class_names,
+    default_exits,
+)
+from offramp.model.exits import ExitClassifier
+from offramp.model.tokenizer_check import refuse_other_tokenizer, tokenizer_check
 from offramp.model.trained_on import FILE as ROWS_FILE
 from offramp.model.trained_on import Rows, load_rows
 
@@ -37,22 +43,13 @@ class SavedPolicy(Protocol):
 
     @property
     def criterion(self) -> Any: ...
-    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool) -> None: ...
-    def save(self, path: str | PathLike[str]) -> None: ...
+    def check(self, exit_layers: tuple[int, ...], kind: Kind, gates: bool, outputs: int | None) -> None: ...
+    def save(self, path: UserPath) -> None: ...
 
 
-class SegmentedModel(LayerZero, PreTrainedModel):
-    """A classifier cut at its exits: `start`, then `segment` and `head` for each exit in turn."""
+class SegmentedModel(ExitClassifier):
+    """A classifier cut at its exits, made from a pretrained encoder and saved with its tokenizer and policy."""
 
-    config_class: type[MultiExitConfig] = MultiExitConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    supports_gradient_checkpointing = False
-
-    config: MultiExitConfig
     tokenizer: Any = None  # a PreTrainedTokenizerBase; saved and loaded with the weights
     trained_on: Rows | None = None  # hashes of the training rows, saved too; None where they are unknown
     policy: Any = None  # the `offramp.Policy` saved with the weights, or None
@@ -60,7 +57,7 @@ class SegmentedModel(LayerZero, PreTrainedModel):
     @classmethod
     def from_backbone(
         cls,
-        backbone: str,
+        backbone: UserPath,
         exits: Sequence[int] | None = None,
         *,
         labels: Sequence[str] | int = 2,
@@ -85,11 +82,15 @@ class SegmentedModel(LayerZero, PreTrainedModel):
         Raises:
             ModelError: an unknown encoder, exit layers or a length that do not fit it, fewer than two classes, or gates
                 for regression.
+            ConfigError: arguments of another type, class names that are blank or repeated, an unknown kind or pooling.
         """
+        kind, gates, seed = choice("kind", kind, get_args(Kind)), flag("gates", gates), seed_number(seed)
+        if pooling is not None:
+            choice("pooling", pooling, POOLINGS)
+        names = class_names(labels, kind, gates)
         encoder, tokenizer = load_backbone(backbone)
         depth = encoder.config.num_hidden_layers
         layers = check_exits(default_exits(depth) if exits is None else exits, depth)
-        names = class_names(labels, kind, gates)
         config = cls.config_class(
             backbone_config=truncated_config(encoder.config, layers[-1]),
             exits=layers,
@@ -97,6 +98,7 @@ class SegmentedModel(LayerZero, PreTrainedModel):
             gates=gates,
             kind=kind,
             max_tokens=check_length(max_length, encoder, tokenizer),
+            tokenizer_check=tokenizer_check(tokenizer),
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
         )
@@ -109,143 +111,9 @@ class SegmentedModel(LayerZero, PreTrainedModel):
     def from_encoder(cls, config: Any, encoder: PreTrainedModel, *, seed: int) -> Self:
         """A model on the first layers of an encoder, with poolers started from its pooler and heads drawn by `seed`."""
 
-    @abstractmethod
-    def start(self, inputs: Mapping[str, Any]) -> Any:
-        """The state before the first segment."""
-
-    @abstractmethod
-    def segment(self, k: int, state: Any) -> Any:
-        """Run segment `k` (0-based): the state at exit `k`."""
-
-    @abstractmethod
-    def head(self, k: int, state: Any) -> tuple[Tensor, Tensor | None]:
-        """Exit `k`'s logits `(batch, classes)` and gate logits `(batch,)` or None, float32."""
-
-    @abstractmethod
-    def embedding_tables(self) -> list[nn.Embedding]:
-        """The token-embedding tables: one, or one for each member of a cascade."""
-
-    @property
-    def exit_layers(self) -> tuple[int, ...]:
-        """Backbone layers of the exits, counted from 1."""
-        return tuple(self.config.exits)
-
-    @property
-    def kind(self) -> Kind:
-        """`classification` or `regression`."""
-        return cast(Kind, self.config.kind)
-
-    @property
-    def gates(self) -> bool:
-        """Whether the exits have learned gates."""
-        return self.config.gates
-
-    @property
-    def reads_padding(self) -> bool:
-        """Whether longer texts in the same batch change an answer; see `BackboneSpec`."""
-        return spec_of(self.config.backbone).reads_padding
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty for regression."""
-        if self.kind == "regression":
-            return ()
-        names = cast(dict[int, str], self.config.id2label)
-        return tuple(names[i] for i in range(len(names)))
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens."""
-        return self.config.max_tokens
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Sequence[Tensor] | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> MultiExitOutput:
-        """Run every exit on a batch.
-
-        Args:
-            input_ids: `(batch, length)`; needed even with `inputs_embeds`, for the positions.
-            attention_mask: `(batch, length)`, 1 for tokens, 0 for padding; all ones by default.
-            token_type_ids: `(batch, length)`, ignored by encoders without token types.
-            inputs_embeds: one `(batch, length, dim)` tensor for each of `embedding_tables()`.
-            labels: `(batch,)` classes or regression targets.
-        """
-        if input_ids is None:
-            raise DataError("forward needs input_ids (batch, length); give them even with inputs_embeds")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        optional = {"token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
-        state = self.start(inputs | {name: value for name, value in optional.items() if value is not None})
-        logits: list[Tensor] = []
-        gates: list[Tensor] = []
-        for k in range(len(self.exit_layers)):
-            state = self.segment(k, state)
-            scores, gate = self.head(k, state)
-            logits.append(scores)
-            if gate is not None:
-                gates.append(gate.sigmoid())
-        loss = None
-        if labels is not None:  # layer 0 is fitted, not trained
-            trained = [z for z, layer in zip(logits, self.exit_layers, strict=True) if layer]
-            loss = torch.stack([exit_loss(z, labels) for z in trained]).sum()
-        return MultiExitOutput(
-            loss=loss,
-            logits=logits[-1],
-            exit_logits=torch.stack(logits, dim=1),
-            gates=torch.stack(gates, dim=1) if gates else None,
-        )
-
-    def flops(self, lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """FLOPs until each exit `(examples, exits)` and of the full model `(examples,)`, by length."""
-        if self.config.costs is None:
-            self.config.costs = self._count_flops().to_dict()
-        try:
-            return CostModel.from_dict(self.config.costs)(lengths)
-        except ModelError as error:
-            raise ModelError(
-                f"the costs in the model's config.json are damaged ({error}): remove them there to count "
-                "them again"
-            ) from error
-
-    def _count_flops(self) -> CostModel:
-        """Count the FLOPs of each segment and head on the real modules."""
-        training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
-        self.eval().requires_grad_(False)  # the counter fails on tables that layers receive (DeBERTa)
-        try:
-            with self.without_layer_zero():
-                coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(-1, 2, 3)
-        finally:
-            self.train(training)
-            for parameter in tracked:
-                parameter.requires_grad_()
-        costs = self._add_costs(coefficients)
-        return costs if self.linear is None else costs.after(self.linear.stage.flops())
-
-    def _segment_flops(self, length: int) -> NDArray[np.float64]:
-        """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""
-        ids = torch.ones(1, length, dtype=torch.long, device=self.device)
-        state = self.start({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        counts: list[int] = []
-        for k in range(len(self.exit_layers)):
-            state, segment = count_flops(partial(self.segment, k, state))
-            _, head = count_flops(partial(self.head, k, state))
-            counts += (segment, head)
-        return np.array(counts, dtype=np.float64)
-
-    @abstractmethod
-    def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
-        """Cumulative costs from the coefficients `(exits, 2, 3)` of segments and heads."""
-
     def save_pretrained(
         self,
-        save_directory: str | PathLike[str],
+        save_directory: UserPath,
         *args: Any,
         policy: SavedPolicy | None = None,
         **kwargs: Any,
@@ -261,42 +129,51 @@ class SegmentedModel(LayerZero, PreTrainedModel):
             CriterionError: the policy was made for another model.
             OfframpError: the folder cannot be written.
         """
-        policy = policy or self.policy
+        folder, policy = user_path(save_directory, "save_directory"), policy or self.policy
         if policy is not None:
-            policy.check(self.exit_layers, self.kind, self.gates)
+            policy.check(self.exit_layers, self.kind, self.gates, self.num_labels)
         self.config.criterion = "" if policy is None else policy.criterion.name
         try:
             with quiet():
-                super().save_pretrained(save_directory, *args, **kwargs)
-        except SafetensorError as error:  # the library's own type for errors of the disk
-            raise OfframpError(
-                f"cannot write the model to {save_directory} ({error}): free some space, or choose another folder"
-            ) from error
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
+                super().save_pretrained(folder, *args, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.model_max_length = (
+                    self.max_length
+                )  # so that everybody cuts texts as the engine does
+                self.tokenizer.save_pretrained(folder)
+            if self.trained_on is not None:
+                np.save(folder / ROWS_FILE, self.trained_on)
+        except Exception as error:
+            # safetensors and tokenizers have their own types for errors of the disk.
+            if isinstance(error, OSError | SafetensorError) or type(error) is Exception:
+                raise write_failure(folder, error) from error
+            raise
         if policy is not None:
-            policy.save(Path(save_directory) / policy_file(policy.criterion.name))
-        if self.trained_on is not None:
-            np.save(Path(save_directory) / ROWS_FILE, self.trained_on)
+            policy.save(folder / policy_file(policy.criterion.name))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder of `save_pretrained` or a hub id; `ModelError` if tensors are missing or foreign."""
+        folder = user_path(pretrained_model_name_or_path, "the model")
+        is_hub_id = not folder.exists()
+        source = str(pretrained_model_name_or_path if is_hub_id else folder)
         wants_info = kwargs.pop("output_loading_info", False)
-        with quiet(), readable_checkpoint(pretrained_model_name_or_path):
+        check_files(folder)
+        with quiet(), readable_checkpoint(source):
+            refuse_other_class(source, cls.config_class.model_type)
             # Tensors of other sizes pass here, and are refused by name below.
             loaded: Any = super().from_pretrained(
-                pretrained_model_name_or_path,
+                source,
                 *args,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **kwargs,
             )
         model, info = loaded
-        refuse_partial(pretrained_model_name_or_path, info)
-        folder = Path(pretrained_model_name_or_path)
-        is_hub_id = not folder.exists()
+        refuse_partial(source, info)
+        refuse_undefined(model.named_parameters(), source)
         if is_hub_id or (folder / "tokenizer_config.json").exists():
-            model.tokenizer = read_tokenizer(pretrained_model_name_or_path)
+            model.tokenizer = read_tokenizer(source)
+            refuse_other_tokenizer(model.tokenizer, model.config)
         model.trained_on = load_rows(folder)
         return (model, info) if wants_info else model

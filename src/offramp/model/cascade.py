@@ -39,6 +39,8 @@ class MultiModelConfig(MultiExitConfig):
             kind=self.kind,
             classifier_dropout=self.classifier_dropout,
             max_tokens=self.max_tokens,
+            pair=self.pair,
+            tokenizer_check=self.tokenizer_check,
             strategy=self.strategy,
             id2label=self.id2label,
             label2id=self.label2id,
@@ -113,7 +115,7 @@ class MultiModelForSequenceClassification(SegmentedModel):
 
     def head(self, k: int, state: CascadeState) -> tuple[Tensor, Tensor | None]:
         if self.linear is not None and self.exit_layers[k] == 0:
-            return self.linear(state.inputs, gate=self.gates)
+            return self.linear_head(state.inputs, tables=len(self.members))
         return self.member(k).head(0, cast(BackboneState, state.reached))
 
     def embedding_tables(self) -> list[nn.Embedding]:

@@ -1,62 +1,19 @@
-"""Read the files of a checkpoint, and report a damaged one in one line."""
+"""Read the config and the tokenizer of a checkpoint, and report a damaged one in one line."""
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import ModelError
 from offramp._core.text import some_of
 
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-
-
-def read_config(source: Path) -> dict[str, Any]:
-    """The content of `config.json`."""
-    path = source / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{source} holds no config.json: give the folder that the checkpoint was saved to")
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}): copy the checkpoint again") from error
-    if not isinstance(stored, dict):
-        raise ModelError(
-            f"expected an object in {path}, got {type(stored).__name__}: copy the checkpoint again"
-        )
-    return stored
-
-
-def read_weights(source: Path) -> dict[str, Tensor]:
-    """The state dict; a pickle is read as weights only, never as code."""
-    tensors, pickled = source / "model.safetensors", source / "pytorch_model.bin"
-    if not tensors.is_file() and not pickled.is_file():
-        raise ModelError(
-            f"{source} holds neither model.safetensors nor pytorch_model.bin: copy one of them there"
-        )
-    path = tensors if tensors.is_file() else pickled
-    try:
-        weights = (
-            load_file(path) if path is tensors else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read as weights ({' '.join(str(error).split())[:120]}): copy it again; a pickle that "
-            "holds more than tensors is not opened"
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ModelError(f"expected a state dict in {path}, tensors by name: save model.state_dict() there")
-    return dict(weights)
 
 
 def backbone_config(
@@ -83,7 +40,7 @@ def usable_config(source: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the library checks fields and sizes with many error types
         raise ModelError(
-            f"the config.json in {source} cannot be used ({' '.join(str(error).split())[:160]}): restore the original"
+            f"the config.json in {source} cannot be used ({first_sentence(error)}): restore the original"
         ) from error
 
 
@@ -95,12 +52,21 @@ def readable_checkpoint(source: object) -> Iterator[None]:
     except ModelError:
         raise
     except OSError as error:
-        raise ModelError(f"no offramp model at {source}: {error}") from error
+        raise ModelError(f"no offramp model at {source}: {first_sentence(error)}") from error
     except Exception as error:  # a corrupt safetensors file has an error type of the library's own
         raise ModelError(
-            f"the checkpoint at {source} cannot be read ({type(error).__name__}: {error}): it is corrupt or not "
-            "an offramp model; copy or train it again"
+            f"the checkpoint at {source} cannot be read ({first_sentence(error)}): it is corrupt or not an "
+            "offramp model; copy or train it again"
         ) from error
+
+
+def refuse_other_class(source: Any, model_type: str) -> None:
+    """Refuse the folder or hub id of another model class of ours, or of the library's."""
+    stored = PretrainedConfig.get_config_dict(source)[0].get("model_type", model_type)
+    if stored != model_type:
+        raise ModelError(
+            f"{source} holds a model of the type {stored!r}, not {model_type!r}: load it with offramp.load_model"
+        )
 
 
 def read_tokenizer(source: Any) -> Any:
@@ -109,7 +75,7 @@ def read_tokenizer(source: Any) -> Any:
         return AutoTokenizer.from_pretrained(source)
     except Exception as error:
         raise ModelError(
-            f"the tokenizer at {source} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            f"the tokenizer at {source} cannot be read ({type(error).__name__}: {first_sentence(error)}): "
             "its files are damaged or incomplete; copy or train the model again"
         ) from error
 

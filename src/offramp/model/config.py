@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from offramp._core.errors import ModelError, unknown_name
+from offramp._core.arguments import as_python, choice, flag, name_list, sequence, whole
+from offramp._core.errors import ModelError
+from offramp._core.numbers import is_number
+from offramp._core.trace import Kind
 from offramp.backbones import Backbone
 
 POOLINGS = ("pooler", "first", "mean")
@@ -15,8 +18,12 @@ DEFAULT_MAX_LENGTH = 256
 
 
 def check_exits(exits: Sequence[int], depth: int) -> list[int]:
-    """The exit layers as a list; `ModelError` if they are out of order or beyond the depth."""
-    layers = [int(i) for i in exits]
+    """The exit layers as a list; `ModelError` if they are out of order or beyond the depth.
+
+    Raises `ConfigError` for anything but whole numbers.
+    """
+    listed = sequence("exits", exits, "layers, such as [1, 2, 4, 6]")
+    layers = [whole("an exit layer", layer, note=f"layers count from 1 to {depth}") for layer in listed]
     if not layers:
         raise ModelError(
             "a model needs at least one exit, got none: give the exit layers, such as exits=[1, 2, 4, 6]"
@@ -51,25 +58,30 @@ def check_length(max_length: int | None, encoder: PreTrainedModel, tokenizer: An
     limit = min(positions, tokenizer.model_max_length)
     if max_length is None:
         return int(min(DEFAULT_MAX_LENGTH, limit))
-    if not 4 <= max_length <= limit:
-        raise ModelError(f"max_length must lie in 4..{limit} for this encoder, got {max_length}")
-    return max_length
+    length = whole("max_length", max_length, note="it counts tokens")
+    if not 4 <= length <= limit:
+        raise ModelError(f"max_length must lie in 4..{limit} for this encoder, got {length}")
+    return length
 
 
-def class_names(labels: Sequence[str] | int, kind: str, gates: bool) -> list[str]:
+def class_names(labels: Sequence[str] | int, kind: str, gates: bool) -> tuple[str, ...]:
     """Names of a model's outputs, from the names of the classes or their number."""
     if kind == "regression":
         if gates:
             raise ModelError(
                 "a gate predicts whether an exit's class is right, and scores have no class: leave gates out"
             )
-        return ["score"]
-    names = [str(name) for name in (range(labels) if isinstance(labels, int) else labels)]
-    if len(names) < 2:
+        return ("score",)
+    labels = as_python(labels)
+    if is_number(labels, whole=True):
+        listed = tuple(map(str, range(int(labels))))
+    else:
+        listed = name_list("labels", labels, "class names in their order")
+    if len(listed) < 2:
         raise ModelError(
-            f"classification needs at least 2 classes, got {names}; for scores use kind='regression'"
+            f"classification needs at least 2 classes, got {list(listed)}; for scores use kind='regression'"
         )
-    return names
+    return listed
 
 
 class MultiExitConfig(PretrainedConfig):
@@ -85,6 +97,8 @@ class MultiExitConfig(PretrainedConfig):
         kind: `classification` or `regression` (one output).
         classifier_dropout: dropout before each exit's classifier.
         max_tokens: longest input; longer texts are cut and counted.
+        pair: whether the model was trained on pairs of texts; None if unknown.
+        tokenizer_check: what `tokenizer_check` gives for the model's tokenizer, "" if unknown.
         strategy: the training strategy that made the weights, "" before training.
         criterion: exit criterion of the policy saved with the weights, "" without a policy.
         costs: coefficients of the FLOPs polynomial (see `offramp.costs`), counted once.
@@ -103,6 +117,8 @@ class MultiExitConfig(PretrainedConfig):
         kind: str = "classification",
         classifier_dropout: float = 0.1,
         max_tokens: int = DEFAULT_MAX_LENGTH,
+        pair: bool | None = None,
+        tokenizer_check: str = "",
         strategy: str = "",
         criterion: str = "",
         costs: dict[str, Any] | None = None,
@@ -111,15 +127,15 @@ class MultiExitConfig(PretrainedConfig):
     ) -> None:
         if isinstance(backbone_config, PretrainedConfig):
             backbone_config = backbone_config.to_dict()
-        if pooling not in POOLINGS:
-            raise ModelError(unknown_name("pooling", pooling, POOLINGS))
         self.backbone_config = backbone_config or {}
-        self.exits = list(exits)
-        self.pooling = pooling
-        self.gates = gates
-        self.kind = kind
+        self.exits = sequence("exits", exits, "layers")
+        self.pooling = choice("pooling", pooling, POOLINGS)
+        self.gates = flag("gates", gates)
+        self.kind = choice("kind", kind, get_args(Kind))
         self.classifier_dropout = classifier_dropout
-        self.max_tokens = max_tokens
+        self.max_tokens = whole("max_tokens", max_tokens, 1)
+        self.pair = None if pair is None else flag("pair", pair)
+        self.tokenizer_check = tokenizer_check
         self.strategy = strategy
         self.criterion = criterion
         self.costs = costs

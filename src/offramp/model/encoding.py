@@ -9,6 +9,7 @@ from typing import Any
 from offramp._core.errors import DataError, ModelError
 from offramp._core.text import clean_text, read_texts
 from offramp.model.base import INPUTS, SegmentedModel
+from offramp.model.tokenizer_check import refuse_other_tokenizer
 
 Encoding = dict[str, list[int]]
 
@@ -27,9 +28,10 @@ class TextEncoder:
 
     @classmethod
     def of(cls, model: SegmentedModel) -> TextEncoder:
-        """The encoder of a model; `ModelError` if it has no tokenizer."""
+        """The encoder of a model; `ModelError` if it has no tokenizer, or another model's."""
         if model.tokenizer is None:
             raise ModelError("the model has no tokenizer: set model.tokenizer to the one of its backbone")
+        refuse_other_tokenizer(model.tokenizer, model.config)
         return cls(model.tokenizer, model.max_length)
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Encoding]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils.generic import ModelOutput
 
+from offramp._core.errors import DataError
+
 
 class Pooler(nn.Module):
     """Dense + tanh on the first token, `(batch, dim)` → `(batch, dim)`; started from the pretrained pooler if any."""
@@ -29,7 +31,10 @@ class Pooler(nn.Module):
 def first_token(hidden: Tensor, mask: Tensor) -> Tensor:
     """State of the first token that is not padding, `(batch, dim)`, for padding on either side."""
     index = mask.to(torch.int64).argmax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+    rows = torch.arange(
+        hidden.shape[0], device=hidden.device
+    )  # `len` would fix the size of a batch in an export
+    return hidden[rows, index]
 
 
 def mean_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -99,7 +104,22 @@ class MultiExitOutput(ModelOutput):
 
 
 def exit_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error for a single output."""
-    if logits.shape[-1] == 1:
+    """Loss of one exit: cross-entropy over `(batch, classes)`, mean squared error for a single output.
+
+    Args:
+        logits: `(batch, classes)`.
+        labels: `(batch,)` or `(batch, 1)`: class indices, or numbers for a single output.
+
+    Raises:
+        DataError: labels of another shape, or class indices that are not whole.
+    """
+    labels = labels.squeeze(-1) if labels.ndim == 2 else labels
+    regression = logits.shape[-1] == 1
+    if labels.shape != logits.shape[:1] or (labels.is_floating_point() and not regression):
+        raise DataError(
+            f"expected {'numbers' if regression else 'class indices'} (batch,) as labels for {len(logits)} texts, got "
+            f"{labels.dtype} of the shape {tuple(labels.shape)}"
+        )
+    if regression:
         return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
     return F.cross_entropy(logits, labels)

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from offramp._core.errors import ConfigError, ModelError, unknown_name
+from offramp._core.arguments import choice, name_list, sequence
+from offramp._core.errors import ConfigError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.text import some_of
 from offramp.backbones import SPECS, has_tokenizer, load_tokenizer
-from offramp.model.checkpoint_files import backbone_config, read_config, read_weights, usable_config
+from offramp.backbones.weight_files import check_files, read_config, read_weights, refuse_undefined
+from offramp.model.checkpoint_files import backbone_config, usable_config
 from offramp.model.config import MultiExitConfig, check_length
 from offramp.model.multi_exit import MultiExitForSequenceClassification
+from offramp.model.tokenizer_check import tokenizer_check
 
 LastExit = Literal["classifier", "highway"]
 
@@ -88,12 +92,12 @@ PARAMETERS = ("weight", "bias")
 
 
 def import_checkpoint(
-    folder: str | Path,
+    folder: UserPath,
     layout: str,
     *,
     labels: Sequence[str] | None = None,
     order: Sequence[str] | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: UserPath | None = None,
     last_exit: LastExit = "classifier",
     max_length: int | None = None,
 ) -> MultiExitForSequenceClassification:
@@ -124,17 +128,18 @@ def import_checkpoint(
         ModelError: no checkpoint, another layout, tensors that are missing, foreign or of another shape, names for
             another number of labels, or no tokenizer.
     """
-    if layout not in LAYOUTS:
-        raise ConfigError(unknown_name("layout", layout, LAYOUTS))
-    if last_exit not in get_args(LastExit):
-        raise ConfigError(unknown_name("last exit", last_exit, get_args(LastExit)))
-    chosen = LAYOUTS[layout]
+    chosen = LAYOUTS[choice("layout", layout, LAYOUTS)]
+    choice("last exit", last_exit, get_args(LastExit))
+    if labels is not None:
+        labels = sequence("labels", labels, "class names in the order of the outputs")
     if last_exit == "highway" and chosen.final is None:
         raise ConfigError(
             f"last_exit='highway' is for DeeBERT, which has two last heads; {layout!r} has one: leave it out"
         )
-    source = Path(folder).expanduser()
+    source = user_path(folder, "the checkpoint")
+    check_files(source)
     stored, weights = read_config(source), read_weights(source)
+    refuse_undefined(weights.items(), source)
     encoder = _encoder_of(source, layout, weights)
     backbone = backbone_config(source, encoder, chosen.encoders[encoder], stored)
     heads = [chosen.head(encoder, exit) for exit in range(backbone.num_hidden_layers)]
@@ -142,19 +147,22 @@ def import_checkpoint(
     if spare is not None and last_exit == "classifier":
         heads[-1], spare = spare, heads[-1]
     unused = {f"{path}.{parameter}" for path in spare or () for parameter in PARAMETERS}
-    names = _label_names(source, stored, heads[0][1], weights, labels)
-    target = names if order is None else list(order)
-    if sorted(target) != sorted(names):
-        raise ModelError(f"expected an order of the labels {names}, got {target}: name each of them once")
+    stored_order = _label_names(source, stored, heads[0][1], weights, labels)
+    target = stored_order if order is None else sequence("order", order, "class names in their order")
+    if set(target) != set(stored_order) or len(target) != len(stored_order):
+        raise ModelError(
+            f"expected an order of the labels {stored_order}, got {target}: name each of them once"
+        )
     with torch.random.fork_rng(devices=[]), usable_config(source):
         model = MultiExitForSequenceClassification(_config(backbone, target))
     origins = _origins(model, encoder, heads)
     _check_tensors(source, layout, model.state_dict(), weights, origins, unused)
-    outputs = [names.index(name) for name in target]
+    outputs = [stored_order.index(name) for name in target]
     tensors = {name: weights[origin] for name, origin in origins.items()}
     model.load_state_dict({n: t[outputs] if ".classifier." in n else t for n, t in tensors.items()})
     model.tokenizer = _tokenizer(source, tokenizer, backbone)
     model.config.max_tokens = check_length(max_length, model.backbone, model.tokenizer)
+    model.config.tokenizer_check = tokenizer_check(model.tokenizer)
     return model.eval()
 
 
@@ -200,25 +208,27 @@ def _label_names(
             f"expected a matrix as {classifier}.weight in {source}, got the shape {tuple(shape)}"
         )
     outputs = shape[0]
-    names = stored.get("id2label") or {}
-    if not isinstance(names, Mapping):
+    stored_names = stored.get("id2label") or {}
+    if not isinstance(stored_names, Mapping):
         raise ModelError(
-            f"the config.json in {source} has {names!r:.60} as id2label, expected names by output: restore it"
+            f"the config.json in {source} has {stored_names!r:.60} as id2label, expected names by output: restore it"
         )
-    count = len(names) or stored.get("num_labels") or outputs
+    count = len(stored_names) or stored.get("num_labels") or outputs
     if count != outputs:
         raise ModelError(
             f"the config.json in {source} names {count} labels, but its classifiers have {outputs} outputs: they do "
             "not match"
         )
-    if labels is not None and (len(labels) != outputs or len(set(labels)) != outputs):
+    if labels is not None and not (len(labels) == len(set(labels)) == outputs):
         raise ModelError(
             f"expected {outputs} different labels, one for each output of the checkpoint in {source}, got "
             f"{list(labels)}"
         )
     if outputs == 1:
         return ["score"]
-    return list(labels or (names.get(str(i), str(i)) for i in range(outputs)))
+    if labels is not None:
+        return list(name_list("labels", labels, "class names in the order of the outputs"))
+    return [stored_names.get(str(i), str(i)) for i in range(outputs)]
 
 
 def _origins(
@@ -260,7 +270,7 @@ def _check_tensors(
             )
 
 
-def _tokenizer(source: Path, tokenizer: str | Path | None, backbone: PretrainedConfig) -> Any:
+def _tokenizer(source: Path, tokenizer: UserPath | None, backbone: PretrainedConfig) -> Any:
     """The requested tokenizer, or the one saved with the weights."""
     if tokenizer is None and not has_tokenizer(source):
         raise ModelError(

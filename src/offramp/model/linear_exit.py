@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -87,16 +87,21 @@ class LinearExit(nn.Module):
             array = torch.from_numpy(np.ascontiguousarray(getattr(stage, name)))
             setattr(self, name, array.to(buffer.device, buffer.dtype))
 
-    def forward(self, inputs: Mapping[str, Any], *, gate: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, inputs: Mapping[str, Any], embeds: Tensor | None = None, *, gate: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits `(batch, classes)` and, if asked for, gate logits `(batch,)`: the log-odds of the answer.
 
-        With `inputs_embeds`, the last tensor holds rows of `table()`, and the logits depend on it.
+        Args:
+            inputs: `input_ids` and `attention_mask`, `(batch, length)`.
+            embeds: rows of `table()` for these ids, on which the logits then depend.
+            gate: whether to give the gate.
         """
         ids, mask = (_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))
         stage, device = self.stage, inputs["input_ids"].device
         logits = torch.from_numpy(stage.logits(ids, mask)).to(device)
-        if "inputs_embeds" in inputs:
-            change = self._first_order(inputs["inputs_embeds"][-1], stage, ids, mask)
+        if embeds is not None:
+            change = self._first_order(embeds, stage, ids, mask)
             logits = logits + change - change.detach()
         if not gate:
             return logits, None
@@ -134,6 +139,7 @@ class LayerZero:
     """What layer 0 adds to a segmented model. `linear` is None for a model without it."""
 
     config: Any
+    tokenizer: Any
     linear: LinearExit | None
 
     def embedding_tables(self) -> list[nn.Embedding]:
@@ -146,19 +152,18 @@ class LayerZero:
         classes = 1 if self.config.kind == "regression" else len(self.config.id2label)
         return LinearExit(int(self.config.backbone.vocab_size), classes, *self.config.linear_sizes)
 
-    def fit_linear(
-        self, encodings: Sequence[dict[str, list[int]]], labels: NDArray[Any], special: Sequence[int]
-    ) -> None:
-        """Fit layer 0 on training texts, with the token embeddings as they are now; see `fit_linear_stage`."""
-        assert self.linear is not None, "a model with layer 0"
+    def fit_linear(self, encodings: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
+        """Fit layer 0, if there is one, with the token embeddings as they are now; see `fit_linear_stage`."""
+        if self.linear is None:
+            return
         vocabulary, classes = self.linear.tokens.shape
         stage = fit_linear_stage(
             encodings,
-            labels,
+            np.asarray(labels),
             classes=classes,
             kind=self.config.kind,
             embeddings=_numpy(self.embedding_tables()[0].weight)[:vocabulary],
-            special=special,
+            special=self.tokenizer.all_special_ids,
         )
         self.set_stage(stage)
 
@@ -168,6 +173,21 @@ class LayerZero:
         self.linear.stage = stage
         self.config.linear_sizes = [len(stage.ngrams), len(stage.special)]
         self.config.costs = None  # they depend on what the stage reads
+
+    def adopt(self, other: Any) -> None:
+        """Take over the weights and layer 0 of another model of the same config."""
+        if other.linear is not None:
+            self.set_stage(other.linear.stage)
+        cast(nn.Module, self).load_state_dict(other.state_dict())
+
+    def linear_head(self, inputs: Mapping[str, Any], tables: int) -> tuple[Tensor, Tensor | None]:
+        """Logits and gate of layer 0; `inputs_embeds` has a tensor for it after those of the encoder's tables."""
+        assert self.linear is not None, "a model with layer 0"
+        embeds = inputs.get("inputs_embeds", [])
+        answer: tuple[Tensor, Tensor | None] = self.linear(
+            inputs, embeds[tables] if len(embeds) > tables else None, gate=self.config.gates
+        )
+        return answer
 
     def linear_tables(self) -> list[nn.Embedding]:
         """The table of layer 0, if there is one."""

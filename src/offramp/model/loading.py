@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.library import hub
+from offramp._core.paths import UserPath, user_path
+from offramp.backbones.weight_files import read_config
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelConfig, MultiModelForSequenceClassification
 from offramp.model.config import MultiExitConfig
@@ -21,10 +24,11 @@ CLASSES: dict[str, type[SegmentedModel]] = {
 
 for _config in (MultiExitConfig, MultiModelConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModelForSequenceClassification.register(_config, CLASSES[_config.model_type], exist_ok=True)
+    for _auto in (AutoModel, AutoModelForSequenceClassification):  # there is no encoder without exits to load
+        _auto.register(_config, CLASSES[_config.model_type], exist_ok=True)
 
 
-def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
+def read_model(source: UserPath, *, device: str = "cpu") -> SegmentedModel:
     """The multi-exit model or cascade in a folder or at a hub id, in evaluation mode, with its tokenizer.
 
     It has no policy; `offramp.load_model` adds it.
@@ -38,24 +42,27 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
         ConfigError: no such device here.
     """
     target = named_device(device)
-    folder = Path(source)
-    is_hub_id = not folder.is_absolute() and len(folder.parts) == 2 and not str(source).startswith((".", "~"))
-    if not folder.exists() and not is_hub_id:
+    if not isinstance(source, str | PathLike) or not str(source).strip():
+        raise ConfigError(
+            f"expected the folder of a model or a hub id, got {source!r}: give the path of a folder"
+        )
+    folder = user_path(source, "the model")
+    # `org/name` is a hub id, unless there is a folder `org`.
+    looks_local = folder.is_absolute() or str(source).startswith(".") or folder.parent.is_dir()
+    if not folder.exists() and (looks_local or len(folder.parts) != 2):
         raise ModelError(
             f"no model at {source}: no such folder; give the one that 'offramp train' or 'offramp export' "
             "wrote, or a hub id (owner/name)"
         )
-    if folder.exists() and not (folder / "config.json").exists():
+    if (folder / "model" / "config.json").exists() and not (folder / "config.json").exists():
         folder = folder / "model"
-        if not (folder / "config.json").exists():
-            raise ModelError(
-                f"{source} holds no config.json: give the folder that training wrote its model to"
-            )
+    if folder.exists():
+        read_config(folder)
     try:
         with hub():
             config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"no model at {source}: {first_sentence(error)}") from error
     if config.model_type not in CLASSES:
         raise ModelError(
             f"{source} holds a {config.model_type!r} model, not a multi-exit one: train it first with 'offramp train'"
@@ -66,8 +73,22 @@ def read_model(source: str | Path, *, device: str = "cpu") -> SegmentedModel:
     return model
 
 
+def require_model(model: object) -> SegmentedModel:
+    """The model itself; `ConfigError` for anything else, such as the name of a folder."""
+    if isinstance(model, SegmentedModel):
+        return model
+    remedy = (
+        "load it with offramp.load_model"
+        if isinstance(model, str | PathLike)
+        else "make one with from_backbone"
+    )
+    raise ConfigError(f"expected a model of offramp, got {type(model).__name__}: {remedy}")
+
+
 def named_device(name: str) -> torch.device:
     """A device by torch's name, or `auto`; see `read_model`."""
+    if not isinstance(name, str):
+        raise ConfigError(f"device must be a name, such as 'cpu', 'cuda' or 'auto', got {name!r}")
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

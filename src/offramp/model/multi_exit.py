@@ -33,7 +33,8 @@ class MultiExitForSequenceClassification(SegmentedModel):
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__(config)
         check_exits(config.exits, config.backbone.num_hidden_layers)
-        self.backbone = AutoModel.from_config(config.backbone)
+        # The type in which the library is loading: the encoder's own config may name another.
+        self.backbone = AutoModel.from_config(config.backbone, dtype=torch.get_default_dtype())
         spec = spec_of(config.backbone)
         if spec.pooler is not None:  # each exit has its own pooler
             setattr(self.backbone, spec.pooler.split(".")[0], None)
@@ -69,6 +70,27 @@ class MultiExitForSequenceClassification(SegmentedModel):
                 head.pooler.start_from(pretrained.pooler)
         return model
 
+    def parameters_by_layer(self) -> list[list[nn.Parameter]]:
+        """The encoder's parameters: first those below all layers, then each layer's.
+
+        Tables that all layers share by construction (relative positions) are below all layers. Parameters that several
+        layers share are listed at the first of them.
+        """
+        layers = [list(layer.parameters()) for layer in self.driver.layers]
+        owners = {p: i for i in reversed(range(len(layers))) for p in layers[i]}
+        below = [p for p in self.backbone.parameters() if p not in owners]
+        return [below, *([p for p in layer if owners[p] == i] for i, layer in enumerate(layers))]
+
+    def parameters_by_segment(self) -> list[list[nn.Parameter]]:
+        """The parameters of each segment with its head; the first has those below all layers, too."""
+        layers, first = self.parameters_by_layer(), 0
+        segments = []
+        for last, head in zip(filter(None, self.exit_layers), self.heads, strict=True):
+            own = [p for layer in layers[first : last + 1] for p in layer]
+            segments.append([*own, *head.parameters()])
+            first = last + 1
+        return segments
+
     def start(self, inputs: Mapping[str, Any]) -> BackboneState | Unread:
         """Embed a batch, unless layer 0 comes first; `inputs_embeds` has a tensor for each of `embedding_tables()`."""
         return self.embed(inputs) if self.linear is None else Unread(dict(inputs))
@@ -90,7 +112,7 @@ class MultiExitForSequenceClassification(SegmentedModel):
 
     def head(self, k: int, state: BackboneState | Unread) -> tuple[Tensor, Tensor | None]:
         if self.linear is not None and self.exit_layers[k] == 0:
-            return self.linear(cast(Unread, state).inputs, gate=self.gates)
+            return self.linear_head(cast(Unread, state).inputs, tables=1)
         head = cast(ExitHead, self.heads[k - len(self.exit_layers) + len(self.heads)])
         reached = cast(BackboneState, state)
         answer: tuple[Tensor, Tensor | None] = head(reached.hidden, reached.attention_mask)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.damaged_files import file_problem
 from offramp._core.errors import DataError, ModelError
+from offramp._core.paths import UserPath, user_path
 from offramp.data import row_hashes
 
 _LOG = logging.getLogger(__name__)
@@ -20,16 +21,16 @@ CHANCE = 0.01  # share of rows that other data may have in common; they change a
 Rows = NDArray[np.uint64]  # see `row_hashes`: no text can be recovered
 
 
-def load_rows(folder: str | Path) -> Rows | None:
+def load_rows(folder: UserPath) -> Rows | None:
     """The rows in a model's folder; None without such a file or folder, `ModelError` for a damaged file."""
-    path = Path(folder) / FILE
+    path = user_path(folder) / FILE
     if not path.is_file():
         return None
     try:
         rows = np.load(path, allow_pickle=False)
     except Exception as error:  # EOFError, OSError or ValueError
         raise ModelError(
-            f"{path} cannot be read ({error}): delete it; the training rows can then no longer be recognised"
+            f"{path} {file_problem(path, error)}: delete it; the training rows can then no longer be recognised"
         ) from error
     if rows.dtype != np.uint64 or rows.ndim != 1:
         raise ModelError(f"{path} has no hashes of rows: delete it, or train again")

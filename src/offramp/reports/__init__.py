@@ -5,7 +5,7 @@ from offramp.reports.contents import ReportContents, load_contents
 from offramp.reports.records import Run, load_runs
 from offramp.reports.tables import all_tables
 from offramp.reports.text_table import TextTable
-from offramp.reports.write import ALL_FIGURES, write_report
+from offramp.reports.write import ALL_FIGURES, check_report, write_report
 
 __all__ = [
     "ALL_FIGURES",
@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "TextTable",
     "all_tables",
+    "check_report",
     "load_contents",
     "load_runs",
     "report",

@@ -43,12 +43,12 @@ TRAINING: Columns = {
     "activations, MiB": ("activation_mib", 0),
 }
 ATTACKING: Columns = {
+    "CPU s": ("cpu_seconds", 1),
     "seconds": ("seconds", 1),
     "forward": ("forward", 0),
     "gradient": ("gradient", 1),
     "beforehand": ("prepared", 0),
-    "in the model": ("model_share", 2),
-    "times faster": ("times_faster", 1),
+    "words": ("words_changed", 1),
 }
 RISKS: Columns = {"mean risk": ("mean_risk", 3), "95 % below": ("high_risk", 3), "cost": ("cost", 3)}
 
@@ -150,11 +150,18 @@ def bench_attack_table(section: ReportSection) -> TextTable:
     rows = []
     for label, row in section.rows("bench_attack"):
         depths = change(row["clean_depth"], row["depth"], 2)
-        rows.append((label, row["name"], str(row["examples"]), depths, *_cells(row, ATTACKING)))
-    header = ("model", "attack", "examples", "depth", *ATTACKING)
+        # Records of the first version have no processor time and no intervals.
+        row = (
+            dict.fromkeys(("cpu_seconds", "words_changed", "lowest", "highest", "median_times_faster")) | row
+        )
+        faster = interval(row["times_faster"], row["lowest"], row["highest"], 1)
+        names = (label, row["name"], str(row["examples"]), depths)
+        rows.append((*names, *_cells(row, ATTACKING), faster, number(row["median_times_faster"], 1)))
+    header = ("model", "attack", "examples", "depth", *ATTACKING, "times faster", "median")
     note = (
-        "Passes are means per example; beforehand: short texts run once for all of them, their time counted; "
-        "in the model: share of the time; depth: clean → adversarial."
+        "Passes and changed words are means per example, times are totals; beforehand: short texts run once for all "
+        "of them, their time counted; depth: clean → adversarial. Times faster: ratio of the processor times of all "
+        "examples, with 95 % bootstrap intervals over examples; median: of the ratios of single examples."
     )
     return TextTable("Attacks timed", header, tuple(rows), note, words=2)
 

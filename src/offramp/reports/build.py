@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core.paths import UserPath
+from offramp._core.text import slug
 from offramp.evaluation.arrow_tables import floats
 from offramp.reports.contents import ReportContents, ReportSection, load_contents
 from offramp.reports.figures import (
@@ -22,8 +24,7 @@ from offramp.reports.figures import (
 from offramp.reports.page import page
 from offramp.reports.reliability import reliability_figure
 from offramp.reports.tables import all_tables, exit_scores
-from offramp.reports.text_table import plain_markdown
-from offramp.reports.write import NO_FIGURES, write_report
+from offramp.reports.write import NO_FIGURES, check_report, write_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,8 @@ Floats = NDArray[np.float64]
 
 
 def report(
-    run_folder: str | Path,
-    output: str | Path,
+    run_folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -57,12 +58,13 @@ def report(
         OfframpError: the report cannot be written.
         MissingExtraError: matplotlib, jinja2 or plotly is not installed.
     """
+    check_report(output)
     contents = load_contents(run_folder)
     tables = all_tables(contents)
     return write_report(
         output,
         title=contents.title,
-        lead=[f"> {plain_markdown(doubt)}" for doubt in contents.doubts],
+        doubts=contents.doubts,
         tables=tables,
         figures=all_figures(contents),
         shown=figures,
@@ -83,14 +85,14 @@ def section_figures(section: ReportSection) -> dict[str, Figure]:
     """The figures for one data set."""
     data = f": {section.data}" if section.data else ""
     figures = {
-        f"curves-{metric}": curve_figure(curves, f"Score against cost{data}")
+        f"curves-{slug(metric)}": curve_figure(curves, f"Score against cost{data}")
         for metric, curves in section.curves.items()
     }
     single = [row["metric"] for _, row in section.rows("per_exit")]
     compared = [str(run.get("metric", "accuracy")) for _, run in section.labelled("scores")]
     for metric in dict.fromkeys([*single, *compared]):
         scores = exit_scores(section, metric)
-        figures[f"exits-{metric}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
+        figures[f"exits-{slug(metric)}"] = exits_figure(scores, metric, f"Every exit by itself{data}")
     histograms: dict[tuple[int, ...], dict[str, Floats]] = {}  # by exit layers and by model
     for label, run in section.labelled("histogram"):
         rows = run.tables["histogram"]

@@ -1,4 +1,4 @@
-"""Gradient conflict as a heat map: layers upwards, pairs of exits sideways, one panel per training step."""
+"""Gradient conflict as a heat map, and who owns the update of a layer as bars: one panel per training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from offramp._core.errors import DataError
 from offramp.evaluation.conflict import Conflict
-from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, caption, new_panels, styled
+from offramp.reports.style import ATTACKED, CLEAN, GRID, INK, caption, colour, new_panels, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,8 @@ EXPLAINED = (
     "ones.\nGrey: one of the two lies below the layer. Dots: negative in at least half of the batches."
 )
 
+OWNED = "Share of each exit in the sum of the exits' gradient norms, mean over batches."
+
 
 def conflict_figure(
     conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Gradient conflict"
@@ -30,18 +32,65 @@ def conflict_figure(
     Raises:
         DataError: there is no conflict, or a model has one exit.
     """
-    if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
-        raise DataError("expected conflict between at least two exits to draw, got none")
+    _require_exits(conflicts)
     with styled():
         columns = min(PANELS, len(conflicts))
         layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())  # above, no two exits meet
         figure, panels = new_panels(len(conflicts), columns, (1.4 + 0.3 * layers, 0.6), title)
         for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
-            name = step if isinstance(step, str) else "" if len(conflicts) == 1 else f"step {step}"
+            name = _panel_name(step, len(conflicts))
             image = _draw(panel, conflict, name, first=position % columns == 0, alone=columns == 1)
         figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
         caption(figure, EXPLAINED)
     return figure
+
+
+def owners_figure(
+    conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str = "Who owns a layer's update"
+) -> Figure:
+    """Each exit's share of the gradients' norms by layer, a panel for each conflict; arguments as `conflict_figure`.
+
+    Raises:
+        DataError: there is no conflict, or a model has one exit.
+    """
+    _require_exits(conflicts)
+    with styled():
+        columns = min(PANELS, len(conflicts))
+        layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())
+        figure, panels = new_panels(len(conflicts), columns, (1.4 + 0.3 * layers, 0.6), title)
+        for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
+            _draw_owners(panel, conflict, _panel_name(step, len(conflicts)), first=position % columns == 0)
+        exits = max((c.exit_layers for c in conflicts.values()), key=len)
+        from matplotlib.patches import Patch
+
+        handles = [Patch(color=colour(i), label=f"exit {layer}") for i, layer in enumerate(exits)]
+        figure.legend(handles=handles, loc="outside right upper", fontsize=9)
+        caption(figure, OWNED)
+    return figure
+
+
+def _draw_owners(panel: Axes, conflict: Conflict, name: str, *, first: bool) -> None:
+    shared = conflict.exit_layers[-2]
+    shares = np.nan_to_num(conflict.owners.norm_share[:shared])
+    rows, left = np.arange(1, shared + 1), np.zeros(shared)
+    for exit in range(len(conflict.exit_layers)):
+        panel.barh(rows, shares[:, exit], left=left, color=colour(exit), height=0.8)
+        left = left + shares[:, exit]
+    panel.set_xlim(0, 1)
+    panel.set_yticks(rows, [str(layer) for layer in rows])
+    panel.grid(visible=False, axis="y")
+    panel.set_title(name, fontsize=11)
+    if first:
+        panel.set_ylabel("Layer")
+
+
+def _require_exits(conflicts: Mapping[int, Conflict] | Mapping[str, Conflict]) -> None:
+    if not conflicts or any(len(conflict.exit_layers) < 2 for conflict in conflicts.values()):
+        raise DataError("expected conflict between at least two exits to draw, got none")
+
+
+def _panel_name(step: object, panels: int) -> str:
+    return step if isinstance(step, str) else "" if panels == 1 else f"step {step}"
 
 
 def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: bool) -> Any:
@@ -64,7 +113,7 @@ def _draw(panel: Axes, conflict: Conflict, name: str, *, first: bool, alone: boo
     panel.set_yticks(range(len(cosines)), [str(layer + 1) for layer in range(len(cosines))])
     panel.axvline(len(columns) - 1.5, color=INK, lw=1)
     panel.grid(visible=False)
-    panel.set_title(name, fontsize=11)
+    panel.set_title(shown(name), fontsize=11)
     if first:
         panel.set_ylabel("Layer")
     return image

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
+from offramp._core.text import slug
 from offramp.evaluation.arrow_tables import floats, in_front, rows_where, stack, to_pandas
 from offramp.evaluation.curves import Curve, unstack_curves
 from offramp.evaluation.robustness import Robustness, robustness_by
@@ -92,7 +93,7 @@ class ReportContents:
         return list(dict.fromkeys([*self.left_out, *recorded, *idle, *about_rows]))
 
 
-def load_contents(folder: str | Path) -> ReportContents:
+def load_contents(folder: UserPath) -> ReportContents:
     """Read a folder of runs for a report; errors as in `load_runs`."""
     runs, left_out = load_runs(folder)
     names = {run.data for run in runs if run.tables and run.data}
@@ -103,12 +104,12 @@ def load_contents(folder: str | Path) -> ReportContents:
             by_data.setdefault(run.data or only, []).append(run)
     sections = [make_section(data, group) for data, group in by_data.items()]
     if len(sections) > 1:
-        names_in_files = [re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") for data in by_data]
+        stems = [slug(re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "other") for data in by_data]
         sections = [
-            replace(section, prefix=f"{prefix or 'other'}-")
-            for section, prefix in zip(sections, _distinct(names_in_files), strict=True)
+            replace(section, prefix=f"{stem}-")
+            for section, stem in zip(sections, _distinct(stems, "{}-{}"), strict=True)
         ]
-    return ReportContents(Path(folder).resolve().name, runs, left_out, sections)
+    return ReportContents(user_path(folder).resolve().name, runs, left_out, sections)
 
 
 def make_section(data: str, runs: list[Run]) -> ReportSection:
@@ -165,11 +166,10 @@ def _is_idle(run: Run) -> bool:
     return "attack" in run.tables and run.tables["attack"].num_rows == 0
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
+def _distinct(labels: Sequence[str], written: str = "{} ({})") -> list[str]:
     """The labels, with numbers where they repeat."""
-    seen = Counter[str]()
-    distinct = []
+    distinct: list[str] = []
     for label in labels:
-        seen[label] += 1
-        distinct.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+        numbered = (written.format(label, count) for count in range(2, len(labels) + 2))
+        distinct.append(next(name for name in (label, *numbered) if name not in distinct))
     return distinct

@@ -18,9 +18,12 @@ from offramp.reports.style import (
     GREY,
     PALETTE,
     WIDTH,
+    add_legend,
     caption,
     colour,
+    entry,
     marker,
+    metric_label,
     new_figure,
     shown,
     styled,
@@ -61,15 +64,15 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str = "Score agai
             axes.fill_between(costs, low, high, color=colour(position), alpha=0.13, lw=0)
             hollow: dict[str, Any] = {"color": colour(position), "marker": marker(position), "ms": 7}
             hollow |= {"mfc": "white", "mew": 1.6}
-            axes.plot([], [], label=shown(label), **hollow)  # one legend entry for line and mark
+            axes.plot([], [], label=entry(label), **hollow)  # one legend entry for line and mark
             static = [np.stack([floats(c.static, "cost"), floats(c.static, "score")]) for c in group]
             if len({points.shape for points in static}) == 1:
                 cost, score = np.mean(static, axis=0)
                 axes.plot(cost, score, ls="", zorder=4, **hollow)
         axes.set_xlim(0, FAR)
         axes.set_xlabel("Cost, as a share of the full model's FLOPs")
-        axes.set_ylabel(next(iter(curves.values()))[0].metric.replace("_", " ").capitalize())
-        axes.legend(loc="lower right")
+        axes.set_ylabel(metric_label(next(iter(curves.values()))[0].metric))
+        add_legend(axes, loc="lower right")
         caption(figure, " ".join(_notes(curves)))
     return figure
 
@@ -120,12 +123,12 @@ def exits_figure(scores: Mapping[str, pa.Table], metric: str, title: str = "Ever
             at = [layers.index(layer) + shift for layer in rows["layer"].to_pylist()]
             score, low, high = (floats(rows, name) for name in ("score", "low", "high"))
             axes.vlines(at, low, high, color=colour(position), lw=2.2)
-            axes.plot(at, score, marker(position), color=colour(position), ms=8, label=shown(label))
+            axes.plot(at, score, marker(position), color=colour(position), ms=8, label=entry(label))
         axes.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
         axes.set_xlim(-0.5, len(layers) - 0.5)
         axes.grid(visible=False, axis="x")
-        axes.set_ylabel(metric.replace("_", " ").capitalize())
-        axes.legend(loc="lower right")
+        axes.set_ylabel(metric_label(metric))
+        add_legend(axes, loc="lower right")
         caption(figure, "Whiskers: 95 % bootstrap intervals.")
     return figure
 
@@ -142,7 +145,7 @@ def histogram_figure(
         for position, (label, values) in enumerate(shares.items()):
             at = np.arange(len(exit_layers)) + (position - (len(shares) - 1) / 2) * width
             bars = axes.bar(
-                at, np.asarray(values) * 100, width - 0.02, color=colour(position), label=shown(label)
+                at, np.asarray(values) * 100, width - 0.02, color=colour(position), label=entry(label)
             )
             axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=10, color=colour(position))
         axes.set_xticks(range(len(exit_layers)), [f"layer {layer}" for layer in exit_layers])
@@ -150,7 +153,7 @@ def histogram_figure(
         axes.margins(y=0.12)
         axes.set_ylabel("Examples that leave here, %")
         if len(shares) > 1:
-            axes.legend(ncols=len(shares), loc="lower right", bbox_to_anchor=(1, 1.0))
+            add_legend(axes, ncols=len(shares), loc="lower right", bbox_to_anchor=(1, 1.0))
     return figure
 
 
@@ -179,7 +182,7 @@ def depth_figure(
         axes.axvline(layers, color=GREY, lw=1, ls=":", zorder=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("Mean exit layer")
-        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
+        add_legend(axes, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
         caption(figure, "Bars: 95 % bootstrap intervals. Dotted: the last layer.")
     return figure
 
@@ -212,8 +215,8 @@ def latency_figure(
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.12, y=0.16)
         axes.set_xlabel("Mean milliseconds a request (logarithmic)")
-        axes.set_ylabel(metric.replace("_", " ").capitalize())
-        axes.legend(loc="lower right")
+        axes.set_ylabel(metric_label(metric))
+        add_legend(axes, loc="lower right")
         caption(figure, "All peers in one run, in turns on the same requests.")
     return figure
 
@@ -241,7 +244,7 @@ def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over
             chosen = [row for row in rows if row["mode"] == mode]
             minutes = [row["seconds"] / 60 for row in chosen]
             speed, memory = ([row[key] for row in chosen] for key in ("throughput", "resident_mib"))
-            above.plot(minutes, speed, color=colour(position), label=shown(mode))
+            above.plot(minutes, speed, color=colour(position), label=entry(mode))
             below.plot(minutes, memory, color=colour(position))
         above.set_title(shown(title))
         above.set_ylabel("Texts a second")
@@ -249,5 +252,5 @@ def stream_figure(rows: Sequence[Mapping[str, Any]], title: str = "A stream over
         below.set_xlabel("Minutes")
         for axes in (above, below):
             axes.set_ylim(bottom=0)
-        above.legend(loc="lower right", ncols=2)
+        add_legend(above, loc="lower right", ncols=2)
     return figure

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from offramp._core.errors import MissingExtraError
-from offramp._core.text import visible
+from offramp._core.text import one_line
 from offramp.evaluation.curves import Curve
 from offramp.reports.figures import FAR, mean_curve
 from offramp.reports.style import GREY, GRID, INK, colour
@@ -51,11 +51,12 @@ def curve_plot(curves: Mapping[str, Sequence[Curve]], metric: str) -> dict[str, 
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "showline": True}
     layout = {
         "xaxis": axis | {"title": {"text": "Cost, as a share of the full model's FLOPs"}, "range": [0, FAR]},
-        "yaxis": axis | {"title": {"text": escape(visible(metric.replace("_", " ")))}},
+        "yaxis": axis | {"title": {"text": literal(metric.replace("_", " "))}},
         "font": {"family": "system-ui, sans-serif", "size": 14, "color": INK},
         "legend": {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
         "margin": {"t": 10, "r": 10, "b": 60, "l": 70},
         "hovermode": "closest",
+        "hoverlabel": {"namelength": -1},  # in full
         "plot_bgcolor": "white",
     }
     return {"data": traces, "layout": layout}
@@ -83,7 +84,12 @@ def _sweep(label: str, group: Sequence[Curve], position: int) -> list[dict[str, 
 
 
 def _trace(label: str, costs: Any, scores: Any, hover: list[str]) -> dict[str, Any]:
-    name = escape(visible(label))  # plotly reads tags in names
+    name = literal(label)
     shared = {"type": "scatter", "name": name, "legendgroup": name, "hovertemplate": HOVER}
     xs, ys = ([round(float(v), 6) for v in values] for values in (costs, scores))
     return shared | {"x": xs, "y": ys, "customdata": hover}
+
+
+def literal(text: str) -> str:
+    """Text for plotly, which reads tags and entities; of the entities it knows neither quotation mark."""
+    return escape(one_line(text), quote=False)

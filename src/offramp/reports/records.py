@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
 from offramp.evaluation.bootstrap import INTERVALS
@@ -102,7 +103,7 @@ class Run:
         return tuple(int(layer) for layer in layers or ())
 
 
-def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
+def load_runs(folder: UserPath) -> tuple[list[Run], list[str]]:
     """Read all records below a folder (of a run, or of several), with their tables.
 
     Returns:
@@ -111,7 +112,7 @@ def load_runs(folder: str | Path) -> tuple[list[Run], list[str]]:
     Raises:
         DataError: there is no folder or no record, or a record's table is missing, broken or incomplete.
     """
-    root = Path(folder)
+    root = user_path(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         records = RunFiles(root).records()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
 from offramp.evaluation.operating_points import RELIABILITY, SIDES
-from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, new_panels, shown, styled
+from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, new_panels, styled
 from offramp.reports.text_table import NOTHING, TextTable, number
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def reliability_figure(table: pa.Table, title: str = "Reliability of every exit"
     layers = sorted({layer for layer, _ in errors})
     with styled():
         columns = min(PANELS, len(layers))
-        figure, panels = new_panels(len(layers), columns, (2.4, 1.0), shown(title), sharex=True)
+        figure, panels = new_panels(len(layers), columns, (2.4, 1.0), title, sharex=True)
         for panel, layer in zip(panels, layers, strict=False):
             _draw(panel, rows_where(table, "layer", layer), layer, errors)
         for panel in panels[::columns]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from offramp._core.errors import MissingExtraError
 from offramp._core.files import atomic_write
-from offramp._core.text import visible
+from offramp._core.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 LONGEST = 60  # characters of a label
+HEADLINE = 80  # characters above several panels
 CAPTION = 115  # characters in a line below the axes
+JOINER = "\u2060"  # has no width
 WIDTH, DPI = 8.0, 200  # inches; a README shows 800 of the 1600 pixels
 
 RC: Any = {  # matplotlib types each key, differently in every version
@@ -47,6 +50,7 @@ RC: Any = {  # matplotlib types each key, differently in every version
     "lines.linewidth": 2.2,
     "savefig.facecolor": "white",
     "text.parse_math": False,  # names come from outside: a $ is a dollar
+    "text.usetex": False,
     "svg.hashsalt": "offramp",
     "svg.fonttype": "path",
 }
@@ -73,10 +77,40 @@ def styled() -> Iterator[None]:
         yield
 
 
-def shown(label: str) -> str:
-    """A name for a figure: on one line, of bounded length, without invisible characters."""
-    line = visible(" ".join(label.split()))
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+def shown(label: str, longest: int = LONGEST) -> str:
+    """A name for a figure, as `written_out`; of a long one the middle is left out."""
+    line = written_out(label)
+    return line if len(line) <= longest else f"{line[: longest // 2]}…{line[1 - longest // 2 :]}"
+
+
+def metric_label(metric: str) -> str:
+    """The name of a metric beside an axis."""
+    return shown(metric.replace("_", " ").capitalize())
+
+
+def written_out(text: str) -> str:
+    """Text for a figure: on one line, with invisible characters and those that the font lacks as ⟨U+4E2D⟩."""
+    font = glyphs()
+    return "".join(c if ord(c) in font else f"⟨U+{ord(c):04X}⟩" for c in one_line(text))
+
+
+@cache
+def glyphs() -> frozenset[int]:
+    """The characters of the font of all figures."""
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(font_manager.findfont(RC["font.family"])).get_charmap())
+
+
+def entry(label: str) -> str:
+    """A name for `add_legend`: matplotlib leaves out names that begin with an underscore."""
+    return JOINER + shown(label)
+
+
+def add_legend(owner: Axes | Figure, **options: Any) -> None:
+    """The legend of axes or of a figure, of everything drawn with `label=entry(name)`."""
+    for text in owner.legend(**options).get_texts():
+        text.set_text(text.get_text().removeprefix(JOINER))
 
 
 def new_figure(height: float, title: str = "") -> tuple[Figure, Axes]:
@@ -109,13 +143,13 @@ def new_panels(
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).ravel())
     for panel in panels[count:]:
         panel.set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
+    figure.suptitle(shown(title, HEADLINE), x=0.01, ha="left", fontweight="bold", fontsize=13)
     return figure, panels
 
 
 def caption(figure: Figure, words: str) -> None:
     """A small note below the axes."""
-    figure.supxlabel(fill(words, CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
+    figure.supxlabel(fill(written_out(words), CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
 def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:

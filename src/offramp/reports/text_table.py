@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from offramp._core.text import visible
+from offramp._core.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "–"
 MINUS = "−"
-MARKDOWN = str.maketrans({"|": r"\|", "<": "&lt;", "&": "&amp;", "\n": " ", "\r": " "})
+MARKDOWN = str.maketrans({"<": "&lt;", "&": "&amp;", **{mark: "\\" + mark for mark in "\\|`*~$"}})
+# Underscores at the ends of words, links, and what would begin a heading, a list or a quote.
+MARKS = re.compile(r"(?<![^\W_])_|_(?![^\W_])|(?<=\])\(|^>|^[#+-](?=[#+\s-]|$)")
+LIST = re.compile(r"^(\d+)(?=[.)](?:\s|$))")
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,24 @@ class TextTable:
 
     def rich(self) -> Table:
         """The table for the terminal; print it with a `rich.console.Console`."""
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=escape(self.title), title_justify="left", title_style="bold")
+        table = Table(title=Text(one_line(self.title)), title_justify="left", title_style="bold")
         if self.note:
-            table.caption, table.caption_justify = escape(self.note), "left"
+            table.caption, table.caption_justify = Text(one_line(self.note)), "left"
         for i, name in enumerate(self.header):
-            table.add_column(escape(name), justify="left" if i < self.words else "right")
+            justify: Literal["left", "right"] = "left" if i < self.words else "right"
+            table.add_column(Text(one_line(name)), justify=justify, overflow="fold")
         for row in self.rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(Text(one_line(cell)) for cell in row))
         return table
 
 
 def plain_markdown(content: str) -> str:
-    """Text for Markdown, on one line: without HTML, links, pictures or new columns."""
-    return visible(content).translate(MARKDOWN).replace("](", r"]\(")
+    """Text for Markdown, on one line: shown as it is, without HTML, links, emphasis, formulas or new columns."""
+    plain = LIST.sub(r"\1\\", one_line(content).translate(MARKDOWN))
+    return MARKS.sub(r"\\\g<0>", plain)
 
 
 def number(value: float | None, digits: int = 3) -> str:

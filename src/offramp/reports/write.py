@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.files import atomic_write
+from offramp._core.files import atomic_write, check_writable
+from offramp._core.paths import UserPath, user_path
+from offramp.evaluation.arrow_tables import to_csv
 from offramp.reports.style import render
 from offramp.reports.text_table import TextTable, plain_markdown
 
@@ -23,12 +25,13 @@ NO_FIGURES: tuple[str, ...] = ()
 
 
 def write_report(
-    folder: str | Path,
+    folder: UserPath,
     *,
     title: str,
-    lead: Sequence[str],
     tables: Mapping[str, TextTable],
     figures: Mapping[str, Figure],
+    lead: Sequence[str] = (),
+    doubts: Sequence[str] = (),
     shown: Sequence[str] = NO_FIGURES,
     data: Mapping[str, pa.Table] | None = None,
     table_files: bool = True,
@@ -38,9 +41,10 @@ def write_report(
 
     Args:
         title: heading of the Markdown file.
-        lead: paragraphs of Markdown below the title.
         tables: tables for people, by file name. In `report.md`, the link target `#NAME` stands above each.
         figures: every figure that there is, by file name.
+        lead: sentences below the title.
+        doubts: sentences of doubt, quoted below it.
         shown: which figures to write, as names or patterns such as `curves-*`.
         data: tables for programs, written as CSV, by file name.
         table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
@@ -54,9 +58,7 @@ def write_report(
         ConfigError: a pattern in `shown` that matches no figure.
         OfframpError: a file cannot be written.
     """
-    from pyarrow import csv
-
-    chosen = matching(figures, shown)
+    root, chosen = user_path(folder, "the report's folder"), matching(figures, shown)
     images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
     files = {f"figures/{name}.svg": images[name] for name in chosen}
     files |= {f"figures/{name}.png": render(figures[name], "png") for name in chosen}
@@ -64,19 +66,28 @@ def write_report(
     if table_files:
         files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
         for name, rows in (data or {}).items():
-            sink = io.BytesIO()
-            csv.write_csv(rows, sink)
-            files[f"tables/{name}.csv"] = sink.getvalue()
+            files[f"tables/{name}.csv"] = to_csv(rows)
     pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
     linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
-    paragraphs = [f"# {plain_markdown(title)}", *lead, *pictures, *linked]
+    quotes = [f"> {plain_markdown(doubt)}" for doubt in doubts]
+    paragraphs = [f"# {plain_markdown(title)}", *map(plain_markdown, lead), *quotes, *pictures, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
         files["index.html"] = page(images).encode()
     for name, content in files.items():
-        with atomic_write(Path(folder) / name) as draft:
+        with atomic_write(root / name) as draft:
             draft.write_bytes(content)
-    return {name: Path(folder) / name for name in files}
+    return {name: root / name for name in files}
+
+
+def check_report(folder: UserPath) -> None:
+    """Raise an `OfframpError` for a folder that cannot be written, or whose files another program wrote."""
+    root = user_path(folder, "the report's folder")
+    check_writable(root)
+    for name, mark in (("report.md", '<a id="'), ("index.html", "<title>offramp")):
+        with suppress(FileNotFoundError):
+            if mark not in (root / name).read_text(encoding="utf-8", errors="replace"):
+                raise ConfigError(f"{root} holds another {name} than offramp's: give another folder")
 
 
 def matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
@@ -88,7 +99,7 @@ def matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def read_report_table(report: str | Path, name: str) -> str:
+def read_report_table(report: UserPath, name: str) -> str:
     """The Markdown of one table of a report that `write_report` wrote.
 
     Args:
@@ -98,7 +109,7 @@ def read_report_table(report: str | Path, name: str) -> str:
     Raises:
         ConfigError: the report has no table of that name.
     """
-    text = Path(report).read_text(encoding="utf-8")
+    text = user_path(report).read_text(encoding="utf-8")
     names = re.findall(r'^<a id="(.+)"></a>$', text, flags=re.MULTILINE)
     if name not in names:
         raise ConfigError(unknown_name(f"table of {report}", name, names))

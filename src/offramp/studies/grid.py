@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from offramp._core.cluster import PATIENCE, RETRIES, connect, worker_slots
 from offramp._core.errors import ConfigError, OfframpError, unknown_name
+from offramp._core.files import check_writable
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME, write_text
 from offramp._core.run_files import RunFiles
 from offramp._core.run_folder import FolderInUseError, RunFolder
+from offramp._core.stopping import Stopped
 
 if TYPE_CHECKING:
     from offramp.data import TextData
+
+T = TypeVar("T")
 
 LOCK = ".lock"
 PLANNED = "planned.txt"  # the trials of the last grid that ran in a folder: they tell whether it is complete
@@ -99,17 +104,13 @@ class Plan:
 
 def short(name: str) -> str:
     """The name of a model or data set; of an absolute path, its last component."""
-    return Path(name).name if Path(name).is_absolute() else name
-
-
-def slug(name: str) -> str:
-    """The name with only those characters that a folder may have."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "-"
+    path = user_path(name)
+    return path.name if path.is_absolute() else name
 
 
 def run_grid(
     plan: Plan,
-    output: str | Path,
+    output: UserPath,
     *,
     engine: Engine = "local",
     keep_models: bool = False,
@@ -134,8 +135,9 @@ def run_grid(
     """
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
-    folder = Path(output)
+    folder = user_path(output, "output")
     check_trials(plan.trials)
+    check_writable(folder)
     write_text(folder / PLANNED, "".join(f"{trial}\n" for trial in plan.trials))
     runs, stages = RunFiles(folder), dict[int, list[Trial]]()
     for trial in plan.trials:
@@ -176,7 +178,7 @@ def _run_on_ray(
     """
     ray = connect()
     at_once, resources = worker_slots(ray, workers)
-    remote = ray.remote(max_retries=RETRIES, **resources)(run_trial)
+    remote = ray.remote(max_retries=RETRIES, **resources)(_in_worker(run_trial))
     waiting, running = list(trials), dict[Any, Trial]()
     failed: dict[str, str] = {}
     while waiting or running:
@@ -199,12 +201,25 @@ def _run_on_ray(
     return failed
 
 
+def _in_worker(run: Callable[..., T]) -> Callable[..., T]:
+    """The function for a worker, which a signal ends: Ray runs a task again if its worker dies, not if it raises."""
+
+    def ended(*args: Any, **options: Any) -> T:
+        try:
+            return run(*args, **options)
+        except Stopped as error:  # the checkpoint is written
+            os._exit(128 + error.number)
+
+    return ended
+
+
 ENGINES = {"local": _run_here, "ray": _run_on_ray}
 
 
-def missing_trials(output: str | Path) -> list[str]:
+def missing_trials(output: UserPath) -> list[str]:
     """The trials planned in a folder that have no record; none if the folder holds no plan."""
-    runs, path = RunFiles(output), Path(output) / PLANNED
+    runs = RunFiles(output)
+    path = runs.root / PLANNED
     planned = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [trial for trial in planned if runs.record(f"{trial}/{FILE_NAME}") is None]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from offramp.reports.style import WIDTH, caption, new_figure, styled
+from offramp.reports.style import HEADLINE, WIDTH, add_legend, caption, entry, new_figure, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def multiples(
         grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
         for axes, (name, draw) in zip(grid, panels, strict=False):
             draw(axes)
-            axes.set_title(name, fontsize=11, fontweight="normal")
+            axes.set_title(shown(name), fontsize=11, fontweight="normal")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         legend(figure, marks, beside=beside)
@@ -73,16 +73,17 @@ def legend(figure: Figure, marks: Marks, *, beside: int | None = None) -> None:
 
     across = beside is None or len(marks) <= beside
     location: Any = "outside upper right" if across else "outside right upper"
-    lines = [Line2D([], [], label=label, **style) for label, style in marks.items()]
-    figure.legend(handles=lines, loc=location, ncols=len(lines) if across else 1, fontsize=10)
+    lines = [Line2D([], [], label=entry(label), **style) for label, style in marks.items()]
+    add_legend(figure, handles=lines, loc=location, ncols=len(lines) if across else 1, fontsize=10)
 
 
 def rows_downwards(axes: Axes, names: Sequence[str]) -> None:
     """Named rows from the top to the bottom, without lines between them."""
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [shown(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
 
 def _headline(figure: Figure, title: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=13)
+    lines = "\n".join(shown(line, HEADLINE) for line in title.split("\n"))
+    figure.suptitle(lines, x=0.01, ha="left", fontweight="bold", fontsize=13)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from offramp._core.arguments import percent_hint
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.paths import UserPath, user_path
 
 T = TypeVar("T")
 
@@ -70,7 +71,10 @@ class PlanModel(BaseModel):
             return str(context["error"])
         expected = EXPECTED.get(error["type"], error["msg"]).format(**context)
         where = ".".join(name for name in error["loc"] if name and isinstance(name, str))
-        return f"expected {expected} in {where}, got {error['input']!r:.80}"
+        hint = (
+            percent_hint(error["input"]) if error["type"] == "float_parsing" or context.get("le") == 1 else ""
+        )
+        return f"expected {expected} in {where}, got {error['input']!r:.80}{hint}"
 
 
 def listed(given: Any) -> tuple[Any, ...]:
@@ -95,14 +99,15 @@ ByName = Annotated[
 ]  # `{a: …}`; where T may be None, also `a` or `[a, b]`
 
 
-def read_keys(path: str | Path) -> dict[str, Any]:
+def read_keys(path: UserPath) -> dict[str, Any]:
     """The keys of a plan's YAML file; `name` is the file's name unless the file gives another.
 
     Raises:
         ConfigError: no such file, or a file that is no YAML mapping.
     """
+    path = user_path(path, "the plan")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no sweep at {path}: give a YAML file, see the folder configs") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -112,4 +117,4 @@ def read_keys(path: str | Path) -> dict[str, Any]:
             f"{path} must hold keys of a plan, such as backbones and tasks, got {type(content).__name__}: see the "
             "folder configs"
         )
-    return {"name": Path(path).stem, **content}
+    return {"name": path.stem, **content}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offramp._core.errors import ConfigError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_files import RunFiles
 from offramp.studies.grid import short
 from offramp.studies.training.results import sweep_records
@@ -46,17 +47,17 @@ class Trained:
         return (self.model / "config.json").exists()
 
 
-def trained_models(sweep: str | Path) -> list[Trained]:
+def trained_models(sweep: UserPath) -> list[Trained]:
     """The models that a sweep has recorded, kept or not.
 
     Raises:
         ConfigError: no such folder, or one without trials of a sweep.
     """
-    root = Path(sweep)
+    root = user_path(sweep, "the sweep")
     records = sweep_records(RunFiles(root)) if root.is_dir() else []
     if not records:
         raise ConfigError(
-            f"no trained models below {sweep}: run its config with 'offramp sweep … --keep-models' first"
+            f"no trained models below {root}: run its config with 'offramp sweep … --keep-models' first"
         )
     models = []
     for record in records:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,9 +55,9 @@ class _OneExit:
 
     def __init__(self, model: SegmentedModel, exit: int) -> None:
         self.model, self.exit = model, exit
-        self.exit_layers, self.parameters = model.exit_layers, model.parameters
-        self.start: Callable[..., object] = model.start
-        self.segment: Callable[..., object] = model.segment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
     def head(self, k: int, state: object) -> tuple[Tensor, Tensor | None]:
         logits, gate = self.model.head(k, state)

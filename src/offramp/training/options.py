@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from offramp._core.errors import ConfigError, unknown_name
-from offramp._core.numbers import check_number
+from offramp._core.arguments import check_share, choice, number, set_fields, whole
+from offramp._core.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "auto"]
+Order = Literal["length", "random"]
+RECORD = "train.json"  # in the folder of a run
 SMALL_HIDDEN_SIZE = 512
 
 
@@ -25,6 +27,8 @@ class TrainingOptions:
         learning_rate: peak of a linear schedule; by default 1e-4 for encoders up to 512 wide, 5e-5 above.
         warmup: share of warm-up steps.
         weight_decay: AdamW's.
+        max_grad_norm: gradients are scaled down to this norm where theirs is larger; 0 means that they are not.
+        order: `length`, batches of texts of similar length, which have less padding; or `random`.
         precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware with bfloat16; or `auto`,
             which is bf16 on such hardware.
         strategy_options: options of the strategy, such as `{"weights": "linear"}` for `joint`.
@@ -36,27 +40,42 @@ class TrainingOptions:
     learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    order: Order = "length"
     precision: Precision = "fp32"
     strategy_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_number("epochs", self.epochs, "a positive number", lambda n: n > 0)
-        steps = "a whole number of at least 0 (0 means by epochs)"
-        check_number("max_steps", self.max_steps, steps, lambda n: n >= 0, whole=True)
-        size = "a whole number of at least 1"
-        check_number("batch_size", self.batch_size, size, lambda n: n >= 1, whole=True)
+        set_fields(
+            self,
+            epochs=number("epochs", self.epochs, "a positive number", lambda n: n > 0),
+            max_steps=whole("max_steps", self.max_steps, note="0 means that epochs decides"),
+            batch_size=whole("batch_size", self.batch_size, 1),
+            warmup=check_share("warmup", self.warmup),
+            weight_decay=number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0),
+            max_grad_norm=number(
+                "max_grad_norm", self.max_grad_norm, "at least 0 (0 means no clipping)", lambda n: n >= 0
+            ),
+            order=choice("order", self.order, get_args(Order)),
+            precision=choice("precision", self.precision, get_args(Precision)),
+        )
         if self.learning_rate is not None:
-            check_number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
-        check_number("warmup", self.warmup, "a share of the steps, 0 to 1", lambda n: 0 <= n <= 1)
-        check_number("weight_decay", self.weight_decay, "at least 0", lambda n: n >= 0)
+            rate = number("learning_rate", self.learning_rate, "between 0 and 1", lambda n: 0 < n < 1)
+            set_fields(self, learning_rate=rate)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(unknown_name("precision", self.precision, get_args(Precision)))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""
         return self.max_steps or math.ceil(self.epochs * math.ceil(examples / self.batch_size))
+
+
+# Those that a plan sets for all its models; the others are a method's.
+PLAN_OPTIONS = tuple(
+    option.name
+    for option in fields(TrainingOptions)
+    if option.name not in ("learning_rate", "strategy_options")
+)
 
 
 def default_learning_rate(hidden_size: int) -> float:

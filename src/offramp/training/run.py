@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from offramp._core.arguments import seed_number, sequence
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.files import write_failure
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
-from offramp.data import TextData, fingerprint, fitting_labels, require_splits, row_hashes
-from offramp.model import MultiExitForSequenceClassification
+from offramp._core.stopping import Stopped, StopRequest, handled, postponing
+from offramp.data import TextData, fingerprint, fitting_labels, require_split, require_splits, row_hashes
+from offramp.model import MultiExitForSequenceClassification, require_model
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.options import Precision, TrainingOptions
+from offramp.training.options import RECORD, Order, Precision, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
 from offramp.training.trainer import (
@@ -33,7 +37,6 @@ from offramp.training.trainer import (
     noted_seconds,
 )
 
-RECORD = "train.json"
 DEFAULTS = TrainingOptions()
 
 
@@ -74,7 +77,7 @@ def train(
     strategy: str = "sweet",
     *,
     seed: int = 0,
-    output_dir: str | Path,
+    output_dir: UserPath,
     progress: bool = True,
     epochs: float = DEFAULTS.epochs,
     max_steps: int = DEFAULTS.max_steps,
@@ -82,6 +85,8 @@ def train(
     learning_rate: float | None = DEFAULTS.learning_rate,
     warmup: float = DEFAULTS.warmup,
     weight_decay: float = DEFAULTS.weight_decay,
+    max_grad_norm: float = DEFAULTS.max_grad_norm,
+    order: Order = DEFAULTS.order,
     precision: Precision = DEFAULTS.precision,
     strategy_options: Mapping[str, Any] = MappingProxyType({}),
     callbacks: Sequence[TrainerCallback] = (),
@@ -97,8 +102,8 @@ def train(
         seed: for data order, dropout and everything else that is random.
         output_dir: folder of the run.
         progress: show a progress bar.
-        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, precision, strategy_options: see
-            `TrainingOptions`.
+        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, max_grad_norm, order, precision,
+            strategy_options: see `TrainingOptions`.
         callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
             strategy); they must not change weights, gradients or random numbers.
 
@@ -110,7 +115,10 @@ def train(
         DataError: a training split without labels, or with labels that do not fit the model.
         FolderInUseError: another process trains into the folder.
     """
-    require_splits(data)
+    require_model(model)
+    require_splits(data, "train")
+    seed = seed_number(seed)
+    callbacks = sequence("callbacks", callbacks, "the library's trainer callbacks")
     settings = TrainingOptions(
         epochs=epochs,
         max_steps=max_steps,
@@ -118,6 +126,8 @@ def train(
         learning_rate=learning_rate,
         warmup=warmup,
         weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        order=order,
         precision=precision,
         strategy_options=read_options(strategy, strategy_options),
     )
@@ -125,37 +135,65 @@ def train(
     _check_strategy(model, method)
     with model.without_layer_zero():
         refuse_shared_layers(model, method)
-    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
-    train_set = encoded(model, data["train"])
-    model.trained_on = row_hashes(data["train"])
-    config = _described(model, strategy, data["train"], settings)
-    own = ("model", "checkpoints")
-    run = RunFolder(Path(output_dir), "run", mark="strategy", own=own, shared=True, record_file=RECORD)
+    folder = user_path(output_dir, "output_dir")
+    run = RunFolder(
+        folder, "run", mark="strategy", own=("model", "checkpoints"), shared=True, record_file=RECORD
+    )
+    run.check_free()
+    rows = data["train"]
+    train_set, config = encoded(model, rows), _described(model, strategy, rows, settings)
     noted = {"seed": seed, **config}
-    if run.recorded and run.check(noted, later=noted):
-        trained = type(model).from_pretrained(str(run.path / "model"))
-        if trained.linear is not None:
-            model.set_stage(trained.linear.stage)
-        model.load_state_dict(trained.state_dict())
-        return model.eval()
-    with run.claim(noted, later=noted):
-        started = datetime.now(UTC)
-        if model.linear is not None:
-            model.fit_linear(
-                train_set.encodings, np.asarray(train_set.labels), model.tokenizer.all_special_ids
-            )
-        with model.without_layer_zero():
-            seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-        model.flops(np.array([8]))  # counted once and kept in the config
-        partial = run.path / "model.partial"  # the model is saved whole or not at all
+    later = _unstored(noted)
+    if not (run.recorded and run.check(noted, later=later)):
+        with run.claim(noted, later=later):
+            if not run.recorded:  # another process may just have finished it
+                started = datetime.now(UTC)
+                _mark(model, strategy, rows)
+                seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
+                _finish(model, run, config, seed, started, seconds, len(train_set))
+                return model
+    model.adopt(type(model).from_pretrained(str(run.path / "model")))
+    _mark(model, strategy, rows)
+    return model.eval()
+
+
+def _finish(
+    model: SegmentedModel,
+    run: RunFolder,
+    config: dict[str, Any],
+    seed: int,
+    started: datetime,
+    seconds: float,
+    examples: int,
+) -> None:
+    """Save a trained model and record its run; its checkpoints are then gone."""
+    model.flops(np.array([8]))  # counted once and kept in the config
+    metrics = {"train_seconds": seconds, "train_examples": examples}
+    with postponing():  # the newest checkpoint may be minutes old
+        _save_whole(model, run.path / "model")
+        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+
+
+def _save_whole(model: SegmentedModel, folder: Path) -> None:
+    """Save a model whole or not at all; `OfframpError` if it cannot be written."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
-        shutil.rmtree(run.path / "model", ignore_errors=True)
-        partial.rename(run.path / "model")
-        metrics = {"train_seconds": seconds, "train_examples": len(train_set)}
-        run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
-        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return model
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _mark(model: SegmentedModel, strategy: str, rows: Any) -> None:
+    """Put the facts of its training into a model."""
+    model.config.strategy, model.policy = strategy, None  # a policy is for the weights it was tuned on
+    model.config.pair = "text_pair" in rows.column_names
+    model.trained_on = row_hashes(rows)
 
 
 def _fit_stages(
@@ -168,16 +206,21 @@ def _fit_stages(
     callbacks: Sequence[TrainerCallback],
     progress: bool,
 ) -> float:
-    """Train stage by stage. Return the seconds of training over all calls."""
-    seconds, stages = 0.0, stages_of(model, strategy)
-    for stage in stages:
-        checkpoints = folder / "checkpoints" / (stage.name or "all")
-        trainer = trainer_of(stage, data, strategy, options, seed, checkpoints, model)
-        if progress:
-            trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        seconds += _fit(trainer, checkpoints, save_last=len(stages) > 1)  # a finished stage is not repeated
+    """Fit layer 0 and train the other exits, stage by stage. Return the seconds of training over all calls."""
+    seconds = 0.0
+    model.fit_linear(data.encodings, data.labels)
+    with model.without_layer_zero():
+        stages = stages_of(model, strategy)
+        for stage in stages:
+            checkpoints = folder / "checkpoints" / (stage.name or "all")
+            trainer = trainer_of(stage, data, strategy, options, seed, checkpoints, model)
+            if progress:
+                trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            seconds += _fit(
+                trainer, checkpoints, save_last=len(stages) > 1
+            )  # a finished stage is not repeated
     model.eval()
     return seconds
 
@@ -202,6 +245,12 @@ def _described(model: SegmentedModel, strategy: str, rows: Any, settings: Traini
     }
 
 
+def _unstored(settings: Mapping[str, Any]) -> list[str]:
+    """The settings that an older run may have had without storing them: an option only at its default."""
+    defaults = asdict(DEFAULTS)
+    return [name for name, value in settings.items() if value == defaults.get(name, value)]
+
+
 def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
     cascade = isinstance(model, MultiModelForSequenceClassification)
     if strategy.trains_alone and not cascade:
@@ -216,22 +265,24 @@ def _check_strategy(model: SegmentedModel, strategy: Strategy) -> None:
 
 def encoded(model: SegmentedModel, dataset: Any) -> EncodedDataset:
     """The labelled texts of a split as token ids; `DataError` if they do not fit the model."""
+    dataset = require_split(dataset)
     if not len(dataset):
         raise DataError("the training split is empty")
     if "label" not in dataset.column_names:
         raise DataError(f"the training split has no column 'label', only {dataset.column_names}")
-    labels = fitting_labels(dataset, model.labels, model.kind)
+    labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     assert labels is not None
     return EncodedDataset(TextEncoder.of(model).dataset(dataset)[0], labels.tolist())
 
 
 def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
     """Train, from the last checkpoint if any. Return the seconds over all calls."""
-    checkpoint = last_checkpoint(folder)
-    stop = SafeStop(save_last=save_last, before=noted_seconds(checkpoint))
+    checkpoint, request = last_checkpoint(folder), StopRequest()
+    stop = SafeStop(request, save_last=save_last, before=noted_seconds(checkpoint))
     trainer.add_callback(stop)
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with handled(request.note):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has its own library and error types
         if checkpoint is None or stop.began:
             raise
@@ -239,8 +290,6 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
             f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "
             "from an earlier checkpoint or start again"
         ) from error
-    finally:
-        stop.restore()
-    if stop.interrupted:
-        raise KeyboardInterrupt(f"stopped; the checkpoint is in {folder}: run the same again to resume")
+    if request.number:
+        raise Stopped(request.number, f"stopped; the checkpoint is in {folder}: run the same again to resume")
     return stop.spent

@@ -66,6 +66,7 @@ def trainer_of(
         data_collator=partial(collate, TextEncoder.of(whole).pad_values),
         strategy=strategy,
         phase=stage.index,
+        order=options.order,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -82,6 +83,7 @@ def arguments(options: TrainingOptions, seed: int, folder: Path, model: Segmente
         lr_scheduler_type="linear",
         warmup_steps=min(options.warmup, 1 - 1e-9),  # 1 or more would be a number of steps
         weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
         bf16=uses_bf16(options.precision),
         use_cpu=not torch.accelerator.is_available(),
         seed=seed,

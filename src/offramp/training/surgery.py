@@ -1,8 +1,8 @@
-"""Gradient surgery: scale gradients on the way down, and project conflicting ones off each other."""
+"""Gradient surgery: scale gradients, project conflicting ones off each other, and give them equal norms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -74,10 +74,7 @@ def conflict_free_sum(gradients: Sequence[Gradient], order: Sequence[Sequence[in
         projected = list(own)
         for j in others:
             _project(projected, gradients[j])
-        for position, gradient in enumerate(projected):
-            if gradient is not None:
-                before = total[position]
-                total[position] = gradient if before is None else before + gradient
+        total = [_plus(a, b) for a, b in zip(total, projected, strict=True)]
     return total
 
 
@@ -91,3 +88,50 @@ def _project(gradient: list[Tensor | None], other: Gradient) -> None:
     length = sum(float(torch.vdot(b.flatten(), b.flatten())) for _, _, b in both)
     for position, a, b in both:
         gradient[position] = a - (product / length) * b
+
+
+def equal_norm_sum(gradients: Iterable[Gradient], groups: Sequence[Sequence[int]]) -> list[Tensor | None]:
+    """The sum of all gradients, each scaled within a group of parameters to the mean of their norms there.
+
+    In a group: `Σ_i (m / ‖g_i‖) g_i`, with `m` the mean of the norms `‖g_i‖` that are not zero. So the norms still
+    add up to what they were. Parameters in no group get the plain sum.
+
+    Args:
+        gradients: one for each exit. Only the running sum and one of them are in memory, if they come one at a time.
+        groups: positions of the parameters of each group.
+
+    Source: Chen et al. 2018 (GradNorm), equation 1 with α = 0.
+    """
+    total: list[Tensor | None] = []
+    norms: list[list[Tensor]] = [[] for _ in groups]
+    for gradient in gradients:
+        units = list(gradient)
+        for positions, of_group in zip(groups, norms, strict=True):
+            reached = {p: g for p in positions if (g := gradient[p]) is not None}
+            if not reached:
+                continue
+            norm = torch.nn.utils.get_total_norm(list(reached.values()))
+            of_group.append(norm)
+            for position, own in reached.items():  # a NaN stays one
+                units[position] = own * torch.where(norm == 0, 0.0, 1 / norm)
+        total = units if not total else [_plus(a, b) for a, b in zip(total, units, strict=True)]
+    for positions, of_group in zip(groups, norms, strict=True):
+        sizes = torch.stack(of_group) if of_group else torch.zeros(1)
+        mean = sizes.sum() / sizes.count_nonzero().clamp(min=1)
+        for position in positions:
+            summed = total[position]
+            total[position] = None if summed is None else summed * mean
+    return total
+
+
+def _plus(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    if total is None or gradient is None:
+        return gradient if total is None else total
+    return total + gradient
+
+
+def with_gradients(loss: Tensor, parameters: Sequence[Tensor], gradients: Gradient) -> Tensor:
+    """A scalar of the loss's value, whose gradients by the parameters are those given."""
+    linear = [(p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    surrogate = torch.stack(linear).sum()
+    return surrogate + (loss - surrogate).detach()

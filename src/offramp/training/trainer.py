@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -24,8 +21,11 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.files import write_failure
 from offramp._core.records import write_text
+from offramp._core.stopping import StopRequest
 from offramp.engine.batching import pad
+from offramp.training.options import Order
 from offramp.training.strategies import Moment, Strategy
 
 Arguments: TypeAlias = TrainingArguments
@@ -57,11 +57,17 @@ def collate(pad_values: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) ->
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Length-grouped batches in an order that depends only on seed and epoch, so a resumed run has the same batches."""
+    """Batches in an order that depends only on seed and epoch, so a resumed run has the same batches.
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    Args:
+        batch_size: examples that are grouped by length.
+        lengths: of the examples, in tokens.
+        order: `length` groups examples of similar length; `random` does not.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, order: Order = "length") -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
+        self.seed, self.order = seed, order
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,6 +76,8 @@ class EpochSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Any:
         self.generator.manual_seed(self.seed * 100_003 + self.epoch)
+        if self.order == "random":
+            return iter(torch.randperm(len(self.lengths), generator=self.generator).tolist())
         return super().__iter__()
 
 
@@ -79,12 +87,15 @@ class MultiExitTrainer(Trainer):
     Args:
         strategy: which losses reach which parameters.
         phase: index of the strategy's phase that this trainer runs.
+        order: of the examples, as in `EpochSampler`.
         *args, **kwargs: those of `transformers.Trainer`.
     """
 
-    def __init__(self, *args: Any, strategy: Strategy, phase: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, strategy: Strategy, phase: int = 0, order: Order = "length", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.strategy, self.phase = strategy, phase
+        self.strategy, self.phase, self.order = strategy, phase, order
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             # Data parallelism expects one backward pass in a step; a strategy may run several.
             raise ConfigError(
@@ -108,37 +119,48 @@ class MultiExitTrainer(Trainer):
             loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward, moment)
         return loss / scale
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:
+        """Clip each of the strategy's groups by its own norm. Return the norm of all of them before."""
+        groups = self.strategy.clip_groups(self.accelerator.unwrap_model(model))
+        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
+        return torch.linalg.vector_norm(torch.stack(norms))
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as error:  # torch's own type for errors of the disk
             raise OfframpError(
-                f"cannot write a checkpoint to {self.args.output_dir} ({error}): free some space, then repeat the "
-                "command to resume from the earlier checkpoint"
+                f"{write_failure(Path(str(self.args.output_dir)), error)}; the same command then resumes from the "
+                "earlier checkpoint"
             ) from error
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return EpochSampler(batch, lengths, self.args.seed)
+        return EpochSampler(batch, lengths, self.args.seed, self.order)
 
 
 class SafeStop(TrainerCallback):
-    """Saves a checkpoint every few minutes, on Ctrl-C and optionally at the end. A second Ctrl-C stops at once.
+    """Saves a checkpoint every few minutes, when a signal ends the process, and optionally at the end.
 
     Args:
+        request: where Ctrl-C, SIGTERM and SIGHUP are noted.
         every: seconds between checkpoints.
         before: seconds of training in earlier calls, up to the checkpoint.
     """
 
     def __init__(
-        self, every: float = CHECKPOINT_SECONDS, *, save_last: bool = False, before: float = 0.0
+        self,
+        request: StopRequest,
+        every: float = CHECKPOINT_SECONDS,
+        *,
+        save_last: bool = False,
+        before: float = 0.0,
     ) -> None:
-        self.every, self.save_last, self.before = every, save_last, before
-        self.began = self.interrupted = False
+        self.request, self.every, self.save_last, self.before = request, every, save_last, before
+        self.began = False
         self.started = self.saved = time.monotonic()
-        self.previous: Any = None
 
     @property
     def spent(self) -> float:
@@ -146,30 +168,17 @@ class SafeStop(TrainerCallback):
         return self.before + time.monotonic() - self.started
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take over Ctrl-C, which only works in the main thread."""
         self.started = self.saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.began = True  # the checkpoint has been read completely
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        self.restore()
-
-    def restore(self) -> None:
-        """Give Ctrl-C back."""
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-            self.previous = None
-
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         last = self.save_last and state.global_step >= state.max_steps
-        if self.interrupted or last or time.monotonic() - self.saved > self.every:
+        if self.request.number or last or time.monotonic() - self.saved > self.every:
             control.should_save = True
             self.saved = time.monotonic()
-        if self.interrupted:
+        if self.request.number:
             control.should_training_stop = True
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -183,10 +192,10 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("loss {task.fields[loss]}", markup=False),
             TimeRemainingColumn(),
             console=Console(stderr=True),  # stdout is for results
         )

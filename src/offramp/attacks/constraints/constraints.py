@@ -99,6 +99,11 @@ class Constraints:
             return False
         return self.grammar is None or all(self.grammar.interchangeable(*pair) for pair in pairs)
 
+    @property
+    def accepts_any_answer(self) -> bool:
+        """Whether no tried text is refused, whatever its answer and its meaning."""
+        return self.preserve == "nothing" and (self.judge is None or self.min_similarity <= 0)
+
     def holds(self, before: Answer, label: Label) -> bool:
         """Whether the attack must keep the clean text's prediction in `before`."""
         correct = before.prediction == label

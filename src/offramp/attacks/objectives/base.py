@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,12 @@ class Objective(ABC):
     """The quantity that an attack minimises, and when the attack is done.
 
     By default a search prefers a later exit layer, then a lower value. It is done at the last exit.
+
+    Attributes:
+        prefers_depth: whether `score` is this default.
     """
+
+    prefers_depth: ClassVar[bool] = True
 
     def against(self, clean: Answer) -> Objective:
         """The objective for one example, given the answer to its clean text."""
@@ -54,6 +59,18 @@ class Objective(ABC):
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
         """The loss in numpy, which orders texts in a search."""
 
+    def least(
+        self, logits: NDArray[np.floating], exit: NDArray[np.integer], exits: int
+    ) -> NDArray[np.float64]:
+        """A lower bound of the value `(batch,)`, from the logits of the first exits only.
+
+        Args:
+            logits: `(batch, run, classes)` of the first `run` exits, those up to the current one at least.
+            exit: `(batch,)` current exits.
+            exits: number of all exits; with all of them run, the bound is the value.
+        """
+        return self.value(logits, exit) if logits.shape[1] == exits else np.full(len(logits), -np.inf)
+
 
 @dataclass(frozen=True)
 class ExitDepth(Objective):
@@ -63,4 +80,9 @@ class ExitDepth(Objective):
         return logits.new_zeros(len(logits))
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
+        return np.zeros(len(logits))
+
+    def least(
+        self, logits: NDArray[np.floating], exit: NDArray[np.integer], exits: int
+    ) -> NDArray[np.float64]:
         return np.zeros(len(logits))

@@ -26,6 +26,7 @@ class Misclassification(Objective):
     the model never left early.
     """
 
+    prefers_depth = False
     attacked: AttackedExit = "exit"
     label: int | None = None  # the class y; None until the clean answer is known
 

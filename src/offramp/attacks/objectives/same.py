@@ -59,7 +59,13 @@ class Same(Objective):
 
     def value(self, logits: NDArray[np.floating], exit: NDArray[np.integer]) -> NDArray[np.float64]:
         """The loss in numpy and float64, computed exit by exit as in the formula."""
-        batch, exits, classes = logits.shape
+        return self.least(logits, exit, logits.shape[1])
+
+    def least(
+        self, logits: NDArray[np.floating], exit: NDArray[np.integer], exits: int
+    ) -> NDArray[np.float64]:
+        """The loss of the first exits, and for each later one the least that any prediction gives."""
+        batch, run, classes = logits.shape
         require_classes(classes)
         rows = np.arange(batch)
         log_p = log_softmax(logits)
@@ -68,6 +74,9 @@ class Same(Objective):
             weight = np.where(i < exit, EARLIER, GROWTH ** (i - exit).astype(np.float64))
             if self.weighting == "flat":
                 weight = np.ones(batch)
+            if i >= run:
+                total += weight * self._least_term(classes)
+                continue
             predicted = logits[:, i].argmax(-1)
             others = logits[:, i].astype(np.float64)
             others[rows, predicted] = -np.inf
@@ -77,3 +86,10 @@ class Same(Objective):
             total += weight * (self.disagreement_weight * cross + (1 - self.disagreement_weight) * uniform)
             before = predicted
         return total / exits
+
+    def _least_term(self, classes: int) -> float:
+        """The least `λ·cross + (1−λ)·unif` of one exit: Gibbs' inequality, with the target's share of the weights."""
+        other = (1 - self.disagreement_weight) / classes**2
+        weights = np.array([self.disagreement_weight + other, *[other] * (classes - 1)])
+        share = weights[weights > 0] / weights.sum()
+        return float(-(weights[weights > 0] * np.log(share)).sum())

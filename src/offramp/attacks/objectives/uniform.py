@@ -26,6 +26,7 @@ class Uniform(Objective):
     Source: Coalson et al. 2023 (arXiv 2310.19152).
     """
 
+    prefers_depth = False
     alpha: float = 0.9
 
     def score(self, answer: Answer, value: float) -> tuple[float, float]:

@@ -46,7 +46,7 @@ RECIPES: dict[str, type[Recipe]] = {
 
 def recipe_named(name: str) -> type[Recipe]:
     """Return the recipe of that name, or raise `ConfigError` with the nearest name."""
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(unknown_name("attack recipe", name, RECIPES))
     return RECIPES[name]
 

@@ -7,7 +7,11 @@ Three flaws of the released code are not repeated:
    fresh, and an example's attack depends on no other example;
 2. it returns the best text of the last round. Here the result is the best text of all rounds, which is never
    weaker than the input;
-3. it never stops on success. Here the search makes no query after a text leaves at the last exit.
+3. it skips a text that leaves at the last exit already, but does not stop once an edited one does. Here the search
+   makes no query after a text leaves at the last exit.
+
+The search needs the answers of the strongest texts only, so a victim whose layers are open does not run the layers that
+cannot change which texts these are (`attacks/victims/ranking.py`). The result is the same.
 """
 
 from __future__ import annotations
@@ -106,7 +110,10 @@ def character_move(options: Options) -> Move:
 
 
 class SamePlus(Recipe):
-    """SAME with our search: at least SAME's slowdown under the same budget of words, for a fraction of the queries.
+    """SAME with our search: about SAME's slowdown under the same budget of words, for a fraction of the queries.
+
+    On some texts it reaches less than SAME, on others more, and it usually changes more words: it starts with sets of
+    words of every size, where SAME starts with one word.
 
     The threat is SAME's: the attacker sees all internal predictions and the exit rule, and changes as many words as
     SAME may, into words that SAME may choose. Everything else is *ours*, and measured against `same-word`:

@@ -18,6 +18,7 @@ from offramp.attacks.objectives.base import Objective
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, BudgetedTexts, QueryBudget, TokenizedText, Victim
+from offramp.attacks.victims.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Query:
     """A search asks for answers to texts."""
 
     texts: Sequence[AttackedText]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A search asks for answers to the texts that get a place in a ranking; other texts may have None."""
+
+    texts: Sequence[AttackedText]
+    ranking: Ranking
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,16 @@ class PreparationCost:
 
 
 CHUNK = 256  # shortened texts made at once; one per word, each almost as long as the text
-Request = Query | Inspect | Measure
+Request = Query | Rank | Inspect | Measure
 Steps = Generator[Request, Any, tuple[Candidate, Candidate]]  # returns the clean text and the strongest one
 
 
 class Search(ABC):
     """A search through the texts of a space."""
+
+    def prepare(self) -> PreparationCost:
+        """Make now the runs that are made once for the victim; otherwise the first example makes them."""
+        return self.prepared
 
     @property
     def prepared(self) -> PreparationCost:
@@ -85,8 +98,8 @@ class Search(ABC):
             label: the true label, for constraints that preserve it.
 
         Yields:
-            `Query`, `Inspect` and `Measure`. A reply holds the answers, tokens or seconds of the first texts, as many
-            as the example's budget allows.
+            `Query`, `Rank`, `Inspect` and `Measure`. A reply holds the answers, tokens or seconds of the first texts,
+            as many as the example's budget allows.
 
         Returns:
             The clean text and the strongest one, which is never weaker.
@@ -105,9 +118,25 @@ class SearchState:
     def ask(self, texts: Sequence[AttackedText]) -> Generator[Query, Any, list[Candidate]]:
         """Try texts, keep the strongest that the constraints accept, and return all that the budget allowed."""
         candidates = score_candidates(texts, (yield Query(texts)), self.objective)
+        self._keep_best(candidates)
+        return candidates
+
+    def rank(
+        self, texts: Sequence[AttackedText], ranking: Ranking | None
+    ) -> Generator[Query | Rank, Any, dict[AttackedText, Candidate | None]]:
+        """Try texts that compete in a ranking, keep the strongest, and return all that the budget allowed.
+
+        Texts without a place have None. Without a ranking, all have a place.
+        """
+        answers: list[Answer | None] = yield Query(texts) if ranking is None else Rank(texts, ranking)
+        placed = {text: answer for text, answer in zip(texts, answers, strict=False) if answer is not None}
+        candidates = score_candidates(list(placed), list(placed.values()), self.objective)
+        self._keep_best(candidates)
+        return dict.fromkeys(texts[: len(answers)]) | {c.text: c for c in candidates}
+
+    def _keep_best(self, candidates: Sequence[Candidate]) -> None:
         better = [c for c in candidates if c.score > self.best.score]
         self.best = next(iter(self.strongest(better, 1)), self.best)
-        return candidates
 
     def strongest(self, tried: Iterable[Candidate], number: int) -> list[Candidate]:
         """The strongest texts that the constraints accept, the first among equals. The judge scores only these."""
@@ -212,6 +241,9 @@ def run_searches(
     while any(r.request for r in running):
         waiting = [r for r in running if isinstance(r.request, Query)]
         _reply(waiting, victim.query_many([r.asked for r in waiting]))
+        ranked = [(r, r.request.ranking) for r in running if isinstance(r.request, Rank)]
+        ranking_replies = victim.rank_many([r.asked for r, _ in ranked], [ranking for _, ranking in ranked])
+        _reply([r for r, _ in ranked], ranking_replies)
         groups: dict[Objective, list[_Running]] = defaultdict(list)  # each gradient is of one objective
         for r in running:
             if isinstance(r.request, Inspect):

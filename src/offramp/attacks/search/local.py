@@ -26,6 +26,7 @@ from offramp.attacks.search.base import (
 from offramp.attacks.search.space import SearchSpace
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, TokenizedText
+from offramp.attacks.victims.ranking import Ranking
 
 Floats = NDArray[np.float64]
 Timed = Generator[Measure, Any, Floats]  # seconds (rounds, texts); whole rounds only
@@ -39,6 +40,9 @@ class BeamSearch(Search):
     this round. A text is stronger if it leaves at a later layer, or at the same layer with a lower loss; the first
     counts among equals. Only a stronger text replaces the best one. The search checks for success (leaving at the
     last exit) after the edits of each text of the beam, and then ends.
+
+    The victim is asked only for answers that can change the result: those of the round's strongest texts, and in the
+    last round that of a text stronger than the best one. Constraints that may refuse a text for its answer need all.
     """
 
     beam: int = 5  # texts kept after each round
@@ -47,20 +51,30 @@ class BeamSearch(Search):
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         beam = [state.clean]
-        for _ in range(self.rounds):
+        for number in range(1, self.rounds + 1):
             beam = [candidate for candidate in beam if space.constraints.open(candidate.text)]
             if state.best.done or not beam:
                 break
             inspected: list[TokenizedText] = yield Inspect([c.text for c in beam], state.objective)
-            tried: dict[AttackedText, Candidate] = {}
+            ranking = self._ranking(state, beam[0].text, is_last=number == self.rounds)
+            tried: dict[AttackedText, Candidate | None] = {}
             for tokenized in inspected:
                 texts = [t for t in space.propose(tokenized, rng) if t not in tried]
-                candidates = yield from state.ask(texts)
-                tried |= {candidate.text: candidate for candidate in candidates}
-                if state.best.done or len(candidates) < len(texts):
+                answered = yield from state.rank(texts, ranking)
+                tried |= answered
+                if state.best.done or len(answered) < len(texts):
                     return state.clean, state.best
-            beam = state.strongest(tried.values(), self.beam)
+            beam = state.strongest([c for c in tried.values() if c is not None], self.beam)
         return state.clean, state.best
+
+    def _ranking(self, state: SearchState, text: AttackedText, *, is_last: bool) -> Ranking | None:
+        """The places of a round that changes one more word of texts like this one; None if every answer counts."""
+        constraints = state.constraints
+        if not (constraints.accepts_any_answer and state.objective.prefers_depth):
+            return None
+        if is_last or text.num_changed + 1 == constraints.budget(text):  # no round follows that needs a beam
+            return Ranking.above(state.objective, state.best.score)
+        return Ranking(state.objective, self.beam)
 
 
 @dataclass(frozen=True)

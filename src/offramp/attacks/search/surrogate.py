@@ -17,6 +17,7 @@ from offramp.attacks.search.base import Candidate, PreparationCost
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import Answer, OpenVictim
+from offramp.attacks.victims.memory import LastResults
 from offramp.criteria import first_exit, scores
 
 Array = NDArray[np.float64]
@@ -93,6 +94,9 @@ class AdditiveSurrogate:
 SATURATED = 1e-6  # gates closer than this to 0 or 1 are clipped
 
 
+_profiles: LastResults[Array] = LastResults()
+
+
 class ExitPrediction(NamedTuple):
     """The exits that evidence would take; all `(n,)`."""
 
@@ -105,8 +109,8 @@ class ExitPrediction(NamedTuple):
 class ExitPredictor:
     """A white box from the attacker's side: its words' profiles, and its policy applied to estimated evidence.
 
-    The profiles cost one short text per word, once per victim, when they are first used. They count in no example's
-    budget.
+    The profiles cost one short text per word, when they are first used. A victim of the same weights shares them in
+    this process. They count in no example's budget.
     """
 
     victim: OpenVictim
@@ -137,8 +141,23 @@ class ExitPredictor:
     def _profiled(self) -> tuple[Array, float]:
         """The profiles, and the seconds that they took."""
         started = time.perf_counter()
-        answers = self.victim.run([(word,) for word in self.words])
-        return np.stack([evidence(answer) for answer in answers]), time.perf_counter() - started
+        model, policy = self.victim.model, self.victim.policy
+        # Exits and pooling are no weights, and temperatures belong to the policy.
+        key = (
+            self.victim.describe()["weights"],
+            model.config.to_json_string(),
+            policy.temperatures,
+            self.words,
+        )
+        profiles = _profiles.get(key, self._run_words)
+        return profiles, time.perf_counter() - started
+
+    def _run_words(self) -> Array:
+        profiles = np.stack(
+            [evidence(answer) for answer in self.victim.run([(word,) for word in self.words])]
+        )
+        profiles.setflags(write=False)
+        return profiles
 
     @property
     def prepared(self) -> PreparationCost:

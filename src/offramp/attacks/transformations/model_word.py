@@ -12,15 +12,18 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM
 
+from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import DataError
 from offramp._core.library import hub, quiet
+from offramp._core.paths import user_path
 from offramp._core.text import clean_text
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
 from offramp.attacks.transformations.base import Edit, Transformation, WordByWord, cased_like
 from offramp.attacks.transformations.vocabulary import Vocabulary
 from offramp.attacks.victims.base import TokenizedText
+from offramp.backbones import read_tokenizer
 from offramp.model.loading import named_device
 
 
@@ -91,13 +94,15 @@ class MaskedLanguageModel:
     """
 
     def __init__(self, name: str) -> None:
+        folder = user_path(name, "masked_lm")
+        name = str(folder) if folder.exists() else name
         try:
             with hub(), quiet():
                 self.model, loading = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)
-                self.tokenizer = AutoTokenizer.from_pretrained(name)
+                self.tokenizer = read_tokenizer(name)
         except Exception as error:  # each file has its own library and error types
             raise DataError(
-                f"no masked language model at {name} ({type(error).__name__}: {' '.join(str(error).split())[:120]}): "
+                f"no masked language model at {name} ({first_sentence(error)}): "
                 "give a folder or a hub id as masked_lm"
             ) from error
         if loading["missing_keys"]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from offramp.attacks.text.attacked_text import is_word
 from offramp.attacks.transformations.base import Edit, Transformation
 from offramp.attacks.victims.base import TokenizedText
+from offramp.attacks.victims.memory import LastResults
 
 if TYPE_CHECKING:
     from offramp.model.base import SegmentedModel
@@ -54,8 +55,12 @@ class Vocabulary:
 
     @classmethod
     def of_model(cls, model: SegmentedModel) -> Vocabulary:
-        """The vocabulary of a model; a cascade's has a row in every member's table."""
-        return cls.of(model.tokenizer, min(table.num_embeddings for table in model.embedding_tables()))
+        """The vocabulary of a model, read once in a process; a cascade's has a row in every member's table."""
+        tokenizer = model.tokenizer
+        rows = min(table.num_embeddings for table in model.embedding_tables())
+        content = tokenizer.backend_tokenizer.to_str()
+        key = (content, tuple(tokenizer.all_special_ids), rows)
+        return _vocabularies.get(key, lambda: cls.of(tokenizer, rows))
 
     @cached_property
     def _entries(self) -> dict[str, list[int]]:
@@ -67,6 +72,9 @@ class Vocabulary:
     def same_word(self, word: str) -> list[int]:
         """Entries that equal the word except for upper and lower case."""
         return self._entries.get(word.casefold(), [])
+
+
+_vocabularies: LastResults[Vocabulary] = LastResults()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from offramp.attacks.text.attacked_text import AttackedText
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from offramp.attacks.victims.ranking import Ranking
     from offramp.engine.policy import Policy
     from offramp.model.base import SegmentedModel
 
@@ -110,9 +111,10 @@ class QueryBudget:
         self.zero_gradients += size == 0
         self.broken_gradients += not np.isfinite(size)
 
-    def record(self, key: Key, answer: Answer, seconds: float) -> None:
-        """Count a text that was run for this example."""
-        self.answers[key] = answer
+    def record(self, key: Key, answer: Answer | None, seconds: float) -> None:
+        """Count a text that was run for this example; a text without a place in its ranking has no answer."""
+        if answer is not None:
+            self.answers[key] = answer
         self.forward += 1
         self.seconds += seconds
 
@@ -134,6 +136,7 @@ class Victim(ABC):
         probabilities: whether answers show the exits' logits.
         layers: whether answers show exit layers; otherwise they report only seconds.
         labels: class names in order, empty for regression; None if unknown.
+        pair: whether the model was trained on pairs of texts; None if unknown.
         model: the model under attack, for judges and records; None if unknown.
         max_forward, max_gradient: most texts to run, and most gradients to take, for one example; None for no limit.
     """
@@ -142,6 +145,7 @@ class Victim(ABC):
     probabilities: bool
     layers: bool = True
     labels: tuple[str, ...] | None = None
+    pair: bool | None = None
     model: SegmentedModel | None = None
 
     def __init__(self, max_forward: int | None = None, max_gradient: int | None = None) -> None:
@@ -182,19 +186,51 @@ class Victim(ABC):
         Returns:
             For each budget the answers to its first texts, in order, as many as the budget allowed.
         """
+        replies = self._answer_all(requests, lambda keys, _: self.run(keys))
+        return [[answer for answer in reply if answer is not None] for reply in replies]
+
+    def rank_many(
+        self, requests: Sequence[BudgetedTexts], rankings: Sequence[Ranking]
+    ) -> list[list[Answer | None]]:
+        """Answer those texts of several examples that get a place in a ranking, and maybe others.
+
+        Args:
+            requests: budgets and texts. Each text is a query, answered or not.
+            rankings: one for each request.
+
+        Returns:
+            As `query_many`, with None for texts that have no place.
+        """
+        return self._answer_all(
+            requests, lambda keys, owners: self.run_ranked(keys, [rankings[i] for i in owners])
+        )
+
+    def run_ranked(self, segments: Sequence[Key], rankings: Sequence[Ranking]) -> list[Answer | None]:
+        """Answer texts that compete in rankings, one for each text; None for texts that have no place.
+
+        Nothing is counted or remembered. This one runs every text; a model whose layers are open can run fewer.
+        """
+        return list(self.run(segments))
+
+    def _answer_all(
+        self,
+        requests: Sequence[BudgetedTexts],
+        run: Callable[[list[Key], list[int]], Sequence[Answer | None]],
+    ) -> list[list[Answer | None]]:
+        """Run the new texts of all requests at once, and count them; `run` gets them and their requests."""
         asked = [budget.within_budget(texts) for budget, texts in requests]
         fresh = [
-            (budget, key)
-            for (budget, _), keys in zip(requests, asked, strict=True)
+            (i, key)
+            for i, ((budget, _), keys) in enumerate(zip(requests, asked, strict=True))
             for key in dict.fromkeys(keys)
             if key not in budget.answers
         ]
         started = time.perf_counter()
-        answers = self.run([key for _, key in fresh])
+        answers = run([key for _, key in fresh], [i for i, _ in fresh])
         share = (time.perf_counter() - started) / max(len(fresh), 1)
-        for (budget, key), answer in zip(fresh, answers, strict=True):
-            budget.record(key, answer, share)
-        replies = [[b.answers[key] for key in keys] for (b, _), keys in zip(requests, asked, strict=True)]
+        for (i, key), answer in zip(fresh, answers, strict=True):
+            requests[i][0].record(key, answer, share)
+        replies = [[b.answers.get(key) for key in keys] for (b, _), keys in zip(requests, asked, strict=True)]
         for budget, _ in requests:
             budget.forget()
         return replies

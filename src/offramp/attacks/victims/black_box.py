@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.numbers import is_number
+from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.attacks.examples import texts_fingerprint
 from offramp.attacks.text.attacked_text import AttackedText
 from offramp.attacks.victims.base import Answer, Key, OpenVictim, TokenizedText, Victim, segment_columns
+from offramp.attacks.victims.ranking import Ranking
 from offramp.attacks.victims.white_box import (
     WhiteBoxVictim,
     describe_policy,
@@ -23,10 +25,11 @@ from offramp.attacks.victims.white_box import (
 )
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Policy, read_policy
 from offramp.inference.engine import Engine
 from offramp.inference.loading import load_model
 from offramp.inference.segments import TorchSegments
+from offramp.model import require_model
 from offramp.model.base import SegmentedModel
 
 # text(, text_pair) -> prediction, exit layer or seconds
@@ -124,7 +127,7 @@ class EngineVictim(BlackBox):
         self.engine: Engine = engine
         segments = engine.segments
         self.model = segments.model if isinstance(segments, TorchSegments) else None
-        self.kind, self.labels = segments.kind, tuple(engine.labels)
+        self.kind, self.labels, self.pair = segments.kind, tuple(engine.labels), engine.pair
         self.policy = engine.compacting.policy
 
     def run(self, segments: Sequence[Key]) -> list[Answer]:
@@ -167,9 +170,15 @@ class GreyBox(Victim):
             raise ConfigError(
                 f"the surrogate is for {surrogate.kind}, the victim for {target.kind}: use another surrogate"
             )
+        if None not in (target.labels, surrogate.labels) and target.labels != surrogate.labels:
+            raise ConfigError(
+                f"the surrogate has the labels {surrogate.labels}, the victim {target.labels}: use a "
+                "surrogate with the victim's labels in the same order"
+            )
         super().__init__(target.max_forward, target.max_gradient)
         self.target, self.surrogate = target, surrogate
         self.kind, self.labels, self.model = target.kind, target.labels, target.model
+        self.pair = target.pair
         self.layers, self.probabilities = target.layers, target.probabilities
 
     @property
@@ -182,6 +191,9 @@ class GreyBox(Victim):
     def run(self, segments: Sequence[Key]) -> list[Answer]:
         return self.target.run(segments)
 
+    def run_ranked(self, segments: Sequence[Key], rankings: Sequence[Ranking]) -> list[Answer | None]:
+        return self.target.run_ranked(segments, rankings)
+
     def describe(self) -> dict[str, Any]:
         described = self.surrogate.describe()
         own = {"surrogate": described["weights"], "surrogate_length": described["max_length"]}
@@ -192,7 +204,7 @@ class GreyBox(Victim):
 
 
 def as_victim(
-    target: SegmentedModel | Engine | Victim | str | Path,
+    target: SegmentedModel | Engine | Victim | UserPath,
     policy: Policy | None = None,
     batch_size: int = 64,
     *,
@@ -210,12 +222,12 @@ def as_victim(
         ConfigError: a model without a policy, or a policy for an engine or a victim, which have their own.
         ModelError: a folder that holds no model.
     """
-    if isinstance(target, str | Path):
-        if (Path(target) / FILE_NAME).is_file():
+    if isinstance(target, str | PathLike):
+        if (user_path(target) / FILE_NAME).is_file():
             return EngineVictim(Engine(target, policy))
         target = load_model(target, device="auto")
     if not isinstance(target, Victim | Engine):
-        policy = policy or target.policy
+        policy = read_policy(policy) or require_model(target).policy
         if policy is None:
             raise ConfigError("a model is attacked under a policy, got None: tune one, or give an Engine")
         return WhiteBoxVictim(target, policy, batch_size=batch_size)

@@ -19,9 +19,11 @@ from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
 from offramp.attacks.victims.base import Answer, Key, Loss, OpenVictim, TokenizedText, segment_columns
-from offramp.engine.batching import batches, check_batch_size
+from offramp.attacks.victims.ranking import RankedBatch, Ranking
+from offramp.engine.batching import PaddedBatch, batches, check_batch_size
 from offramp.engine.policy import Policy
 from offramp.inference.engine import Engine
+from offramp.inference.segments import TorchSegments
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 from offramp.model.heads import MultiExitOutput
@@ -51,7 +53,7 @@ class WhiteBoxVictim(OpenVictim):
         max_forward: int | None = None,
         max_gradient: int | None = None,
     ) -> None:
-        policy.check(model.exit_layers, model.kind, model.gates)
+        policy.check(model.exit_layers, model.kind, model.gates, model.num_labels)
         self.encoder: TextEncoder = TextEncoder.of(model)
         if not self.encoder.tokenizer.is_fast:
             raise ModelError(
@@ -60,6 +62,7 @@ class WhiteBoxVictim(OpenVictim):
             )
         super().__init__(max_forward, max_gradient)
         self.kind, self.labels, self.probabilities = model.kind, tuple(model.labels), True
+        self.pair = model.pair
         self.model, self.policy, self.batch_size = model, policy, check_batch_size(batch_size)
         self._engine: Engine | None = None  # made on the first time measurement
         with evaluating(model):
@@ -109,9 +112,28 @@ class WhiteBoxVictim(OpenVictim):
                 answers.update(zip(rows, self.answers(inputs), strict=True))
         return [answers[i] for i in range(len(segments))]
 
+    def run_ranked(self, segments: Sequence[Key], rankings: Sequence[Ranking]) -> list[Answer | None]:
+        answers: list[Answer | None] = [None] * len(segments)
+        if not segments:
+            return answers
+        positions = [next(ranking.positions) for ranking in rankings]
+        with evaluating(self.model), torch.inference_mode():
+            for rows, inputs in self._padded(segments):
+                entries = [(rankings[row], positions[row]) for row in rows]
+                ranked = RankedBatch(TorchSegments(self.model), self.policy, entries)
+                finished = ranked.run(inputs)
+                if finished:
+                    logits, gates = ranked.evidence(finished)
+                    trace = self._trace(logits, gates, inputs["attention_mask"][finished].sum(axis=1))
+                    for i, answer in zip(finished, self._answers(trace), strict=True):
+                        answers[rows[i]] = answer
+        return answers
+
     def answers(self, inputs: dict[str, Tensor]) -> list[Answer]:
         """Answers to one batch of model inputs; nothing is counted or remembered."""
-        trace = self._trace(self.model(**inputs), inputs["attention_mask"])
+        return self._answers(self._full_trace(self.model(**inputs), inputs["attention_mask"]))
+
+    def _answers(self, trace: Trace) -> list[Answer]:
         decisions = self.policy.decide(trace)
         logits = trace.scaled(self.policy.temperatures).logits
         return [
@@ -141,23 +163,27 @@ class WhiteBoxVictim(OpenVictim):
         return inspected
 
     def _batches(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Batches of texts of similar length, padded to the longest text: rows and model inputs."""
+        """Rows and model inputs, as in `_padded`."""
+        for rows, batch in self._padded(segments):
+            yield rows, {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
+
+    def _padded(self, segments: Sequence[Key]) -> Iterator[tuple[list[int], PaddedBatch]]:
+        """Batches of texts of similar length, padded to the longest text: rows and inputs."""
         encodings = self.encoder(*segment_columns(segments))
         alike = self.model.reads_padding
         for rows, batch in batches(encodings, self.batch_size, self.encoder.pad_values, alike=alike):
-            yield rows.tolist(), {k: torch.as_tensor(v, device=self.model.device) for k, v in batch.items()}
+            yield rows.tolist(), batch
 
-    def _trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
+    def _full_trace(self, output: MultiExitOutput, mask: Tensor) -> Trace:
         assert output.exit_logits is not None
-        flops, full = self.model.flops(mask.sum(dim=1).cpu().numpy())
-        return Trace(
-            logits=_numpy(output.exit_logits),
-            exit_layers=self.model.exit_layers,
-            flops=flops,
-            full_flops=full,
-            gates=None if output.gates is None else _numpy(output.gates),
-            kind=self.kind,
-        )
+        gates = None if output.gates is None else _numpy(output.gates)
+        return self._trace(_numpy(output.exit_logits), gates, mask.sum(dim=1).cpu().numpy())
+
+    def _trace(
+        self, logits: NDArray[np.floating], gates: NDArray[np.float32] | None, lengths: NDArray[np.int64]
+    ) -> Trace:
+        flops, full = self.model.flops(lengths)
+        return Trace(logits, self.model.exit_layers, flops, full, gates=gates, kind=self.kind)
 
     def _embedding_gradients(self, inputs: dict[str, Tensor], loss: Loss) -> tuple[Tensor, ...]:
         """For each embedding table `(batch, length, dim)`; no parameter's `.grad` changes."""
@@ -165,7 +191,7 @@ class WhiteBoxVictim(OpenVictim):
             table(inputs["input_ids"]).detach().requires_grad_() for table in self.model.embedding_tables()
         ]
         output = self.model(**inputs, inputs_embeds=embeds)
-        exits = self.policy.decide(self._trace(output, inputs["attention_mask"])).exit
+        exits = self.policy.decide(self._full_trace(output, inputs["attention_mask"])).exit
         logits = output.exit_logits.float()
         if self.policy.temperatures is not None:
             logits = logits / logits.new_tensor(self.policy.temperatures)[None, :, None]

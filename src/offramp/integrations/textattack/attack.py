@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.paths import UserPath
 from offramp.attacks.examples import read_examples
 from offramp.attacks.objectives.base import ExitDepth, Objective
 from offramp.attacks.objectives.same import Same
@@ -49,7 +49,7 @@ class VictimWrapper(ModelWrapper):
 
     def __init__(
         self,
-        target: SegmentedModel | Engine | Victim | str | Path,
+        target: SegmentedModel | Engine | Victim | UserPath,
         policy: Policy | None = None,
         *,
         batch_size: int = 64,

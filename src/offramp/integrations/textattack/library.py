@@ -22,6 +22,7 @@ from typing import Any
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.files import cache_dir
 from offramp._core.packages import fetch
+from offramp._core.paths import user_path
 
 INSTALL = "pip install --no-deps textattack==0.3.11"  # what the bridge is tested with
 STOP_WORDS = "corpora/stopwords/english"
@@ -103,7 +104,7 @@ def _undisturbed() -> Iterator[None]:
 
 def _choose_cache() -> None:
     """Use TextAttack's own cache, or a new one that marks its downloads as done."""
-    own_cache = Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
+    own_cache = user_path(os.environ.get("TA_CACHE_DIR") or "~/.cache/textattack", "$TA_CACHE_DIR")
     done = "post_install_check_3"  # the file that marks its downloads as done
     if not (own_cache / done).is_file():
         own = cache_dir() / "textattack"

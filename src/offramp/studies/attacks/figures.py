@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp._core.text import slug
 from offramp.attacks.recipes.same import SAME_CLAIM
 from offramp.reports.style import ATTACKED, GREY, caption, colour, marker, shown
 from offramp.studies.attacks.study import AttackStudy, Estimates
 from offramp.studies.attacks.transfer_tables import TransferMatrix, transfer_matrices
-from offramp.studies.grid import slug
 from offramp.studies.panels import MARK, Marks, legend, multiples, rows_downwards, single
 from offramp.studies.training.tables import name_of
 
@@ -84,7 +84,7 @@ def _panels(
 
     tasks = study.select(backbone=backbone, attack=attack).groupby("task", sort=False)
     return multiples(
-        [(shown(task), partial(draw_task, settings)) for task, settings in tasks],
+        [(task, partial(draw_task, settings)) for task, settings in tasks],
         f"{words[0]}\n{shown(attack)}, {shown(backbone)}",  # on two lines, since the methods stand beside it
         words[1],
         _marks(methods),
@@ -124,7 +124,7 @@ def _mark(axes: Axes, estimate: float, height: float, method: int, fill: str = "
 
 def _marks(methods: Sequence[str]) -> Marks:
     return {
-        shown(name_of(method)): {"ls": "", "color": colour(i), "marker": marker(i), **MARK}
+        name_of(method): {"ls": "", "color": colour(i), "marker": marker(i), **MARK}
         for i, method in enumerate(methods)
     }
 
@@ -138,7 +138,7 @@ def attacks_figure(study: AttackStudy, backbone: str) -> Figure:
             estimates = study.average_of(attack, backbone=backbone, method=method)
             if estimates is not None:
                 _draw_drop(axes, estimates, row + _offset(i, len(methods)), i)
-        rows_downwards(axes, [shown(f"{attack}{_kind(study, attack)}") for attack in attacks])
+        rows_downwards(axes, [f"{attack}{_kind(study, attack)}" for attack in attacks])
         _frame_drop(axes)
         axes.xaxis.label.set_fontsize(11)
         legend(figure, _marks(methods))
@@ -177,7 +177,7 @@ def ablation_figure(study: AttackStudy, backbone: str) -> Figure:
         for row, (gap, low, high) in enumerate(differences.values()):
             axes.hlines(row, low, high, color=ATTACKED, lw=2)
             axes.plot(gap, row, "o", color=ATTACKED, ms=7, zorder=4)
-        rows_downwards(axes, [shown(name) for name in differences])
+        rows_downwards(axes, [*differences])
         axes.axvline(0, color=GREY, lw=1)
         axes.set_xlabel("Difference in the share of the gain lost")
         caption(figure, f"Against the recipe in parentheses, paired. {BARS}")
@@ -187,7 +187,7 @@ def ablation_figure(study: AttackStudy, backbone: str) -> Figure:
 def matrix_figure(matrix: TransferMatrix) -> Figure:
     """A transfer matrix as a heat map."""
     rows, columns, values = matrix.row_names(), matrix.column_names(), matrix.values.to_numpy()
-    title = shown(f"Transfer of {matrix.attack}: {matrix.task}, {matrix.backbone}")
+    title = f"Transfer of {matrix.attack}: {matrix.task}, {matrix.backbone}"
     with single(2.6 + 0.3 * len(rows), title) as (figure, axes):
         axes.grid(visible=False)
         image = axes.imshow(np.clip(values, -0.2, 1), cmap="magma_r", vmin=-0.2, vmax=1, aspect="auto")

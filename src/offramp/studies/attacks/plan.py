@@ -18,6 +18,7 @@ from pydantic import (
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.options import DEFAULT_JUDGE
+from offramp.calibration.tuning import TuningTarget
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.attacks.transfer import transfer_trials
 from offramp.studies.attacks.trial import AttackTrial
@@ -100,6 +101,7 @@ class AttackStudyKeys(PlanModel):
             raise ConfigError(
                 "a study is tuned for max_accuracy_drop or for max_cost, not both: leave one out"
             )
+        TuningTarget(self.max_accuracy_drop, self.max_cost)
         for criterion in self.criteria:
             make_criterion(criterion)
             if criterion not in self.models and OTHERS not in self.models:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offramp.reports import write_report
+from offramp._core.paths import UserPath, user_path
+from offramp.reports import check_report, write_report
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.attacks.figures import attack_figures
@@ -17,8 +18,8 @@ DIFFERENCES = {"strategies": "method", "criteria": "criterion", "recipes": "atta
 
 
 def attack_report(
-    folder: str | Path,
-    output: str | Path,
+    folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -29,6 +30,7 @@ def attack_report(
     Raises:
         DataError: there are no attacks, or an attack's rows are missing.
     """
+    check_report(output)
     study = attack_study(load_attacks(folder), load_transfers(folder), resamples=resamples)
     models = {(*attack.setting[:3], attack.seed) for attack in study.attacks}
     counts = f"{len(study.attacks)} attacks on {len(models)} models, {len(study.settings)} settings."
@@ -36,7 +38,7 @@ def attack_report(
     numbers = {name: difference_table(study, axis) for name, axis in DIFFERENCES.items()}
     return write_report(
         output,
-        title=Path(folder).resolve().name,
+        title=user_path(folder).resolve().name,
         lead=[counts],
         tables=attack_tables(study) | ({"doubts": doubts_table(study.doubts)} if study.doubts else {}),
         figures=attack_figures(study) if figures else {},

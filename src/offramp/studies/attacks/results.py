@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp._core.errors import DataError, unknown_name
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_files import RunFiles
 from offramp.attacks.recipes import RECIPES
 from offramp.attacks.recipes.base import Recipe
@@ -112,7 +113,7 @@ class RecordedAttack:
         return Statistic(NUMBERS, whole.examples, f"{zlib.crc32(texts.encode()):08x}", values)
 
 
-def load_attacks(folder: str | Path) -> list[RecordedAttack]:
+def load_attacks(folder: UserPath) -> list[RecordedAttack]:
     """Read the attacks of a study, in the order of the tables.
 
     Raises:
@@ -127,9 +128,9 @@ def load_attacks(folder: str | Path) -> list[RecordedAttack]:
     return sorted(attacks, key=_rank)
 
 
-def is_attack_study(folder: str | Path) -> bool:
+def is_attack_study(folder: UserPath) -> bool:
     """Whether all records below a folder are trials of an attack study."""
-    records = trial_records(RunFiles(folder)) if Path(folder).is_dir() else []
+    records = trial_records(RunFiles(folder)) if user_path(folder).is_dir() else []
     trials = [record["config"].get("cell", {}) for record in records]
     return any("victim" in t for t in trials) and all("victim" in t or "transfer_to" in t for t in trials)
 
@@ -160,7 +161,7 @@ def _rows(record: Mapping[str, Any], name: str, runs: RunFiles) -> pa.Table:
     return runs.table(folder / record["tables"][name]).replace_schema_metadata(None)
 
 
-def load_transfers(folder: str | Path) -> pa.Table | None:
+def load_transfers(folder: UserPath) -> pa.Table | None:
     """The rows of all transfer trials below a folder, with the attack and the model in front; None without any."""
     runs, tables = RunFiles(folder), []
     for record in trial_records(runs):

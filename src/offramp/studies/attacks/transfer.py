@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from offramp._core.errors import DataError
 from offramp._core.records import write_record
 from offramp._core.run_files import RunFiles
+from offramp._core.text import slug
 from offramp._core.trace import Trace
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import from_rows
@@ -21,7 +22,7 @@ from offramp.evaluation.bootstrap import Statistic, Weights, intervals
 from offramp.evaluation.robustness import efficiency_drop
 from offramp.studies.attacks.trial import AttackTrial
 from offramp.studies.attacks.victims import VictimTrial
-from offramp.studies.grid import Load, is_recorded, slug
+from offramp.studies.grid import Load, is_recorded
 from offramp.studies.trained_models import Trained
 
 if TYPE_CHECKING:

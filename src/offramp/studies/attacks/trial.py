@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import ConfigError
 from offramp._core.run_files import RunFiles
+from offramp._core.text import slug
 from offramp.attacks.options import Options
 from offramp.attacks.recipes import recipe_named
 from offramp.evaluation.arrow_tables import with_column
@@ -17,7 +18,7 @@ from offramp.evaluation.fluency import Bigram, fluency_change
 from offramp.evaluation.sanity_checks.checks import victim_doubts
 from offramp.studies.attacks.results import FLUENCY
 from offramp.studies.attacks.victims import VictimTrial
-from offramp.studies.grid import Load, slug
+from offramp.studies.grid import Load
 
 if TYPE_CHECKING:
     from offramp.attacks import AttackResult

@@ -101,7 +101,7 @@ class VictimTrial(Trial):
         from offramp.model import read_model
 
         model = read_model(self.victim.model, device="auto")
-        check_fit(data, model.labels, model.kind, model=str(self.victim.model))
+        check_fit(data, model.labels, model.kind, pair=model.pair, model=str(self.victim.model))
         return model
 
     def tuned(self, model: SegmentedModel, data: TextData, criterion: str, output: Path) -> Policy:

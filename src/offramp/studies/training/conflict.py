@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offramp._core.seeding import generator
+from offramp._core.text import slug
 from offramp.evaluation.bootstrap import percentile_band
-from offramp.evaluation.conflict import Conflict, conflict, conflict_metrics, exit_agreement
-from offramp.reports.conflict import conflict_figure
-from offramp.reports.style import colour, marker
+from offramp.evaluation.conflict import Conflict, conflict, conflict_metrics, exit_agreement, owner_shares
+from offramp.reports.conflict import conflict_figure, owners_figure
+from offramp.reports.style import colour, marker, shown
 from offramp.reports.text_table import TextTable, interval, number
-from offramp.studies.grid import slug
 from offramp.studies.panels import multiples
 from offramp.studies.training.results import Result
 from offramp.studies.training.tables import POINTS, name_of
@@ -127,6 +127,8 @@ def conflict_figures(study: ConflictStudy) -> dict[str, Figure]:
     for (backbone, method), maps in study.maps.items():
         title = f"Gradient conflict, {name_of(method)}, {backbone}"
         figures[f"conflict-{slug(method)}-{slug(backbone)}"] = conflict_figure(maps, title)
+        title = f"Who owns a layer's update, {name_of(method)}, {backbone}"
+        figures[f"owners-{slug(method)}-{slug(backbone)}"] = owners_figure(maps, title)
     for (backbone, method), points in study.points.groupby(["backbone", "method"], sort=False):
         figures[f"conflict-gap-{slug(method)}-{slug(backbone)}"] = _gap_figure(points, backbone, method)
     return figures
@@ -155,7 +157,7 @@ def _gap_figure(points: pd.DataFrame, backbone: str, method: str) -> Figure:
         columns=points["moment"].nunique(),
         sharey=True,
     )
-    figure.axes[0].set_ylabel(f"Multi-Model − {name_of(method)}, points", fontsize=10)
+    figure.axes[0].set_ylabel(shown(f"Multi-Model − {name_of(method)}, points"), fontsize=10)
     return figure
 
 
@@ -163,6 +165,7 @@ def conflict_tables(study: ConflictStudy) -> dict[str, TextTable]:
     """The conflict at each moment, exit by exit beside the gap, and how the two are related."""
     tables = {
         "conflict": _moments_table(study),
+        "owners": _owners_table(study),
         "conflict-exits": _exits_table(study),
         "conflict-relation": _relation_table(study),
     }
@@ -184,6 +187,28 @@ def _moments_table(study: ConflictStudy) -> TextTable:
         "exit's gradient against the sum of all later ones'."
     )
     return TextTable("Gradient conflict", header, rows, note, words=3)
+
+
+def _owners_table(study: ConflictStudy) -> TextTable:
+    """Who owns a layer's update: in layer 1, where all exits meet, and over all layers that an exit shares."""
+    rows = []
+    for (backbone, method), maps in study.maps.items():
+        for moment, measured in maps.items():
+            over_layers, first = owner_shares(measured).values(), measured.owners
+            values = np.array([first.norm[0], first.norm_share[0], first.projection_share[0], *over_layers])
+            for layer, cells in zip(measured.exit_layers, values.T.tolist(), strict=True):
+                numbers = (number(cells[0], 3), *(number(cell, 2) for cell in cells[1:]))
+                rows.append((backbone, name_of(method), moment, str(layer), *numbers))
+    header = (
+        *("encoder", "method", "moment", "exit layer", "norm in layer 1", "share of the norms"),
+        *("share of the sum", "share of the norms, all layers", "share of the sum, all layers"),
+    )
+    note = (
+        "Means over batches, tasks and seeds, of the gradients as they are before a strategy or an optimizer changes "
+        "them. Share of the norms: of the exits' gradient norms in a layer. Share of the sum: what the exit adds to "
+        "the summed gradient along it. All layers: those that the exit shares with others."
+    )
+    return TextTable("Who owns a layer's update", header, tuple(rows), note, words=4)
 
 
 def _exits_table(study: ConflictStudy) -> TextTable:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from offramp._core.text import slug
 from offramp.evaluation.arrow_tables import floats
 from offramp.reports.figures import FAR, mean_curve
 from offramp.reports.style import GREY, MARKERS, caption, colour, marker
-from offramp.studies.grid import slug
 from offramp.studies.panels import MARK, Marks, legend, multiples, rows_downwards, single
 from offramp.studies.training.results import ModelSetting
 from offramp.studies.training.study import MethodStudy

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from offramp._core.errors import ConfigError, DataError, unknown_name
+from offramp._core.paths import UserPath
 from offramp.studies.grid import Plan, missing_trials, short
 from offramp.studies.plan_models import ByName, PlanModel, Several
 from offramp.studies.training.results import METHOD, load_results, rate_frame, tried_rates
 from offramp.studies.training.trial import Method, TrainingTrial
-from offramp.training.options import TrainingOptions
+from offramp.training.options import PLAN_OPTIONS, TrainingOptions
 from offramp.training.strategies import STRATEGIES
 
 WHOLE = ("all", "whole")  # training sizes that mean every example
@@ -30,13 +30,37 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class MethodKeys(BaseModel):
-    """Keys of a method in `strategies`; all others are options of its strategy."""
+    """Keys of a method in `strategies`; all others are options of its strategy.
+
+    Attributes:
+        strategy: a key of `STRATEGIES`; the method's name by default.
+        gates: whether its models have learned gates.
+        criterion: exit rule of its curve; the sweep's by default.
+        training: options of `TrainingOptions` that replace the sweep's.
+        tuned_as: the method whose rate is taken from `tuned_on`; itself by default.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     strategy: str | None = None
     gates: bool = False
     criterion: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    tuned_as: str | None = None
+
+    @field_validator("training")
+    @classmethod
+    def _training_options(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return check_training(given)
+
+
+def check_training(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `TrainingOptions` that a plan sets; `ConfigError` for an unknown one or an invalid value."""
+    for name in given:
+        if name not in PLAN_OPTIONS:
+            raise ConfigError(unknown_name("option in training", str(name), PLAN_OPTIONS))
+    TrainingOptions(**given)
+    return given
 
 
 class SweepKeys(PlanModel):
@@ -81,13 +105,7 @@ class SweepKeys(PlanModel):
     @field_validator("training")
     @classmethod
     def _training_options(cls, given: dict[str, Any]) -> dict[str, Any]:
-        of_methods = ("learning_rate", "strategy_options")
-        names = [option.name for option in fields(TrainingOptions) if option.name not in of_methods]
-        for name in given:
-            if name not in names:
-                raise ConfigError(unknown_name("option in training", str(name), names))
-        TrainingOptions(**given)
-        return given
+        return check_training(given)
 
     @model_validator(mode="after")
     def _rates_fit(self) -> Self:
@@ -96,6 +114,11 @@ class SweepKeys(PlanModel):
             raise ConfigError(
                 "a sweep has a learning_rate or is tuned_on another sweep, not both: leave one out"
             )
+        for name, keys in self.strategies.items():
+            if keys and keys.tuned_as and not self.tuned_on:
+                raise ConfigError(
+                    f"{name} is tuned_as {keys.tuned_as}, but the sweep has no tuned_on: give one"
+                )
         if self.learning_rate and EVERY not in self.learning_rate:
             for name in sorted(self.learning_rate.keys() ^ self.strategies.keys()):
                 names = self.strategies if name in self.learning_rate else self.learning_rate
@@ -108,7 +131,8 @@ class SweepKeys(PlanModel):
         for name, keys in self.strategies.items():
             own = keys or MethodKeys()
             options = own.model_extra or {}
-            methods.append(Method(name, own.strategy or name, options, own.gates, own.criterion))
+            method = Method(name, own.strategy or name, options, own.gates, own.criterion, own.training)
+            methods.append(method)
         shared = self.model_dump(include={"training", "criterion", "pooling", "max_length"})
         # Models that share no layer have none to conflict in.
         alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
@@ -135,11 +159,15 @@ def make_sweep(content: Mapping[str, Any]) -> Plan:
     if keys.tuned_on:
         rates = tuned_rates(keys.tuned_on)
         tasks = {result.setting.task for result in load_results(keys.tuned_on)}
-        trials = [_tuned(trial, keys.tuned_on, rates, tasks) for trial in trials]
+        as_method = {name: own.tuned_as for name, own in keys.strategies.items() if own and own.tuned_as}
+        trials = [
+            _tuned(trial, as_method.get(trial.method.name, trial.method.name), keys.tuned_on, rates, tasks)
+            for trial in trials
+        ]
     return Plan(keys.name, tuple(trials))
 
 
-def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
+def tuned_rates(folder: UserPath) -> dict[tuple[str, str], float]:
     """The best learning rate by encoder and method, from a sweep over learning rates.
 
     Raises:
@@ -163,10 +191,14 @@ def tuned_rates(folder: str | Path) -> dict[tuple[str, str], float]:
 
 
 def _tuned(
-    trial: TrainingTrial, folder: str, rates: Mapping[tuple[str, str], float], tasks: Collection[str]
+    trial: TrainingTrial,
+    method: str,
+    folder: str,
+    rates: Mapping[tuple[str, str], float],
+    tasks: Collection[str],
 ) -> TrainingTrial:
-    """The trial with the best learning rate of its method, which was chosen on some tasks of the sweep in a folder."""
-    backbone, method = short(trial.backbone), trial.method.name
+    """The trial with the best learning rate of a method, which was chosen on some tasks of the sweep in a folder."""
+    backbone = short(trial.backbone)
     if (backbone, method) not in rates:
         raise ConfigError(
             f"{folder} has no learning rates for {method} on {backbone}: add them to that sweep"

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.reports import write_report
+from offramp._core.paths import UserPath, user_path
+from offramp._core.text import slug
+from offramp.reports import check_report, write_report
 from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
-from offramp.studies.grid import slug
 from offramp.studies.training.conflict import conflict_figures, conflict_study, conflict_tables
 from offramp.studies.training.figures import study_figures
-from offramp.studies.training.results import load_results, reliability_by_method
+from offramp.studies.training.protocols import load_sweeps, protocols_table
+from offramp.studies.training.results import Result, load_results, reliability_by_method
 from offramp.studies.training.study import study
 from offramp.studies.training.tables import name_of, study_tables
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def study_report(
-    folder: str | Path,
-    output: str | Path,
+    folder: UserPath,
+    output: UserPath,
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
@@ -42,13 +44,51 @@ def study_report(
     Raises:
         DataError: there are no trials, or a trial's trace is missing or broken.
     """
-    results = study(load_results(folder), resamples=resamples)
+    check_report(output)
+    models = load_results(folder)
+    return _write(models, user_path(folder).resolve().name, output, figures, table_files, resamples)
+
+
+def sweeps_report(
+    folders: Sequence[UserPath],
+    output: UserPath,
+    *,
+    figures: Sequence[str] = NO_FIGURES,
+    table_files: bool = True,
+    resamples: int = 1000,
+) -> dict[str, Path]:
+    """Write one report of several training studies, in which each protocol (pooling, options) is an encoder of its own.
+
+    Args:
+        folders: of the studies; see `load_sweeps`.
+        output, figures, table_files, resamples: as for `study_report`, which also lists the errors; `DataError` also if
+            two studies hold the same model.
+    """
+    check_report(output)
+    results, left_out = load_sweeps(folders)
+    title = user_path(output).resolve().name
+    return _write(results, title, output, figures, table_files, resamples, left_out, by_protocol=True)
+
+
+def _write(
+    models: Sequence[Result],
+    title: str,
+    output: UserPath,
+    figures: Sequence[str],
+    table_files: bool,
+    resamples: int,
+    left_out: Sequence[str] = (),
+    *,
+    by_protocol: bool = False,
+) -> dict[str, Path]:
+    results = study(models, resamples=resamples)
     conflicts = conflict_study(results.compared, resamples=resamples)
     reliable = reliability_by_method(results.groups)
     drawn: dict[str, Figure] = {}
     if figures:
         drawn = study_figures(results) | conflict_figures(conflicts) | _reliability_figures(reliable)
-    tables = study_tables(results) | conflict_tables(conflicts)
+    tables = {"protocols": protocols_table(results)} if by_protocol and len(results.differences) else {}
+    tables |= study_tables(results) | conflict_tables(conflicts)
     if reliable:
         named: dict[tuple[str, ...], pa.Table] = {
             (backbone, task, name_of(method)): table for (backbone, task, method), table in reliable.items()
@@ -58,11 +98,9 @@ def study_report(
         tables["doubts"] = doubts_table(results.doubts)
     return write_report(
         output,
-        title=Path(folder).resolve().name,
-        lead=[
-            f"{len(results.compared)} models, {len(results.groups)} comparisons.",
-            *(f"> left out: {reason}" for reason in results.left_out),
-        ],
+        title=title,
+        lead=[f"{len(results.compared)} models, {len(results.groups)} comparisons."],
+        doubts=[f"left out: {reason}" for reason in (*left_out, *results.left_out)],
         tables=tables,
         figures=drawn,
         shown=figures,

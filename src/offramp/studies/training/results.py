@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME
 from offramp._core.run_files import GRADIENT_FILE, Gradients, RunFiles
 from offramp._core.trace import Trace
@@ -23,6 +24,7 @@ from offramp.criteria import Criterion, make_criterion
 from offramp.evaluation.operating_points import reliability_table
 from offramp.reports.reliability import pool_reliability
 from offramp.studies.training.trial import RUN, with_precision
+from offramp.training.options import PLAN_OPTIONS, TrainingOptions
 from offramp.training.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Result:
         trial: its name in the sweep.
         conflict: shares of the training at which gradient conflict was measured.
         gradients: inner products of the exits' gradients by training step, where they were measured.
+        protocol: how all models of its sweep were made: pooling, exits, and options of training.
     """
 
     setting: ModelSetting
@@ -70,6 +73,7 @@ class Result:
     trial: str
     conflict: tuple[float, ...] = ()
     gradients: Gradients = field(default_factory=dict, repr=False)
+    protocol: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def trace(self) -> Trace:
@@ -85,7 +89,7 @@ class Result:
 Group = dict[str, list[Result]]  # by method, in order of seed; all methods with the same seeds
 
 
-def load_results(folder: str | Path) -> list[Result]:
+def load_results(folder: UserPath) -> list[Result]:
     """Read the trials of a sweep; a model that several training sizes beyond the data stand for is returned once.
 
     Raises:
@@ -99,9 +103,9 @@ def load_results(folder: str | Path) -> list[Result]:
     return result_frame(results).drop_duplicates(MODEL)["result"].tolist()
 
 
-def is_sweep(folder: str | Path) -> bool:
+def is_sweep(folder: UserPath) -> bool:
     """Whether all records below a folder are trials of a sweep or of their trainings, finished or not."""
-    records = trial_records(RunFiles(folder), "*.json") if Path(folder).is_dir() else []
+    records = trial_records(RunFiles(folder), "*.json") if user_path(folder).is_dir() else []
     others = [record for record in records if not _is_trained(record)]
     return len(others) < len(records) and all(RUN in Path(record["path"]).parts[:-1] for record in others)
 
@@ -144,7 +148,16 @@ def _result(record: Mapping[str, Any], runs: RunFiles) -> Result:
         trial="/".join((runs.root / folder).parts[-4:]),
         conflict=tuple(trial.get("conflict", ())),
         gradients=runs.gradients(folder / GRADIENT_FILE),
+        protocol=_protocol(trial, record["config"].get("training", {})),
     )
+
+
+def _protocol(trial: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep's plan sets for all its models; options that a record does not name have their defaults."""
+    defaults = asdict(TrainingOptions())
+    options = {name: trial["training"].get(name, defaults[name]) for name in PLAN_OPTIONS}
+    pooling = trained.get("pooling") or trial["pooling"] or "default"
+    return {"pooling": pooling, "exits": trained.get("exits") or trial["exits"], **options}
 
 
 def result_frame(results: Iterable[Result]) -> pd.DataFrame:

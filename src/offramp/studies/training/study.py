@@ -29,8 +29,11 @@ from offramp.training.strategies import STRATEGIES
 Floats = NDArray[np.float64]
 
 AREAS = ("fast", "slow")  # of the curve at fast and slow speeds
-MEASURES = ("exits", *AREAS)  # the mean over the single exits, and the areas
-GAPS = ["backbone", "task", "train_size", "method", "seeds", "exact", "drawn"]
+MEASURES = (
+    "exits",
+    *AREAS,
+)  # the mean over the single exits, and the areas; then every exit, such as "layer 4"
+GAPS = ["backbone", "task", "train_size", "method", "seeds", "measures", "exact", "drawn"]
 DIFFERENCES = ("backbone", "where", "train_size", "method", "seeds", "measure", "difference", "low", "high")
 
 
@@ -133,10 +136,10 @@ def difference_table(
     paired = {setting: group for setting, group in groups.items() if base in group}
     differences = []
     for setting, group in paired.items():
-        exact, drawn = _measured(comparisons[setting], base, group)
+        measures, exact, drawn = _measured(comparisons[setting], base, group)
         for method in (method for method in others if method in group):
-            own, own_drawn = _measured(comparisons[setting], method, group)
-            gap = (own - exact, own_drawn - drawn)
+            _, own, own_drawn = _measured(comparisons[setting], method, group)
+            gap = (measures, own - exact, own_drawn - drawn)
             differences.append((*astuple(setting), method, len(group[method]), *gap))
     gaps = pd.DataFrame(differences, columns=GAPS).astype({"train_size": "Int64"})
     rows = [row for k in range(len(gaps)) for row in _rows(gaps.iloc[[k]])]
@@ -149,20 +152,24 @@ def difference_table(
     return pd.DataFrame(rows, columns=list(DIFFERENCES)).astype({"train_size": "Int64"})
 
 
-def _measured(comparison: Comparison, method: str, group: Group) -> tuple[Floats, Floats]:
-    """`MEASURES` of a method, exact `(3,)` and drawn `(resamples, 3)`, paired over methods."""
+def _measured(comparison: Comparison, method: str, group: Group) -> tuple[tuple[str, ...], Floats, Floats]:
+    """Measures of a method, exact `(measures,)` and drawn `(resamples, measures)`, paired over methods."""
     scores = {row["place"]: row["score"] for row in comparison.scores.to_pylist() if row["method"] == method}
     mean = len(group[method][0].trace.exit_layers)  # the mean over the exits comes behind the exits
-    columns = [mean, *(list(scores).index(name) for name in AREAS)]
-    return np.array(list(scores.values()))[columns], comparison.drawn[method][:, columns]
+    columns = [mean, *(list(scores).index(name) for name in AREAS), *range(mean)]
+    measures = (*MEASURES, *list(scores)[:mean])
+    return measures, np.array(list(scores.values()))[columns], comparison.drawn[method][:, columns]
 
 
 def _rows(gaps: pd.DataFrame) -> Iterator[tuple[object, ...]]:
     """A row of `DIFFERENCES` for each measure: the mean of the gaps of one method over settings."""
-    exact = np.mean(gaps["exact"].tolist(), axis=0)
-    low, high = percentile_band(np.mean(gaps["drawn"].tolist(), axis=0))
     first = gaps.iloc[0]
+    measures = (
+        first["measures"] if gaps["measures"].nunique() == 1 else MEASURES
+    )  # of models with the same exits
+    exact = np.mean([values[: len(measures)] for values in gaps["exact"]], axis=0)
+    low, high = percentile_band(np.mean([values[:, : len(measures)] for values in gaps["drawn"]], axis=0))
     where = first["task"] if len(gaps) == 1 else f"mean of {len(gaps)} tasks"
     size = first["train_size"] if gaps["train_size"].nunique(dropna=False) == 1 else None
-    for measure, *numbers in zip(MEASURES, exact, low, high, strict=True):
+    for measure, *numbers in zip(measures, exact, low, high, strict=True):
         yield first["backbone"], where, size, first["method"], gaps["seeds"].min(), measure, *numbers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -38,7 +40,9 @@ def in_points(difference: float, low: float, high: float) -> str:
 
 def name_of(method: str) -> str:
     """The name of a method in tables and figures: its strategy's label, unless the plan gives it another name."""
-    return STRATEGIES[method].label if method in STRATEGIES else method.replace("_", " ")
+    if method in STRATEGIES:
+        return STRATEGIES[method].label
+    return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", method)  # an underscore at an end is no space
 
 
 def size_of(train_size: int | None) -> str:
@@ -49,7 +53,7 @@ def size_of(train_size: int | None) -> str:
 def differences_table(study: MethodStudy) -> TextTable:
     """Individual classifiers against the baseline's, in points, beside the paper's claim."""
     others = study.others
-    frame = _differences(study).query("measure == 'exits'")
+    frame = differences_in_print(study).query("measure == 'exits'")
     keys = ["backbone", "where", "examples"]
     seeds = frame.groupby(keys)["seeds"].transform("min").astype(str)
     rows = _wide(frame.assign(seeds=seeds), [*keys, "seeds"], "method", "points", others)
@@ -92,7 +96,9 @@ def curves_table(study: MethodStudy) -> TextTable:
 def curve_differences_table(study: MethodStudy) -> TextTable:
     """Areas against the baseline's at fast and slow speeds, in points."""
     spans = ["fast", "slow"]
-    rows = _wide(_differences(study), ["backbone", "where", "method", "examples"], "measure", "points", spans)
+    rows = _wide(
+        differences_in_print(study), ["backbone", "where", "method", "examples"], "measure", "points", spans
+    )
     header = ("encoder", "task", "method", "examples", *(SPANS[span] for span in spans))
     claimed = (
         "The SWEET paper claims that SWEET wins at fast speeds and ties at slow ones, and that Early-Exit beats "
@@ -119,7 +125,7 @@ def winners_table(study: MethodStudy) -> TextTable:
 
 def sizes_table(study: MethodStudy) -> TextTable:
     """Differences against the number of training examples, where tasks were run with several."""
-    frame = _differences(study).query("measure == 'exits'")
+    frame = differences_in_print(study).query("measure == 'exits'")
     keys = ["backbone", "where", "method"]
     several = frame[frame.groupby(keys)["size"].transform("nunique") > 1]
     sizes = several.sort_values("train_size")["size"].unique().tolist()
@@ -147,7 +153,7 @@ def rates_table(study: MethodStudy) -> TextTable:
     return TextTable("Learning rates", header, tuple(rows), note, words=3)
 
 
-def _differences(study: MethodStudy) -> pd.DataFrame:
+def differences_in_print(study: MethodStudy) -> pd.DataFrame:
     """The study's differences with cells for print: `points`, and the training size as `size` and `examples`."""
     frame = study.differences
     ends = zip(frame["difference"], frame["low"], frame["high"], strict=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from offramp._core.files import atomic_write
 from offramp._core.records import read_record, write_record
+from offramp._core.text import slug
 from offramp._core.to_json import to_json
 from offramp._core.trace import Trace
 from offramp.calibration.thresholds import prepare
@@ -21,7 +22,7 @@ from offramp.evaluation.arrow_tables import table
 from offramp.evaluation.curves import RANGES, area, speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
-from offramp.studies.grid import Load, Trial, short, slug
+from offramp.studies.grid import Load, Trial, short
 from offramp.training.options import TrainingOptions
 from offramp.training.strategies import make_strategy
 
@@ -43,6 +44,7 @@ class Method:
         name: of the strategy, or any other name, such as `joint-linear`.
         strategy: a key of `STRATEGIES`.
         criterion: exit rule of its curve; None for the sweep's.
+        training: options of training that replace the sweep's.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     gates: bool = False
     criterion: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,21 @@ class TrainingTrial(Trial):
     @property
     def options(self) -> TrainingOptions:
         chosen = {"learning_rate": self.learning_rate, "strategy_options": self.method.options}
-        return TrainingOptions(**{**self.training, **chosen})
+        return TrainingOptions(**{**self.training, **self.method.training, **chosen})
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as its record keeps it: no path of this machine is part of it."""
         content = {**asdict(self), "backbone": short(self.backbone), "task": short(self.task)}
-        if not self.conflict:  # older records do not have the key
+        if not self.conflict:  # older records have neither key
             del content["conflict"]
+        if not self.method.training:
+            del content["method"]["training"]
         return {key: to_json(value) for key, value in content.items()}
 
     @property
     def row(self) -> str:
         size = "all" if self.train_size is None else f"{self.train_size:,}"
-        return f"{self.folder.parts[0]}, {self.folder.parts[1]}, {size}"
+        return f"{short(self.backbone)}, {short(self.task)}, {size}"
 
     @property
     def column(self) -> str:

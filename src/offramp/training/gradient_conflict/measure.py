@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError, DataError
+from offramp._core.paths import UserPath, user_path
 from offramp._core.run_files import GRADIENT_FILE, read_gradients, write_gradients
 from offramp._core.seeding import generator
+from offramp.data import require_split
 from offramp.engine.batching import pad
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
@@ -155,6 +156,7 @@ def batches_of(
     """Random examples, encoded and padded, on the model's device."""
     if batches < 1 or batch_size < 1:
         raise ConfigError(f"expected at least one batch of one example, got {batches} of {batch_size}")
+    dataset = require_split(dataset)
     if "label" not in dataset.column_names or not len(dataset):
         raise DataError(f"measuring gradients needs labelled examples, got {len(dataset)} without labels")
     rows = generator(seed, "conflict").permutation(len(dataset))[: batches * batch_size]
@@ -179,12 +181,12 @@ class ConflictCallback(TrainerCallback):
     """
 
     def __init__(
-        self, model: Any, dataset: Any, steps: Sequence[int], folder: str | Path, **measure: Any
+        self, model: Any, dataset: Any, steps: Sequence[int], folder: UserPath, **measure: Any
     ) -> None:
         if not steps or min(steps) < 0:
             raise ConfigError(f"conflict is measured at steps of at least 0, got {list(steps)}")
         self.model, self.dataset = check_measurable(model), dataset
-        self.steps, self.path = frozenset(steps), Path(folder) / GRADIENT_FILE
+        self.steps, self.path = frozenset(steps), user_path(folder) / GRADIENT_FILE
         # Evaluated at each measurement: the model has its strategy only when the training begins.
         self.measure: Callable[[], Products] = lambda: measure_products(self.model, self.dataset, **measure)
         self.before = 0  # steps of finished phases

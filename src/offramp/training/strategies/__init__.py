@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from offramp._core.arguments import as_python, choice
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.training.strategies.base import ONE_PHASE, START, Moment, Phase, Strategy
 from offramp.training.strategies.joint import (
     Alternating,
+    EqualNorm,
     GradientEquilibrium,
     Joint,
     MultiModel,
@@ -29,6 +31,7 @@ __all__ = [
     "START",
     "STRATEGIES",
     "Alternating",
+    "EqualNorm",
     "GradientEquilibrium",
     "Joint",
     "Mixed",
@@ -56,14 +59,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "mixed": Mixed,
     "gradient_equilibrium": GradientEquilibrium,
     "pcgrad": PCGrad,
+    "equal_norm": EqualNorm,
 }
 
 
 def strategy_class(name: str) -> type[Strategy]:
     """The class of a strategy, which holds the facts about it; `ConfigError` for an unknown name."""
-    if name not in STRATEGIES:
-        raise ConfigError(unknown_name("strategy", name, STRATEGIES))
-    return STRATEGIES[name]
+    return STRATEGIES[choice("strategy", name, STRATEGIES)]
 
 
 def make_strategy(name: str, **options: object) -> Strategy:
@@ -77,18 +79,21 @@ def read_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown strategy or option, or a value that is not the finite number it should be.
     """
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"strategy_options must be values by name, got {options!r:.80}")
     parameters = signature(strategy_class(name), eval_str=True).parameters
     kinds = {option: parameter.annotation for option, parameter in parameters.items()}
     for option in options:
         if option not in kinds:
             raise ConfigError(unknown_name(f"option of strategy {name!r}", option, kinds))
     return {
-        option: _number(f"{option} of {name}", value) if kinds[option] is float else value
+        option: _number(f"{option} of {name}", value) if kinds[option] is float else as_python(value)
         for option, value in options.items()
     }
 
 
 def _number(name: str, value: Any) -> float:
+    value = as_python(value)
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

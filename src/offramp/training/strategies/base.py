@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
     from offramp.model.base import SegmentedModel
 
@@ -77,6 +78,10 @@ class Strategy(ABC):
     def phases(self) -> tuple[Phase, ...]:
         """The parts of training, in order; most strategies have one."""
         return (ONE_PHASE,)
+
+    def clip_groups(self, model: SegmentedModel) -> list[list[Parameter]]:
+        """Parameters whose gradients are clipped together, by the norm of all of them."""
+        return [list(model.parameters())]
 
     @abstractmethod
     def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from offramp._core.errors import ConfigError, unknown_name
+from offramp._core.arguments import choice
+from offramp._core.errors import ConfigError
 from offramp.training.strategies.base import Inputs, Losses, Moment, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from offramp.model.base import SegmentedModel
+    from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 WEIGHTS = ("uniform", "linear")
 
@@ -28,9 +30,7 @@ class Joint(Strategy):
     is_baseline = True
 
     def __init__(self, weights: str = "uniform") -> None:
-        if weights not in WEIGHTS:
-            raise ConfigError(unknown_name("loss weighting", weights, WEIGHTS))
-        self.weights = weights
+        self.weights = choice("loss weighting", weights, WEIGHTS)
 
     def exit_weights(self, exits: int) -> list[float]:
         """One weight per exit; they sum to the number of exits."""
@@ -161,7 +161,7 @@ class PCGrad(Strategy):
         import torch
 
         from offramp.training.strategies.losses import exit_losses
-        from offramp.training.surgery import conflict_free_sum, projection_order
+        from offramp.training.surgery import conflict_free_sum, projection_order, with_gradients
 
         parameters = [p for p in model.parameters() if p.requires_grad]
         losses = exit_losses(model, inputs, labels)
@@ -169,7 +169,42 @@ class PCGrad(Strategy):
             torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses
         ]
         summed = conflict_free_sum(gradients, projection_order(len(losses), moment.seed, moment.step))
-        # A linear function whose gradient is the sum; shifted, it has the value of the exits' summed losses.
-        linear = [(p * g).sum() for p, g in zip(parameters, summed, strict=True) if g is not None]
-        surrogate, loss = torch.stack(linear).sum(), torch.stack(losses).sum()
-        yield surrogate + (loss - surrogate).detach()
+        yield with_gradients(torch.stack(losses).sum(), parameters, summed)
+
+
+class EqualNorm(Strategy):
+    """Joint training in which, layer by layer, the gradients of all exits above have the same norm.
+
+    The gradient of a layer is `Σ_i (m / ‖g_i‖) g_i`, where `g_i` is exit i's gradient there and `m` the mean of the
+    exits' norms. So each exit owns an equal share of the update, and the norms still add up to what they are in joint
+    training. The embeddings, with the tables that all layers share by construction, count as one layer. Layers that
+    share their parameters count as one, too. Each head keeps its own gradient. A step is one forward pass and a
+    backward pass for each exit.
+
+    Adam divides every gradient by its own running size, so `m` itself hardly matters. The ratios between the exits do.
+
+    Source: Chen et al. 2018 (GradNorm), equation 1 with α = 0: the same norm for every task. GradNorm learns weights of
+    the losses that approach it in the last shared layer. Here it holds exactly, in each layer and at each step.
+    """
+
+    name = "equal_norm"
+    label = "equal norms"
+
+    def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
+        import torch
+
+        from offramp.training.strategies.losses import exit_losses
+        from offramp.training.surgery import equal_norm_sum, with_gradients
+
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        position = {p: i for i, p in enumerate(parameters)}
+        layers = cast("MultiExitForSequenceClassification", model).parameters_by_layer()
+        groups = [[position[p] for p in layer if p in position] for layer in layers]
+        losses = exit_losses(model, inputs, labels)
+        gradients = (
+            torch.autograd.grad(loss, parameters, retain_graph=loss is not losses[-1], allow_unused=True)
+            for loss in losses
+        )
+        yield with_gradients(
+            torch.stack(losses).sum(), parameters, equal_norm_sum(gradients, [g for g in groups if g])
+        )
