@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from offramp._core.errors import CalibrationError
-from offramp.bench import coverage_check as module
 from offramp.bench.coverage_check import GuaranteeSpec, check_coverage
+from offramp.calibration import target
 from tests.calibration.calibration_traces import classifier
 
 PROMISES = [
@@ -37,14 +37,12 @@ def test_promises_are_kept_on_rows_left_out():
 
 def test_a_tuner_that_looks_at_nothing_is_found_out(monkeypatch):
     """A threshold for thrice the risk that was promised breaks the promise, and the check says so."""
-    honest = module.tune_with_guarantee
-    monkeypatch.setattr(
-        module,
-        "tune_with_guarantee",
-        lambda trace, rule, *, risk, alpha, delta, seed: honest(
-            trace, rule, risk=risk, alpha=3 * alpha, delta=0.9, seed=seed
-        ),
-    )
+    honest = target.tune_with_guarantee
+
+    def cheat(trace, rule, *, alpha, delta, **options):
+        return honest(trace, rule, alpha=3 * alpha, delta=0.9, **options)
+
+    monkeypatch.setattr(target, "tune_with_guarantee", cheat)
     (row,) = check_coverage(
         classifier(seed=2, n=900),
         ["confidence"],
@@ -73,3 +71,16 @@ def test_rows_have_to_be_left_out(calibration, splits):
         check_coverage(
             classifier(seed=4, n=300), ["confidence"], PROMISES, calibration=calibration, splits=splits
         )
+
+
+def test_gaps_are_measured_on_all_rows_and_own_thresholds_beside_shared_ones():
+    promises = [
+        GuaranteeSpec("accuracy_drop", 0.1, thresholds="own"),
+        GuaranteeSpec("accumulated_gap", 0.15),
+    ]
+    own, gap = check_coverage(classifier(seed=5, n=900), ["confidence"], promises, calibration=500, splits=20)
+    assert (own["thresholds"], own["measured"]) == ("own", 400)
+    assert (gap["thresholds"], gap["measured"], gap["delta"]) == ("own", 900, 0.1)
+    assert own["kept"]
+    assert gap["kept"]
+    assert 0 < gap["mean_risk"] <= 0.15

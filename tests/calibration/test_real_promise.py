@@ -28,7 +28,9 @@ def risks(policy: Policy, test: Trace) -> tuple[float, float, float]:
     """Accuracy drop, disagreement and cost."""
     exit = first_exit(policy.criterion, scores(policy.criterion, test.scaled(policy.temperatures)))
     cost = test.flops[np.arange(len(test)), exit].mean() / 6
-    return float(accuracy_drop(test, exit).mean()), float(disagreement(test, exit).mean()), float(cost)
+    answers = policy.answers(test)
+    drop, differs = accuracy_drop(test, exit, answers), disagreement(test, exit, answers)
+    return float(drop.mean()), float(differs.mean()), float(cost)
 
 
 @pytest.mark.slow

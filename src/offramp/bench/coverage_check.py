@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 from offramp._core.errors import CalibrationError
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.guarantee import (
-    LOSSES,
-    Risk,
-    check_levels,
-    tune_conformal,
-    tune_with_guarantee,
-)
-from offramp.calibration.tuning import Guarantee
+from offramp.calibration.accumulated_gap import accumulated_gap
+from offramp.calibration.guarantee import LOSSES, check_levels
+from offramp.calibration.target import Guarantee, TuningTarget
+from offramp.calibration.thresholds import Thresholds
 from offramp.criteria import first_exit, scores
 from offramp.engine.policy import Policy
 
@@ -31,30 +27,38 @@ class GuaranteeSpec:
     """A guarantee about new examples.
 
     Attributes:
-        guarantee: of which risk: see `tune_with_guarantee`, or `tune_conformal`, whose risk is disagreement.
+        guarantee: of which risk: see `tune`. That of a conformal guarantee is disagreement.
         alpha: the largest risk.
         delta: the largest probability of a larger risk; ignored by a conformal guarantee.
+        thresholds: one for all exits, or one for each exit; None for the guarantee's default.
     """
 
     guarantee: Guarantee
     alpha: float
     delta: float = 0.1
+    thresholds: Thresholds | None = None
 
     def __post_init__(self) -> None:
         check_levels(alpha=self.alpha, delta=self.delta)
 
     @property
-    def risk(self) -> Risk:
-        """Which risk is measured."""
-        return "disagreement" if self.guarantee == "conformal" else self.guarantee
+    def target(self) -> TuningTarget:
+        """The guarantee as the target of a tuning."""
+        delta = None if self.guarantee == "conformal" else self.delta
+        return TuningTarget(
+            guarantee=self.guarantee, alpha=self.alpha, delta=delta, thresholds=self.thresholds
+        )
 
     def policy(self, trace: Trace, criterion: str, seed: int) -> Policy:
         """A policy with the guarantee, from a calibration trace."""
-        if self.guarantee == "conformal":
-            return tune_conformal(trace, criterion, alpha=self.alpha, seed=seed)
-        return tune_with_guarantee(
-            trace, criterion, risk=self.guarantee, alpha=self.alpha, delta=self.delta, seed=seed
-        )
+        return self.target.fit(trace, criterion, metric="accuracy", temperatures=True, seed=seed)
+
+    def risk(self, trace: Trace, policy: Policy, exit: NDArray[np.intp]) -> float:
+        """The risk of a policy whose examples leave at some exits `(examples,)`."""
+        if self.guarantee == "accumulated_gap":
+            return accumulated_gap(trace, exit)
+        loss, _ = LOSSES["disagreement" if self.guarantee == "conformal" else self.guarantee]
+        return float(loss(trace, exit, policy.answers(trace)).mean())
 
 
 def check_coverage(
@@ -73,20 +77,24 @@ def check_coverage(
     guarantee covers calibration rows and new rows together; it is broken if the mean risk is significantly above
     alpha. Both tests are one-sided at 5 %. Measured risks are noisy: measure on many more rows than calibrate.
 
+    The largest of the noisy gaps of all exits would be too high even on many rows. For an accumulated gap, all rows
+    therefore stand for the distribution: calibration rows are drawn from them with replacement, and all of them
+    measure.
+
     Args:
         trace: run of a classifier over labelled rows that it was not trained on.
         criteria: names of exit rules.
         promises: the guarantees.
-        calibration: number of rows that a policy is chosen on; the others measure its risk.
+        calibration: number of rows that a policy is chosen on; the others measure its risk, or all of them.
         splits: number of random splits.
         seed: of the splits.
         progress: receives a line for each step.
 
     Returns:
         A row for each criterion and guarantee: `criterion`, `guarantee`, `alpha`, `delta` (None: conformal),
-        `calibration` and `measured` rows, `splits`, the share `held` of them in which the measured risk is at most
-        alpha, `mean_risk` and its 0.95 quantile `high_risk`, the mean `cost` (a share of the full model's FLOPs), and
-        whether the guarantee was `kept`: not significantly broken.
+        `thresholds` (shared or own), `calibration` and `measured` rows, `splits`, the share `held` of them in which the
+        measured risk is at most alpha, `mean_risk` and its 0.95 quantile `high_risk`, the mean `cost` (a share of the
+        full model's FLOPs), and whether the guarantee was `kept`: not significantly broken.
 
     Raises:
         CalibrationError: no rows left to measure on, no splits, or what the tuning itself refuses.
@@ -111,8 +119,9 @@ def check_coverage(
                     "guarantee": promise.guarantee,
                     "alpha": promise.alpha,
                     "delta": None if conformal else promise.delta,
+                    "thresholds": promise.target.form,
                     "calibration": calibration,
-                    "measured": len(trace) - calibration,
+                    "measured": len(trace) - (0 if promise.guarantee == "accumulated_gap" else calibration),
                     "splits": splits,
                     "held": float((risks <= promise.alpha).mean()),
                     "mean_risk": float(risks.mean()),
@@ -140,10 +149,13 @@ def _measure(
     trace: Trace, criterion: str, promise: GuaranteeSpec, calibration: int, key: tuple[int, int]
 ) -> tuple[float, float]:
     """Risk and cost, on the other rows, of the policy that one random choice of calibration rows leads to."""
-    order = generator(key[0], "promises", key[1]).permutation(len(trace))
-    policy = promise.policy(trace.take(order[:calibration]), criterion, key[1])
-    rest = trace.take(order[calibration:])
+    random = generator(key[0], "promises", key[1])
+    if promise.guarantee == "accumulated_gap":
+        drawn, rest = random.integers(len(trace), size=calibration), trace
+    else:
+        order = random.permutation(len(trace))
+        drawn, rest = order[:calibration], trace.take(order[calibration:])
+    policy = promise.policy(trace.take(drawn), criterion, key[1])
     exit = first_exit(policy.criterion, scores(policy.criterion, rest.scaled(policy.temperatures)))
-    loss, _ = LOSSES[promise.risk]
     cost = rest.flops[np.arange(len(rest)), exit].sum() / rest.full_flops.sum()
-    return float(loss(rest, exit).mean()), float(cost)
+    return promise.risk(rest, policy, exit), float(cost)

@@ -1,9 +1,12 @@
 """Fitting temperatures and thresholds on a calibration split."""
 
+from offramp.calibration.accumulated_gap import tune_accumulated_gap
 from offramp.calibration.guarantee import tune_conformal, tune_with_guarantee
+from offramp.calibration.sweeps import CalibrationSweep, sweep
+from offramp.calibration.target import TuningTarget
 from offramp.calibration.temperatures import Reliability, ece, fit_temperatures, reliability
-from offramp.calibration.thresholds import CalibrationSweep, refuse_if_calibrated, sweep, tune_threshold
-from offramp.calibration.tuning import TuningTarget, tune
+from offramp.calibration.thresholds import refuse_if_calibrated, tune_threshold
+from offramp.calibration.tuning import tune
 
 __all__ = [
     "CalibrationSweep",
@@ -15,6 +18,7 @@ __all__ = [
     "reliability",
     "sweep",
     "tune",
+    "tune_accumulated_gap",
     "tune_conformal",
     "tune_threshold",
     "tune_with_guarantee",

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.arguments import check_share
+from offramp._core.arguments import check_share, choice
 from offramp._core.errors import CalibrationError, unknown_name
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.thresholds import MORE_ROWS, measure, prepare
+from offramp.calibration.own_thresholds import in_small_steps
+from offramp.calibration.sweeps import own_thresholds
+from offramp.calibration.thresholds import MORE_ROWS, Thresholds, measure, prepare
 from offramp.criteria import Criterion, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 
@@ -36,12 +38,16 @@ def tune_with_guarantee(
     alpha: float,
     delta: float = 0.1,
     temperatures: bool = True,
+    thresholds: Thresholds = "shared",
+    recall: bool = False,
     seed: int = 0,
 ) -> Policy:
     """Choose the cheapest threshold whose risk is at most `alpha` with probability at least 1 − `delta`.
 
-    Thresholds are tested from strict to lax. The strictest is the full model and has no risk. The last threshold before
-    the first failure is taken. The order is fixed in advance, so no correction for many tests is needed.
+    Thresholds are tested from strict to lax. The full model has no risk. The last threshold before the first failure is
+    taken. The order is fixed in advance, so no correction for many tests is needed. Thresholds of their own for each
+    exit are tested along the path of `ThresholdSearch`, from high to low prices of errors; the examples that fit choose
+    the path.
 
     Args:
         trace: run of a classifier over the calibration split; labelled, unless the risk is disagreement and
@@ -51,7 +57,7 @@ def tune_with_guarantee(
             examples whose answer differs from the full model's.
         alpha: the largest risk allowed, 0.01 for one point.
         delta: probability, over the draw of the calibration data, with which the risk may exceed alpha.
-        temperatures: as in `tune`.
+        temperatures, thresholds, recall: as in `tune`. Own thresholds need labels.
         seed: chooses the three tenths of the examples that fit; the rest test.
 
     Returns:
@@ -69,31 +75,36 @@ def tune_with_guarantee(
     if risk not in LOSSES:
         raise CalibrationError(unknown_name("risk", risk, LOSSES))
     check_levels(alpha=alpha, delta=delta)
+    choice("thresholds", thresholds, get_args(Thresholds))
+    labelled = risk == "accuracy_drop" or thresholds == "own"
+    prepared, fit, test = split_and_prepare(trace, criterion, temperatures, seed, labelled=labelled)
+    require_enough(trace, test, risk, alpha, delta)
     loss, p_value = LOSSES[risk]
-    policy, fit, test = split_and_prepare(
-        trace, criterion, temperatures, seed, labelled=risk == "accuracy_drop"
-    )
-    if p_value(np.zeros(len(test)), alpha) > delta:
-        raise too_few(
-            trace,
-            f"a {risk} of at most {alpha:g} at delta {delta:g}",
-            lambda n: p_value(np.zeros(n), alpha) <= delta,
-        )
-    grid = threshold_grid(
-        policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures)), MAX_STEPS
-    )
-    table = scores(policy.criterion, test.scaled(policy.temperatures))
-    chosen, reached, p = with_threshold(policy.criterion, grid[-1]), 0.0, 0.0
-    for threshold in grid[-2::-1]:
-        rule = with_threshold(policy.criterion, threshold)
-        losses = loss(test, first_exit(rule, table))
+    early = replace(prepared, recall=recall)
+    path, answers = path_to_test(early, fit, thresholds), early.answers(test)
+    table = scores(prepared.criterion, test.scaled(prepared.temperatures))
+    chosen, reached, p = path[0], 0.0, 0.0
+    for policy in path[1:]:
+        losses = loss(test, first_exit(policy.criterion, table), answers)
         value = p_value(losses, alpha)
         if value > delta:
             break
-        chosen, reached, p = rule, float(losses.mean()), value
+        chosen, reached, p = policy, float(losses.mean()), value
     asked = {"guarantee": "learn_then_test", "risk": risk, "alpha": alpha, "delta": delta}
-    target = {**asked, "risk_reached": reached, "p_value": p, **measure(test, first_exit(chosen, table))}
-    return replace(policy, criterion=chosen, target=target)
+    measured = measure(test, first_exit(chosen.criterion, table), answers=chosen.answers(test))
+    return replace(chosen, target={**asked, "risk_reached": reached, "p_value": p, **measured})
+
+
+def path_to_test(policy: Policy, fit: Trace, thresholds: Thresholds) -> list[Policy]:
+    """The policies to test in order, after that of the full model, which has no risk."""
+    rule, table = policy.criterion, scores(policy.criterion, fit.scaled(policy.temperatures))
+    strict_first = threshold_grid(rule, table, MAX_STEPS)[::-1].tolist()
+    full = replace(policy, criterion=with_threshold(rule, strict_first[0]), recall=False)
+    candidates: list[Any] = strict_first if policy.recall else strict_first[1:]
+    if thresholds == "own":
+        path = own_thresholds(fit, policy, table, fit.flops / fit.full_flops.mean())
+        candidates = in_small_steps(rule, table, path)
+    return [full, *(replace(policy, criterion=with_threshold(rule, threshold)) for threshold in candidates)]
 
 
 def tune_conformal(
@@ -133,7 +144,7 @@ def tune_conformal(
     strictest = threshold_grid(rule, scores(rule, fit.scaled(policy.temperatures)), 2)[-1]
     worst = np.sort(most_misleading(rule, table, test.predictions()))
     chosen = with_threshold(rule, just_stricter(rule, worst[quantile_rank(len(worst), alpha) - 1], strictest))
-    reached = float(disagreement(test, first_exit(chosen, table)).mean())
+    reached = float(disagreement(test, first_exit(chosen, table), test.predictions()).mean())
     asked = {"guarantee": "conformal", "risk": "disagreement", "alpha": alpha}
     target = {**asked, "risk_reached": reached, **measure(test, first_exit(chosen, table))}
     return replace(policy, criterion=chosen, target=target)
@@ -170,6 +181,14 @@ def quantile_rank(examples: int, alpha: float) -> int:
 def fit_size(examples: int) -> int:
     """How many of some calibration examples fit; the rest test."""
     return max(1, round(FIT_SHARE * examples))
+
+
+def require_enough(trace: Trace, test: Trace, risk: str, alpha: float, delta: float) -> None:
+    """Raise `CalibrationError` if no test could pass on these examples, even if none goes wrong."""
+    p_value = LOSSES[risk][1] if risk in LOSSES else binomial_p_value
+    if p_value(np.zeros(len(test)), alpha) > delta:
+        promise = f"a {risk} of at most {alpha:g} at delta {delta:g}"
+        raise too_few(trace, promise, lambda n: p_value(np.zeros(n), alpha) <= delta)
 
 
 def too_few(trace: Trace, promise: str, enough: Callable[[int], bool]) -> CalibrationError:
@@ -209,6 +228,7 @@ def split_and_prepare(
             "this guarantee needs labels, but the trace has none: trace a labelled calibration split, or use "
             "disagreement with temperatures off"
         )
+    rule = with_threshold(rule, rule.default_threshold)  # it may have had other exits
     rule.check(trace.exits, trace.kind, trace.gates is not None)
     if len(trace) < 2:
         raise CalibrationError(
@@ -219,16 +239,19 @@ def split_and_prepare(
     return prepare(fit, rule, temperatures), fit, test
 
 
-def disagreement(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
-    """1 where the answer at the exit taken `(examples,)` differs from the full model's, else 0."""
-    answers = trace.predictions()
-    return (answers[np.arange(len(trace)), exit] != answers[:, -1]).astype(np.float64)
+def disagreement(trace: Trace, exit: NDArray[np.intp], answers: NDArray[Any]) -> NDArray[np.float64]:
+    """1 where the answer at the exit taken `(examples,)` differs from the full model's, else 0.
+
+    The `answers` `(examples, exits)` are those of a policy, see `Policy.answers`.
+    """
+    taken = answers[np.arange(len(trace)), exit]
+    return (taken != trace.predictions()[:, -1]).astype(np.float64)
 
 
-def accuracy_drop(trace: Trace, exit: NDArray[np.intp]) -> NDArray[np.float64]:
-    """1 where only the full model is right, −1 where only the exit taken is, else 0; `(examples,)`."""
-    right = (trace.predictions() == trace.require_labels()[:, None]).astype(np.float64)
-    return right[:, -1] - right[np.arange(len(trace)), exit]
+def accuracy_drop(trace: Trace, exit: NDArray[np.intp], answers: NDArray[Any]) -> NDArray[np.float64]:
+    """1 where only the full model is right, −1 where only the answer at the exit taken is, else 0; `(examples,)`."""
+    labels, taken = trace.require_labels(), answers[np.arange(len(trace)), exit]
+    return (trace.predictions()[:, -1] == labels).astype(np.float64) - (taken == labels)
 
 
 def binomial_p_value(losses: NDArray[np.float64], alpha: float) -> float:
@@ -261,7 +284,8 @@ def betting_p_value(losses: NDArray[np.float64], alpha: float) -> float:
     return float(min(1.0, np.exp(np.log(len(bets)) - logsumexp(wealth))))
 
 
-LOSSES: dict[str, tuple[Callable[[Trace, NDArray[np.intp]], NDArray[np.float64]], Callable[..., float]]] = {
+Loss = Callable[[Trace, NDArray[np.intp], NDArray[Any]], NDArray[np.float64]]
+LOSSES: dict[str, tuple[Loss, Callable[[NDArray[np.float64], float], float]]] = {
     "accuracy_drop": (accuracy_drop, betting_p_value),
     "disagreement": (disagreement, binomial_p_value),
 }

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from offramp._core.arguments import check_share
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
-from offramp.calibration.thresholds import MAX_POINTS, SLACK, checked_policy, measure, tune_threshold
+from offramp.calibration.sweeps import MAX_POINTS, own_thresholds
+from offramp.calibration.thresholds import (
+    SLACK,
+    Thresholds,
+    checked_policy,
+    measure,
+    tune_threshold,
+)
 from offramp.criteria import Criterion, first_exit, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes
@@ -28,11 +35,13 @@ def tune_latency(
     max_p95_ms: float,
     metric: str = "accuracy",
     temperatures: bool = True,
+    thresholds: Thresholds = "shared",
+    recall: bool = False,
 ) -> Policy:
     """Choose the threshold with the best metric whose latency for single texts is within a bound.
 
     Args:
-        trace, criterion, metric, temperatures: as in `tune`.
+        trace, criterion, metric, temperatures, thresholds, recall: as in `tune`.
         times: of the model's segments on the target machine, without tokenisation.
         lengths: tokens of each text of the trace `(examples,)`.
         max_p95_ms: largest 95th percentile of the milliseconds per text.
@@ -48,13 +57,15 @@ def tune_latency(
             f"expected a length for each of {len(trace)} texts and times of {trace.exits} segments, got {len(lengths)} "
             f"and {len(times.fixed)}: measure this model, on the texts of the trace"
         )
-    policy = checked_policy(trace, criterion, metric, temperatures)
-    rule = policy.criterion
+    policy = checked_policy(trace, criterion, metric, temperatures, recall)
+    rule, leaving = policy.criterion, times.leaving(lengths)
     table = scores(rule, trace.scaled(policy.temperatures))
-    grid = threshold_grid(rule, table, MAX_POINTS)
+    grid: list[float | tuple[float, ...]] = threshold_grid(rule, table, MAX_POINTS).tolist()
+    if thresholds == "own":
+        grid += own_thresholds(trace, policy, table, leaving / leaving[:, -1].mean())
     exits = np.stack([first_exit(with_threshold(rule, threshold), table) for threshold in grid])
     rows = np.arange(len(trace))
-    spent = times.leaving(lengths)[rows, exits]  # (thresholds, examples)
+    spent = leaving[rows, exits]  # (thresholds, examples)
     p95, mean = np.quantile(spent, PERCENTILE, axis=1), spent.mean(axis=1)
     fits = np.flatnonzero(p95 <= max_p95_ms + SLACK)
     if not len(fits):
@@ -62,15 +73,15 @@ def tune_latency(
             f"no threshold keeps the 95th percentile within {max_p95_ms:g} ms: the least is {p95.min():.3g} ms; allow "
             "more, add an earlier exit, or export in int8"
         )
-    labels, predictions = trace.require_labels(), trace.predictions()
+    labels, predictions = trace.require_labels(), policy.answers(trace)
     values = np.array([score(metric, labels, predictions[rows, exits[i]]) for i in fits])
     best = int(fits[np.lexsort((mean[fits], -values))[0]])
     target = {
         "max_p95_ms": max_p95_ms,
         "p95_ms": float(p95[best]),
         "mean_ms": float(mean[best]),
-        "full_p95_ms": float(np.quantile(times.leaving(lengths)[:, -1], PERCENTILE)),
-        **measure(trace, exits[best], metric),
+        "full_p95_ms": float(np.quantile(leaving[:, -1], PERCENTILE)),
+        **measure(trace, exits[best], metric, predictions),
     }
     return replace(policy, criterion=with_threshold(rule, grid[best]), target=target)
 
@@ -100,6 +111,7 @@ def choose_exits(
     visit: float,
     max_accuracy_drop: float = 0.01,
     metric: str = "accuracy",
+    thresholds: Thresholds = "shared",
 ) -> ExitChoice:
     """Drop exits one by one while the cheapest policy for the target gets cheaper.
 
@@ -113,6 +125,7 @@ def choose_exits(
             visit of 0 an exit is dropped only if it takes texts from better exits.
         max_accuracy_drop: target of the tuning.
         metric: key of `METRICS`.
+        thresholds: as in `tune`.
 
     Raises:
         ConfigError: a `visit` that is no share of the full model's time; see also `tune`.
@@ -125,6 +138,7 @@ def choose_exits(
             criterion,
             max_accuracy_drop=max_accuracy_drop,
             metric=metric,
+            thresholds=thresholds,
         )
 
     exits = tuple(range(trace.exits))

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.arguments import check_cost, check_share
+from offramp._core.arguments import check_cost, check_share, choice
 from offramp._core.errors import CalibrationError
 from offramp._core.trace import Trace
+from offramp.calibration.sweeps import CalibrationSweep, sweep, sweep_own
 from offramp.calibration.temperatures import fit_temperatures
 from offramp.criteria import (
     Criterion,
-    best_so_far,
     first_exit,
     make_criterion,
     scores,
-    threshold_grid,
     with_threshold,
 )
 from offramp.engine.policy import Policy
 from offramp.metrics import find_metric, score
 
+Thresholds = Literal["shared", "own"]  # one for all exits, or one for each exit but the last
+
 FEW = 100  # rows below which one of them weighs more than the usual drop of one point
 GROUPS = 10  # of rows, left out in turn for a standard error
-MAX_POINTS = 500  # thresholds to try for a metric that is computed anew for each
 MORE_ROWS = (
     "cut more rows with --calibration-size in every command, train first (in Python load_data(…, calibration_size=…)), "
     "or give a file of them (in Python tune(trace(model, rows), …))"
 )
 SLACK = 1e-12  # float noise of sums, far below one example
-
-
-@dataclass(frozen=True)
-class CalibrationSweep:
-    """Cost and metric of each threshold of a grid on one trace: arrays `(points,)`, the laxest threshold first."""
-
-    thresholds: NDArray[np.float64]
-    costs: NDArray[
-        np.float64
-    ]  # mean FLOPs as a share of the full model's; above 1 where a cascade recomputes
-    values: NDArray[np.float64]  # of the metric
-    full: float  # the metric of the full model, the last exit
 
 
 def tune_threshold(
@@ -54,6 +42,8 @@ def tune_threshold(
     max_cost: float | None = None,
     metric: str = "accuracy",
     temperatures: bool = True,
+    thresholds: Thresholds = "shared",
+    recall: bool = False,
 ) -> Policy:
     """Choose the threshold of an exit rule on a calibration trace, for exactly one target; see `tune` for arguments.
 
@@ -63,15 +53,19 @@ def tune_threshold(
     With `max_cost`: the threshold with the best metric whose mean cost is within the budget. For accuracy every
     distinct outcome is tried, for other metrics 500 quantiles of them. A given rule object keeps its options;
     gate ranges of `learned` and temperatures of `energy` are fitted.
+    Own thresholds compete with shared ones, so they never cost more on the calibration examples.
     """
     recomputes = bool((trace.flops[:, -1] > trace.full_flops).any())  # each exit costs at most the full model
     check_target(max_accuracy_drop, max_cost, trace.exits if recomputes else 1)
-    policy = checked_policy(trace, criterion, metric, temperatures)
+    policy = checked_policy(trace, criterion, metric, temperatures, recall)
+    choice("thresholds", thresholds, get_args(Thresholds))
     table = scores(policy.criterion, trace.scaled(policy.temperatures))
-    swept = sweep(trace, policy.criterion, table, metric)
+    swept = sweep(trace, policy, table, metric)
+    if thresholds == "own":
+        swept = sweep_own(trace, policy, table, metric).followed_by(swept)
     if max_cost is None:
         assert max_accuracy_drop is not None
-        best = cheapest_within(trace, policy.criterion, table, swept, max_accuracy_drop, metric)
+        best = cheapest_within(trace, policy, table, swept, max_accuracy_drop, metric)
     else:
         fits = np.flatnonzero(swept.costs <= max_cost + SLACK)
         if not len(fits):
@@ -87,48 +81,54 @@ def tune_threshold(
     chosen = with_threshold(policy.criterion, swept.thresholds[best])
     exit = first_exit(chosen, table)
     asked = {"max_accuracy_drop": max_accuracy_drop, "max_cost": max_cost}
-    target = {name: value for name, value in asked.items() if value is not None} | measure(
-        trace, exit, metric
-    )
+    target = {name: value for name, value in asked.items() if value is not None}
+    target |= measure(trace, exit, metric, policy.answers(trace))
     if max_cost is None and len(trace) < FEW:
-        target["standard_error"] = standard_error(trace, exit, metric)
+        target["standard_error"] = standard_error(trace, exit, metric, policy.answers(trace))
     return replace(policy, criterion=chosen, target=target)
 
 
 def cheapest_within(
     trace: Trace,
-    criterion: Criterion,
+    policy: Policy,
     table: NDArray[np.float64],
     swept: CalibrationSweep,
     max_accuracy_drop: float,
     metric: str,
 ) -> int:
-    """Index of the cheapest threshold of a sweep whose drop is within a bound; see `tune_threshold`."""
+    """Index of the cheapest candidate of a sweep whose drop is within a bound; see `tune_threshold`."""
     fits = np.flatnonzero(swept.values >= swept.full - max_accuracy_drop - SLACK)
+    if not len(fits):  # without recall the strictest threshold gives the full model
+        raise CalibrationError(
+            f"with recall every threshold drops the metric by more than {max_accuracy_drop:g}: tune without recall, or "
+            "allow a larger drop"
+        )
+    answers = policy.answers(trace)
     if len(trace) >= FEW:
         return int(fits[swept.costs[fits].argmin()])
     for point in fits[np.argsort(swept.costs[fits], kind="stable")]:
-        exit = first_exit(with_threshold(criterion, swept.thresholds[point]), table)
-        margin = standard_error(trace, exit, metric)
+        exit = first_exit(with_threshold(policy.criterion, swept.thresholds[point]), table)
+        margin = standard_error(trace, exit, metric, answers)
         if swept.full - swept.values[point] + margin <= max_accuracy_drop + SLACK:
             return int(point)
     return len(swept.thresholds) - 1  # the strictest: the full model itself
 
 
-def standard_error(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> float:
+def standard_error(
+    trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy", answers: NDArray[Any] | None = None
+) -> float:
     """Standard error of the drop in a metric against the full model, for the exits taken `(examples,)`.
 
     The jackknife leaves out a tenth of the examples in turn. An example more that the full model alone gets right is
     added: without it, few examples that happen to agree would prove that all do. The full model has no drop, and no
-    error.
+    error. The `answers` `(examples, exits)` are those of a policy; None takes the exits' own.
 
     Source: Tukey 1958 (jackknife); Breiman et al. 1984, section 3.4.3 (the rule of one standard error).
     """
-    rows = np.arange(len(trace))
-    if (exit == trace.exits - 1).all():
+    rows, labels, full = np.arange(len(trace)), trace.require_labels(), trace.predictions()[:, -1]
+    early = (trace.predictions() if answers is None else answers)[rows, exit]
+    if (exit == trace.exits - 1).all() and (early == full).all():
         return 0.0
-    labels, answers = trace.require_labels(), trace.predictions()
-    full, early = answers[:, -1], answers[rows, exit]
     groups = min(GROUPS, len(rows))
     drops = []
     for group in range(groups) if groups > 1 else ():
@@ -138,13 +138,18 @@ def standard_error(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy
     return float(np.sqrt(variance + 1 / len(rows) ** 2))
 
 
-def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
-    """The metric if there are labels, cost, depth and examples of a run that leaves at some exits `(examples,)`."""
+def measure(
+    trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy", answers: NDArray[Any] | None = None
+) -> dict[str, Any]:
+    """The metric if there are labels, cost, depth and examples of a run that leaves at some exits `(examples,)`.
+
+    The `answers` `(examples, exits)` are those of a policy; None takes the exits' own.
+    """
     rows = np.arange(len(trace))
     scored: dict[str, Any] = {}
     if trace.labels is not None:
-        answers = trace.predictions()
-        full, reached = (score(metric, trace.labels, answers[rows, k]) for k in (trace.exits - 1, exit))
+        early = (trace.predictions() if answers is None else answers)[rows, exit]
+        full, reached = (score(metric, trace.labels, made) for made in (trace.predictions()[:, -1], early))
         scored = {"metric": metric, "full": full, "reached": reached}
     return scored | {
         "cost": float(trace.flops[rows, exit].sum() / trace.full_flops.sum()),
@@ -171,7 +176,9 @@ def check_target(max_accuracy_drop: float | None, max_cost: float | None, most_c
         check_cost("max_cost", max_cost, most_cost)
 
 
-def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool) -> Policy:
+def checked_policy(
+    trace: Trace, criterion: str | Criterion, metric: str, temperatures: bool, recall: bool = False
+) -> Policy:
     """Check that the trace can show the best threshold of the rule, then do as `prepare`."""
     if isinstance(criterion, str):
         criterion = make_criterion(criterion)
@@ -186,11 +193,14 @@ def checked_policy(trace: Trace, criterion: str | Criterion, metric: str, temper
         )
     if not len(trace):
         raise CalibrationError(f"tuning needs calibration examples, but the trace has none: {MORE_ROWS}")
-    criterion.check(trace.exits, trace.kind, trace.gates is not None)
-    return prepare(trace, criterion, temperatures)
+    criterion = with_threshold(criterion, criterion.default_threshold)  # it may have had other exits
+    Policy(criterion, trace.exit_layers, recall=recall).check(
+        trace.exit_layers, trace.kind, trace.gates is not None
+    )
+    return prepare(trace, criterion, temperatures, recall)
 
 
-def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
+def prepare(trace: Trace, criterion: Criterion, temperatures: bool, recall: bool = False) -> Policy:
     """A policy with everything fitted except the threshold."""
     fitted = fit_temperatures(trace) if temperatures and trace.kind == "classification" else None
     return Policy(
@@ -199,45 +209,8 @@ def prepare(trace: Trace, criterion: Criterion, temperatures: bool) -> Policy:
         fitted,
         trace.fingerprint,
         outputs=trace.logits.shape[2],
+        recall=recall,
     )
-
-
-def sweep(trace: Trace, criterion: Criterion, table: NDArray[np.float64], metric: str) -> CalibrationSweep:
-    """Cost and metric of every useful threshold, from one table of scores `(examples, exits)`."""
-    labels, predictions = trace.require_labels(), trace.predictions()
-    additive = metric == "accuracy"
-    grid = threshold_grid(criterion, table, None if additive else MAX_POINTS)
-    if additive:
-        right = (predictions == labels[:, None]).astype(np.float64)
-        values = totals(right, criterion, table, grid) / len(trace)
-    else:
-        rows = np.arange(len(trace))
-        exits = [first_exit(with_threshold(criterion, threshold), table) for threshold in grid]
-        values = np.array([score(metric, labels, predictions[rows, exit]) for exit in exits])
-    costs = totals(trace.flops, criterion, table, grid) / trace.full_flops.sum()
-    return CalibrationSweep(grid, costs, values, score(metric, labels, predictions[:, -1]))
-
-
-def totals(
-    values: NDArray[np.float64], criterion: Criterion, table: NDArray[np.float64], grid: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """For every threshold, sum over the examples a value at the exit taken.
-
-    An example waits at an exit while no score so far passes the threshold. Each wait changes its
-    value by the difference to the next exit. Sorted by score, the sum of all waits is one cumulative sum.
-
-    Args:
-        values: `(examples, exits)`, such as costs.
-        criterion: the rule.
-        table: its scores `(examples, exits)`.
-        grid: thresholds `(points,)`, one for each sum returned.
-    """
-    best = best_so_far(criterion, table)[:, :-1].ravel()
-    order = np.argsort(best)
-    sums = np.concatenate([[0.0], np.cumsum(np.diff(values, axis=1).ravel()[order])])
-    below = sums[np.searchsorted(best[order], grid, side="left")]  # all waits with score < threshold
-    waits = sums[-1] - below if criterion.leaves_below else below
-    return values[:, 0].sum() + waits
 
 
 def refuse_if_calibrated(policy: Policy, data: Trace | str) -> None:

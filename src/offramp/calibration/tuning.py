@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
-from offramp._core.arguments import as_python, check_cost, check_share, choice, set_fields
 from offramp._core.errors import ConfigError
 from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
-from offramp.calibration.guarantee import check_levels, tune_conformal, tune_with_guarantee
 from offramp.calibration.latency import ExitChoice, choose_exits, tune_latency
-from offramp.calibration.thresholds import MORE_ROWS, tune_threshold
+from offramp.calibration.target import DROP, Guarantee, TuningTarget
+from offramp.calibration.thresholds import Thresholds
 from offramp.criteria import Criterion
 from offramp.engine.batching import token_counts
 from offramp.engine.onnx import OnnxSegments
@@ -25,102 +23,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from offramp.model.base import SegmentedModel
-
-_LOG = logging.getLogger(__name__)
-
-Guarantee = Literal["accuracy_drop", "disagreement", "conformal"]
-DROP = 0.01  # the largest accuracy drop if no target is given
-ALPHA, DELTA = 0.02, 0.1
-MOST_COST = 10  # of a cascade that recomputes, as a share of its full model; a greater number is a percentage
-
-
-@dataclass(frozen=True)
-class TuningTarget:
-    """The target of a threshold: one of four kinds; see `tune`.
-
-    Raises:
-        ConfigError: options that contradict each other, or a value that is no share.
-    """
-
-    max_accuracy_drop: float | None = None
-    max_cost: float | None = None
-    max_latency_ms: float | None = None
-    timed_on: UserPath | None = None
-    guarantee: Guarantee | None = None
-    alpha: float | None = None
-    delta: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
-            value = as_python(getattr(self, name))
-            if isinstance(value, bool) or not isinstance(value, float | int | None):
-                raise ConfigError(
-                    f"{name} must be a number, got {value!r}"
-                )  # its range is checked where it is used
-            set_fields(self, **{name: value})
-        if self.guarantee is not None:
-            choice("guarantee", self.guarantee, get_args(Guarantee))
-        if self.max_latency_ms is None and self.timed_on is not None:
-            raise ConfigError(
-                "timed_on (--timed) is where max_latency_ms (--max-p95-ms) is measured: give both, or neither"
-            )
-        if self.max_accuracy_drop is not None:
-            check_share("max_accuracy_drop", self.max_accuracy_drop, unit=" points")
-        if self.max_cost is not None:
-            check_cost("max_cost", self.max_cost, MOST_COST)  # the trace decides between 1 and that
-        check_levels(
-            **{name: level for name in ("alpha", "delta") if (level := getattr(self, name)) is not None}
-        )
-        levels = (self.alpha, self.delta)
-        shares = (self.max_accuracy_drop, self.max_cost)
-        if self.max_latency_ms is not None and any(v is not None for v in (*shares, self.guarantee)):
-            raise ConfigError(
-                "max_latency_ms (--max-p95-ms) replaces the other targets: give one kind of target"
-            )
-        if any(v is not None for v in (levels if self.guarantee is None else shares)):
-            raise ConfigError(
-                "alpha and delta belong to a guarantee (--guarantee), which replaces max_accuracy_drop and "
-                "max_cost: give one kind of target"
-            )
-        if self.guarantee == "conformal" and self.delta is not None:
-            raise ConfigError(
-                "a conformal guarantee has no delta: its probability is over examples and data together"
-            )
-
-    def check_exit_choice(self) -> None:
-        """Raise `ConfigError` if a choice of exits on the calibration split would void the target."""
-        if self.guarantee is not None:
-            raise ConfigError(
-                "drop_exits (--kept) chooses exits on the calibration split, which voids a guarantee (--guarantee) "
-                "tested on it: give one of them"
-            )
-
-    def fit(self, trace: Trace, criterion: str | Criterion, *, metric: str, temperatures: bool) -> Policy:
-        """The policy that reaches the target on a calibration trace."""
-        alpha = ALPHA if self.alpha is None else self.alpha
-        if self.guarantee == "conformal":
-            return tune_conformal(trace, criterion, alpha=alpha, temperatures=temperatures)
-        if self.guarantee is not None:
-            delta = DELTA if self.delta is None else self.delta
-            return tune_with_guarantee(
-                trace, criterion, risk=self.guarantee, alpha=alpha, delta=delta, temperatures=temperatures
-            )
-        policy = tune_threshold(
-            trace,
-            criterion,
-            max_accuracy_drop=self.max_accuracy_drop,
-            max_cost=self.max_cost,
-            metric=metric,
-            temperatures=temperatures,
-        )
-        if "standard_error" in policy.target:
-            _LOG.warning(
-                "%d calibration examples are few: the threshold keeps the drop and its standard error within the "
-                "bound, so texts leave late; to save more, %s, or allow a larger drop (--max-accuracy-drop)",
-                len(trace),
-                MORE_ROWS,
-            )
-        return policy
 
 
 def tune(
@@ -135,6 +37,8 @@ def tune(
     guarantee: Guarantee | None = None,
     alpha: float | None = None,
     delta: float | None = None,
+    thresholds: Thresholds | None = None,
+    recall: bool = False,
     metric: str | None = None,
     temperatures: bool = True,
     drop_exits: bool = False,
@@ -155,10 +59,14 @@ def tune(
         max_latency_ms: largest 95th percentile of the milliseconds of a single text; needs a model.
         timed_on: exported folder whose segments are timed for `max_latency_ms`; by default the torch model is timed.
         guarantee: a bound that holds on new data: `accuracy_drop` or `disagreement` with the full model is at most
-            `alpha` with probability 1 − `delta` (Learn-then-Test), or `conformal`: an answer differs from the full
-            model's with probability at most `alpha`.
+            `alpha` with probability 1 − `delta` (Learn-then-Test); `conformal`: an answer differs from the full model's
+            with probability at most `alpha`; or `accumulated_gap`: with probability 1 − `delta`, at every exit, at most
+            a share `alpha` of the texts that have left by then lose the right answer of the full model.
         alpha: largest risk of the guarantee; 0.02 by default.
         delta: probability with which the risk may exceed alpha; 0.1 by default.
+        thresholds: `shared`, one for all exits, or `own`, one for each exit but the last; by default own ones for
+            `accumulated_gap`, shared ones else.
+        recall: answer with the most confident exit that has run, instead of the one at which a text leaves.
         metric: key of `METRICS`; by default the main metric of the data, or accuracy.
         temperatures: whether to fit a temperature per exit first; not for regression.
         drop_exits: first drop the exits whose time costs more than their early exits save; needs a model. The policy is
@@ -177,7 +85,9 @@ def tune(
 
     Source: temperatures, then a threshold, as in Schwartz et al. 2020 (The Right Tool for the Job) and SWEET.
     """
-    target = TuningTarget(max_accuracy_drop, max_cost, max_latency_ms, timed_on, guarantee, alpha, delta)
+    target = TuningTarget(
+        max_accuracy_drop, max_cost, max_latency_ms, timed_on, guarantee, alpha, delta, thresholds, recall
+    )
     if isinstance(model, Trace):
         if max_latency_ms is not None or drop_exits:
             raise ConfigError("max_latency_ms and drop_exits need a model to measure: call tune(model, data)")
@@ -216,8 +126,8 @@ def tune_model(
     from offramp.model.encoding import TextEncoder
     from offramp.model.trained_on import refuse_trained_on
 
-    if target == TuningTarget():
-        target = TuningTarget(max_accuracy_drop=DROP)
+    if (target.max_accuracy_drop, target.max_cost, target.max_latency_ms, target.guarantee) == (None,) * 4:
+        target = replace(target, max_accuracy_drop=DROP)
     rows = data["calibration"]
     refuse_trained_on(model.trained_on, rows, "the model and the calibration split")
     run = trace(model, rows, progress=progress)
@@ -241,6 +151,8 @@ def tune_model(
         max_p95_ms=target.max_latency_ms,
         metric=metric,
         temperatures=temperatures,
+        thresholds=target.form,
+        recall=target.recall,
     )
 
 
@@ -272,4 +184,5 @@ def measure_exit_choice(
         visit=exit_overhead(model, TextEncoder.of(model).dataset(rows)[0]),
         max_accuracy_drop=DROP if target.max_accuracy_drop is None else target.max_accuracy_drop,
         metric=main_metric(model, data),
+        thresholds=target.form,
     )

@@ -12,7 +12,9 @@ from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.files import check_writable, policy_file
 
 # The command line resolves inherited annotations in this module.
-from offramp.calibration.tuning import Guarantee, TuningTarget, measure_exit_choice, tune_model  # noqa: F401
+from offramp.calibration.target import Guarantee, TuningTarget  # noqa: F401
+from offramp.calibration.thresholds import Thresholds  # noqa: F401
+from offramp.calibration.tuning import measure_exit_choice, tune_model
 from offramp.cli.common import (
     CriterionName,
     DataOptions,
@@ -43,9 +45,13 @@ class TargetOptions(TuningTarget):
         timed_on: exported folder whose segments are measured for `--max-p95-ms`; by default the model runs in torch.
         guarantee: a bound that holds on new data. With accuracy_drop or disagreement, the risk is at most `--alpha`
             with probability 1 - `--delta` (Learn-then-Test). With conformal, an answer differs from the full model's
-            with probability at most `--alpha`.
+            with probability at most `--alpha`. With accumulated_gap, at every exit, at most a share `--alpha` of the
+            texts that have left by then lose the right answer of the full model, with probability 1 - `--delta`.
         alpha: the largest risk of the guarantee; by default 0.02.
         delta: the probability with which the risk may exceed `--alpha`; by default 0.1.
+        thresholds: shared, one threshold for all exits, or own, one for each exit but the last. Own thresholds spend
+            less for the same loss. By default shared, and own for accumulated_gap.
+        recall: answer with the most confident exit that has run, instead of the one at which a text leaves.
     """
 
     max_latency_ms: Annotated[float | None, Parameter(name="--max-p95-ms")] = None

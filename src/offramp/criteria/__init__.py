@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -39,12 +40,14 @@ CRITERIA: dict[str, type[Criterion]] = {
 }
 
 
-def make_criterion(name: str, threshold: float | None = None, **options: object) -> Criterion:
+def make_criterion(
+    name: str, threshold: float | Sequence[float] | None = None, **options: object
+) -> Criterion:
     """Make an exit rule by name.
 
     Args:
         name: a key of `CRITERIA`.
-        threshold: of the rule; None takes its default.
+        threshold: of the rule: one number, or one for each exit but the last; None takes its default.
         options: the rule's own options, such as `tolerance` of patience.
 
     Raises:
@@ -58,9 +61,10 @@ def make_criterion(name: str, threshold: float | None = None, **options: object)
         if option not in accepted:
             raise CriterionError(unknown_name(f"option of {name!r}", option, accepted))
     # The types of options differ from rule to rule, and each rule checks its own.
-    return rule(rule.default_threshold if threshold is None else threshold, **cast(dict[str, Any], options))
+    chosen = cast(Any, rule.default_threshold if threshold is None else threshold)
+    return rule(chosen, **cast(dict[str, Any], options))
 
 
-def with_threshold(criterion: Criterion, threshold: float) -> Criterion:
+def with_threshold(criterion: Criterion, threshold: float | Sequence[float]) -> Criterion:
     """The same rule with the same options and another threshold, such as one of `threshold_grid`."""
-    return replace(criterion, threshold=threshold)
+    return replace(criterion, threshold=cast(Any, threshold))

@@ -24,12 +24,12 @@ FARTHEST = sys.float_info.max  # finite, so that a policy file stays plain JSON
 class Criterion(ABC):
     """An exit rule: an example leaves at the first exit where its score passes the threshold.
 
-    The `score` does not depend on the threshold, so the scores of a trace are computed once and compared with every
-    threshold. At the last exit every example leaves. A threshold that no score passes is allowed: it gives the full
-    model, which is one end of every sweep.
+    The threshold is one number for all exits, or one for each exit but the last. The `score` does not depend on it, so
+    the scores of a trace are computed once and compared with every threshold. At the last exit every example leaves. A
+    threshold that no score passes is allowed: it gives the full model, which is one end of every sweep.
     """
 
-    threshold: float
+    threshold: float | tuple[float, ...]
 
     name: ClassVar[str]  # its key in `CRITERIA`
     label: ClassVar[str]  # its name in tables and figures
@@ -45,18 +45,41 @@ class Criterion(ABC):
     threshold_range: ClassVar[tuple[float, float]] = (-FARTHEST, FARTHEST)
 
     def __post_init__(self) -> None:
+        value = as_python(self.threshold)
+        if isinstance(value, list | tuple | np.ndarray):
+            set_fields(self, threshold=self._own_thresholds(value))
+        else:
+            low, high = self.threshold_range
+            set_fields(self, threshold=require(self.name, "threshold", value, low, high, whole=self.whole))
+
+    def _own_thresholds(self, values: Any) -> tuple[float, ...]:
+        """The checked thresholds of a rule with one for each exit but the last."""
+        if not self.tunable:
+            raise CriterionError(f"{self.name!r} takes one number for all exits, got {values!r:.80}")
+        if not len(values):
+            raise CriterionError(
+                f"{self.name!r} got an empty list of thresholds: give one for each exit but the last"
+            )
         low, high = self.threshold_range
-        set_fields(
-            self, threshold=require(self.name, "threshold", self.threshold, low, high, whole=self.whole)
+        return tuple(
+            require(self.name, "a threshold", value, low, high, whole=self.whole) for value in values
         )
+
+    def threshold_at(self, exit: int | NDArray[np.integer]) -> Any:
+        """The threshold at an exit, or at an array of exits (0-based). The last exit has none: every row leaves."""
+        if isinstance(self.threshold, tuple):
+            return np.asarray(self.threshold)[np.minimum(exit, len(self.threshold) - 1)]
+        return self.threshold
 
     @abstractmethod
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         """Scores `(batch,)` at one exit, and the memory for the next exit. Memory starts as `{}`."""
 
-    def leaves(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Where a score passes the threshold; same shape as `scores`."""
-        return scores < self.threshold if self.leaves_below else scores >= self.threshold
+    def leaves(self, scores: NDArray[np.floating], exit: int | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Where scores pass the threshold of their exit (0-based); the shapes of both broadcast."""
+        threshold = self.threshold_at(exit)
+        passed: NDArray[np.bool_] = scores < threshold if self.leaves_below else scores >= threshold
+        return passed
 
     def fit(self, trace: Trace) -> Self:
         """Fit everything except the threshold on a calibration trace; most rules fit nothing."""
@@ -73,14 +96,15 @@ class Criterion(ABC):
     def leaves_at_once(self) -> bool:
         """Whether every example leaves at the first exit, for any evidence. Rules that count exits never do."""
         low, high = self.threshold_range
-        return self.tunable and not self.whole and self.threshold == (high if self.leaves_below else low)
+        first = self.threshold_at(0)
+        return self.tunable and not self.whole and bool(first == (high if self.leaves_below else low))
 
     def step(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.bool_], Memory]:
         """Decide at one exit: the rows that leave `(batch,)`, and the memory for the next exit."""
         scores, memory = self.score(evidence, memory)
         if evidence.exit == evidence.exits - 1:
             return np.ones(len(scores), dtype=bool), memory
-        return self.leaves(scores), memory
+        return self.leaves(scores, evidence.exit), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
         """Raise `CriterionError` if the rule does not fit the model or the task."""
@@ -91,6 +115,11 @@ class Criterion(ABC):
         if exits < self.min_exits:
             raise CriterionError(
                 f"{self.name!r} needs at least {self.min_exits} exits, but the model has {exits}"
+            )
+        if isinstance(self.threshold, tuple) and len(self.threshold) != exits - 1:
+            raise CriterionError(
+                f"{self.name!r} has {len(self.threshold)} thresholds, one for each exit but the last, but the model "
+                f"has {exits} exits: tune it again"
             )
         if self.needs_gate and not gates:
             raise CriterionError(
@@ -134,7 +163,7 @@ def scores(criterion: Criterion, trace: Trace) -> NDArray[np.float64]:
 
 def first_exit(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.intp]:
     """Exit index `(examples,)`, 0-based, at which each row of scores `(examples, exits)` leaves."""
-    leave = criterion.leaves(scores)
+    leave = criterion.leaves(scores, np.arange(scores.shape[1]))
     leave[:, -1] = True
     return leave.argmax(axis=1)
 

@@ -29,6 +29,9 @@ class Fixed(Criterion):
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
         super().check(exits, kind, gates)
+        assert not isinstance(self.threshold, tuple), (
+            "only rules that can be tuned have thresholds of their own"
+        )
         if self.threshold > exits:
             raise CriterionError(
                 f"'fixed' expected an exit number from 1 to {exits}, got {self.threshold:g}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ class ActiveRows(Generic[State]):
     state: State  # of the segments, for these rows
     memory: Memory  # of the criterion, (batch, …) each
     labels: NDArray[Any] | None  # (batch,)
+    answers: Memory = field(default_factory=dict)  # of `Policy.answer_so_far`, (batch, …) each
 
     def subset(self, positions: NDArray[np.intp], state: Other) -> ActiveRows[Other]:
         """Some of the rows, with their state."""
@@ -36,6 +37,7 @@ class ActiveRows(Generic[State]):
             state,
             {name: values[positions] for name, values in self.memory.items()},
             None if self.labels is None else self.labels[positions],
+            {name: values[positions] for name, values in self.answers.items()},
         )
 
 
@@ -44,21 +46,22 @@ class DecisionBuffer:
 
     def __init__(self, examples: int) -> None:
         self.exit = np.zeros(examples, dtype=np.intp)  # 0-based
+        self.answer_exit = np.zeros(examples, dtype=np.intp)
         self.score = np.zeros(examples)  # of the criterion, at that exit
         self.near = np.zeros(examples, dtype=np.bool_)  # a score came near the threshold at a passed exit
-        # (examples, classes), once the first rows leave: their logits give the classes.
+        # Of the answers (examples, classes), once the first rows leave: their logits give the classes.
         self.logits: NDArray[np.floating] | None = None
         self.batches = 0  # made so far
         self._lock = Lock()
 
-    def record(
-        self, rows: NDArray[np.intp], exit: int, logits: NDArray[np.floating], scores: NDArray[np.float64]
-    ) -> None:
-        """Record rows that leave."""
+    def record(self, leaving: ActiveRows[Any], exit: int, scores: NDArray[np.float64]) -> None:
+        """Record rows that leave, with their answers."""
+        rows, logits = leaving.rows, leaving.answers["logits"]
         with self._lock:
             if self.logits is None:
                 self.logits = np.zeros((len(self.exit), logits.shape[1]), dtype=logits.dtype)
         self.exit[rows] = exit
+        self.answer_exit[rows] = leaving.answers["exit"]
         self.score[rows] = scores
         self.logits[rows] = logits
 
@@ -72,7 +75,9 @@ class DecisionBuffer:
             flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
             if not regression:
                 temperatures = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
-                probability = softmax(divide_logits(logits, temperatures[self.exit, None])).max(axis=-1)
+                probability = softmax(divide_logits(logits, temperatures[self.answer_exit, None])).max(
+                    axis=-1
+                )
         return Decisions(
             exit=self.exit,
             layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
@@ -80,6 +85,7 @@ class DecisionBuffer:
             probability=probability,
             score=self.score,
             flops=flops,
+            answer_exit=self.answer_exit,
         )
 
 
@@ -91,27 +97,35 @@ def run_segment(
     assert len(evidence.logits) == len(active.rows), "a segment must keep the rows of its state"
     if active.labels is not None:
         evidence = replace(evidence, label=active.labels)
-    scores, memory = policy.criterion.score(evidence.scaled(policy.temperatures), active.memory)
+    scaled = evidence.scaled(policy.temperatures)
+    scores, memory = policy.criterion.score(scaled, active.memory)
+    answers = policy.answer_so_far(evidence, scaled, active.answers)
+    active = ActiveRows(active.rows, state, memory, active.labels, answers)
     if k == len(segments.exit_layers) - 1:
-        buffer.record(active.rows, k, evidence.logits, scores)
+        buffer.record(active, k, scores)
         return None
-    buffer.near[active.rows] |= near_threshold(policy.criterion, scores)
-    leave = policy.criterion.leaves(scores)
+    buffer.near[active.rows] |= near_threshold(policy.criterion, scores, k)
+    leave = policy.criterion.leaves(scores, k)
     if not leave.any():
-        return ActiveRows(active.rows, state, memory, active.labels)
-    buffer.record(active.rows[leave], k, evidence.logits[leave], scores[leave])
+        return active
+    buffer.record(active.subset(np.flatnonzero(leave), None), k, scores[leave])
     if leave.all():
         return None
     stay = np.flatnonzero(~leave)
-    return replace(active, memory=memory).subset(stay, segments.take(state, stay))
+    return active.subset(stay, segments.take(state, stay))
 
 
 def join_rows(groups: Sequence[ActiveRows[Any]], state: State) -> ActiveRows[State]:
     """Join groups that wait for the same segment, with their joined state."""
     labels = [group.labels for group in groups if group.labels is not None]
+
+    def joined(memories: list[Memory]) -> Memory:
+        return {name: np.concatenate([memory[name] for memory in memories]) for name in memories[0]}
+
     return ActiveRows(
         np.concatenate([group.rows for group in groups]),
         state,
-        {name: np.concatenate([group.memory[name] for group in groups]) for name in groups[0].memory},
+        joined([group.memory for group in groups]),
         np.concatenate(labels) if labels else None,
+        joined([group.answers for group in groups]),
     )

@@ -28,7 +28,8 @@ class Agreement:
         compared: number of compared rows: all except those within noise.
         same_exit: compared rows that left at the same exit.
         same_label: compared rows with the same answer; for regression, values within 1e-4 of each other.
-        within_noise: exempt rows: a score came within 1e-5 of the threshold at an exit that they reached.
+        within_noise: exempt rows: a score came within 1e-5 of the threshold at an exit that they reached, or with
+            recall another answer within 1e-5 of the most confident one.
         mismatches: indices of the compared rows `(mismatches,)` whose exit or answer differs.
     """
 
@@ -51,14 +52,17 @@ class Agreement:
         )
 
 
-def near_threshold(criterion: Criterion, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which scores are within 1e-5 of the threshold; same shape as `scores`.
+def near_threshold(
+    criterion: Criterion, scores: NDArray[np.floating], exit: int | NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which scores are within 1e-5 of the threshold of their exit (0-based); the shapes of both broadcast.
 
     Rules that count (`patience`, `fixed`, `oracle`) meet their threshold exactly, which is no noise.
     """
     if criterion.whole or not criterion.tunable:
         return np.zeros(scores.shape, dtype=bool)
-    return np.abs(scores - criterion.threshold) <= NOISE
+    near: NDArray[np.bool_] = np.abs(scores - criterion.threshold_at(exit)) <= NOISE
+    return near
 
 
 def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agreement:
@@ -81,10 +85,14 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
             f"got {len(decisions)} decisions for a trace of {len(trace)} examples: run both on one data set"
         )
     expected = policy.decide(trace)
-    near = near_threshold(policy.criterion, scores(policy.criterion, trace.scaled(policy.temperatures)))
+    scaled = trace.scaled(policy.temperatures)
+    table = scores(policy.criterion, scaled)
+    near = near_threshold(policy.criterion, table, np.arange(trace.exits))
     # Passed: up to the exit taken. The last exit has no threshold.
     passed = np.arange(trace.exits - 1) <= expected.exit[:, None]
     noise = (near[:, :-1] & passed).any(axis=1)
+    if policy.recall:
+        noise |= near_recall(scaled, expected)
     same_exit = decisions.exit == expected.exit
     same_label = np.isclose(decisions.prediction, expected.prediction, rtol=0, atol=1e-4)
     return Agreement(
@@ -94,6 +102,15 @@ def check_agreement(decisions: Decisions, trace: Trace, policy: Policy) -> Agree
         within_noise=int(noise.sum()),
         mismatches=np.flatnonzero(~noise & ~(same_exit & same_label)),
     )
+
+
+def near_recall(scaled: Trace, expected: Decisions) -> NDArray[np.bool_]:
+    """Which rows `(examples,)` have another answer whose confidence is within 1e-5 of that of the recalled answer."""
+    confidence = softmax(scaled.logits).max(axis=-1)
+    run = np.arange(scaled.exits) <= expected.exit[:, None]
+    other = run & (scaled.predictions() != expected.prediction[:, None])
+    near: NDArray[np.bool_] = (other & (confidence >= expected.probability[:, None] - NOISE)).any(axis=1)
+    return near
 
 
 def run_reference(
@@ -106,7 +123,7 @@ def run_reference(
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)
     decided = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
-    exit, answer, probability, score, flops = np.array(decided, dtype=np.float64).reshape(-1, 5).T
+    exit, answer, probability, score, flops, answering = np.array(decided, dtype=np.float64).reshape(-1, 6).T
     return Decisions(
         exit=exit.astype(np.intp),
         layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit.astype(np.intp)],
@@ -114,26 +131,31 @@ def run_reference(
         probability=probability,
         score=score,
         flops=flops,
+        answer_exit=answering.astype(np.intp),
     )
 
 
 def decide_one(
     segments: Segments[Any], policy: Policy, encoding: Encoding, label: Any = None
-) -> tuple[int, float, float, float, float]:
-    """Exit index, answer, probability, score and FLOPs of one example."""
+) -> tuple[int, float, float, float, float, int]:
+    """Exit index, answer, probability, score, FLOPs and exit index of the answer of one example."""
     batch = {name: np.array([values], dtype=np.int64) for name, values in encoding.items()}
     length = next(iter(batch.values())).shape[1]
     batch.setdefault(MASK, np.ones((1, length), dtype=np.int64))
     state = segments.start(batch)
     memory: Memory = {}
+    said = []
     for k in range(len(segments.exit_layers)):
         state, evidence = segments.run(k, state)
         scaled = replace(evidence, label=label).scaled(policy.temperatures)
         score = policy.criterion.score(scaled, memory)[0][0]
         leave, memory = policy.criterion.step(scaled, memory)
+        said.append((softmax(scaled.logits[0]).max(), k, evidence.logits[0]))
         if leave[0]:
             break
     flops = segments.flops(np.array([length]))[0][0, k]
+    # The deepest of equally confident exits answers, as the tuples compare.
+    confidence, answering, logits = max(said, key=lambda answer: answer[:2]) if policy.recall else said[-1]
     if segments.kind == "regression":
-        return k, evidence.logits[0, 0], np.nan, score, flops
-    return k, int(evidence.logits[0].argmax()), softmax(scaled.logits[0]).max(), score, flops
+        return k, logits[0], np.nan, score, flops, answering
+    return k, int(logits.argmax()), confidence, score, flops, answering

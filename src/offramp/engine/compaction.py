@@ -129,7 +129,7 @@ class CompactingEngine(Generic[State]):
         exit = np.array([answer.exit for answer in answers], dtype=np.intp)
         score = np.array([answer.score for answer in answers], dtype=np.float64)
         flops = [self._flops_at(n)[k] for n, k in zip(lengths.tolist(), exit.tolist(), strict=True)]
-        near = near_threshold(self.policy.criterion, score) & (exit < len(self._layers) - 1)
+        near = near_threshold(self.policy.criterion, score, exit) & (exit < len(self._layers) - 1)
         self._count(exit, len(answers), near)
         return Decisions(
             exit=exit,
@@ -138,6 +138,7 @@ class CompactingEngine(Generic[State]):
             probability=np.array([answer.probability for answer in answers], dtype=np.float64),
             score=score,
             flops=np.array(flops),
+            answer_exit=exit,
         )
 
     def _count(self, exit: NDArray[np.intp], batches: int, near: NDArray[np.bool_]) -> None:
@@ -153,7 +154,7 @@ class CompactingEngine(Generic[State]):
             state = self.segments.start(pad([encodings[row] for row in window], self.pad_values))
             active = run_segment(self.segments, self.policy, 0, rows.subset(window, state), buffer)
             if active is not None:
-                staying.append(ActiveRows(active.rows, None, active.memory, active.labels))
+                staying.append(ActiveRows(active.rows, None, active.memory, active.labels, active.answers))
         return join_rows(staying[1:] or staying, None)
 
     def _batches(

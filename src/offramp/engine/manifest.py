@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "times": {},
     "fused_graph": "",
     "fused_rule": "",
+    "fused_thresholds": False,
     "linear": "",
     "reads_padding": False,
     "pair": None,
@@ -70,6 +71,7 @@ class Manifest:
     times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} if not measured
     fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
     fused_rule: str = ""  # name of the exit rule in the fused graph
+    fused_thresholds: bool = False  # whether the fused graph takes a threshold for each exit, or one for all
     linear: str = ""  # file of layer 0; "" for none
     reads_padding: bool = False  # whether the texts of a batch must have one length
     pair: bool | None = None  # whether the model was trained on pairs of texts; None if unknown

@@ -53,9 +53,15 @@ class FusedGraph:
         self.policy, self.linear = policy, linear
         self.ahead = int(linear is not None)
         self.constants = {
-            "threshold": np.array(policy.criterion.threshold, dtype=np.float64),
+            "threshold": self._threshold(manifest),
             "temperatures": np.array(temperatures[self.ahead :], dtype=np.float64),
         }
+
+    def _threshold(self, manifest: Manifest) -> NDArray[np.float64]:
+        """The graph's input: a threshold for each exit in the graph, or in older graphs one for all."""
+        exits = np.arange(self.ahead, len(manifest.exit_layers)) if manifest.fused_thresholds else self.ahead
+        shape = np.shape(exits)
+        return np.broadcast_to(self.policy.criterion.threshold_at(exits), shape).astype(np.float64)
 
     def __call__(self, encoding: Encoding) -> FusedAnswer:
         ids = np.array([encoding["input_ids"]], dtype=np.int64)
@@ -76,14 +82,17 @@ class FusedGraph:
         logits = self.linear.logits(ids, np.ones_like(ids))
         evidence = Evidence(0, len(self.policy.exit_layers), logits).scaled(self.policy.temperatures)
         scores, _ = self.policy.criterion.score(evidence, {})
-        if not self.policy.criterion.leaves(scores)[0]:
+        if not self.policy.criterion.leaves(scores, 0)[0]:
             return None
         return FusedAnswer(0, logits, float(softmax(evidence.logits).max()), float(scores[0]))
 
 
 def fits(manifest: Manifest, policy: Policy) -> bool:
-    """Whether a folder has a fused graph with the rule of the policy."""
-    return bool(manifest.fused_graph) and manifest.fused_rule == policy.criterion.name
+    """Whether a folder has a fused graph that decides by the policy."""
+    if not manifest.fused_graph or manifest.fused_rule != policy.criterion.name:
+        return False
+    own = isinstance(policy.criterion.threshold, tuple)
+    return not policy.recall and (manifest.fused_thresholds or not own)  # the graph keeps no earlier answers
 
 
 def onnx_engine(

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.arguments import sequence, set_fields, whole
+from offramp._core.arguments import flag, sequence, set_fields, whole
 from offramp._core.damaged_files import file_problem
 from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.numbers import is_number, softmax
 from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
-from offramp._core.trace import Kind, Trace
-from offramp.criteria import Criterion, first_exit, make_criterion, scores
+from offramp._core.trace import Evidence, Kind, Trace
+from offramp.criteria import Criterion, Memory, first_exit, make_criterion, scores
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Decisions:
         probability: calibrated probability of the prediction; NaN for regression.
         score: the criterion's score at the exit taken.
         flops: FLOPs spent.
+        answer_exit: exit index, 0-based, of the answer: an earlier exit than `exit` where the policy recalls it.
     """
 
     exit: NDArray[np.intp]
@@ -40,6 +41,7 @@ class Decisions:
     probability: NDArray[np.float64]
     score: NDArray[np.float64]
     flops: NDArray[np.float64]
+    answer_exit: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.exit)
@@ -50,16 +52,20 @@ class Policy:
     """When to leave, for one model.
 
     Args:
-        criterion: the exit rule with its threshold.
+        criterion: the exit rule with its thresholds.
         exit_layers: the exit layers of its model.
         temperatures: one per exit; None means 1 everywhere.
         calibrated_on: fingerprint of the calibration data, or "".
         target: the target of the tuning, and the result on the calibration data.
         outputs: logits of each exit of its model, 1 for regression; None if unknown.
+        recall: answer with the most confident exit that has run, by calibrated probability, instead of the exit at
+            which an example leaves. The deepest of equally confident exits answers.
 
     Raises:
         CriterionError: no exit rule, or temperatures that are not one positive number for each exit.
-        ConfigError: exit layers that are not whole numbers.
+        ConfigError: exit layers that are not whole numbers, or a recall that is not True or False.
+
+    Source: recall as in T-Tamer (arXiv 2509.22992), whose policies may return any exit that has run.
     """
 
     criterion: Criterion
@@ -68,12 +74,14 @@ class Policy:
     calibrated_on: str = ""
     target: dict[str, Any] = field(default_factory=dict)
     outputs: int | None = None
+    recall: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.criterion, Criterion):
             raise CriterionError(
                 f"expected an exit rule, got {self.criterion!r:.80}: make one with offramp.make_criterion"
             )
+        set_fields(self, recall=flag("recall", self.recall))
         layers = sequence("exit_layers", self.exit_layers, "layers, such as [1, 2, 4, 6]")
         set_fields(self, exit_layers=tuple(whole("an exit layer", layer) for layer in layers))
         if self.temperatures is None:
@@ -99,7 +107,57 @@ class Policy:
             raise CriterionError(
                 f"the policy is for exits with {self.outputs} outputs, those of the model have {outputs}: tune it again"
             )
+        if self.recall and kind == "regression":
+            raise CriterionError(
+                "recall answers with the most confident exit, and exits of a regression have no confidence: tune "
+                "without recall"
+            )
         self.criterion.check(len(exit_layers), kind, gates)
+
+    def answer_exits(self, scaled: Trace) -> NDArray[np.intp]:
+        """The exit that answers for an example that leaves at each exit.
+
+        Args:
+            scaled: a trace with logits that are divided by the temperatures.
+
+        Returns:
+            Exit indices `(examples, exits)`: every exit itself, or with recall the most confident one up to it.
+        """
+        exits = np.broadcast_to(np.arange(scaled.exits), scaled.logits.shape[:2])
+        if not self.recall:
+            return exits
+        confidence = softmax(scaled.logits).max(axis=-1)
+        best = np.maximum.accumulate(confidence, axis=1)
+        answering: NDArray[np.intp] = np.maximum.accumulate(np.where(confidence == best, exits, 0), axis=1)
+        return answering
+
+    def answers(self, trace: Trace) -> NDArray[Any]:
+        """The answer of each example if it leaves at each exit: `(examples, exits)`."""
+        if not self.recall:
+            return trace.predictions()
+        answering = self.answer_exits(trace.scaled(self.temperatures))
+        return np.take_along_axis(trace.predictions(), answering, axis=1)
+
+    def answer_so_far(self, evidence: Evidence, scaled: Evidence, before: Memory) -> Memory:
+        """The answers for the rows of a batch if they leave at this exit; `answer_exits`, exit by exit.
+
+        Args:
+            evidence: of the exit.
+            scaled: the same, with logits that are divided by the temperature.
+            before: the result at the previous exit, for these rows; `{}` at the first.
+
+        Returns:
+            `exit` `(batch,)` and `logits` `(batch, classes)` of the answers; with recall also their `confidence`.
+        """
+        now = {"exit": np.full(len(evidence.logits), evidence.exit), "logits": evidence.logits}
+        if not self.recall:
+            return now
+        now["confidence"] = softmax(scaled.logits).max(axis=-1)
+        if before:
+            earlier = before["confidence"] > now["confidence"]
+            for name, values in now.items():
+                now[name] = np.where(earlier.reshape(-1, *[1] * (values.ndim - 1)), before[name], values)
+        return now
 
     def decide(self, trace: Trace) -> Decisions:
         """Apply the policy to a whole trace; the engine does the same layer by layer."""
@@ -108,15 +166,17 @@ class Policy:
         table = scores(self.criterion, scaled)
         exit = first_exit(self.criterion, table)
         rows = np.arange(len(trace))
+        answering = self.answer_exits(scaled)[rows, exit]
         regression = trace.kind == "regression"
-        probabilities = softmax(scaled.logits[rows, exit]).max(-1)
+        probabilities = softmax(scaled.logits[rows, answering]).max(-1)
         return Decisions(
             exit=exit,
             layer=np.asarray(trace.exit_layers, dtype=np.int64)[exit],
-            prediction=trace.predictions()[rows, exit],
+            prediction=trace.predictions()[rows, answering],
             probability=np.full(len(trace), np.nan) if regression else probabilities,
             score=table[rows, exit],
             flops=trace.flops[rows, exit],
+            answer_exit=answering,
         )
 
     def save(self, path: UserPath) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -93,11 +94,15 @@ class Evaluation:
 
     @property
     def policies(self) -> pa.Table:
-        """What every policy gives: `model`, `criterion`, `threshold`, `name`, `estimate`, `low`, `high`."""
+        """What every policy gives: `model`, `criterion`, `threshold`, `name`, `estimate`, `low`, `high`.
+
+        The threshold is NaN where each exit has its own.
+        """
         tables = []
         for name, model in self.models.items():
             for criterion, rule in model.rules.items():
-                threshold = float(rule.policy.criterion.threshold)
+                chosen = rule.policy.criterion.threshold
+                threshold = math.nan if isinstance(chosen, tuple) else float(chosen)
                 constants = {"model": name, "criterion": criterion, "threshold": threshold}
                 tables.append(in_front(interval_table(rule.scores.values()), constants))
         return stack(tables)
@@ -229,7 +234,13 @@ def _evaluate_trace(
             seed=seed,
         )
         if timing is not None:
-            curve = curve.with_times({row["threshold"]: row["time_speedup"] for row in timing.to_pylist()})
+            curve = curve.with_times(
+                {
+                    row["threshold"]: row["time_speedup"]
+                    for row in timing.to_pylist()
+                    if not math.isnan(row["threshold"])  # own thresholds are no point of the curve
+                }
+            )
         numbers = policy_scores(run, policy, metric=metrics[0], seed=seed)
         rules[criterion] = RuleEvaluation(policy, numbers, curve, exit_histogram(run, policy), timing)
     diagrams = None

@@ -115,9 +115,11 @@ def policy_statistic(trace: Trace, policy: Policy, metric: str = "accuracy") -> 
     Its columns are `score`, `full` (score of the last exit), `drop` (full - score), `cost` (share of the full model's
     FLOPs), `depth` (mean exit layer) and `layer_speedup` (L / depth).
     """
-    taken = policy.decide(trace).exit
-    last = np.full_like(taken, trace.exits - 1)
-    scored = score_statistic(trace, np.stack([taken, last], axis=1), metric, ["score", "full"])
+    decisions = policy.decide(trace)
+    taken, last = decisions.exit, np.full_like(decisions.exit, trace.exits - 1)
+    scored = score_statistic(
+        trace, np.stack([decisions.answer_exit, last], axis=1), metric, ["score", "full"]
+    )
     cost = cost_statistic(trace, taken[:, None], ["cost"])
     layers = np.asarray(trace.exit_layers, dtype=np.float64)[taken, None]
 

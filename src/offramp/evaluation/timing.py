@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def time_policy(
     first = rows.select(range(min(examples, len(rows))))
     table = scores(policy.criterion, trace(model, first).scaled(policy.temperatures))
     grid = threshold_grid(policy.criterion, table)
-    spread = np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest")
+    spread = set(np.quantile(grid, np.linspace(0, 1, TIMED_THRESHOLDS), method="nearest").tolist())
+    own = policy.criterion.threshold
     full = None
     if isinstance(model, MultiModelForSequenceClassification):
         # At full depth a cascade is its last member: running the others first would gain nothing.
@@ -50,7 +52,9 @@ def time_policy(
         TorchSegments(model),
         policy,
         TextEncoder.of(model).dataset(first)[0],
-        thresholds=sorted({*spread.tolist(), float(policy.criterion.threshold)}),
+        thresholds=[*sorted(spread - {own}), own]
+        if isinstance(own, tuple)
+        else sorted(spread | {float(own)}),
         full=full,
         batch_size=batch_size,
         repeats=TIMED_ROUNDS,
@@ -62,7 +66,7 @@ def time_speedups(
     policy: Policy,
     encodings: Sequence[Encoding],
     *,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | tuple[float, ...]] | None = None,
     full: Segments[Any] | None = None,
     batch_size: int = 32,
     repeats: int = 5,
@@ -84,8 +88,9 @@ def time_speedups(
         clock: returns seconds.
 
     Returns:
-        One row per threshold: `threshold`, `seconds` and `full_seconds` (medians over the rounds, for all texts),
-        `time_speedup` (median of full / adaptive time), `speedup_low`, `speedup_high` (its extremes).
+        One row per threshold: `threshold` (NaN where each exit has its own), `seconds` and `full_seconds` (medians over
+        the rounds, for all texts), `time_speedup` (median of full / adaptive time), `speedup_low`, `speedup_high` (its
+        extremes).
 
     Raises:
         ConfigError: there are no texts or no thresholds.
@@ -98,7 +103,7 @@ def time_speedups(
     engines = {"full": CompactingEngine(whole, last, batch_size=batch_size)}
     for threshold in tried:
         rule = with_threshold(policy.criterion, threshold)
-        at = Policy(rule, policy.exit_layers, policy.temperatures)
+        at = replace(policy, criterion=rule)
         engines[repr(threshold)] = CompactingEngine(segments, at, batch_size=batch_size)
     calls = {name: partial(engine.run, encodings) for name, engine in engines.items()}
     timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock)
@@ -107,5 +112,6 @@ def time_speedups(
         timing = timings[repr(threshold)]
         ratios = timings["full"].seconds / timing.seconds  # within rounds, under the same load
         spread = (float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
-        rows.append((threshold, timing.p50, timings["full"].p50, *spread))
+        shown = np.nan if isinstance(threshold, tuple) else threshold
+        rows.append((shown, timing.p50, timings["full"].p50, *spread))
     return from_rows(TIMING, rows)

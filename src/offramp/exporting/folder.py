@@ -117,9 +117,10 @@ def seal(
     """Write the fused graph, compare the folder with its model, and write the manifest with checksums."""
     sizes = [(folder / segment.file).stat().st_size for segment in manifest.segments]
     joinable = len(sizes) > 1 and sum(sizes) <= INLINE_BYTES  # larger models run only as segments
-    if joinable and policy is not None and policy.criterion.name in RULES:
-        write_fused(folder, manifest, policy.criterion.name, folder / FUSED)
-        manifest = replace(manifest, fused_graph=FUSED, fused_rule=policy.criterion.name)
+    if joinable and policy is not None and policy.criterion.name in RULES and not policy.recall:
+        rule = policy.criterion.name
+        write_fused(folder, manifest, rule, folder / FUSED)
+        manifest = replace(manifest, fused_graph=FUSED, fused_rule=rule, fused_thresholds=True)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
     manifest = replace(manifest, files=files, checks={})
     manifest.save(folder)

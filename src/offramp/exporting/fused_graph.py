@@ -51,9 +51,9 @@ RULES: dict[str, tuple[Callable[[Any, str], Nodes], bool]] = {
 def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> None:
     """Join the graphs of an exported folder into one graph that takes one text and stops at its exit.
 
-    Its inputs are those of the model, with `threshold` () and `temperatures` (exits,) in float64; its outputs are the
-    `logits` (1, classes) of the exit taken, its index, `exit` (), and in float64 the calibrated `probability` () of its
-    answer and the rule's `score` (). Results that several segments share, such as masks, are computed once.
+    Its inputs are those of the model, with `threshold` and `temperatures`, both (exits,) and in float64. Its outputs
+    are the `logits` (1, classes) of the exit taken, its index, `exit` (), and in float64 the calibrated `probability`
+    () of its answer and the rule's `score` (). Results that several segments share, such as masks, are computed once.
 
     Args:
         folder: the segments' graphs.
@@ -80,7 +80,7 @@ def write_fused(folder: Path, manifest: Manifest, rule: str, target: Path) -> No
     ]
     inputs = [
         *model_inputs(models, manifest),
-        helper.make_tensor_value_info("threshold", TensorProto.DOUBLE, []),
+        helper.make_tensor_value_info("threshold", TensorProto.DOUBLE, [len(models)]),
         helper.make_tensor_value_info("temperatures", TensorProto.DOUBLE, [len(models)]),
     ]
     graph = helper.make_graph(nodes, "single", inputs, _outputs(""), [*constants, *initializers])
@@ -132,12 +132,13 @@ def _decision(k: int, logits: str, rule: str) -> Nodes:
     nodes = [
         helper.make_node("Constant", [], ["index"], value=index),
         helper.make_node("Gather", ["temperatures", "index"], ["temperature"]),
+        helper.make_node("Gather", ["threshold", "index"], ["limit"]),
         helper.make_node("Cast", [logits], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Div", ["wide", "temperature"], ["scaled"]),
         helper.make_node("Softmax", ["scaled"], ["probabilities"], axis=-1),
         helper.make_node("ReduceMax", ["probabilities"], ["probability"], keepdims=0),
         *write(helper.make_node, "probabilities"),
-        helper.make_node("Less" if below else "GreaterOrEqual", [SCORE, "threshold"], ["leave"]),
+        helper.make_node("Less" if below else "GreaterOrEqual", [SCORE, "limit"], ["leave"]),
     ]
     given = {name: name for name in (logits, "temperatures", "threshold", "two", "tiny")}
     local = {name: f"{name}.{k}" for node in nodes for name in node.output}

@@ -87,7 +87,7 @@ def exit_overhead(model: SegmentedModel, encodings: Sequence[Encoding]) -> float
                 state = model.segment(k, state)
                 reached = time.perf_counter()
                 logits, _ = model.head(k, state)
-                rule.leaves(rule.score(Evidence(k, exits, logits.cpu().numpy()), {})[0])
+                rule.leaves(rule.score(Evidence(k, exits, logits.cpu().numpy()), {})[0], k)
                 exit_seconds.append(time.perf_counter() - reached)
             layers = time.perf_counter() - before - sum(exit_seconds)
             if warm:

@@ -136,7 +136,10 @@ def promises_table(section: ReportSection) -> TextTable:
         stated = "on average" if row["delta"] is None else f"with probability {1 - row['delta']:g}"
         limit = f"{row['alpha']:g}, {stated}"
         held = f"{round(row['held'] * row['splits'])} of {row['splits']}"
-        names = (label, row["criterion"], row["guarantee"].replace("_", " "))
+        own = (
+            ", own thresholds" if row.get("thresholds") == "own" else ""
+        )  # older records have only shared ones
+        names = (label, row["criterion"], row["guarantee"].replace("_", " ") + own)
         rows.append((*names, limit, held, *_cells(row, RISKS), "yes" if row["kept"] else "no"))
     header = ("model", "rule", "guarantee", "at most", "held in splits", *RISKS, "kept")
     note = (

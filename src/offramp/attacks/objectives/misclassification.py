@@ -57,4 +57,4 @@ class Misclassification(Objective):
         return log_p
 
     def _prediction(self, answer: Answer) -> int:
-        return int(answer.logits[answer.exit if self.attacked == "exit" else -1].argmax())
+        return int(answer.prediction if self.attacked == "exit" else answer.logits[-1].argmax())

@@ -190,12 +190,14 @@ class ExitPredictor:
             gates=(1 / (1 + np.exp(-points[..., classes]))).astype(np.float32) if gated else None,
         )
         table = scores(rule, trace)
-        over = (rule.threshold - table if rule.leaves_below else table - rule.threshold)[:, :-1]
-        exit = first_exit(rule, table)
+        over = (table - rule.threshold_at(np.arange(table.shape[1])))[:, :-1]
+        over = -over if rule.leaves_below else over
+        exit, rows = first_exit(rule, table), np.arange(len(points))
+        answering = self.victim.policy.answer_exits(trace)[rows, exit]
         return ExitPrediction(
             layer=np.asarray(model.exit_layers)[exit],
             excess=np.maximum(over, 0).sum(1),
-            prediction=trace.predictions()[np.arange(len(points)), exit],
+            prediction=trace.predictions()[rows, answering],
         )
 
 

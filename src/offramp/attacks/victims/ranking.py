@@ -111,7 +111,7 @@ class RankedBatch:
         for k in range(self.exits):
             state, evidence = self._segment(k, rows, state)
             scores, memory = self.policy.criterion.score(evidence, memory)
-            leaves = self.policy.criterion.leaves(scores) | (k == self.exits - 1)
+            leaves = self.policy.criterion.leaves(scores, k) | (k == self.exits - 1)
             self.exit[rows[leaves]] = k
             gone = np.flatnonzero(leaves)
             hopeful = gone[self._hopeful(rows[gone], k + 1)]

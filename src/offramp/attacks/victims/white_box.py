@@ -224,9 +224,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """Everything that decides a policy's exits, as JSON."""
+    """Everything that decides a policy's exits and answers, as JSON."""
     criterion = {"name": policy.criterion.name, **asdict(policy.criterion)}
-    return {"criterion": criterion, "exit_layers": policy.exit_layers, "temperatures": policy.temperatures}
+    described = {
+        "criterion": criterion,
+        "exit_layers": policy.exit_layers,
+        "temperatures": policy.temperatures,
+    }
+    return described | ({"recall": True} if policy.recall else {})
 
 
 def weights_fingerprint(model: nn.Module) -> str:

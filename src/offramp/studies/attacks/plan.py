@@ -18,7 +18,7 @@ from pydantic import (
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.attacks.options import DEFAULT_JUDGE
-from offramp.calibration.tuning import TuningTarget
+from offramp.calibration.target import TuningTarget
 from offramp.criteria import CRITERIA, make_criterion
 from offramp.studies.attacks.transfer import transfer_trials
 from offramp.studies.attacks.trial import AttackTrial
