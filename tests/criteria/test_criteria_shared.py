@@ -289,3 +289,29 @@ def test_what_does_not_fit_the_model_is_refused():
     with pytest.raises(CriterionError, match="'oracle' needs the true labels"):
         scores(make_criterion("oracle"), replace(random_trace(0), labels=None))
     make_criterion("patience", 99).check(3, "classification", False)  # never fires: the full model, allowed
+
+
+def test_own_thresholds_are_checked_one_by_one():
+    rule = make_criterion("confidence", np.array([0.5, np.float32(0.75)]))
+    assert rule.threshold == (0.5, 0.75)
+    assert [rule.threshold_at(k) for k in range(3)] == [0.5, 0.75, 0.75]
+    assert make_criterion("patience", [3.0, 2]).threshold == (3, 2)
+    assert make_criterion("confidence", [0.0, 0.9]).leaves_at_once
+    assert not make_criterion("confidence", [0.9, 0.0]).leaves_at_once
+    rule.check(3, "classification", False)
+    with pytest.raises(
+        CriterionError, match="has 2 thresholds, one for each exit but the last, but the model has 4"
+    ):
+        rule.check(4, "classification", False)
+    for values, message in (
+        ([0.5, 50], "expected a number from 0 to 2 as a threshold, got 50: write 0.5 for 50 %"),
+        ([0.5, float("nan")], "as a threshold, got nan"),
+        ([0.5, "x"], "as a threshold, got 'x'"),
+        ([[0.5]], "as a threshold, got"),
+        ([], "an empty list of thresholds: give one for each exit but the last"),
+    ):
+        with pytest.raises(CriterionError, match=message):
+            make_criterion("confidence", values)
+    for name in ("fixed", "oracle"):
+        with pytest.raises(CriterionError, match="takes one number for all exits, got"):
+            make_criterion(name, [1, 1])

@@ -112,3 +112,14 @@ def test_other_data_or_another_policy_are_refused() -> None:
         check_agreement(decisions, trace.take(np.array([0, 1])), policy)
     with pytest.raises(CriterionError, match="tune it again"):
         check_agreement(decisions, trace, replace(policy, exit_layers=(1, 2, 3)))
+
+
+def test_equally_sure_exits_with_other_answers_are_noise_for_recall() -> None:
+    script = [[[2.0, 0.0], [0.0, 2.0], [1.0, 0.0]], [[4.0, 0.0], [0.0, 2.0], [1.0, 0.0]]]
+    net = Scripted(script)
+    policy = Policy(make_criterion("confidence", 2.0), net.exit_layers, recall=True)
+    decisions = CompactingEngine(net, policy).run(texts([1, 2]))
+    assert decisions.prediction.tolist() == [1, 0]
+    other = replace(decisions, prediction=1 - decisions.prediction)
+    agreement = check_agreement(other, net.trace(texts([1, 2])), policy)
+    assert (agreement.within_noise, agreement.mismatches.tolist()) == (1, [1])

@@ -192,3 +192,43 @@ def test_a_policy_argument_is_a_policy_or_its_file(tmp_path: Path) -> None:
     assert read_policy(None) is None
     with pytest.raises(ConfigError, match="expected a Policy or its file as policy, got 3"):
         read_policy(3)  # type: ignore[arg-type]
+
+
+def test_own_thresholds_and_recall_survive_the_file(tmp_path: Path) -> None:
+    policy = Policy(make_criterion("confidence", [0.7, 0.9]), (1, 2, 3), recall=True)
+    policy.save(tmp_path / "policy.json")
+    assert Policy.load(tmp_path / "policy.json") == policy
+    content = json.loads((tmp_path / "policy.json").read_text())
+    assert content["criterion"]["threshold"] == [0.7, 0.9]
+    content.pop("recall")  # as in files of earlier versions
+    content["criterion"]["threshold"] = 0.7
+    (tmp_path / "policy.json").write_text(json.dumps(content))
+    assert Policy.load(tmp_path / "policy.json") == Policy(make_criterion("confidence", 0.7), (1, 2, 3))
+
+
+def test_recall_answers_with_the_most_confident_exit_that_has_run() -> None:
+    logits = np.array(
+        [
+            [[0.0, 4.0], [2.0, 0.0], [1.0, 0.0]],  # leaves at the second exit, and the first was surer
+            [[1.0, 0.0], [0.0, 2.0], [9.0, 0.0]],  # leaves at the second exit, the surest so far
+            [[0.5, 0.0], [0.0, 0.5], [0.0, 0.4]],  # of two equally sure exits the deeper one answers
+        ],
+        dtype=np.float32,
+    )
+    trace = Trace(logits, (1, 2, 3), np.tile([1.0, 2.0, 3.0], (3, 1)), np.full(3, 3.0))
+    policy = Policy(make_criterion("confidence", [0.99, 0.8]), (1, 2, 3), recall=True)
+    decisions = policy.decide(trace)
+    assert decisions.exit.tolist() == [1, 1, 2]
+    assert decisions.answer_exit.tolist() == [0, 1, 1]
+    assert decisions.prediction.tolist() == [1, 1, 1]
+    assert decisions.flops.tolist() == [2.0, 2.0, 3.0]
+    np.testing.assert_allclose(decisions.probability[0], 1 / (1 + np.exp(-4)))
+    assert policy.answers(trace)[:, -1].tolist() == [1, 0, 1]
+
+
+def test_recall_needs_confidences() -> None:
+    policy = Policy(make_criterion("patience"), (1, 2), recall=True)
+    with pytest.raises(CriterionError, match="exits of a regression have no confidence: tune without recall"):
+        policy.check((1, 2), "regression", False)
+    with pytest.raises(ConfigError, match="recall must be True or False, got 1"):
+        Policy(make_criterion("confidence"), (1, 2), recall=1)  # type: ignore[arg-type]

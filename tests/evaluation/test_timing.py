@@ -63,3 +63,13 @@ def test_wall_time_is_the_default() -> None:
 def test_nothing_to_time_is_refused() -> None:
     with pytest.raises(ConfigError, match="texts and thresholds to time, got 4 and 0"):
         measure(Counted(SCRIPT), thresholds=[])
+
+
+def test_own_thresholds_are_timed_and_are_no_point_of_a_sweep() -> None:
+    net = Counted(SCRIPT)
+    rows = measure(
+        net, clock=lambda: net.seconds, thresholds=[0.9, (0.9,) * (SCRIPT.shape[1] - 1)], batch_size=2
+    )
+    assert rows[0]["threshold"] == 0.9
+    assert np.isnan(rows[1]["threshold"])
+    assert rows[0]["seconds"] == rows[1]["seconds"]

@@ -143,3 +143,32 @@ def test_fewer_operators_give_the_same(exports: dict[str, Path], texts: list[str
         session = open_session(path, 1)
         found.append(np.concatenate([session.run(["logits"], feed)[0] for feed in feeds]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_the_single_graph_takes_a_threshold_for_each_exit(
+    exports: dict[str, Path], texts: list[str], tmp_path: Path
+) -> None:
+    """And a graph that takes one for all, as earlier exports have, is left out for own thresholds and for recall."""
+    segments = OnnxSegments(exports["multi_exit"], threads=1)
+    manifest = segments.manifest
+    shared = Policy.load(exports["multi_exit"] / manifest.policy)
+    own = replace(shared, criterion=with_threshold(shared.criterion, (shared.criterion.threshold,)))
+    encodings = segments.encoder()(texts)
+    expected = run_reference(segments, own, encodings)
+    single = FusedGraph(exports["multi_exit"], manifest, own, threads=1)
+    assert [single(one).exit for one in encodings] == expected.exit.tolist()
+    older = replace(manifest, fused_thresholds=False)
+    assert fits(older, shared)
+    assert not fits(older, own)
+    assert not fits(manifest, replace(shared, recall=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_recall_on_an_export(batch_size: int, exports: dict[str, Path], texts: list[str]) -> None:
+    policy = replace(Policy.load(exports["multi_exit"] / "policy.json"), recall=True)
+    engine = Engine(exports["multi_exit"], policy, threads=1, batch_size=batch_size)
+    slow = run_reference(engine.segments, policy, engine.encoder(texts, None))
+    found = engine.decide(texts)
+    np.testing.assert_array_equal(found.answer_exit, slow.answer_exit)
+    np.testing.assert_array_equal(found.prediction, slow.prediction)
+    assert (found.answer_exit < found.exit).any()
