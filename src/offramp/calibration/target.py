@@ -50,13 +50,13 @@ class TuningTarget:
     recall: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
-            value = as_python(getattr(self, name))
-            if isinstance(value, bool) or not isinstance(value, float | int | None):
-                raise ConfigError(
-                    f"{name} must be a number, got {value!r}"
-                )  # its range is checked where it is used
-            set_fields(self, **{name: value})
+        latency = as_python(self.max_latency_ms)
+        if isinstance(latency, bool) or not isinstance(latency, float | int | None):
+            raise ConfigError(
+                f"max_latency_ms must be a number, got {latency!r}"
+            )  # its range is checked where used
+        numbers = ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta")
+        set_fields(self, **{name: as_python(getattr(self, name)) for name in numbers})
         if self.guarantee is not None:
             choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
