@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from offramp._core.arguments import as_python, check_cost, check_share, choice, flag, set_fields
+from offramp._core.arguments import as_python, check_cost, check_share, choice, flag, number, set_fields
 from offramp._core.errors import ConfigError
 from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
@@ -50,13 +50,10 @@ class TuningTarget:
     recall: bool = False
 
     def __post_init__(self) -> None:
-        latency = as_python(self.max_latency_ms)
-        if isinstance(latency, bool) or not isinstance(latency, float | int | None):
-            raise ConfigError(
-                f"max_latency_ms must be a number, got {latency!r}"
-            )  # its range is checked where used
-        numbers = ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta")
-        set_fields(self, **{name: as_python(getattr(self, name)) for name in numbers})
+        for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
+            set_fields(self, **{name: as_python(getattr(self, name))})
+        if self.max_latency_ms is not None:  # its range is checked where it is used
+            number("max_latency_ms", self.max_latency_ms, "a number of milliseconds", lambda _: True)
         if self.guarantee is not None:
             choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
