@@ -18,7 +18,7 @@ PACKAGE = Path(offramp.__file__).resolve().parent
 # Imports point strictly to a lower level; rooms of one level never import each other.
 LEVELS = (
     ("_core",),
-    ("data", "backbones", "criteria", "costs", "metrics"),
+    ("data", "backbones", "criteria", "costs", "layer_zero", "metrics"),
     ("model", "engine"),
     ("inference", "training"),
     ("calibration", "attacks", "exporting"),
@@ -30,7 +30,16 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # Rooms and modules that must import where torch and its like are not installed.
-TORCH_FREE = ("_core", "criteria", "engine", "metrics", "calibration", "evaluation", "attacks.text")
+TORCH_FREE = (
+    "_core",
+    "criteria",
+    "engine",
+    "layer_zero",
+    "metrics",
+    "calibration",
+    "evaluation",
+    "attacks.text",
+)
 TORCH_LIKE = ("torch", "transformers", "datasets", "accelerate", "safetensors", "tokenizers")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib", "plotly", "scipy.stats", "pyarrow")
 

@@ -38,6 +38,10 @@ class CostModel:
         powers = np.asarray(lengths, dtype=np.float64)[:, None] ** np.arange(3)
         return powers @ self.exits.T, powers @ self.full
 
+    def after(self, first: NDArray[np.float64]) -> CostModel:
+        """The costs with an exit in front, of coefficients `(3,)`: later exits cost it too."""
+        return CostModel(np.vstack([first, self.exits + first]), self.full)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for a config or a manifest."""
         return {"exits": self.exits.tolist(), "full": self.full.tolist()}

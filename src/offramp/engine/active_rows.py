@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from offramp.engine.agreement import near_threshold
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segments import Segments, State
 
+Other = TypeVar("Other")
+
 
 @dataclass(frozen=True)
 class ActiveRows(Generic[State]):
@@ -26,6 +28,15 @@ class ActiveRows(Generic[State]):
     state: State  # of the segments, for these rows
     memory: Memory  # of the criterion, (batch, …) each
     labels: NDArray[Any] | None  # (batch,)
+
+    def subset(self, positions: NDArray[np.intp], state: Other) -> ActiveRows[Other]:
+        """Some of the rows, with their state."""
+        return ActiveRows(
+            self.rows[positions],
+            state,
+            {name: values[positions] for name, values in self.memory.items()},
+            None if self.labels is None else self.labels[positions],
+        )
 
 
 class DecisionBuffer:
@@ -92,20 +103,15 @@ def run_segment(
     if leave.all():
         return None
     stay = np.flatnonzero(~leave)
-    return ActiveRows(
-        active.rows[stay],
-        segments.take(state, stay),
-        {name: values[stay] for name, values in memory.items()},
-        None if active.labels is None else active.labels[stay],
-    )
+    return replace(active, memory=memory).subset(stay, segments.take(state, stay))
 
 
-def join_rows(groups: Sequence[ActiveRows[State]], segments: Segments[State]) -> ActiveRows[State]:
-    """Join groups of one padded length that wait for the same segment."""
+def join_rows(groups: Sequence[ActiveRows[Any]], state: State) -> ActiveRows[State]:
+    """Join groups that wait for the same segment, with their joined state."""
     labels = [group.labels for group in groups if group.labels is not None]
     return ActiveRows(
         np.concatenate([group.rows for group in groups]),
-        segments.join([group.state for group in groups]),
+        state,
         {name: np.concatenate([group.memory[name] for group in groups]) for name in groups[0].memory},
         np.concatenate(labels) if labels else None,
     )

@@ -7,20 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core.errors import DataError
-from offramp.engine.active_rows import ActiveRows, DecisionBuffer, run_segment
+from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
 from offramp.engine.agreement import near_threshold
-from offramp.engine.batching import Encoding, Numbered, Plan, batches, check_batch_size, token_counts
+from offramp.engine.batching import Encoding, Numbered, Plan, batches, check_batch_size, pad, token_counts
 from offramp.engine.policy import Decisions, Policy
 from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State
 
 T = TypeVar("T")
+FIRST_ROWS = 1024  # texts that layer 0 reads at once: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class CompactingEngine(Generic[State]):
         self.plan: Plan | None = None
         if times is not None:
             self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
+        self.first = int(segments.exit_layers[0] == 0)  # the first exit that needs batches
         self.stats = Stats((0,) * len(segments.exit_layers))
         self._flops_at = lru_cache(maxsize=None)(lambda length: segments.flops(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
@@ -115,7 +117,10 @@ class CompactingEngine(Generic[State]):
         if self.fused is not None and truth is None and 1 in (len(encodings), self.batch_size):
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
         buffer = DecisionBuffer(len(encodings))
-        self._run_all(self._batches(encodings, lengths, buffer), truth, buffer)
+        waiting = ActiveRows(np.arange(len(encodings)), None, {}, truth)
+        if self.first:  # what leaves at layer 0 is in no batch, so the batches stay full
+            waiting = self._run_first(encodings, waiting, buffer)
+        self._run_all(self._batches(encodings, lengths, waiting.rows, buffer), waiting, buffer)
         self._count(buffer.exit, buffer.batches, buffer.near)
         return buffer.decisions(self.segments, self.policy, lengths)
 
@@ -139,32 +144,48 @@ class CompactingEngine(Generic[State]):
         rows = tuple(np.bincount(exit, minlength=len(self._layers)).tolist())
         self.stats = Stats(rows, batches, int(near.sum()))
 
+    def _run_first(
+        self, encodings: Sequence[Encoding], rows: ActiveRows[None], buffer: DecisionBuffer
+    ) -> ActiveRows[None]:
+        """Ask layer 0 about all texts. Return those that stay."""
+        staying = [rows.subset(np.arange(0), None)]
+        for window in np.split(rows.rows, range(FIRST_ROWS, len(encodings), FIRST_ROWS)):
+            state = self.segments.start(pad([encodings[row] for row in window], self.pad_values))
+            active = run_segment(self.segments, self.policy, 0, rows.subset(window, state), buffer)
+            if active is not None:
+                staying.append(ActiveRows(active.rows, None, active.memory, active.labels))
+        return join_rows(staying[1:] or staying, None)
+
     def _batches(
-        self, encodings: Sequence[Encoding], lengths: NDArray[np.int64], buffer: DecisionBuffer
+        self,
+        encodings: Sequence[Encoding],
+        lengths: NDArray[np.int64],
+        rows: NDArray[np.intp],
+        buffer: DecisionBuffer,
     ) -> Iterator[Numbered]:
+        """Batches of some rows; they are numbered among these rows."""
         alike = self.segments.reads_padding
-        for batch in batches(encodings, self.batch_size, self.pad_values, lengths, self.plan, alike):
+        chosen = [encodings[row] for row in rows.tolist()]
+        for batch in batches(chosen, self.batch_size, self.pad_values, lengths[rows], self.plan, alike):
             buffer.batches += 1
             yield batch
 
-    def _run_all(
-        self, source: Iterator[Numbered], labels: NDArray[Any] | None, buffer: DecisionBuffer
-    ) -> None:
+    def _run_all(self, source: Iterator[Numbered], waiting: ActiveRows[None], buffer: DecisionBuffer) -> None:
         """Decide on all batches."""
 
         def run(numbered: Numbered) -> None:
-            active: ActiveRows[State] | None = self._start(numbered, labels)
-            for k in range(len(self.segments.exit_layers)):
+            active: ActiveRows[State] | None = self._start(numbered, waiting)
+            for k in range(self.first, len(self.segments.exit_layers)):
                 assert active is not None, "the last exit takes all"
                 if (active := run_segment(self.segments, self.policy, k, active, buffer)) is None:
                     break
 
         self.workers.each(run, source)
 
-    def _start(self, numbered: Numbered, labels: NDArray[Any] | None) -> ActiveRows[State]:
-        """A batch before the first segment."""
-        rows, batch = numbered
-        return ActiveRows(rows, self.segments.start(batch), {}, None if labels is None else labels[rows])
+    def _start(self, numbered: Numbered, waiting: ActiveRows[None]) -> ActiveRows[State]:
+        """A batch of rows that wait for the first layer."""
+        numbers, batch = numbered
+        return waiting.subset(numbers, self.segments.start(batch))
 
 
 class Workers:

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "times": {},
     "fused_graph": "",
     "fused_rule": "",
+    "linear": "",
     "reads_padding": False,
     "pair": None,
 }
@@ -50,7 +51,9 @@ class Manifest:
     precision: str  # fp32 or int8
     kind: Kind
     labels: tuple[str, ...]  # class names; empty for regression
-    exit_layers: tuple[int, ...]  # layers of the exits, counted from 1
+    exit_layers: tuple[
+        int, ...
+    ]  # layers of the exits, counted from 1; 0 for the stage before the first layer
     gates: bool  # whether the exits give gate probabilities
     max_length: int  # longest input in tokens
     inputs: tuple[str, ...]  # the encoder's outputs for a text, in the order of the model's input names
@@ -67,6 +70,7 @@ class Manifest:
     times: dict[str, Any] = field(default_factory=dict)  # `SegmentTimes` of the export; {} if not measured
     fused_graph: str = ""  # file of the graph with all segments and the decision in it; "" for none
     fused_rule: str = ""  # name of the exit rule in the fused graph
+    linear: str = ""  # file of layer 0; "" for none
     reads_padding: bool = False  # whether the texts of a batch must have one length
     pair: bool | None = None  # whether the model was trained on pairs of texts; None if unknown
     files: dict[str, str] = field(default_factory=dict)  # sha256 by file name
@@ -123,7 +127,7 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} has a damaged list of segments ({error!r}): {AGAIN}") from error
-        exits = content["exit_layers"]
+        exits = [layer for layer in content["exit_layers"] if layer or not content["linear"]]
         if len(segments) != len(exits):
             raise ModelError(f"{path} has {len(segments)} segments for {len(exits)} exits: {AGAIN}")
         return cls(**{name: content[name] for name in names} | {"segments": segments})
@@ -145,7 +149,13 @@ class Manifest:
                 raise ModelError(
                     f"{path} is not the file that was exported (sha256 differs): copy it again, or {AGAIN}"
                 )
-        needed = {self.tokenizer, self.policy, self.fused_graph, *(segment.file for segment in self.segments)}
+        needed = {
+            self.tokenizer,
+            self.policy,
+            self.linear,
+            self.fused_graph,
+            *(segment.file for segment in self.segments),
+        }
         if unlisted := sorted(needed - {""} - set(self.files)):
             raise ModelError(f"{folder / FILE_NAME} has no checksum of {', '.join(unlisted)}: {AGAIN}")
 

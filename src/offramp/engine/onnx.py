@@ -22,6 +22,7 @@ from offramp.costs import CostModel
 from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
+from offramp.layer_zero import LinearStage
 
 OnnxState = Mapping[str, NDArray[Any]]  # tensors by name; all except the shared ones start with the batch
 
@@ -42,6 +43,8 @@ class OnnxSegments:
 
     Attributes:
         manifest: the folder's manifest.
+        linear: the stage before the first layer, or None.
+        ahead: number of exits before the first graph: 1 with `linear`, else 0.
         labels: class names; empty for regression.
         fused_session: the session of the fused graph; None if it was not opened.
 
@@ -80,6 +83,8 @@ class OnnxSegments:
             finally:  # "the file is damaged" is clearer than the library's own error
                 if checked is not None:
                     checked.result()
+        self.linear = LinearStage.load(self.folder / self.manifest.linear) if self.manifest.linear else None
+        self.ahead = len(self.exit_layers) - len(self.manifest.segments)
         self._shared = frozenset(self.manifest.shared)
         # Inputs of segment k and all later ones: the rest of the state is dropped as soon as possible.
         self._needed = [
@@ -115,11 +120,16 @@ class OnnxSegments:
         return {name: np.ascontiguousarray(values, dtype=np.int64) for name, values in batch.items()}
 
     def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
-        segment = self.manifest.segments[k]
-        values = self.sessions[k].run(segment.outputs, {name: state[name] for name in segment.inputs})
+        if self.linear is not None and k == 0:
+            return state, self.linear.evidence(state, len(self.exit_layers), self.gates)
+        graph = k - self.ahead
+        segment = self.manifest.segments[graph]
+        values = self.sessions[graph].run(segment.outputs, {name: state[name] for name in segment.inputs})
         outputs = dict(zip(segment.outputs, values, strict=True))
         evidence = Evidence(k, len(self.exit_layers), outputs.pop("logits"), outputs.pop("gate", None))
-        return {name: v for name, v in {**state, **outputs}.items() if name in self._needed[k + 1]}, evidence
+        return {
+            name: v for name, v in {**state, **outputs}.items() if name in self._needed[graph + 1]
+        }, evidence
 
     def take(self, state: OnnxState, rows: NDArray[np.intp]) -> OnnxState:
         return {name: v if name in self._shared else v[rows] for name, v in state.items()}

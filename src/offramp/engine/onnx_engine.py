@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from offramp._core.numbers import softmax
+from offramp._core.trace import Evidence
 from offramp.engine.batching import MASK, Encoding
 from offramp.engine.compaction import CompactingEngine, FusedAnswer
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments, OnnxState, open_session, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes, guess_times
+from offramp.layer_zero import LinearStage
 
 OUTPUTS = ("logits", "exit", "probability", "score")
 
@@ -25,6 +29,7 @@ class FusedGraph:
         policy: its rule must be the rule in the graph; see `fits`.
         threads: CPU threads; by default as many as the process may use.
         session: of the graph, if it is already open.
+        linear: the stage before the first layer, if the model has one; it is asked first.
 
     Raises:
         ModelError: a graph that this ONNX Runtime cannot run.
@@ -37,6 +42,7 @@ class FusedGraph:
         policy: Policy,
         threads: int | None = None,
         session: Any = None,
+        linear: LinearStage | None = None,
     ) -> None:
         assert fits(manifest, policy), "ask `fits` first"
         self.session = session or open_session(
@@ -44,13 +50,17 @@ class FusedGraph:
         )
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
+        self.policy, self.linear = policy, linear
+        self.ahead = int(linear is not None)
         self.constants = {
             "threshold": np.array(policy.criterion.threshold, dtype=np.float64),
-            "temperatures": np.array(temperatures, dtype=np.float64),
+            "temperatures": np.array(temperatures[self.ahead :], dtype=np.float64),
         }
 
     def __call__(self, encoding: Encoding) -> FusedAnswer:
         ids = np.array([encoding["input_ids"]], dtype=np.int64)
+        if self.linear is not None and (answer := self._answer_first(ids)) is not None:
+            return answer
         feeds = dict(self.constants)
         for name in self.inputs:
             if name in encoding:
@@ -58,7 +68,17 @@ class FusedGraph:
             else:
                 feeds[name] = np.full(ids.shape, name == MASK, dtype=np.int64)
         logits, exit, probability, score = self.session.run(OUTPUTS, feeds)
-        return FusedAnswer(int(exit), logits, float(probability), float(score))
+        return FusedAnswer(int(exit) + self.ahead, logits, float(probability), float(score))
+
+    def _answer_first(self, ids: NDArray[np.int64]) -> FusedAnswer | None:
+        """The answer of layer 0, or None for a text that goes on. A fused rule has no memory of earlier exits."""
+        assert self.linear is not None
+        logits = self.linear.logits(ids, np.ones_like(ids))
+        evidence = Evidence(0, len(self.policy.exit_layers), logits).scaled(self.policy.temperatures)
+        scores, _ = self.policy.criterion.score(evidence, {})
+        if not self.policy.criterion.leaves(scores)[0]:
+            return None
+        return FusedAnswer(0, logits, float(softmax(evidence.logits).max()), float(scores[0]))
 
 
 def fits(manifest: Manifest, policy: Policy) -> bool:
@@ -86,7 +106,9 @@ def onnx_engine(
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     manifest, fused = segments.manifest, None
     if fits(manifest, policy):
-        fused = FusedGraph(segments.folder, manifest, policy, threads, segments.fused_session)
+        fused = FusedGraph(
+            segments.folder, manifest, policy, threads, segments.fused_session, segments.linear
+        )
     return CompactingEngine(
         segments,
         policy,

@@ -75,7 +75,7 @@ class Policy:
                 f"expected an exit rule, got {self.criterion!r:.80}: make one with offramp.make_criterion"
             )
         layers = sequence("exit_layers", self.exit_layers, "layers, such as [1, 2, 4, 6]")
-        set_fields(self, exit_layers=tuple(whole("an exit layer", layer, 1) for layer in layers))
+        set_fields(self, exit_layers=tuple(whole("an exit layer", layer) for layer in layers))
         if self.temperatures is None:
             return
         temperatures = sequence("temperatures", self.temperatures, "numbers, one for each exit")
@@ -144,7 +144,8 @@ class Policy:
             raise CriterionError(f"no policy at {path}: make one with 'offramp tune'") from error
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: not JSON
             raise CriterionError(
-                f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with 'offramp tune'"
+                f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with "
+                "'offramp tune'"
             ) from error
 
 

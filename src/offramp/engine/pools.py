@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from numpy.typing import NDArray
-
 from offramp._core.errors import ConfigError
 from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
 from offramp.engine.batching import Numbered
@@ -57,13 +55,11 @@ class PoolingEngine(CompactingEngine[State]):
             )
         self.times = times
 
-    def _run_all(
-        self, source: Iterator[Numbered], labels: NDArray[Any] | None, buffer: DecisionBuffer
-    ) -> None:
+    def _run_all(self, source: Iterator[Numbered], waiting: ActiveRows[None], buffer: DecisionBuffer) -> None:
         def run(alike: list[Numbered]) -> None:
             pools = _Pools(self, buffer, _padded_length(alike[0]))
             for numbered in alike:
-                pools.advance(0, self._start(numbered, labels))
+                pools.advance(self.first, self._start(numbered, waiting))
             pools.drain()
 
         self.workers.each(run, (list(group) for _, group in groupby(source, key=_padded_length)))
@@ -111,4 +107,6 @@ class _Pools:
     def _gather(self, k: int) -> ActiveRows[Any]:
         """Take all rows that wait for a segment."""
         groups, self.waiting[k] = self.waiting[k], []
-        return groups[0] if len(groups) == 1 else join_rows(groups, self.engine.segments)
+        if len(groups) == 1:
+            return groups[0]
+        return join_rows(groups, self.engine.segments.join([group.state for group in groups]))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.errors import ConfigError, unknown_name
 
@@ -44,6 +48,12 @@ CONVENTIONS: dict[str, Convention] = {
         "average exit", "depth", True, lambda depth, _: depth + 1, lambda theirs, _: theirs - 1
     ),
 }
+
+
+def layer_speedup(layers: int, depth: float | NDArray[np.floating]) -> Any:
+    """`L / depth`, infinite where every text leaves before the first layer; the shape of `depth`."""
+    with np.errstate(divide="ignore"):
+        return np.float64(layers) / np.asarray(depth, dtype=np.float64)
 
 
 def to_paper(paper: str, value: float, layers: int) -> float:

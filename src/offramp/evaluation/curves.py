@@ -23,6 +23,7 @@ from offramp.evaluation.arrow_tables import (
     to_pandas,
 )
 from offramp.evaluation.bootstrap import Statistic, Weights, percentile_band, replicates
+from offramp.evaluation.conventions import layer_speedup
 from offramp.evaluation.operating_points import (
     commonest_answer,
     cost_statistic,
@@ -165,7 +166,7 @@ def speed_accuracy(
         "threshold": np.concatenate([sweep.thresholds, np.full(trace.exits, np.nan)]),
         "cost": cost_statistic(trace, exits, unnamed).exact(),
         "depth": depth,
-        "layer_speedup": trace.depth / depth,
+        "layer_speedup": layer_speedup(trace.depth, depth),
         "score": scored.exact(),
         "low": low,
         "high": high,

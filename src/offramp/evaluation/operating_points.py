@@ -17,6 +17,7 @@ from offramp.criteria import Criterion, first_exit, make_criterion, scores, thre
 from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import from_rows, table
 from offramp.evaluation.bootstrap import Interval, Statistic, Weights, intervals
+from offramp.evaluation.conventions import layer_speedup
 from offramp.evaluation.weighted import weighted_score
 from offramp.metrics import find_metric
 
@@ -124,7 +125,7 @@ def policy_statistic(trace: Trace, policy: Policy, metric: str = "accuracy") -> 
         score, full = scored.values(weights).T
         depth = (weights @ layers)[:, 0] / weights.sum(axis=1)
         cheap = cost.values(weights)[:, 0]
-        return np.stack([score, full, full - score, cheap, depth, trace.depth / depth], axis=1)
+        return np.stack([score, full, full - score, cheap, depth, layer_speedup(trace.depth, depth)], axis=1)
 
     names = ("score", "full", "drop", "cost", "depth", "layer_speedup")
     return Statistic(names, len(trace), trace.fingerprint, values)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.errors import DataError
 from offramp.evaluation.arrow_tables import as_table, floats, require_columns, rows_where, with_column
 from offramp.evaluation.bootstrap import Interval, Statistic, Weights, interval_table, intervals
+from offramp.evaluation.conventions import layer_speedup
 from offramp.evaluation.weighted import weighted_score
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _side_numbers(attack: AttackTable, side: Side, metric: str, weights: Weights
     return {
         f"{side}_depth": depth,
         f"{side}_cost": (weights @ columns[f"{side}_cost"]) / (weights @ columns[f"{side}_full_cost"]),
-        f"{side}_layer_speedup": attack.exit_layers[-1] / depth,
+        f"{side}_layer_speedup": layer_speedup(attack.exit_layers[-1], depth),
         f"{side}_efficacy": efficacy(shares, attack.exit_costs),
         f"{side}_{metric}": scored,
     }

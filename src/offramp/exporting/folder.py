@@ -28,6 +28,7 @@ from offramp.model.encoding import TextEncoder
 POLICY = "policy.json"
 FUSED = "single.onnx"
 TOKENIZER = "tokenizer.json"
+LINEAR = "layer-0.npz"
 
 
 def write_graphs(
@@ -37,6 +38,8 @@ def write_graphs(
     names = tuple(encoder([""])[0])
     graphs = export_graphs(model, names, folder)
     write_tokenizer(encoder, folder / TOKENIZER)
+    if model.linear is not None:
+        model.linear.stage.save(folder / LINEAR)
     if policy is not None:
         policy.save(folder / POLICY)
     model.flops(np.array([1]))  # counts the coefficients if they are not known yet
@@ -59,6 +62,7 @@ def write_graphs(
         opset=OPSET,
         policy="" if policy is None else POLICY,
         tokenizer=TOKENIZER,
+        linear="" if model.linear is None else LINEAR,
         versions=versions(),
     )
     manifest.save(folder)
@@ -92,10 +96,10 @@ def write_int8(
         state = segments.start(batch)
         for k, segment in enumerate(fp32.segments):
             feeds[k].append({name: state[name] for name in segment.inputs})
-            state, _ = segments.run(k, state)
+            state, _ = segments.run(k + segments.ahead, state)
     for segment, inputs in zip(fp32.segments, feeds, strict=True):
         quantise_graph(source / segment.file, folder / segment.file, inputs)
-    for name in {fp32.tokenizer, fp32.policy or fp32.tokenizer}:
+    for name in {fp32.tokenizer, fp32.policy, fp32.linear} - {""}:
         shutil.copyfile(source / name, folder / name)
     policy = Policy.load(folder / fp32.policy) if fp32.policy else None
     manifest = replace(fp32, precision="int8", fused_graph="", fused_rule="")

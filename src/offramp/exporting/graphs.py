@@ -51,7 +51,8 @@ class SegmentModule(nn.Module):
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         """Logits, a gate's probability if any, and the new state if another segment needs it."""
         given, k = dict(zip(self.names, tensors, strict=True)), self.k
-        state = self.model.segment(k, self.model.start(given) if k == 0 else read_state(given, k - 1))
+        before = self.model.start(given) if k == 0 else read_state(given, k - 1)
+        state = cast(BackboneState, self.model.segment(k, before))
         carried = {}
         if k < len(self.model.exit_layers) - 1:
             carried[hidden_name(k)] = state.hidden
@@ -97,6 +98,11 @@ def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) ->
         raise MissingExtraError("onnxscript", "export") from error
     plain = cast(Any, copy.deepcopy(model)).to("cpu", torch.float32).eval()
     plain.set_attn_implementation("eager")  # matrix products, which every runtime can fuse
+    with plain.without_layer_zero():  # which is no graph
+        return _export_segments(plain, inputs, folder)
+
+
+def _export_segments(plain: Any, inputs: Sequence[str], folder: Path) -> Exported:
     exits = range(len(plain.exit_layers))
     tensors = [probe(plain, inputs, batch, length) for batch, length in PROBES]
     if isinstance(plain, MultiModelForSequenceClassification):

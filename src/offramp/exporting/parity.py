@@ -93,7 +93,7 @@ def compare_exports(
         "within_noise": agreement.within_noise,
     }
     if exported.manifest.fused_graph:
-        fused = FusedGraph(folder, exported.manifest, policy)
+        fused = FusedGraph(folder, exported.manifest, policy, linear=exported.linear)
         answers = [fused(encoding) for encoding in encodings]
         exits = np.array([answer.exit for answer in answers])
         classes = np.array([answer.logits.argmax() for answer in answers])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
@@ -16,6 +16,7 @@ from offramp.backbones import BackboneState, truncated_config
 from offramp.costs import CostModel
 from offramp.model.base import SegmentedModel
 from offramp.model.config import MultiExitConfig, check_exits
+from offramp.model.linear_exit import join_inputs, take_inputs
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 
 
@@ -28,8 +29,8 @@ class MultiModelConfig(MultiExitConfig):
         super().__init__(**kwargs)
 
     def member(self, k: int) -> MultiExitConfig:
-        """Config of member `k`: the first `exits[k]` layers with one exit at their end."""
-        depth = self.exits[k]
+        """Config of member `k`: the encoder's first layers up to its exit `k`, with one exit at their end."""
+        depth = [layer for layer in self.exits if layer][k]
         return MultiExitConfig(
             backbone_config=truncated_config(self.backbone, depth),
             exits=[depth],
@@ -54,21 +55,12 @@ class CascadeState:
     reached: BackboneState | None = None
 
     def take(self, rows: Tensor) -> Self:
-        inputs = {
-            k: [embeds[rows] for embeds in v] if k == "inputs_embeds" else v[rows]
-            for k, v in self.inputs.items()
-        }
-        return replace(self, inputs=inputs, reached=None if self.reached is None else self.reached.take(rows))
+        reached = None if self.reached is None else self.reached.take(rows)
+        return replace(self, inputs=take_inputs(self.inputs, rows), reached=reached)
 
     def join(self, others: Sequence[Self]) -> Self:
         """These texts followed by others of the same padded length; the states of earlier members are dropped."""
-        states = (self, *others)
-        inputs = {
-            name: [torch.cat(tables) for tables in zip(*(s.inputs[name] for s in states), strict=True)]
-            if isinstance(value, list)
-            else torch.cat([s.inputs[name] for s in states])
-            for name, value in self.inputs.items()
-        }
+        inputs = join_inputs([state.inputs for state in (self, *others)])
         return replace(self, inputs=inputs, reached=None)
 
     def detach(self) -> Self:
@@ -90,38 +82,45 @@ class MultiModelForSequenceClassification(SegmentedModel):
         super().__init__(config)
         check_exits(config.exits, config.backbone.num_hidden_layers)
         self.members = nn.ModuleList(
-            MultiExitForSequenceClassification(config.member(k)) for k in range(len(config.exits))
+            MultiExitForSequenceClassification(config.member(k)) for k in range(sum(map(bool, config.exits)))
         )
+        self.linear = self.make_linear()
         self.post_init()
 
     @classmethod
     def from_encoder(cls, config: MultiModelConfig, encoder: PreTrainedModel, *, seed: int) -> Self:
         with torch.random.fork_rng(devices=[]):
             model = cls(config)
-        for k in range(len(config.exits)):
+        for k, own in enumerate(model.members):
             member = MultiExitForSequenceClassification.from_encoder(config.member(k), encoder, seed=seed + k)
-            model.member(k).load_state_dict(member.state_dict())
+            own.load_state_dict(member.state_dict())
         return model
 
     def member(self, k: int) -> MultiExitForSequenceClassification:
-        """Classifier `k` (0-based), trained and run alone."""
-        return cast(MultiExitForSequenceClassification, self.members[k])
+        """The classifier of exit `k` (0-based), trained and run alone."""
+        ahead = len(self.exit_layers) - len(self.members)  # layer 0 is no member
+        return cast(MultiExitForSequenceClassification, self.members[k - ahead])
 
     def start(self, inputs: Mapping[str, Any]) -> CascadeState:
         return CascadeState(dict(inputs))
 
     def segment(self, k: int, state: CascadeState) -> CascadeState:
+        if self.exit_layers[k] == 0:
+            return state
         inputs = dict(state.inputs)
         if "inputs_embeds" in inputs:
-            inputs["inputs_embeds"] = [inputs["inputs_embeds"][k]]
+            inputs["inputs_embeds"] = [inputs["inputs_embeds"][k - len(self.exit_layers) + len(self.members)]]
         member = self.member(k)
-        return replace(state, reached=member.segment(0, member.start(inputs)))
+        return replace(state, reached=cast(BackboneState, member.segment(0, member.start(inputs))))
 
     def head(self, k: int, state: CascadeState) -> tuple[Tensor, Tensor | None]:
+        if self.linear is not None and self.exit_layers[k] == 0:
+            return self.linear_head(state.inputs, tables=len(self.members))
         return self.member(k).head(0, cast(BackboneState, state.reached))
 
     def embedding_tables(self) -> list[nn.Embedding]:
-        return [self.member(k).embedding_tables()[0] for k in range(len(self.members))]
+        members = cast(Iterable[MultiExitForSequenceClassification], self.members)
+        return [*(member.embedding_tables()[0] for member in members), *self.linear_tables()]
 
     def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
         members = coefficients.sum(axis=1)

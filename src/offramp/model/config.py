@@ -32,8 +32,15 @@ def check_exits(exits: Sequence[int], depth: int) -> list[int]:
         raise ModelError(
             f"exit layers must increase without repeats, got {layers}: try {sorted(set(layers))}"
         )
-    if layers[0] < 1 or layers[-1] > depth:
-        raise ModelError(f"exit layers must lie in 1..{depth} (layers count from 1), got {layers}")
+    if layers[0] < 0 or layers[-1] > depth:
+        raise ModelError(
+            f"exit layers must lie in 1..{depth} (layers count from 1), or be 0 for the linear stage before the first "
+            f"layer, got {layers}"
+        )
+    if layers == [0]:
+        raise ModelError(
+            "layer 0 is an exit before the encoder: add at least one layer, such as exits=[0, 6]"
+        )
     return layers
 
 
@@ -82,7 +89,8 @@ class MultiExitConfig(PretrainedConfig):
 
     Args:
         backbone_config: the encoder's own config, as a dict or an object; its depth is the last exit layer.
-        exits: backbone layers with an exit after them, counted from 1, increasing.
+        exits: backbone layers with an exit after them, counted from 1, increasing; a 0 in front is a linear stage
+            before the first layer (see `offramp.layer_zero`).
         pooling: how an exit reads a hidden state: `mean` over the tokens, the `first` token, or a `pooler`
             (dense + tanh on the first token) per exit.
         gates: whether each exit has a learned gate (SWEET paper, "LTE").
@@ -94,6 +102,7 @@ class MultiExitConfig(PretrainedConfig):
         strategy: the training strategy that made the weights, "" before training.
         criterion: exit criterion of the policy saved with the weights, "" without a policy.
         costs: coefficients of the FLOPs polynomial (see `offramp.costs`), counted once.
+        linear_sizes: numbers of n-grams and of special tokens of layer 0, once it is fitted.
     """
 
     model_type = "offramp"
@@ -113,6 +122,7 @@ class MultiExitConfig(PretrainedConfig):
         strategy: str = "",
         criterion: str = "",
         costs: dict[str, Any] | None = None,
+        linear_sizes: Sequence[int] = (0, 0),
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone_config, PretrainedConfig):
@@ -129,6 +139,7 @@ class MultiExitConfig(PretrainedConfig):
         self.strategy = strategy
         self.criterion = criterion
         self.costs = costs
+        self.linear_sizes = list(linear_sizes)
         super().__init__(**kwargs)
         self.problem_type = "regression" if kind == "regression" else "single_label_classification"
         if self.backbone_config:

@@ -19,9 +19,10 @@ from offramp.backbones import spec_of
 from offramp.costs import CostModel, count_flops, fit_polynomial
 from offramp.model.config import MultiExitConfig
 from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.linear_exit import LayerZero
 
 
-class ExitClassifier(PreTrainedModel):
+class ExitClassifier(LayerZero, PreTrainedModel):
     """A classifier cut at its exits: `start`, then `segment` and `head` for each exit in turn."""
 
     config_class: type[MultiExitConfig] = MultiExitConfig
@@ -52,7 +53,7 @@ class ExitClassifier(PreTrainedModel):
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
-        """Backbone layers of the exits, counted from 1."""
+        """Backbone layers of the exits, counted from 1; 0 is the stage before the first layer."""
         return tuple(self.config.exits)
 
     @property
@@ -140,7 +141,12 @@ class ExitClassifier(PreTrainedModel):
             logits.append(scores)
             if gate is not None:
                 gates.append(gate.sigmoid())
-        loss = None if labels is None else torch.stack([exit_loss(z, labels) for z in logits]).sum()
+        loss = None
+        if labels is not None:  # layer 0 is fitted, not trained
+            losses = [
+                exit_loss(z, labels) for z, layer in zip(logits, self.exit_layers, strict=True) if layer
+            ]
+            loss = torch.stack(losses).sum()
         output = MultiExitOutput(
             loss=loss,
             logits=logits[-1],
@@ -166,14 +172,14 @@ class ExitClassifier(PreTrainedModel):
         training, tracked = self.training, [p for p in self.parameters() if p.requires_grad]
         self.eval().requires_grad_(False)  # the counter fails on tables that layers receive (DeBERTa)
         try:
-            coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(
-                len(self.exit_layers), 2, 3
-            )
+            with self.without_layer_zero():
+                coefficients = fit_polynomial(self._segment_flops, self.max_length).reshape(-1, 2, 3)
         finally:
             self.train(training)
             for parameter in tracked:
                 parameter.requires_grad_()
-        return self._add_costs(coefficients)
+        costs = self._add_costs(coefficients)
+        return costs if self.linear is None else costs.after(self.linear.stage.flops())
 
     def _segment_flops(self, length: int) -> NDArray[np.float64]:
         """FLOPs of segment and head for each exit `(exits · 2,)` on one text of `length` tokens."""

@@ -17,6 +17,7 @@ from offramp.costs import CostModel
 from offramp.model.base import SegmentedModel
 from offramp.model.config import MultiExitConfig, check_exits
 from offramp.model.heads import ExitHead
+from offramp.model.linear_exit import Unread
 
 
 class MultiExitForSequenceClassification(SegmentedModel):
@@ -47,9 +48,11 @@ class MultiExitForSequenceClassification(SegmentedModel):
                 dropout=config.classifier_dropout,
                 norm=copy.deepcopy(self.driver.final_norm),
             )
-            for _ in config.exits
+            for layer in config.exits
+            if layer
         ]
         self.heads = nn.ModuleList(heads)
+        self.linear = self.make_linear()
         self.post_init()
 
     @classmethod
@@ -82,30 +85,41 @@ class MultiExitForSequenceClassification(SegmentedModel):
         """The parameters of each segment with its head; the first has those below all layers, too."""
         layers, first = self.parameters_by_layer(), 0
         segments = []
-        for last, head in zip(self.exit_layers, self.heads, strict=True):
+        for last, head in zip(filter(None, self.exit_layers), self.heads, strict=True):
             own = [p for layer in layers[first : last + 1] for p in layer]
             segments.append([*own, *head.parameters()])
             first = last + 1
         return segments
 
-    def start(self, inputs: Mapping[str, Any]) -> BackboneState:
-        """Embed a batch; `inputs_embeds` is a list of one tensor, as for every segmented model."""
+    def start(self, inputs: Mapping[str, Any]) -> BackboneState | Unread:
+        """Embed a batch, unless layer 0 comes first; `inputs_embeds` has a tensor for each of `embedding_tables()`."""
+        return self.embed(inputs) if self.linear is None else Unread(dict(inputs))
+
+    def embed(self, inputs: Mapping[str, Any]) -> BackboneState:
+        """The state before the first layer."""
         embeds = inputs.get("inputs_embeds")
         return self.driver.embed(inputs if embeds is None else {**inputs, "inputs_embeds": embeds[0]})
 
-    def segment(self, k: int, state: BackboneState) -> BackboneState:
+    def segment(self, k: int, state: BackboneState | Unread) -> BackboneState | Unread:
+        if self.exit_layers[k] == 0:
+            return state
+        if isinstance(state, Unread):
+            state = self.embed(state.inputs)
         first = self.exit_layers[k - 1] if k else 0
         for layer in range(first + 1, self.exit_layers[k] + 1):
             state = self.driver.layer(layer, state)
         return state
 
-    def head(self, k: int, state: BackboneState) -> tuple[Tensor, Tensor | None]:
-        head = cast(ExitHead, self.heads[k])
-        answer: tuple[Tensor, Tensor | None] = head(state.hidden, state.attention_mask)
+    def head(self, k: int, state: BackboneState | Unread) -> tuple[Tensor, Tensor | None]:
+        if self.linear is not None and self.exit_layers[k] == 0:
+            return self.linear_head(cast(Unread, state).inputs, tables=1)
+        head = cast(ExitHead, self.heads[k - len(self.exit_layers) + len(self.heads)])
+        reached = cast(BackboneState, state)
+        answer: tuple[Tensor, Tensor | None] = head(reached.hidden, reached.attention_mask)
         return answer
 
     def embedding_tables(self) -> list[nn.Embedding]:
-        return [self.backbone.get_input_embeddings()]
+        return [self.backbone.get_input_embeddings(), *self.linear_tables()]
 
     def _add_costs(self, coefficients: NDArray[np.float64]) -> CostModel:
         segments, heads = coefficients[:, 0], coefficients[:, 1]

@@ -25,10 +25,16 @@ def prune_exits(model: M, layers: Sequence[int]) -> M:
         raise ModelError(f"expected some of the exit layers {present} with the last one, got {kept}")
     config = type(model.config)(**{**model.config.to_dict(), "exits": kept, "costs": None})
     smaller = type(model)(config)
-    positions = {str(present.index(layer)): str(k) for k, layer in enumerate(kept)}
+    heads, left = (
+        [layer for layer in present if layer],
+        [layer for layer in kept if layer],
+    )  # layer 0 has no head
+    positions = {str(heads.index(layer)): str(k) for k, layer in enumerate(left)}
     weights = {}
     for name, value in model.state_dict().items():
         path = name.split(".")
+        if path[0] == "linear" and smaller.linear is None:
+            continue
         if path[0] in ("heads", "members"):
             if path[1] not in positions:
                 continue

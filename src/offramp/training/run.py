@@ -133,7 +133,8 @@ def train(
     )
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
-    refuse_shared_layers(model, method)
+    with model.without_layer_zero():
+        refuse_shared_layers(model, method)
     folder = user_path(output_dir, "output_dir")
     run = RunFolder(
         folder, "run", mark="strategy", own=("model", "checkpoints"), shared=True, record_file=RECORD
@@ -151,7 +152,7 @@ def train(
                 seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
                 _finish(model, run, config, seed, started, seconds, len(train_set))
                 return model
-    model.load_state_dict(type(model).from_pretrained(str(run.path / "model")).state_dict())
+    model.adopt(type(model).from_pretrained(str(run.path / "model")))
     _mark(model, strategy, rows)
     return model.eval()
 
@@ -205,16 +206,21 @@ def _fit_stages(
     callbacks: Sequence[TrainerCallback],
     progress: bool,
 ) -> float:
-    """Train stage by stage. Return the seconds of training over all calls."""
-    seconds, stages = 0.0, stages_of(model, strategy)
-    for stage in stages:
-        checkpoints = folder / "checkpoints" / (stage.name or "all")
-        trainer = trainer_of(stage, data, strategy, options, seed, checkpoints, model)
-        if progress:
-            trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        seconds += _fit(trainer, checkpoints, save_last=len(stages) > 1)  # a finished stage is not repeated
+    """Fit layer 0 and train the other exits, stage by stage. Return the seconds of training over all calls."""
+    seconds = 0.0
+    model.fit_linear(data.encodings, data.labels)
+    with model.without_layer_zero():
+        stages = stages_of(model, strategy)
+        for stage in stages:
+            checkpoints = folder / "checkpoints" / (stage.name or "all")
+            trainer = trainer_of(stage, data, strategy, options, seed, checkpoints, model)
+            if progress:
+                trainer.add_callback(ProgressBar(f"{strategy.name} {stage.name}".strip()))
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            seconds += _fit(
+                trainer, checkpoints, save_last=len(stages) > 1
+            )  # a finished stage is not repeated
     model.eval()
     return seconds
 

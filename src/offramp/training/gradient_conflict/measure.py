@@ -80,7 +80,7 @@ def gradient_products(
 def _forward(
     model: MultiExitForSequenceClassification, inputs: Mapping[str, Tensor], labels: Tensor, cut: bool
 ) -> _Graph:
-    state, graph = model.start(inputs), _Graph({}, {})
+    state, graph = model.embed(inputs), _Graph({}, {})
     for layer in range(1, model.exit_layers[-1] + 1):
         # A leaf: where layers share parameters, the gradient must not continue into earlier passages.
         below = state.hidden.detach().requires_grad_(state.hidden.requires_grad)

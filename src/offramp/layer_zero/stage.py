@@ -1,0 +1,139 @@
+"""The linear stage before the first layer: n-grams and the mean embedding of a text's tokens, in numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp._core.errors import ModelError
+from offramp._core.numbers import softmax
+from offramp._core.trace import Evidence
+
+
+@dataclass(frozen=True)
+class LinearStage:
+    """A linear classifier on the n-grams and the mean embedding of a text's tokens.
+
+    The logits are `b + mean_j T[w_j] + (Σ_g v_g W[g]) / ‖v‖` over tokens `w_j` and the known uni- and bigrams g of the
+    text, with `v_g = (1 + ln count) · idf_g` (TF-IDF with sublinear counts, as scikit-learn defines it). A text
+    without a known n-gram has the logits 0, which favour no class, unless the stage reads embeddings.
+
+    Attributes:
+        tokens: `(vocabulary, classes)`: T, the linear head on the mean token embedding, applied to each embedding; zero
+            if n-grams alone answer better.
+        ngrams: `(features,)` int64, increasing; see `ngram_keys`.
+        weights: `(features, classes)`: W.
+        idf: `(features,)`.
+        bias: `(classes,)`: b.
+        special: `(n,)` int64: ids of special tokens, which are ignored.
+    """
+
+    tokens: NDArray[np.float32]
+    ngrams: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    idf: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    special: NDArray[np.int64]
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the mean token embedding takes part."""
+        return bool(self.tokens.any())
+
+    def logits(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits `(batch, classes)` of token ids and their mask, both `(batch, length)`."""
+        logits, norms = self.ngram_logits(ids, mask)
+        informed = norms > 0
+        if self.reads_embeddings:
+            valid = self.valid(ids, mask)
+            logits += mean_rows(self.tokens[ids], valid)
+            informed |= valid.any(axis=1)
+        return np.where(informed[:, None], logits + self.bias, 0).astype(np.float32)
+
+    def ngram_logits(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """The n-grams' share of the logits `(batch, classes)`, and the norm ‖v‖ `(batch,)`, 0 without known n-grams."""
+        texts, keys = ngram_keys(ids, self.valid(ids, mask), len(self.tokens))
+        positions = np.searchsorted(self.ngrams, keys)
+        fitted = positions < len(self.ngrams)
+        fitted[fitted] = self.ngrams[positions[fitted]] == keys[fitted]
+        features = max(len(self.ngrams), 1)
+        cells, counts = np.unique(texts[fitted] * features + positions[fitted], return_counts=True)
+        texts, positions = np.divmod(cells, features)
+        values = (1 + np.log(counts)) * self.idf[positions]
+        norms = np.sqrt(np.bincount(texts, values**2, minlength=len(ids)))
+        logits = np.zeros((len(ids), len(self.bias)), dtype=np.float32)
+        if len(texts):
+            rows, first = np.unique(texts, return_index=True)
+            values /= norms[texts]
+            logits[rows] = np.add.reduceat(values[:, None] * self.weights[positions], first)
+        return logits, norms
+
+    def valid(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tokens of the text itself: no padding, no special tokens."""
+        return (mask != 0) & ~np.isin(ids, self.special)
+
+    def evidence(self, batch: Mapping[str, NDArray[np.int64]], exits: int, gates: bool) -> Evidence:
+        """The output of exit 0 of a model with `exits` exits.
+
+        No gate is trained for this exit: where the model has gates, its own is the probability of its answer.
+        """
+        logits = self.logits(batch["input_ids"], batch["attention_mask"])
+        return Evidence(0, exits, logits, softmax(logits).max(axis=-1) if gates else None)
+
+    def flops(self) -> NDArray[np.float64]:
+        """Coefficients `(3,)` of 1, n, n² of its FLOPs on n tokens: at most 2n n-grams and n embeddings."""
+        return np.array([0.0, 2.0 * len(self.bias) * (3 if self.reads_embeddings else 2), 0.0])
+
+    def save(self, path: Path) -> None:
+        """Write an `.npz` file."""
+        with open(path, "wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> LinearStage:
+        """Read what `save` wrote; `ModelError` if the file is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except Exception as error:  # zip, zlib and numpy each have their own errors
+            raise ModelError(f"{path} holds no layer 0 ({type(error).__name__}: {error})") from error
+
+
+def no_evidence(vocabulary: int, classes: int, special: Sequence[int]) -> LinearStage:
+    """A stage that favours no class, so that no text leaves there."""
+    return LinearStage(
+        tokens=np.zeros((vocabulary, classes), dtype=np.float32),
+        ngrams=np.zeros(0, dtype=np.int64),
+        weights=np.zeros((0, classes), dtype=np.float32),
+        idf=np.zeros(0, dtype=np.float32),
+        bias=np.zeros(classes, dtype=np.float32),
+        special=np.array(sorted(special), dtype=np.int64),
+    )
+
+
+def mean_rows(values: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Mean over the valid positions, `(batch, length, dim)` → `(batch, dim)`; 0 where there is none."""
+    tokens = np.maximum(valid.sum(axis=1), 1).astype(np.float32)
+    total: NDArray[np.float32] = (values * valid[..., None]).sum(axis=1) / tokens[:, None]
+    return total
+
+
+def ngram_keys(
+    ids: NDArray[np.int64], valid: NDArray[np.bool_], vocabulary: int
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Row and key of every uni- and bigram of `(batch, length)` token ids.
+
+    The key of a token is its id t < V, that of two neighbours a, b is (a + 1) · V + b. Bigrams never span an ignored
+    token, so they stay within one text of a pair.
+    """
+    rows, columns = np.nonzero(valid)
+    both = valid[:, :-1] & valid[:, 1:]
+    first, second = ids[:, :-1][both], ids[:, 1:][both]
+    keys = np.concatenate([ids[rows, columns], (first + 1) * vocabulary + second])
+    return np.concatenate([rows, np.nonzero(both)[0]]), keys
