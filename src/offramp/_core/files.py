@@ -52,7 +52,9 @@ def write_failure(path: UserPath, error: Exception) -> OfframpError:
         numbers = [getattr(errno, name) for name in names if hasattr(errno, name)]
         if number in numbers or (number is None and any(os.strerror(n) in reason for n in numbers)):
             return OfframpError(f"cannot write {path} ({reason:.200}): {remedy}")
-    remedy = "choose another folder" if number else "free some space, or choose another folder"  # torch names no cause
+    remedy = (
+        "choose another folder" if number else "free some space, or choose another folder"
+    )  # torch names no cause
     return OfframpError(f"cannot write {path} ({reason:.200}): {remedy}")
 
 
