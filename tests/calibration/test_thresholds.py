@@ -218,7 +218,7 @@ def test_few_examples_keep_one_standard_error(n, metric):
     trace, name = (
         (regressor(seed=n, n=n), "patience") if metric == "pearson" else (classifier(n, n=n), "confidence")
     )
-    for drop in (0.05, 0.3, 2.0):
+    for drop in (0.05, 0.3, 1.0):
         policy = tune(trace, name, max_accuracy_drop=drop, metric=metric)
         table = scores(policy.criterion, trace.scaled(policy.temperatures))
         fitting = {}

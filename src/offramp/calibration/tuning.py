@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from offramp._core.arguments import as_python, check_cost, check_share, choice, set_fields
+from offramp._core.arguments import as_python, check_cost, check_share, choice, number, set_fields
 from offramp._core.errors import ConfigError
 from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
@@ -52,12 +52,9 @@ class TuningTarget:
 
     def __post_init__(self) -> None:
         for name in ("max_accuracy_drop", "max_cost", "max_latency_ms", "alpha", "delta"):
-            value = as_python(getattr(self, name))
-            if isinstance(value, bool) or not isinstance(value, float | int | None):
-                raise ConfigError(
-                    f"{name} must be a number, got {value!r}"
-                )  # its range is checked where it is used
-            set_fields(self, **{name: value})
+            set_fields(self, **{name: as_python(getattr(self, name))})
+        if self.max_latency_ms is not None:  # its range is checked where it is used
+            number("max_latency_ms", self.max_latency_ms, "a number of milliseconds", lambda _: True)
         if self.guarantee is not None:
             choice("guarantee", self.guarantee, get_args(Guarantee))
         if self.max_latency_ms is None and self.timed_on is not None:
