@@ -216,6 +216,19 @@ def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize("given", ["1.5", "8.0", "1e1", "eight"])
+def test_a_whole_number_is_not_rounded(
+    given: str, table: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(table, tiny_encoder, tmp_path / "run")
+    said = refusal([*arguments, "--batch-size", given], capsys)
+    assert f'"{given}" into int' in said
+    config = tmp_path / "run.yaml"
+    config.write_text(f"batch_size: {given}\n", encoding="utf-8")
+    assert f'"{given}" into int' in refusal([*arguments, "--config", str(config)], capsys)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("command", ["attack", "bench"])
 def test_nothing_is_reported_on_the_calibration_split(
     command: str, trained: Path, table: Path, capsys: pytest.CaptureFixture[str]

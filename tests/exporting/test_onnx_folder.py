@@ -152,9 +152,11 @@ def test_inputs(folder: Path) -> None:
         engine.predict([3])
     with pytest.raises(DataError, match="2 texts and 1 pairs"):
         engine.predict(["a", "b"], ["c"])
-    for nothing in (None, 5, {"a": "b"}):
+    for nothing in (None, 5):
         with pytest.raises(DataError, match="expected a list of texts, got"):
             engine.predict(nothing)
+    with pytest.raises(DataError, match="expected a list of values under 'a', got str"):
+        engine.predict({"a": "b"})
     segments = OnnxSegments(folder, threads=1)
     with pytest.raises(ModelError, match=r"reads \['attention_mask'\]"):
         segments.start(
@@ -195,4 +197,4 @@ def test_a_folder_that_is_no_export_where_there_is_no_torch(tmp_path: Path, monk
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     with pytest.raises(ModelError, match="is not an exported folder, and a trained model needs torch"):
-        Engine(tmp_path, tmp_path / "policy.json")
+        Engine(tmp_path)

@@ -150,7 +150,7 @@ def test_an_output_that_is_a_file_and_damaged_settings(
     (tmp_path / "file").write_text("")
     with pytest.raises(OfframpError, match="a file stands where a folder is needed"):
         train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path / "file", max_steps=1, **QUICK)
-    for damage, message in ((b"", "cannot be read"), (b"[1]", "belongs to no"), (b"\xff", "cannot be read")):
+    for damage, message in ((b"", "is empty"), (b"[1]", "belongs to no"), (b"\xff", "cannot be read")):
         (tmp_path / "settings.json").write_bytes(damage)
         with pytest.raises(OfframpError, match=rf"settings\.json {message}.* folder"):
             train(fresh(tiny_encoder, "sweet"), tiny_data, output_dir=tmp_path, max_steps=1, **QUICK)
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_cannot_be_written_says_so(
 
     monkeypatch.setattr("transformers.trainer.torch.save", full)
     run: dict[str, Any] = {"strategy": "two_stage", "output_dir": tmp_path, "max_steps": 1, **QUICK}
-    with pytest.raises(OfframpError, match="cannot write a checkpoint to .*free some space"):
+    with pytest.raises(OfframpError, match="cannot write .*checkpoints.*free some space"):
         train(fresh(tiny_encoder, "two_stage"), tiny_data, **run)
 
 
@@ -307,7 +307,7 @@ def test_what_cannot_be_trained(tiny_encoder: Path, tiny_data: Any, tmp_path: Pa
         ({"callbacks": object()}, "callbacks must be a list of"),
         ({"model": "runs/a"}, "expected a model of offramp, got str: load it with offramp.load_model"),
         ({"model": None}, "expected a model of offramp, got NoneType: make one with from_backbone"),
-        ({"data": {"validation": None}}, "unknown split 'train'. Known: validation"),
+        ({"data": {"validation": None}}, "expected data with splits, .* got a dict of other things"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_made(

@@ -52,7 +52,10 @@ def write_failure(path: UserPath, error: Exception) -> OfframpError:
         numbers = [getattr(errno, name) for name in names if hasattr(errno, name)]
         if number in numbers or (number is None and any(os.strerror(n) in reason for n in numbers)):
             return OfframpError(f"cannot write {path} ({reason:.200}): {remedy}")
-    return OfframpError(f"cannot write {path} ({reason:.200}): choose another folder")
+    remedy = (
+        "choose another folder" if number else "free some space, or choose another folder"
+    )  # torch names no cause
+    return OfframpError(f"cannot write {path} ({reason:.200}): {remedy}")
 
 
 def check_writable(target: Path, *, file: bool = False) -> None:

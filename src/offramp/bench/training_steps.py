@@ -29,7 +29,7 @@ from transformers.trainer_utils import SaveStrategy
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
-from offramp.training.options import TrainingOptions, uses_bf16
+from offramp.training.options import Order, TrainingOptions, uses_bf16
 from offramp.training.run import encoded
 from offramp.training.stages import Stage, arguments, stages_of, trainer_of
 from offramp.training.strategies import Strategy, make_strategy
@@ -183,6 +183,7 @@ def _strategy(
 class _PlainTrainer(Trainer):
     """The library's trainer, with our order of the data: the same batches for all."""
 
+    order: Order = "length"
     _get_train_sampler = MultiExitTrainer._get_train_sampler
 
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import yaml
-from cyclopts import App, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CoercionError, CycloptsError, Parameter, Token, UnusedCliTokensError, convert
 from cyclopts.config import Dict
 
 from offramp import __version__
@@ -90,7 +90,7 @@ def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
         help_format="markdown",
         version=__version__,
         config=[] if options is None else [options],
-        default_parameter=Parameter(consume_multiple=True, negative=()),
+        default_parameter=Parameter(consume_multiple=True, negative=(), converter=read_value),
         suppress_keyboard_interrupt=False,  # our own message says what was saved and how to resume
     )
     for name, (target, line) in COMMANDS.items():
@@ -104,6 +104,13 @@ def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
         else:
             app.command(target, name=name, help=None if name in words else line)
     return app
+
+
+def read_value(hint: Any, tokens: Sequence[Token]) -> Any:
+    """A value as cyclopts reads it, except that no number is rounded: to cyclopts, 1.5 is the whole number 2."""
+    return convert(
+        hint, tokens, converter=lambda kind, text: int(text, 0) if kind is int else convert(kind, [text])
+    )
 
 
 def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
