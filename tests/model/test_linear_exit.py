@@ -11,6 +11,7 @@ import torch
 
 from offramp._core.errors import ModelError
 from offramp._core.numbers import softmax
+from offramp.attacks import attack
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
@@ -115,9 +116,19 @@ def test_an_export_answers_without_torch_as_the_model_does(
     for text, layer, label in zip(validation["text"], expected.layer, expected.prediction, strict=True):
         answer = engine.predict(text)  # the fused graph, after layer 0
         assert (answer.exit_layer, answer.label) == (layer, model.labels[label])
+    check_attacks(engine, model, policy, validation.select(range(12)))
     (tmp_path / "x" / "layer-0.npz").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="sha256 differs"):
         Engine(tmp_path / "x")
+
+
+def check_attacks(engine: Engine, model: Any, policy: Policy, data: Any) -> None:
+    """An attacker from outside sees the exits that the model takes."""
+    settings: dict[str, Any] = {"recipe": "random-char", "similarity": "none", "progress": False}
+    black, white = attack(engine, data, **settings), attack(model, data, policy=policy, **settings)
+    columns = ["adversarial_text", "clean_layer", "adversarial_layer", "forward_queries"]
+    assert black.table.select(columns).equals(white.table.select(columns))
+    assert sum(black.table["success"].to_pylist()) > 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
