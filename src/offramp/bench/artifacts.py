@@ -7,12 +7,20 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from offramp._core.environment import versions
 from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
+from offramp.bench.baselines import BenchArtifacts, graph, in_batches, int8_graph
+from offramp.bench.measures import depth_costs
+from offramp.bench.text_peers import FOLDER, TUNED, columns, fit_classifier, save_text_peers, tune_cascades
 from offramp.data import fingerprint, fitting_labels
+from offramp.data.text_data import TextData
 from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import sha256
 from offramp.engine.policy import Policy
@@ -22,10 +30,11 @@ from offramp.exporting.joining import write_cut
 from offramp.exporting.quantise import quantise_graph
 from offramp.exporting.run import Texts, export_model
 from offramp.model import read_model
+from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
 
-def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
+def prepare(model: Path, work: Path, policy: Policy, texts: Texts, lessons: Lessons | None = None) -> None:
     """Export a model for every baseline: segments in float32 and int8, and one graph for each static model.
 
     Existing exports of the same model, policy and texts are reused.
@@ -35,8 +44,9 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         work: folder for the exports.
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
+        lessons: what baselines that read texts learn from; None leaves them out.
     """
-    done, stamp = work / "prepared", stamp_of(model, policy, texts)
+    done, stamp = work / "prepared", stamp_of(model, policy, texts, lessons)
     if done.is_file() and done.read_text(encoding="utf-8") == stamp:
         return
     done.unlink(missing_ok=True)
@@ -53,22 +63,60 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew
     padded = [batch for _, batch in batches(encodings, 16, manifest.pad_values)]
     feeds = [{name: batch[name] for name in manifest.inputs} for batch in padded]
+    layers = [layer for layer in manifest.exit_layers if layer]  # layer 0 is no graph
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        for exit, layer in enumerate(manifest.exit_layers):
-            last = exit == len(manifest.exit_layers) - 1
-            source = full / "fp32.onnx" if last else Path(scratch) / "cut.onnx"
-            write_cut(work / "fp32", manifest, exit, source)
-            quantise_graph(source, full / ("static.onnx" if last else f"cut-{layer}.onnx"), feeds)
+        for segment, layer in enumerate(layers):
+            source = full / "fp32.onnx" if layer == layers[-1] else Path(scratch) / "cut.onnx"
+            write_cut(work / "fp32", manifest, segment, source)
+            quantise_graph(source, full / int8_graph(layer, layers), feeds)
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", feeds)
+    if lessons is not None:
+        prepare_text_peers(work, loaded, lessons)
     write_text(done, stamp)
 
 
-def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
+@dataclass(frozen=True)
+class Lessons:
+    """What baselines that read texts learn from.
+
+    Attributes:
+        data: the data of the model: its training rows fit the classifier, its calibration rows the thresholds.
+        drop: how far the score of a cascade may be below the whole model's on the calibration rows.
+    """
+
+    data: TextData
+    drop: float
+
+
+def prepare_text_peers(work: Path, model: SegmentedModel, lessons: Lessons) -> None:
+    """Fit the classifier, and tune the cascades of it and the static int8 models."""
+    data, layers = lessons.data, tuple(layer for layer in model.exit_layers if layer)
+    classifier = fit_classifier(data["train"], model, data.name)
+    rows, cascades = data.sample("calibration", TUNED), {}
+    if model.kind == "classification":
+        encodings = TextEncoder.of(model).dataset(rows)[0]
+        labels = np.asarray(fitting_labels(rows, model.labels, model.kind, pair=model.pair))
+        costs = dict(zip(layers, depth_costs(work, encodings), strict=True))
+        artifacts = BenchArtifacts(work, work, 1, layers)
+        answers = {
+            layer: in_batches(graph(artifacts, int8_graph(layer, layers), lean=True), encodings)
+            for layer in layers
+        }
+        cascades = tune_cascades(
+            classifier, columns(rows), labels, costs, answers, data.metrics[0], lessons.drop
+        )
+    save_text_peers(work / FOLDER, classifier, cascades)
+
+
+def stamp_of(model: Path, policy: Policy, texts: Texts, lessons: Lessons | None = None) -> str:
     """A hash of model files, policy, calibration texts and versions, which identifies a set of exports."""
     files = [sha256(path) for path in sorted(model.iterdir()) if path.suffix in (".safetensors", ".json")]
-    parts = (files, policy, fingerprint(texts.calibration), versions())
+    learned: list[Any] = []
+    if lessons is not None:
+        learned = [lessons.drop, *(fingerprint(lessons.data[split]) for split in ("train", "calibration"))]
+    parts = (files, policy, fingerprint(texts.calibration), versions(), learned)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -43,23 +43,25 @@ def bench(
     threads: Threads = None,
     json: JsonFlag = False,
 ) -> None:
-    """Time a model with early exits against full depth in every runtime, smaller models, and earlier designs.
+    """Time a model with early exits against full depth in every runtime, smaller models, earlier designs, and TF-IDF.
 
     For example `offramp bench runs/sweet movies`. Every round times all baselines on the same texts. Every row reports
     the score beside the time. `offramp report` draws the two against each other.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: the data that the model was trained on; its calibration split gives the scales of int8.
+        data: the data that the model was trained on. Its calibration split gives the scales of int8; TF-IDF with a
+            linear classifier learns from its training split.
         split: the split that the texts come from.
         examples: number of texts, chosen by `--seed`.
         output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
             model, policy and texts are reused.
     """
     count = limit_threads(threads)
-    from offramp.bench.artifacts import prepare
+    from offramp.bench.artifacts import Lessons, prepare
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import check_baselines
+    from offramp.bench.text_peers import text_peers
     from offramp.exporting.run import Texts
 
     refuse_calibration(split)
@@ -69,11 +71,13 @@ def bench(
         loaded = load_for(model, texts, "calibration", split)
         policy = rule.of(model, loaded, texts)
         rows = texts.sample(split, examples, config.seed)
-        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
+        readers = text_peers(loaded.kind, policy.exit_layers)
+        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers)
         check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
         note(f"exports for every baseline: {folder}")
         compared = rows.select(range(min(COMPARED, len(rows))))
-        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+        exported = Texts(texts.sample("calibration", SCALED), compared)
+        prepare(model, folder, policy, exported, Lessons(texts, rule.max_accuracy_drop))
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
         rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
@@ -101,6 +105,7 @@ def _measure(
     """The rows of the benchmark, and what is measured beside them."""
     from offramp.bench.measures import OtherCpuLoad, cold_start
     from offramp.bench.speed import run_benchmark
+    from offramp.bench.text_peers import columns
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
     from offramp.engine.onnx import FileEncoder
@@ -109,15 +114,15 @@ def _measure(
     int8 = artifacts.work / "int8"
     encodings = TextEncoder.of(model).dataset(rows)[0]
     encoder = FileEncoder(int8, Manifest.load(int8))
-    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+    texts = columns(rows)
     labels = rows["label"] if "label" in rows.column_names else None
 
     def tokenise(chosen: Any) -> Any:
-        return encoder(*([column[row] for row in chosen] for column in columns))
+        return encoder(*zip(*(texts[row] for row in chosen), strict=True))
 
     load = OtherCpuLoad()
     table = run_benchmark(
-        artifacts, encodings, labels, config, metric=metric, tokenise=tokenise, progress=note
+        artifacts, encodings, labels, config, texts=texts, metric=metric, tokenise=tokenise, progress=note
     )
     return table, {
         "cold_start_seconds": cold_start(int8, artifacts.threads).p50,
