@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from offramp.bench.text_peers import (
     read_text_peer,
     save_text_peers,
     text_peers,
+    training_rows,
     tune_cascades,
 )
 from offramp.data import row_hashes
@@ -36,17 +38,17 @@ def made(**changes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def classifier(tiny_data: Any) -> Any:
-    return fit_classifier(tiny_data["train"], made(), "tiny")
+    return fit_classifier(*training_rows(tiny_data["train"], made(), "tiny"), "classification")
 
 
-def test_it_learns_from_the_rows_of_the_model_alone(tiny_data: Any, classifier: Any) -> None:
+def test_they_learn_from_the_rows_of_the_model_alone(tiny_data: Any) -> None:
     train = tiny_data["train"]
-    half = fit_classifier(train, made(trained_on=row_hashes(train)[::2]), "tiny")
-    assert len(half[0].vocabulary_) < len(classifier[0].vocabulary_)
+    words, labels = training_rows(train, made(trained_on=row_hashes(train)[::2]), "tiny")
+    assert (words, labels.tolist()) == (train["text"][::2], train["label"][::2])
     with pytest.raises(
         DataError, match=r"on no row of the training split of tiny, .*: give the data that the model"
     ):
-        fit_classifier(train, made(trained_on=row_hashes(tiny_data["validation"])[:0]), "tiny")
+        training_rows(train, made(trained_on=row_hashes(train)[:0]), "tiny")
 
 
 @pytest.mark.parametrize(
@@ -55,11 +57,10 @@ def test_it_learns_from_the_rows_of_the_model_alone(tiny_data: Any, classifier: 
     ids=["one class", "no words"],
 )
 def test_rows_with_nothing_to_learn_are_refused(texts: list[str], labels: list[int]) -> None:
-    rows = Dataset.from_dict({"text": texts, "label": labels})
     with pytest.raises(
-        DataError, match=r"tfidf cannot learn from the training split of own .*: name other peers"
+        DataError, match=r"tfidf cannot learn from the model's training rows .*: they need two"
     ):
-        fit_classifier(rows, made(), "own")
+        fit_classifier(texts, np.array(labels), "classification")
 
 
 def test_it_answers_and_passes_on_what_it_is_unsure_of(tiny_data: Any, classifier: Any) -> None:
@@ -84,8 +85,7 @@ def test_it_answers_and_passes_on_what_it_is_unsure_of(tiny_data: Any, classifie
 def test_pairs_and_scores(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"text": ["a b", "c"], "text_pair": ["d", "e"], "label": [0.5, 2.0]})
     assert columns(rows) == [("a b", "d"), ("c", "e")]
-    scored = Dataset.from_dict({"text": ["film", "plot"] * 9, "label": [0.5, 2.0] * 9})
-    ridge = fit_classifier(scored, made(kind="regression", labels=()), "own")
+    ridge = fit_classifier(["film", "plot"] * 9, np.array([0.5, 2.0] * 9), "regression")
     save_text_peers(tmp_path, ridge, {})
     peer = read_text_peer(tmp_path, "tfidf", lambda layer: pytest.fail("no second model"))
     assert peer([("film",), ("plot",)]) == pytest.approx([0.5, 2.0], abs=0.2)
@@ -114,7 +114,8 @@ def test_the_second_model_is_the_cheapest_that_keeps_the_score(tiny_data: Any, c
 
 def test_names_by_task_and_layers(tmp_path: Path) -> None:
     assert text_peers("regression", (0, 2, 4)) == ("tfidf",)
-    assert text_peers("classification", (0, 4)) == ("tfidf", "tfidf-full")
+    assert text_peers("classification", (0, 4))[:2] == ("tfidf", "tfidf-full")
+    assert ("model2vec" in text_peers("classification", (4,))) == (find_spec("model2vec") is not None)
     names = text_peers("classification", (0, 2, 4))
     baselines = find_baselines(BenchArtifacts(tmp_path, tmp_path, 1, (0, 2, 4), names))
     assert {"tfidf", "tfidf-full", "tfidf-cut", "cut-2"} <= set(baselines)

@@ -18,7 +18,18 @@ from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
 from offramp.bench.baselines import BenchArtifacts, graph, in_batches, int8_graph
 from offramp.bench.measures import depth_costs
-from offramp.bench.text_peers import FOLDER, TUNED, columns, fit_classifier, save_text_peers, tune_cascades
+from offramp.bench.text_peers import (
+    FOLDER,
+    STATIC,
+    TUNED,
+    StaticEmbeddings,
+    columns,
+    fit_classifier,
+    save_text_peers,
+    text_peers,
+    training_rows,
+    tune_cascades,
+)
 from offramp.data import fingerprint, fitting_labels
 from offramp.data.text_data import TextData
 from offramp.engine.batching import PaddedBatch, batches
@@ -93,7 +104,8 @@ class Lessons:
 def prepare_text_peers(work: Path, model: SegmentedModel, lessons: Lessons) -> None:
     """Fit the classifier, and tune the cascades of it and the static int8 models."""
     data, layers = lessons.data, tuple(layer for layer in model.exit_layers if layer)
-    classifier = fit_classifier(data["train"], model, data.name)
+    words, classes = training_rows(data["train"], model, data.name)
+    classifier = fit_classifier(words, classes, model.kind)
     rows, cascades = data.sample("calibration", TUNED), {}
     if model.kind == "classification":
         encodings = TextEncoder.of(model).dataset(rows)[0]
@@ -108,6 +120,8 @@ def prepare_text_peers(work: Path, model: SegmentedModel, lessons: Lessons) -> N
             classifier, columns(rows), labels, costs, answers, data.metrics[0], lessons.drop
         )
     save_text_peers(work / FOLDER, classifier, cascades)
+    if STATIC in text_peers(model.kind, layers):
+        StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
 
 
 def stamp_of(model: Path, policy: Policy, texts: Texts, lessons: Lessons | None = None) -> str:

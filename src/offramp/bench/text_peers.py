@@ -1,4 +1,4 @@
-"""Baselines that read words: a linear classifier on TF-IDF, alone and as the first stage of a cascade.
+"""Baselines that read words: a linear classifier on TF-IDF, alone and as the first stage of a cascade, and model2vec.
 
 They show whether a task needs a transformer for every text, and whether it needs exits in the middle of one.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,19 @@ FOLDER, CLASSIFIER, CASCADES = "text-peers", "tfidf.joblib", "cascades.json"
 TUNED = 1000  # calibration rows on which cascades are tuned
 ALONE = "tfidf"
 WHOLE, CUT = "tfidf-full", "tfidf-cut"  # cascades: then the whole model, or one of its first layers
+STATIC = "model2vec"
+PACKAGES = (
+    "model2vec",
+    "skeletoken",
+)  # its extra `distill` asks for transformers < 5.4, but works with later ones
 
 
 def text_peers(kind: Kind, layers: Sequence[int]) -> tuple[str, ...]:
     """Names of the baselines for a task and exit layers; a regression has no probability that passes a text on."""
     if kind == "regression":
         return (ALONE,)
-    return (ALONE, WHOLE, CUT) if sum(map(bool, layers)) > 1 else (ALONE, WHOLE)
+    cut = (CUT,) if sum(map(bool, layers)) > 1 else ()
+    return (ALONE, WHOLE, *cut, *((STATIC,) if all(map(find_spec, PACKAGES)) else ()))
 
 
 def columns(rows: Any) -> list[Text]:
@@ -44,21 +51,17 @@ def columns(rows: Any) -> list[Text]:
     return list(zip(*(rows[name] for name in names), strict=True))
 
 
-def fit_classifier(rows: Any, model: SegmentedModel, what: str) -> Any:
-    """Fit TF-IDF of word 1–2-grams with a logistic regression (ridge for regression), as scikit-learn documents it.
+def training_rows(rows: Any, model: SegmentedModel, what: str) -> tuple[list[str], NDArray[Any]]:
+    """The texts and labels of a training split that a model was trained on.
 
     Args:
-        rows: the training split; only those rows count that the model was trained on.
+        rows: the training split.
         model: whose classes the labels are.
         what: the data, for the message.
 
     Raises:
         DataError: the model was trained on other rows.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-
     from offramp.data import fitting_labels, row_hashes
 
     if model.trained_on is not None:
@@ -69,14 +72,59 @@ def fit_classifier(rows: Any, model: SegmentedModel, what: str) -> Any:
             "rows: give the data that the model was trained on, with the same --data-seed"
         )
     labels = np.asarray(fitting_labels(rows, model.labels, model.kind, pair=model.pair))
-    last: Any = Ridge() if model.kind == "regression" else LogisticRegression(max_iter=1000)
+    return [" ".join(text) for text in columns(rows)], labels
+
+
+def fit_classifier(words: Sequence[str], labels: NDArray[Any], kind: Kind) -> Any:
+    """Fit TF-IDF of word 1–2-grams with a logistic regression (ridge for regression), as scikit-learn documents it.
+
+    Raises:
+        DataError: there is nothing to learn.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+
+    last: Any = Ridge() if kind == "regression" else LogisticRegression(max_iter=1000)
     features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     try:
-        return make_pipeline(features, last).fit([" ".join(text) for text in columns(rows)], labels)
+        return make_pipeline(features, last).fit(words, labels)
     except ValueError as error:  # one class, or no words
         raise DataError(
-            f"the baseline {ALONE} cannot learn from the training split of {what} ({error}): name other peers"
+            f"the baseline {ALONE} cannot learn from the model's training rows ({error}): they need two classes, and "
+            "words"
         ) from error
+
+
+class StaticEmbeddings:
+    """The classifier of model2vec on static embeddings, as the package documents it.
+
+    Args:
+        folder: where `distil` wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from model2vec.inference import StaticModelPipeline
+
+        self.pipeline = StaticModelPipeline.from_pretrained(str(folder))
+
+    def predict(self, words: Sequence[str]) -> NDArray[np.int64]:
+        """Classes `(examples,)`."""
+        return np.asarray(self.pipeline.predict(list(words))).astype(np.int64)
+
+    @staticmethod
+    def distil(model: SegmentedModel, words: Sequence[str], labels: NDArray[Any], folder: Path) -> None:
+        """Distil the encoder that a model started from, and train the classifier on words and classes."""
+        from model2vec.distill import distill_from_model
+        from model2vec.train import StaticModelForClassification
+
+        from offramp.backbones import load_backbone
+
+        encoder, tokenizer = load_backbone(model.config.backbone_config["_name_or_path"])
+        static = distill_from_model(model=encoder, tokenizer=tokenizer)
+        classifier = StaticModelForClassification.from_static_model(model=static)
+        classifier.fit(list(words), [str(label) for label in labels.tolist()])
+        classifier.to_pipeline().save_pretrained(str(folder))
 
 
 @dataclass(frozen=True)
@@ -193,6 +241,8 @@ def read_text_peer(folder: Path, name: str, open_second: Callable[[int], Second]
     """A saved peer; `open_second` opens the model of so many layers."""
     import joblib
 
+    if name == STATIC:
+        return TextPeer(StaticEmbeddings(folder / STATIC))
     classifier = joblib.load(folder / CLASSIFIER)
     if name not in (WHOLE, CUT):
         return TextPeer(classifier)

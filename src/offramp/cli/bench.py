@@ -61,7 +61,7 @@ def bench(
     from offramp.bench.artifacts import Lessons, prepare
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import check_baselines
-    from offramp.bench.text_peers import text_peers
+    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
     from offramp.exporting.run import Texts
 
     refuse_calibration(split)
@@ -72,6 +72,8 @@ def bench(
         policy = rule.of(model, loaded, texts)
         rows = texts.sample(split, examples, config.seed)
         readers = text_peers(loaded.kind, policy.exit_layers)
+        if loaded.kind == "classification" and STATIC not in readers:
+            note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
         artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers)
         check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
         note(f"exports for every baseline: {folder}")
