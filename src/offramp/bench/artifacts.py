@@ -6,10 +6,8 @@ import hashlib
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +24,6 @@ from offramp.bench.text_peers import (
     columns,
     fit_classifier,
     save_text_peers,
-    text_peers,
     training_rows,
     tune_cascades,
 )
@@ -44,8 +41,10 @@ from offramp.model import read_model
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
+DONE = "prepared"  # file that says of what the exports are
 
-def prepare(model: Path, work: Path, policy: Policy, texts: Texts, lessons: Lessons | None = None) -> None:
+
+def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     """Export a model for every baseline: segments in float32 and int8, and one graph for each static model.
 
     Existing exports of the same model, policy and texts are reused.
@@ -55,10 +54,9 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts, lessons: Less
         work: folder for the exports.
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
-        lessons: what baselines that read texts learn from; None leaves them out.
     """
-    done, stamp = work / "prepared", stamp_of(model, policy, texts, lessons)
-    if done.is_file() and done.read_text(encoding="utf-8") == stamp:
+    done, stamp = work / DONE, stamp_of(model, policy, texts)
+    if is_done(done, stamp):
         return
     done.unlink(missing_ok=True)
     loaded = read_model(model)
@@ -83,27 +81,31 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts, lessons: Less
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", feeds)
-    if lessons is not None:
-        prepare_text_peers(work, loaded, lessons)
     write_text(done, stamp)
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """What baselines that read texts learn from.
+def is_done(file: Path, stamp: str) -> bool:
+    """Whether a file says that the same work was finished before."""
+    return file.is_file() and file.read_text(encoding="utf-8") == stamp
 
-    Attributes:
-        data: the data of the model: its training rows fit the classifier, its calibration rows the thresholds.
+
+def prepare_text_peers(
+    work: Path, model: SegmentedModel, data: TextData, drop: float, names: Collection[str]
+) -> None:
+    """Fit the classifiers of baselines that read texts, and tune their cascades with the static int8 models.
+
+    Args:
+        work: the folder that `prepare` filled.
+        model: the trained model.
+        data: its data: the training rows fit the classifiers, the calibration rows the thresholds.
         drop: how far the score of a cascade may be below the whole model's on the calibration rows.
+        names: of the baselines.
     """
-
-    data: TextData
-    drop: float
-
-
-def prepare_text_peers(work: Path, model: SegmentedModel, lessons: Lessons) -> None:
-    """Fit the classifier, and tune the cascades of it and the static int8 models."""
-    data, layers = lessons.data, tuple(layer for layer in model.exit_layers if layer)
+    learned = [fingerprint(data[split]) for split in ("train", "calibration")]
+    stamp = repr((sha256(work / DONE), learned, drop, sorted(names)))
+    if not names or is_done(work / FOLDER / DONE, stamp):
+        return
+    layers = tuple(layer for layer in model.exit_layers if layer)
     words, classes = training_rows(data["train"], model, data.name)
     classifier = fit_classifier(words, classes, model.kind)
     rows, cascades = data.sample("calibration", TUNED), {}
@@ -116,21 +118,17 @@ def prepare_text_peers(work: Path, model: SegmentedModel, lessons: Lessons) -> N
             layer: in_batches(graph(artifacts, int8_graph(layer, layers), lean=True), encodings)
             for layer in layers
         }
-        cascades = tune_cascades(
-            classifier, columns(rows), labels, costs, answers, data.metrics[0], lessons.drop
-        )
+        cascades = tune_cascades(classifier, columns(rows), labels, costs, answers, data.metrics[0], drop)
     save_text_peers(work / FOLDER, classifier, cascades)
-    if STATIC in text_peers(model.kind, layers):
+    if STATIC in names:
         StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
+    write_text(work / FOLDER / DONE, stamp)
 
 
-def stamp_of(model: Path, policy: Policy, texts: Texts, lessons: Lessons | None = None) -> str:
+def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:
     """A hash of model files, policy, calibration texts and versions, which identifies a set of exports."""
     files = [sha256(path) for path in sorted(model.iterdir()) if path.suffix in (".safetensors", ".json")]
-    learned: list[Any] = []
-    if lessons is not None:
-        learned = [lessons.drop, *(fingerprint(lessons.data[split]) for split in ("train", "calibration"))]
-    parts = (files, policy, fingerprint(texts.calibration), versions(), learned)
+    parts = (files, policy, fingerprint(texts.calibration), versions())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

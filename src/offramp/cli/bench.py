@@ -58,10 +58,9 @@ def bench(
             model, policy and texts are reused.
     """
     count = limit_threads(threads)
-    from offramp.bench.artifacts import Lessons, prepare
+    from offramp.bench.artifacts import prepare, prepare_text_peers
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import check_baselines
-    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
     from offramp.exporting.run import Texts
 
     refuse_calibration(split)
@@ -71,15 +70,14 @@ def bench(
         loaded = load_for(model, texts, "calibration", split)
         policy = rule.of(model, loaded, texts)
         rows = texts.sample(split, examples, config.seed)
-        readers = text_peers(loaded.kind, policy.exit_layers)
-        if loaded.kind == "classification" and STATIC not in readers:
-            note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
+        readers = _text_peers(loaded, policy.exit_layers)
         artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers)
-        check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
+        chosen = check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
         note(f"exports for every baseline: {folder}")
         compared = rows.select(range(min(COMPARED, len(rows))))
-        exported = Texts(texts.sample("calibration", SCALED), compared)
-        prepare(model, folder, policy, exported, Lessons(texts, rule.max_accuracy_drop))
+        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+        reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
+        prepare_text_peers(folder, loaded, texts, rule.max_accuracy_drop, reading_words)
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
         rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
@@ -99,6 +97,16 @@ def bench(
         )
         note(f"record: {path}")
         emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+
+
+def _text_peers(model: SegmentedModel, layers: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the baselines that read words, and a note on what is not installed."""
+    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
+
+    names = text_peers(model.kind, layers)
+    if model.kind == "classification" and STATIC not in names:
+        note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
+    return names
 
 
 def _measure(
