@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,15 @@ def test_before_training_no_text_leaves_there(tiny_encoder: Path, tiny_data: Any
         str(tiny_encoder), EXITS, labels=["no", "yes"]
     ).eval()
     assert (trace(model, tiny_data["validation"]).logits[:, 0] == 0).all()
+
+
+def test_files_from_before_layer_0_are_read(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 3], labels=["no", "yes"])
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["linear_sizes"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    loaded = load_model(str(tmp_path))
+    assert loaded.linear is None
+    assert loaded.exit_layers == (1, 3)
