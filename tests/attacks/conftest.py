@@ -27,6 +27,7 @@ from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.inference.tracing import trace
 from offramp.model import MultiExitForSequenceClassification, MultiModelForSequenceClassification
+from offramp.model.encoding import TextEncoder
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 SENTENCES = (
@@ -219,16 +220,23 @@ def encoders(
 def make_model(encoders: dict[str, Path]) -> Callable[..., Any]:
     """`make_model(family, cascade=…, …)`: a tiny model whose heads are sharp, so that confidences differ.
 
-    A test that changes its model passes something of its own as `fresh`.
+    Layer 0 is fitted on `SENTENCES`. A test that changes its model passes something of its own as `fresh`.
     """
 
     @cache
     def make(
-        family: str = "bert", *, cascade: bool = False, fresh: object = None, labels: int = 2, **options: Any
+        family: str = "bert",
+        *,
+        exits: tuple[int, ...] = (1, 2, 4),
+        cascade: bool = False,
+        fresh: object = None,
+        labels: int = 2,
+        **options: Any,
     ) -> Any:
         cls = MultiModelForSequenceClassification if cascade else MultiExitForSequenceClassification
         options = {"max_length": 48, **options}
-        model = cls.from_backbone(str(encoders[family]), [1, 2, 4], labels=labels, **options)
+        model = cls.from_backbone(str(encoders[family]), list(exits), labels=labels, **options)
+        model.fit_linear(TextEncoder.of(model)(SENTENCES), [i % 2 for i in range(len(SENTENCES))])
         heads = [h for member in (model.members if cascade else [model]) for h in member.heads]
         rng = torch.Generator().manual_seed(2)
         with torch.no_grad():

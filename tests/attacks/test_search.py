@@ -223,11 +223,13 @@ def most_queries(name: str, words: int) -> int:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("data_name", ["sentences", "pairs"])
+@pytest.mark.parametrize(
+    ("data_name", "exits"), [("sentences", LAYERS), ("pairs", LAYERS), ("sentences", (0, 1, 4))]
+)
 def test_promises_of_every_recipe(
-    name: str, data_name: str, make_model: Any, policy_for: Any, request: Any
+    name: str, data_name: str, exits: tuple[int, ...], make_model: Any, policy_for: Any, request: Any
 ) -> None:
-    model, data = make_model("roberta"), request.getfixturevalue(data_name)
+    model, data = make_model("roberta", exits=exits), request.getfixturevalue(data_name)
     policy = policy_for(model)
     victim = WhiteBoxVictim(model, policy)
     for outcome in outcomes(model, policy, name, data):

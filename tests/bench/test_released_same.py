@@ -21,11 +21,19 @@ from offramp.engine.policy import Policy
 from tests.attacks.test_search import outcomes
 
 
-@pytest.mark.parametrize(("family", "cascade"), [("bert", False), ("albert", False), ("roberta", True)])
+@pytest.mark.parametrize(
+    ("family", "cascade", "exits"),
+    [
+        ("bert", False, (1, 2, 4)),
+        ("bert", False, (0, 1, 4)),
+        ("albert", False, (1, 2, 4)),
+        ("roberta", True, (1, 2, 4)),
+    ],
+)
 def test_candidates_are_those_of_same_word(
-    family: str, cascade: bool, make_model: Any, policy_for: Any, sentences: Any
+    family: str, cascade: bool, exits: tuple[int, ...], make_model: Any, policy_for: Any, sentences: Any
 ) -> None:
-    model = make_model(family, cascade=cascade)
+    model = make_model(family, cascade=cascade, exits=exits)
     victim, options = WhiteBoxVictim(model, policy_for(model)), Options(top_n=10)
     recipe, twin = compose_recipe("same-word", victim, options), ReferenceAttack(victim, options)
     for text in map(AttackedText.of, sentences["text"][:4]):

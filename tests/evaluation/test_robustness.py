@@ -121,6 +121,20 @@ def test_efficiency_drop(clean: float, adversarial: float, expected: float) -> N
 def test_gain_drop() -> None:
     assert float(gain_drop(3.0, 2.0)) == pytest.approx(0.5)
     assert np.isnan(gain_drop(1.0, 1.0))
+    assert gain_drop([np.inf, np.inf, 2.0], [2.0, np.inf, np.inf]).tolist() == [1, 0, -np.inf]
+
+
+def test_a_model_whose_texts_all_leave_at_layer_0() -> None:
+    layers = (0, 2, 4)
+    before = {"clean_layer": 0, "clean_cost": 0.4}
+    after = {"adversarial_layer": 0, "adversarial_cost": 0.4}
+    still = robustness([attack_row(0, 0, **before, **after)] * 3, layers, resamples=20)
+    assert still["clean_layer_speedup"] == still["adversarial_layer_speedup"] == np.inf
+    assert (still["gain_drop"], still["efficiency_drop"]) == (0, 0)
+    slowed = robustness([attack_row(0, 1, **before)] * 3, layers, resamples=20)
+    assert (slowed["clean_layer_speedup"], slowed["adversarial_layer_speedup"]) == (np.inf, 2)
+    assert slowed["gain_drop"] == 1
+    assert slowed["clean_efficacy"] == pytest.approx(1, abs=0.002)
 
 
 def test_efficacy_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from offramp._core.errors import ModelError
 from offramp._core.numbers import softmax
+from offramp.attacks import attack
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
@@ -115,9 +117,19 @@ def test_an_export_answers_without_torch_as_the_model_does(
     for text, layer, label in zip(validation["text"], expected.layer, expected.prediction, strict=True):
         answer = engine.predict(text)  # the fused graph, after layer 0
         assert (answer.exit_layer, answer.label) == (layer, model.labels[label])
+    check_attacks(engine, model, policy, validation.select(range(12)))
     (tmp_path / "x" / "layer-0.npz").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="sha256 differs"):
         Engine(tmp_path / "x")
+
+
+def check_attacks(engine: Engine, model: Any, policy: Policy, data: Any) -> None:
+    """An attacker from outside sees the exits that the model takes."""
+    settings: dict[str, Any] = {"recipe": "random-char", "similarity": "none", "progress": False}
+    black, white = attack(engine, data, **settings), attack(model, data, policy=policy, **settings)
+    columns = ["adversarial_text", "clean_layer", "adversarial_layer", "forward_queries"]
+    assert black.table.select(columns).equals(white.table.select(columns))
+    assert sum(black.table["success"].to_pylist()) > 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -175,3 +187,15 @@ def test_before_training_no_text_leaves_there(tiny_encoder: Path, tiny_data: Any
         str(tiny_encoder), EXITS, labels=["no", "yes"]
     ).eval()
     assert (trace(model, tiny_data["validation"]).logits[:, 0] == 0).all()
+
+
+def test_files_from_before_layer_0_are_read(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 3], labels=["no", "yes"])
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["linear_sizes"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    loaded = load_model(str(tmp_path))
+    assert loaded.linear is None
+    assert loaded.exit_layers == (1, 3)

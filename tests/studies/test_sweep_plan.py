@@ -91,7 +91,10 @@ def test_a_local_encoder_is_known_by_its_last_name(tmp_path: Path) -> None:
         ({"tasks": []}, "needs tasks"),
         ({"seeds": ["a"]}, "expected a whole number in seeds, got 'a'"),
         ({"train_sizes": [0]}, "expected a number of at least 1 in train_sizes, got 0"),
-        ({"backbones": {"minilm-l6": [0]}}, "expected a number of at least 1 in backbones.minilm-l6, got 0"),
+        (
+            {"backbones": {"minilm-l6": [-1]}},
+            "expected a number of at least 0 in backbones.minilm-l6, got -1",
+        ),
         ({"conflict": [50]}, "expected a number of at most 1.0 in conflict, got 50: write 0.5 for 50 %"),
         ({"learning_rate": "fast"}, "a number in learning_rate, got 'fast'"),
         ({"learning_rate": [5]}, "expected a number below 1.0 in learning_rate, got 5"),

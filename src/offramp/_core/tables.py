@@ -40,6 +40,8 @@ def read_rows(source: Any) -> Iterable[Any]:
     if isinstance(source, str | bytes):
         kind = "string" if isinstance(source, str) else "bytes object"
         raise DataError(f"expected a list of texts, got one {kind}: put it in a list")
+    if isinstance(source, list):  # the usual case first: the checks below take longer than a tokenizer
+        return _listed(source)
     if isinstance(source, Mapping):
         return _column_rows(source)
     if _is_from("datasets", source, "Dataset", "IterableDataset"):

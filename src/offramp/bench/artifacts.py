@@ -6,13 +6,29 @@ import hashlib
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from offramp._core.environment import versions
 from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
+from offramp.bench.baselines import BenchArtifacts, graph, in_batches, int8_graph
+from offramp.bench.measures import depth_costs
+from offramp.bench.text_peers import (
+    FOLDER,
+    STATIC,
+    TUNED,
+    StaticEmbeddings,
+    columns,
+    fit_classifier,
+    save_text_peers,
+    training_rows,
+    tune_cascades,
+)
 from offramp.data import fingerprint, fitting_labels
+from offramp.data.text_data import TextData
 from offramp.engine.batching import PaddedBatch, batches
 from offramp.engine.manifest import sha256
 from offramp.engine.policy import Policy
@@ -22,7 +38,10 @@ from offramp.exporting.joining import write_cut
 from offramp.exporting.quantise import quantise_graph
 from offramp.exporting.run import Texts, export_model
 from offramp.model import read_model
+from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
+
+DONE = "prepared"  # file that says of what the exports are
 
 
 def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
@@ -36,8 +55,8 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
     """
-    done, stamp = work / "prepared", stamp_of(model, policy, texts)
-    if done.is_file() and done.read_text(encoding="utf-8") == stamp:
+    done, stamp = work / DONE, stamp_of(model, policy, texts)
+    if is_done(done, stamp):
         return
     done.unlink(missing_ok=True)
     loaded = read_model(model)
@@ -53,16 +72,57 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew
     padded = [batch for _, batch in batches(encodings, 16, manifest.pad_values)]
     feeds = [{name: batch[name] for name in manifest.inputs} for batch in padded]
+    layers = [layer for layer in manifest.exit_layers if layer]  # layer 0 is no graph
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        for exit, layer in enumerate(manifest.exit_layers):
-            last = exit == len(manifest.exit_layers) - 1
-            source = full / "fp32.onnx" if last else Path(scratch) / "cut.onnx"
-            write_cut(work / "fp32", manifest, exit, source)
-            quantise_graph(source, full / ("static.onnx" if last else f"cut-{layer}.onnx"), feeds)
+        for segment, layer in enumerate(layers):
+            source = full / "fp32.onnx" if layer == layers[-1] else Path(scratch) / "cut.onnx"
+            write_cut(work / "fp32", manifest, segment, source)
+            quantise_graph(source, full / int8_graph(layer, layers), feeds)
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", feeds)
     write_text(done, stamp)
+
+
+def is_done(file: Path, stamp: str) -> bool:
+    """Whether a file says that the same work was finished before."""
+    return file.is_file() and file.read_text(encoding="utf-8") == stamp
+
+
+def prepare_text_peers(
+    work: Path, model: SegmentedModel, data: TextData, drop: float, names: Collection[str]
+) -> None:
+    """Fit the classifiers of baselines that read texts, and tune their cascades with the static int8 models.
+
+    Args:
+        work: the folder that `prepare` filled.
+        model: the trained model.
+        data: its data: the training rows fit the classifiers, the calibration rows the thresholds.
+        drop: how far the score of a cascade may be below the whole model's on the calibration rows.
+        names: of the baselines.
+    """
+    learned = [fingerprint(data[split]) for split in ("train", "calibration")]
+    stamp = repr((sha256(work / DONE), learned, drop, sorted(names)))
+    if not names or is_done(work / FOLDER / DONE, stamp):
+        return
+    layers = tuple(layer for layer in model.exit_layers if layer)
+    words, classes = training_rows(data["train"], model, data.name)
+    classifier = fit_classifier(words, classes, model.kind)
+    rows, cascades = data.sample("calibration", TUNED), {}
+    if model.kind == "classification":
+        encodings = TextEncoder.of(model).dataset(rows)[0]
+        labels = np.asarray(fitting_labels(rows, model.labels, model.kind, pair=model.pair))
+        costs = dict(zip(layers, depth_costs(work, encodings), strict=True))
+        artifacts = BenchArtifacts(work, work, 1, layers)
+        answers = {
+            layer: in_batches(graph(artifacts, int8_graph(layer, layers), lean=True), encodings)
+            for layer in layers
+        }
+        cascades = tune_cascades(classifier, columns(rows), labels, costs, answers, data.metrics[0], drop)
+    save_text_peers(work / FOLDER, classifier, cascades)
+    if STATIC in names:
+        StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
+    write_text(work / FOLDER / DONE, stamp)
 
 
 def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import MissingExtraError, ModelError
+from offramp.bench.text_peers import FOLDER, Second, TextPeer, read_text_peer
 from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments, open_session, thread_count
+from offramp.engine.onnx import FileEncoder, OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 
-Answers = Callable[[Sequence[Encoding]], NDArray[Any]]  # one batch to its answers (batch,)
+Answers = Callable[[Sequence[Any]], NDArray[Any]]  # one batch, of token ids or texts, to its answers (batch,)
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class BenchArtifacts:
         model: folder of the trained model.
         work: folder of its exports, written by `offramp.bench.artifacts.prepare`.
         threads: CPU threads of every baseline.
-        layers: exit layers of the model, counted from 1.
+        layers: exit layers of the model, counted from 1; 0 for an exit before the first layer.
+        text_peers: names of the baselines that read texts; see `offramp.bench.text_peers`.
     """
 
     model: Path
     work: Path
     threads: int
     layers: tuple[int, ...]
+    text_peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,15 @@ class Baseline:
     Attributes:
         build: makes it.
         kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
-            `ours`.
+            `text` for a classifier that reads words, alone or before one of these models, `ours`.
         precision: of the weights that decide where texts leave.
-        cut: exit (0-based) behind which a smaller model ends; None for the others.
+        layer: last layer of a smaller model; None for the others.
     """
 
     build: Callable[[BenchArtifacts], Answers]
     kind: str
     precision: str = "fp32"
-    cut: int | None = None
+    layer: int | None = None
 
 
 def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
@@ -155,6 +158,22 @@ def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[A
     return onnx_engine(segments, segments.policy(), threads=artifacts.threads, batch_size=1024)
 
 
+def text_peer(artifacts: BenchArtifacts, name: str) -> TextPeer:
+    """A baseline that reads texts; its second model is a static int8 graph, whose tokenisation is part of the time."""
+    encoder = FileEncoder(artifacts.work / "int8", Manifest.load(artifacts.work / "int8"))
+
+    def open_second(layer: int) -> Second:
+        run = graph(artifacts, int8_graph(layer, artifacts.layers), lean=True)
+        return lambda texts: run(encoder(*zip(*texts, strict=True)))
+
+    return read_text_peer(artifacts.work / FOLDER, name, open_second)
+
+
+def int8_graph(layer: int, layers: Sequence[int]) -> str:
+    """The file of the static int8 model of so many layers, in the folder `full`."""
+    return "static.onnx" if layer == layers[-1] else f"cut-{layer}.onnx"
+
+
 def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
     """All baselines that this machine has the libraries for, by name; speed-ups are relative to the first."""
     baselines = {
@@ -168,14 +187,21 @@ def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
         baselines["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
         if importlib.util.find_spec("nncf") is not None:
             baselines["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
-    for exit, layer in enumerate(artifacts.layers[:-1]):
-        build = partial(graph, file=f"cut-{layer}.onnx", lean=True)
-        baselines[f"cut-{layer}"] = Baseline(build, "cut", cut=exit)
+    for layer in filter(None, artifacts.layers[:-1]):  # layer 0 is no graph
+        build = partial(graph, file=int8_graph(layer, artifacts.layers), lean=True)
+        baselines[f"cut-{layer}"] = Baseline(build, "cut", layer=layer)
+    for name in artifacts.text_peers:
+        baselines[name] = Baseline(partial(text_peer, name=name), "text")
     baselines["eager-exits"] = Baseline(eager_one_by_one, "earlier")
     baselines["eager-compaction"] = Baseline(eager_compaction, "earlier")
     baselines["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
     baselines["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours", "int8")
     return baselines
+
+
+def in_batches(run: Answers, requests: Sequence[Any]) -> NDArray[Any]:
+    """Answers to many texts, in requests of 32."""
+    return np.concatenate([run(requests[i : i + 32]) for i in range(0, len(requests), 32)])
 
 
 def _torch_engine(artifacts: BenchArtifacts) -> CompactingEngine[Any]:

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.bench.baselines import BenchArtifacts, find_baselines, make_engine
+from offramp.bench.baselines import Baseline, BenchArtifacts, find_baselines, make_engine
 from offramp.engine.batching import Encoding, token_counts
+from offramp.engine.onnx import OnnxSegments
+from offramp.engine.segments import Segments
 from offramp.engine.timing import Timing
 
 POWERCAP = Path("/sys/class/powercap")
@@ -30,23 +33,53 @@ Engine(sys.argv[1], threads=int(sys.argv[2])).predict(["a gripping, funny film"]
 
 
 class FlopShares:
-    """FLOPs of every baseline as a share of the full model's, on any of the texts."""
+    """FLOPs of every baseline as a share of the full model's, on any of the texts.
 
-    def __init__(self, artifacts: BenchArtifacts, encodings: Sequence[Encoding]) -> None:
+    Args:
+        artifacts: the files that the baselines are built from.
+        encodings: token ids of the texts.
+        passed: for baselines that read texts, by name, the layers of the second model (0 for none), and the texts
+            that reach it `(examples,)`.
+    """
+
+    def __init__(
+        self,
+        artifacts: BenchArtifacts,
+        encodings: Sequence[Encoding],
+        passed: Mapping[str, tuple[int, NDArray[np.bool_]]],
+    ) -> None:
         engines = {precision: make_engine(artifacts, precision) for precision in ("fp32", "int8")}
         self.spent = {precision: engine.run(encodings).flops for precision, engine in engines.items()}
-        self.exits, self.full = engines["fp32"].segments.flops(token_counts(encodings))
+        depths, self.full = depth_flops(engines["fp32"].segments, encodings)
+        self.depths = dict(zip([layer for layer in artifacts.layers if layer], depths.T, strict=True))
+        self.passed = passed
 
-    def of(self, precision: str, cut: int | None, texts: NDArray[np.intp]) -> float:
-        """The share on these texts, which may repeat.
-
-        Args:
-            precision: of our engine, `fp32` or `int8`.
-            cut: the exit (0-based) of a model that is cut behind one; None for early exits.
-            texts: indices of the texts.
-        """
-        spent = self.spent[precision] if cut is None else self.exits[:, cut]
+    def of(self, name: str, baseline: Baseline, texts: NDArray[np.intp]) -> float:
+        """The share on these texts, by index; they may repeat."""
+        if baseline.kind == "full":
+            return 1.0
+        if name in self.passed:
+            layer, stays = self.passed[name]
+            spent = stays * self.depths.get(layer, self.full)
+        elif baseline.layer is not None:
+            spent = self.depths[baseline.layer]
+        else:
+            spent = self.spent[baseline.precision]
         return float(spent[texts].sum() / self.full[texts].sum())
+
+
+def depth_flops(
+    segments: Segments[Any], encodings: Sequence[Encoding]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """FLOPs of models that end behind each exit `(examples, exits)`, without layer 0, and of the full one."""
+    exits, full = segments.flops(token_counts(encodings))
+    return (exits[:, 1:] - exits[:, :1], full) if segments.exit_layers[0] == 0 else (exits, full)
+
+
+def depth_costs(work: Path, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+    """Costs `(exits,)` of these models, as shares of the full model's."""
+    exits, full = depth_flops(OnnxSegments(work / "fp32", threads=1, verify=False), encodings)
+    return np.asarray(exits.sum(axis=0) / full.sum())
 
 
 class EnergyMeter:
@@ -97,15 +130,15 @@ def joules(call: Callable[[], object], size: int) -> float | None:
     return None if spent is None else spent / count
 
 
-def peak_memory(artifacts: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
+def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
     """Peak resident memory in MiB of a fresh process that builds one baseline and answers one batch."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, artifacts, name, list(encodings)).result()
+        return pool.submit(_peak, artifacts, name, list(texts)).result()
 
 
-def _peak(artifacts: BenchArtifacts, name: str, encodings: Sequence[Encoding]) -> float:
-    find_baselines(artifacts)[name].build(artifacts)(encodings)
+def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
+    find_baselines(artifacts)[name].build(artifacts)(texts)
     status = Path("/proc/self/status")
     if status.exists():  # on Linux a child inherits its parent's ru_maxrss, but has its own VmHWM
         lines = status.read_text().splitlines()

@@ -14,8 +14,9 @@ from offramp._core.arguments import seed_number, set_fields
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
-from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines
+from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines, in_batches
 from offramp.bench.measures import FlopShares, joules, peak_memory
+from offramp.bench.text_peers import Text, TextPeer
 from offramp.engine.batching import Encoding
 from offramp.engine.timing import Timing, time_interleaved
 from offramp.metrics import score
@@ -58,6 +59,7 @@ def run_benchmark(
     labels: ArrayLike | None,
     config: BenchConfig = BenchConfig(),
     *,
+    texts: Sequence[Text] = (),
     metric: str = "accuracy",
     tokenise: Tokenise | None = None,
     progress: Progress = lambda message: None,
@@ -71,6 +73,7 @@ def run_benchmark(
         encodings: the texts, at least as many as the largest batch.
         labels: for the score; None leaves it out.
         config: batch sizes, lengths and rounds.
+        texts: the same texts as words, for the baselines that read them.
         metric: of the score, a key of `METRICS`.
         tokenise: encodes the texts of a request within the time of every baseline. Without it, and if texts are
             brought to one length, token ids are ready.
@@ -92,20 +95,23 @@ def run_benchmark(
     entrants = {}
     for name, baseline in baselines.items():
         progress(f"{name}: {'memory and score' if config.memory else 'score'}")
-        first_texts = encodings[: max(config.batch_sizes)]
-        peak = peak_memory(artifacts, name, first_texts) if config.memory else None
+        source: Sequence[Any] = texts if baseline.kind == "text" else encodings
+        peak = peak_memory(artifacts, name, source[: max(config.batch_sizes)]) if config.memory else None
         run = baseline.build(artifacts)
-        entrants[name] = Entrant(run, _score(run, encodings, labels, metric), peak)
-    shares = FlopShares(artifacts, encodings)
+        encode = None if baseline.kind == "text" else tokenise
+        entrants[name] = Entrant(run, source, encode, _score(run, source, labels, metric), peak)
+    peers = {name: e.run for name, e in entrants.items() if isinstance(e.run, TextPeer)}
+    passed = {name: (peer.layer, peer.passes(texts)) for name, peer in peers.items()}
+    shares = FlopShares(artifacts, encodings, passed)
     rows = []
     for size in config.batch_sizes:
         batches = request_batches(encodings, size, config.seed)
-        calls, timings = _time(entrants, encodings, batches, config.repeats, tokenise, progress)
+        calls, timings = _time(entrants, batches, config.repeats, progress)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
         best = min(means[name] for name, baseline in baselines.items() if baseline.kind == "full")
-        first, texts = next(iter(timings.values())), np.concatenate(batches)
+        first, requested = next(iter(timings.values())), np.concatenate(batches)
         for name, baseline in baselines.items():
-            cost = 1.0 if baseline.kind == "full" else shares.of(baseline.precision, baseline.cut, texts)
+            cost = shares.of(name, baseline, requested)
             rows.append(
                 {"peer": name, "kind": baseline.kind, "batch_size": size, "length": config.length}
                 | summary(timings[name], first, size, means[name])
@@ -118,39 +124,44 @@ def run_benchmark(
 
 @dataclass(frozen=True)
 class Entrant:
-    """A baseline that is ready: its score on all texts, and the peak memory of its own process."""
+    """A baseline that is ready.
+
+    Attributes:
+        run: answers a request.
+        source: what it reads: the token ids of all texts, or the texts.
+        tokenise: encodes the texts of a request within its time; None if `source` is read as it is.
+        score: on all texts.
+        peak_mib: peak memory of its own process.
+    """
 
     run: Answers
+    source: Sequence[Any]
+    tokenise: Tokenise | None
     score: float | None
     peak_mib: float | None
 
+    def request(self, rows: NDArray[np.intp]) -> Sequence[Any]:
+        """What it is given for the texts of a request."""
+        return [self.source[row] for row in rows] if self.tokenise is None else self.tokenise(rows)
 
-def _score(
-    run: Answers, encodings: Sequence[Encoding], labels: ArrayLike | None, metric: str
-) -> float | None:
-    if labels is None:
-        return None
-    answers: list[NDArray[Any]] = [run(encodings[i : i + 32]) for i in range(0, len(encodings), 32)]
-    return score(metric, np.asarray(labels), np.concatenate(answers))
+
+def _score(run: Answers, source: Sequence[Any], labels: ArrayLike | None, metric: str) -> float | None:
+    return None if labels is None else score(metric, np.asarray(labels), in_batches(run, source))
 
 
 def _time(
-    entrants: dict[str, Entrant],
-    encodings: Sequence[Encoding],
-    batches: Sequence[NDArray[np.intp]],
-    repeats: int,
-    tokenise: Tokenise | None,
-    progress: Progress,
+    entrants: dict[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, progress: Progress
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     """The timed call of every baseline, and its times, for requests of one size."""
     size = len(batches[0])
     progress(f"batch {size}: warming up")
     for entrant in entrants.values():  # compilers and shape caches, before anything is timed
         for batch in batches:
-            entrant.run([encodings[i] for i in batch])
+            entrant.run([entrant.source[i] for i in batch])
     lead = LEAD if size == 1 else 0
-    encode = tokenise or (lambda rows: [encodings[row] for row in rows])
-    calls = {name: requests(entrant.run, encode, batches, lead) for name, entrant in entrants.items()}
+    calls = {
+        name: requests(entrant.run, entrant.request, batches, lead) for name, entrant in entrants.items()
+    }
     rounds = repeats * len(batches)
 
     def watch(done: int) -> None:
@@ -163,11 +174,12 @@ def _time(
 def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) -> dict[str, Baseline]:
     """The baselines of a benchmark by name, before anything is exported.
 
-    Without names, torch.compile is left out where there is no C++ compiler for it.
+    Without names, torch.compile is left out where there is no C++ compiler for it, and baselines that read words are
+    left out where texts are brought to one length.
 
     Raises:
-        ConfigError: fewer texts than a batch holds, batch sizes below 1, an unknown name, or no baseline to full
-            depth, with which the others are compared.
+        ConfigError: fewer texts than a batch holds, batch sizes below 1, an unknown name, a baseline that reads words
+            for texts of one length, or no baseline to full depth, with which the others are compared.
     """
     sizes, names = config.batch_sizes, config.peers
     if not sizes or min(sizes) < 1 or max(sizes) > texts:
@@ -176,8 +188,15 @@ def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) 
     for name in names:
         if name not in baselines:
             raise ConfigError(unknown_name("peer", name, baselines))
+    words = [name for name, baseline in baselines.items() if config.length and baseline.kind == "text"]
     if not names:
-        return {name: b for name, b in baselines.items() if can_compile() or name != "compiled-full"}
+        left_out = {*words, *([] if can_compile() else ["compiled-full"])}
+        return {name: baseline for name, baseline in baselines.items() if name not in left_out}
+    if named := sorted(set(words).intersection(names)):
+        raise ConfigError(
+            f"{', '.join(named)} reads words, which have no length in tokens: leave out length={config.length}, "
+            "or name other peers"
+        )
     if not any(baselines[name].kind == "full" for name in names):
         raise ConfigError(
             f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"

@@ -43,21 +43,22 @@ def bench(
     threads: Threads = None,
     json: JsonFlag = False,
 ) -> None:
-    """Time a model with early exits against full depth in every runtime, smaller models, and earlier designs.
+    """Time a model with early exits against full depth in every runtime, smaller models, earlier designs, and TF-IDF.
 
     For example `offramp bench runs/sweet movies`. Every round times all baselines on the same texts. Every row reports
     the score beside the time. `offramp report` draws the two against each other.
 
     Args:
         model: folder that `offramp train` wrote.
-        data: the data that the model was trained on; its calibration split gives the scales of int8.
+        data: the data that the model was trained on. Its calibration split gives the scales of int8; TF-IDF with a
+            linear classifier learns from its training split.
         split: the split that the texts come from.
         examples: number of texts, chosen by `--seed`.
         output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
             model, policy and texts are reused.
     """
     count = limit_threads(threads)
-    from offramp.bench.artifacts import prepare
+    from offramp.bench.artifacts import prepare, prepare_text_peers
     from offramp.bench.baselines import BenchArtifacts
     from offramp.bench.speed import check_baselines
     from offramp.exporting.run import Texts
@@ -69,11 +70,14 @@ def bench(
         loaded = load_for(model, texts, "calibration", split)
         policy = rule.of(model, loaded, texts)
         rows = texts.sample(split, examples, config.seed)
-        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers)
-        check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
+        readers = _text_peers(loaded, policy.exit_layers)
+        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers)
+        chosen = check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
         note(f"exports for every baseline: {folder}")
         compared = rows.select(range(min(COMPARED, len(rows))))
         prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+        reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
+        prepare_text_peers(folder, loaded, texts, rule.max_accuracy_drop, reading_words)
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
         rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
@@ -95,12 +99,23 @@ def bench(
         emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
 
 
+def _text_peers(model: SegmentedModel, layers: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the baselines that read words, and a note on what is not installed."""
+    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
+
+    names = text_peers(model.kind, layers)
+    if model.kind == "classification" and STATIC not in names:
+        note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
+    return names
+
+
 def _measure(
     artifacts: BenchArtifacts, model: SegmentedModel, rows: Any, config: BenchConfig, metric: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of the benchmark, and what is measured beside them."""
     from offramp.bench.measures import OtherCpuLoad, cold_start
     from offramp.bench.speed import run_benchmark
+    from offramp.bench.text_peers import columns
     from offramp.engine.batching import token_counts
     from offramp.engine.manifest import Manifest
     from offramp.engine.onnx import FileEncoder
@@ -109,15 +124,15 @@ def _measure(
     int8 = artifacts.work / "int8"
     encodings = TextEncoder.of(model).dataset(rows)[0]
     encoder = FileEncoder(int8, Manifest.load(int8))
-    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+    texts = columns(rows)
     labels = rows["label"] if "label" in rows.column_names else None
 
     def tokenise(chosen: Any) -> Any:
-        return encoder(*([column[row] for row in chosen] for column in columns))
+        return encoder(*zip(*(texts[row] for row in chosen), strict=True))
 
     load = OtherCpuLoad()
     table = run_benchmark(
-        artifacts, encodings, labels, config, metric=metric, tokenise=tokenise, progress=note
+        artifacts, encodings, labels, config, texts=texts, metric=metric, tokenise=tokenise, progress=note
     )
     return table, {
         "cold_start_seconds": cold_start(int8, artifacts.threads).p50,

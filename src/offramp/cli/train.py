@@ -51,7 +51,8 @@ def train(
         data: a packaged set, a GLUE task or folder, your own file, or a hub name; see `offramp data`.
         output: folder of the model and its record.
         backbone: a packaged encoder (minilm-l6, mpnet-base, minilm-l3), a folder, or a hub name.
-        exits: layers to leave after, counted from 1; by default a sixth, a third, two thirds, and the last.
+        exits: layers to leave after, counted from 1; a 0 in front leaves before the first layer, by the words alone. By
+            default a sixth, a third, two thirds, and the last.
         seed: for everything random in training.
         pooling: how an exit reads the tokens; by default the encoder's.
         gates: add a learned gate to each exit, for the criterion `learned`.

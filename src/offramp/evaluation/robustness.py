@@ -193,10 +193,13 @@ def efficiency_drop(clean_cost: ArrayLike, adversarial_cost: ArrayLike) -> Float
 def gain_drop(clean_speedup: ArrayLike, adversarial_speedup: ArrayLike) -> Floats:
     """Share of the speed-up's gain that is lost: `1 − (speedup_adv − 1) / (speedup_clean − 1)`.
 
-    NaN where the clean speed-up is 1: there was nothing to lose.
+    NaN where the clean speed-up is 1: there was nothing to lose. A speed-up is infinite where every text leaves at
+    layer 0: the share is then 0 if the attack leaves it infinite, else 1.
     """
     gained, kept = (np.asarray(side, dtype=float) - 1 for side in (clean_speedup, adversarial_speedup))
-    return 1 - _share(kept, gained)
+    unbounded = np.isposinf(gained)
+    lost = 1 - _share(kept, np.where(unbounded, 1.0, gained))
+    return np.where(unbounded, ~np.isposinf(kept), lost)
 
 
 def efficacy(shares: ArrayLike, exit_costs: ArrayLike) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,44 +40,56 @@ class LinearStage:
     bias: NDArray[np.float32]
     special: NDArray[np.int64]
 
-    @property
+    @cached_property
     def reads_embeddings(self) -> bool:
         """Whether the mean token embedding takes part."""
         return bool(self.tokens.any())
 
+    @cached_property
+    def _counts(self) -> NDArray[np.bool_]:
+        """`(vocabulary,)`: whether a token belongs to the text itself; a lookup is faster than a search."""
+        table = np.ones(len(self.tokens), dtype=np.bool_)
+        table[self.special[self.special < len(table)]] = False
+        return table
+
     def logits(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits `(batch, classes)` of token ids and their mask, both `(batch, length)`."""
-        logits, norms = self.ngram_logits(ids, mask)
+        valid = self.valid(ids, mask)
+        logits, norms = self.ngram_logits(ids, valid)
         informed = norms > 0
         if self.reads_embeddings:
-            valid = self.valid(ids, mask)
             logits += mean_rows(self.tokens[ids], valid)
             informed |= valid.any(axis=1)
-        return np.where(informed[:, None], logits + self.bias, 0).astype(np.float32)
+        return np.where(informed[:, None], logits + self.bias, np.float32(0))
 
     def ngram_logits(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64]
+        self, ids: NDArray[np.int64], valid: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """The n-grams' share of the logits `(batch, classes)`, and the norm ‖v‖ `(batch,)`, 0 without known n-grams."""
-        texts, keys = ngram_keys(ids, self.valid(ids, mask), len(self.tokens))
-        positions = np.searchsorted(self.ngrams, keys)
-        fitted = positions < len(self.ngrams)
-        fitted[fitted] = self.ngrams[positions[fitted]] == keys[fitted]
-        features = max(len(self.ngrams), 1)
-        cells, counts = np.unique(texts[fitted] * features + positions[fitted], return_counts=True)
-        texts, positions = np.divmod(cells, features)
+        """The n-grams' share of the logits `(batch, classes)`, and the norm ‖v‖ `(batch,)`, 0 without known n-grams.
+
+        Args:
+            ids: token ids `(batch, length)`.
+            valid: which of them count; see `valid`.
+        """
+        logits = np.zeros((len(ids), len(self.bias)), dtype=np.float32)
+        if not len(self.ngrams):
+            return logits, np.zeros(len(ids))
+        texts, keys = ngram_keys(ids, valid, len(self.tokens))
+        positions = self.ngrams.searchsorted(keys)
+        fitted = self.ngrams.take(positions, mode="clip") == keys
+        cells, counts = np.unique(texts[fitted] * len(self.ngrams) + positions[fitted], return_counts=True)
+        texts, positions = np.divmod(cells, len(self.ngrams))
         values = (1 + np.log(counts)) * self.idf[positions]
         norms = np.sqrt(np.bincount(texts, values**2, minlength=len(ids)))
-        logits = np.zeros((len(ids), len(self.bias)), dtype=np.float32)
         if len(texts):
-            rows, first = np.unique(texts, return_index=True)
+            first = np.flatnonzero(np.diff(texts, prepend=-1))
             values /= norms[texts]
-            logits[rows] = np.add.reduceat(values[:, None] * self.weights[positions], first)
+            logits[texts[first]] = np.add.reduceat(values[:, None] * self.weights[positions], first)
         return logits, norms
 
     def valid(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tokens of the text itself: no padding, no special tokens."""
-        return (mask != 0) & ~np.isin(ids, self.special)
+        return (mask != 0) & self._counts[ids]
 
     def evidence(self, batch: Mapping[str, NDArray[np.int64]], exits: int, gates: bool) -> Evidence:
         """The output of exit 0 of a model with `exits` exits.

@@ -111,7 +111,8 @@ class LinearExit(nn.Module):
         self, embeds: Tensor, stage: LinearStage, ids: NDArray[np.int64], mask: NDArray[np.int64]
     ) -> Tensor:
         """What tokens contribute to the logits `(batch, classes)`, for a fixed norm and fixed bigrams."""
-        valid, norms = stage.valid(ids, mask), stage.ngram_logits(ids, mask)[1]
+        valid = stage.valid(ids, mask)
+        norms = stage.ngram_logits(ids, valid)[1]
         tokens, classes = np.maximum(valid.sum(axis=1), 1), len(stage.bias)
         shares = np.stack(
             [1 / tokens, np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)], axis=1

@@ -40,6 +40,7 @@ KINDS = {
     "full": ("the whole model", PALETTE[0], "s"),
     "cut": ("cut to its first layers", PALETTE[4], "D"),
     "earlier": ("earlier designs of early exits", PALETTE[3], "^"),
+    "text": ("classifiers of words, alone or first", PALETTE[1], "v"),
     "ours": ("ours", PALETTE[2], "o"),
 }
 

@@ -31,7 +31,7 @@ def first_order(tables: Sequence[Tensor], ids: Tensor, gradients: Sequence[Tenso
     """First-order change of the loss when a token is replaced: `(E_v − E_w)·g`, summed over the tables.
 
     Args:
-        tables: embedding matrices `(vocabulary, dim)`; a cascade has one for each member.
+        tables: embedding matrices `(vocabulary, dim)`; a cascade has one for each member, and layer 0 has its own.
         ids: `(positions,)` tokens w as they are.
         gradients: gradients g of each table at the positions, `(positions, dim)`.
 
@@ -77,7 +77,8 @@ class GradientWord(Transformation):
         device = self.tables[0].weight.device
         first = torch.tensor([tokenized.tokens[word][0] for word in words], device=device)
         ids = torch.tensor(tokenized.ids, device=device)[first]
-        matrices = [table.weight.float() for table in self.tables]
+        rows = min(table.num_embeddings for table in self.tables)
+        matrices = [table.weight[:rows].float() for table in self.tables]
         scores = first_order(matrices, ids, [g[first].float() for g in tokenized.gradients])
         return scores[:, torch.as_tensor(self.vocabulary.ids, device=device)]
 

@@ -37,7 +37,7 @@ class Answer:
         logits: `(exits, classes)` float32, divided by the policy's temperatures; `(exits, 0)` if the victim does not
             show them.
         exit: exit index at which the text leaves, 0-based.
-        layer: the backbone layer of that exit, counted from 1.
+        layer: the backbone layer of that exit, counted from 1; 0 for an exit before the first layer.
         prediction: class index, or value for regression.
         spent: FLOPs spent; for a function, its layers or seconds.
         full_spent: cost of the full model, in the same unit.

@@ -21,7 +21,7 @@ from offramp.training.strategies import STRATEGIES
 WHOLE = ("all", "whole")  # training sizes that mean every example
 EVERY = ""  # in rates by method: those of all methods
 
-Layer = Annotated[int, Field(ge=1)]
+Layer = Annotated[int, Field(ge=0)]  # 0 for an exit before the first layer
 Size = Annotated[
     Annotated[int, Field(ge=1)] | None, BeforeValidator(lambda size: None if size in WHOLE else size)
 ]

@@ -58,6 +58,7 @@ class Result:
         conflict: shares of the training at which gradient conflict was measured.
         gradients: inner products of the exits' gradients by training step, where they were measured.
         protocol: how all models of its sweep were made: pooling, exits, and options of training.
+        held_out: rows of `held_out_costs`, for a model with layer 0.
     """
 
     setting: ModelSetting
@@ -74,6 +75,7 @@ class Result:
     conflict: tuple[float, ...] = ()
     gradients: Gradients = field(default_factory=dict, repr=False)
     protocol: dict[str, Any] = field(default_factory=dict, repr=False)
+    held_out: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def trace(self) -> Trace:
@@ -149,6 +151,7 @@ def _result(record: Mapping[str, Any], runs: RunFiles) -> Result:
         conflict=tuple(trial.get("conflict", ())),
         gradients=runs.gradients(folder / GRADIENT_FILE),
         protocol=_protocol(trial, record["config"].get("training", {})),
+        held_out=tuple(record.get("tables", {}).get("held_out", ())),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.reports.text_table import NOTHING, TextTable, interval, number, signed
+from offramp.studies.training.held_out import mean_numbers
 from offramp.studies.training.study import MethodStudy
 from offramp.training.strategies import STRATEGIES
 
@@ -29,6 +30,7 @@ def study_tables(study: MethodStudy) -> dict[str, TextTable]:
         "winners": winners_table(study),
         "sizes": sizes_table(study),
         "learning-rates": rates_table(study),
+        "layer-zero": layer_zero_table(study),
     }
     return {name: table for name, table in tables.items() if table.rows}
 
@@ -151,6 +153,27 @@ def rates_table(study: MethodStudy) -> TextTable:
     header = ("encoder", "method", "", "rate", "models", "mean over exits", *(f"layer {n}" for n in layers))
     note = "Means over tasks and seeds; the best rate is the one with the highest mean over the exits."
     return TextTable("Learning rates", header, tuple(rows), note, words=3)
+
+
+def layer_zero_table(study: MethodStudy) -> TextTable:
+    """The cost of models with layer 0 beside that of the same models without it."""
+    rows = []
+    for setting, group in study.groups.items():
+        for method, results in group.items():
+            if not (means := mean_numbers(result.held_out for result in results)):
+                continue
+            ahead, behind = means
+            cells = (ahead["cost"], behind["cost"], ahead["cost"] / behind["cost"])
+            scores = (ahead["reached"], behind["reached"], ahead["full"])
+            names = (setting.backbone, setting.task, name_of(method), size_of(setting.train_size))
+            rows.append((*names, str(len(results)), *map(number, (*cells, *scores))))
+    costs = ("cost with layer 0", "without", "ratio", "score with layer 0", "without", "full model")
+    header = ("encoder", "task", "method", "examples", "seeds", *costs)
+    note = (
+        "Means over seeds, on validation rows. Thresholds were chosen on calibration rows for a score at most one "
+        "point below the full model's; the ratio is that of the mean costs."
+    )
+    return TextTable("Cost with layer 0 and without", header, tuple(rows), note, words=3)
 
 
 def differences_in_print(study: MethodStudy) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write
 from offramp._core.records import read_record, write_record
 from offramp._core.text import slug
@@ -23,6 +24,7 @@ from offramp.evaluation.curves import RANGES, area, speed_accuracy
 from offramp.evaluation.operating_points import cost_statistic, static_exits
 from offramp.metrics import score
 from offramp.studies.grid import Load, Trial, short
+from offramp.studies.training.held_out import held_out_costs
 from offramp.training.options import TrainingOptions
 from offramp.training.strategies import make_strategy
 
@@ -61,7 +63,7 @@ class TrainingTrial(Trial):
 
     Attributes:
         backbone: packaged name, folder or hub name.
-        exits: exit layers from 1; None for the backbone's default.
+        exits: exit layers, 0 for one before the first; None for the backbone's default.
         task: a source for `load_data`.
         method: how it is trained.
         train_size: number of training examples, which `seed` chooses; None for all.
@@ -121,7 +123,9 @@ class TrainingTrial(Trial):
         return self.method.name
 
     def check(self) -> None:
-        """Raise `ConfigError` or `CriterionError` for an unknown strategy, option or exit rule."""
+        """Raise `ConfigError` or `CriterionError` for an unknown strategy, option or exit rule, or no layer."""
+        if self.exits == (0,):
+            raise ConfigError(f"{self.backbone} has an exit at layer 0 alone: add at least one layer")
         make_strategy(self.method.strategy, **self.method.options)
         make_criterion(self.rule)
 
@@ -157,8 +161,10 @@ class TrainingTrial(Trial):
             progress=False,
         )
         trained = read_record(output / self.folder / RUN / "train.json")
-        fitted = prepare(trace(model, data["calibration"]), rule, temperatures=True)
-        self.record(output, trace(model, data["validation"]), fitted, data.metrics[0], trained, started)
+        calibration, run = trace(model, data["calibration"]), trace(model, data["validation"])
+        fitted, metric = prepare(calibration, rule, temperatures=True), data.metrics[0]
+        held_out = held_out_costs(calibration, run, rule, metric)
+        self.record(output, run, fitted, metric, trained, started, held_out)
 
     def record(
         self,
@@ -168,6 +174,7 @@ class TrainingTrial(Trial):
         metric: str,
         trained: Mapping[str, Any],
         started: datetime | None = None,
+        held_out: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Write the trace first and the record last: a trial with a record is complete.
 
@@ -175,6 +182,7 @@ class TrainingTrial(Trial):
             run: trace over validation; it is kept in half precision, and every number is computed from that.
             fitted: exit rule and temperatures, fitted on calibration data; the curve sweeps the rule's threshold.
             trained: record of the training, whose `config` and `metrics` are kept.
+            held_out: rows of `held_out_costs`, for a model with layer 0.
         """
         folder, compact = output / self.folder, with_precision(run, np.float16)
         with atomic_write(folder / TRACE) as draft:
@@ -204,7 +212,8 @@ class TrainingTrial(Trial):
             config={**own, "training": trained["config"]},
             metrics=metrics,
             seed=self.seed,
-            tables={"exits": to_json(exits.to_pylist())},
+            tables={"exits": to_json(exits.to_pylist())}
+            | ({"held_out": to_json(held_out)} if held_out else {}),
             started=started,
         )
 
