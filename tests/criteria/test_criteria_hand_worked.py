@@ -52,6 +52,14 @@ def test_entropy_leaves_strictly_below():
     assert leaves_at("entropy", 1e-9, sure) == 1
 
 
+def test_cap_adds_a_class_for_what_the_classifier_does_not_read():
+    # exp z = (3, 1), and e^(α·s) = 1 at s = 0, 2 at s = 1: the added class has 1/5 and 2/6.
+    trace = trace_of((3.0, 1.0), (3.0, 1.0), residuals=[[0.0, 1.0]])
+    assert score("cap", trace, alpha=log(2)) == pytest.approx([1 / 5, 1 / 3])
+    assert [leaves_at("cap", t, trace, alpha=log(2)) for t in (0.19, 0.21)] == [2, 1]
+    assert score("cap", trace, alpha=0) == pytest.approx([1 / 5, 1 / 5])
+
+
 def test_normalized_entropy():
     # Uniform over 3 classes is 1; (½, ½, ~0) is ln 2 / ln 3 = 0.6309
     trace = trace_of((1 / 3, 1 / 3, 1 / 3), (0.5, 0.5, 1e-12))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, CriterionError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
@@ -143,3 +143,11 @@ def test_fewer_operators_give_the_same(exports: dict[str, Path], texts: list[str
         session = open_session(path, 1)
         found.append(np.concatenate([session.run(["logits"], feed)[0] for feed in feeds]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_an_export_for_another_rule_is_refused(exports: dict[str, Path]) -> None:
+    message = (
+        "'cap' needs the residuals of the exits, and .* was exported without them: export the model with this"
+    )
+    with pytest.raises(CriterionError, match=message):
+        Engine(exports["multi_exit"], Policy(make_criterion("cap"), (1, 3)))

@@ -86,7 +86,7 @@ def test_it_survives_saving(model: Any, tiny_data: Any, tmp_path: Path) -> None:
     assert (before.flops == after.flops).all()
 
 
-@pytest.mark.parametrize("rule", ["confidence", "patience", "learned"])
+@pytest.mark.parametrize("rule", ["confidence", "patience", "learned", "cap"])
 def test_engines_decide_as_the_trace_does(model: Any, tiny_data: Any, rule: str) -> None:
     validation = tiny_data["validation"]
     policy = split_policy(model, validation, rule)
@@ -98,7 +98,7 @@ def test_engines_decide_as_the_trace_does(model: Any, tiny_data: Any, rule: str)
         assert (decisions.exit == expected.exit).all()
         assert (decisions.prediction == expected.prediction).all()
         np.testing.assert_allclose(decisions.flops, expected.flops)
-    segments = TorchSegments(model)
+    segments = TorchSegments(model, residuals=rule == "cap")
     encodings = TextEncoder.of(model).dataset(validation)[0]
     pooled = PoolingEngine(segments, policy, guess_times(segments), batch_size=4).run(encodings)
     assert (pooled.exit == expected.exit).all()
