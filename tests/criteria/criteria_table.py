@@ -28,6 +28,11 @@ ROWS = {
     "patience, regression": Row(make_criterion("patience", 1, tolerance=0.6), (1, 2, 3, 4), "regression"),
     "patience_confidence": Row(make_criterion("patience_confidence", 2, confidence=0.5), (1, 2, 3, 4)),
     "vote": Row(make_criterion("vote", 1.1), (0.0, 0.6, 1.0, 1.6, 2.4, 1000.0)),
+    "vote, weighted": Row(
+        make_criterion("vote", 1.1, weighting="cost", weights=(0.2, 0.5, 1.0, 1.5)),
+        (0.0, 0.3, 0.6, 1.0, 1.6, 1000.0),
+    ),
+    "vote, reset": Row(make_criterion("vote", 1.1, reset=True), (0.0, 0.4, 0.6, 1.0, 1.6, 1000.0)),
     "learned": Row(
         make_criterion("learned", 0.5, low=(0.1, 0.2, 0.3, 0.4), high=(0.6, 0.7, 0.8, 0.8)),
         (0.0, 0.2, 0.5, 0.8, 2.0),

@@ -1,11 +1,13 @@
 """Scores and exits worked out by hand. Logits ln a, ln b, ... have probabilities a, b, ... over their sum."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
 import pytest
 from criteria_table import make_trace
 
+from offramp._core.errors import CriterionError, DataError
 from offramp.criteria import first_exit, make_criterion, scores
 
 
@@ -111,6 +113,29 @@ def test_vote_adds_up_the_current_run_of_agreeing_exits():
     trace = trace_of((0.6, 0.4), (0.7, 0.3), (0.2, 0.8), (0.1, 0.9))
     assert score("vote", trace) == pytest.approx([0.6, 1.3, 0.8, 1.7])
     assert [leaves_at("vote", t, trace) for t in (0.5, 1.0, 1.5, 3.0)] == [1, 2, 4, 4]
+    assert score("vote", trace, reset=True) == pytest.approx([0, 0.7, 0, 0.9])
+    weights = [0.5, 1, 2, 3]
+    assert score("vote", trace, weights=weights) == pytest.approx([0.3, 1.0, 1.6, 4.3])
+    assert score("vote", trace, weights=weights, reset=True) == pytest.approx([0, 0.7, 0, 2.7])
+
+
+def test_vote_fits_its_weights():
+    # Costs 1, 2, 3 of 4. Of two examples exit 1 is right on one, exit 2 on both, exit 3 on none.
+    logits = np.log([[[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]])
+    trace = replace(make_trace(logits), labels=np.array([0, 1]), full_flops=np.full(2, 4.0))
+    assert make_criterion("vote").fit(trace).weights == ()
+    assert make_criterion("vote", weighting="cost").fit(trace).weights == (0.25, 0.5, 0.75)
+    assert make_criterion("vote", weighting="accuracy", reset=True).fit(trace) == make_criterion(
+        "vote", weighting="accuracy", reset=True, weights=(0.5, 1.0, 0.0)
+    )
+    with pytest.raises(CriterionError, match="weights of 'vote' by cost are not fitted yet: tune it"):
+        score("vote", trace, weighting="cost")
+    with pytest.raises(CriterionError, match="'vote' has 2 weights, the model 3 exits: tune it again"):
+        score("vote", trace, weights=[1, 1])
+    with pytest.raises(DataError, match="fit the weights of 'vote' on, got an empty trace"):
+        make_criterion("vote", weighting="cost").fit(trace.take(slice(0)))
+    with pytest.raises(DataError, match="has no labels"):
+        make_criterion("vote", weighting="accuracy").fit(replace(trace, labels=None))
 
 
 def gated(gates):

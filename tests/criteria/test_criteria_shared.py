@@ -262,6 +262,9 @@ def test_thresholds_out_of_range_are_refused(name, threshold, message):
         ("learned", {"low": [0.5], "high": [0.2]}, "one low ≤ high per exit"),
         ("learned", {"low": [-0.5], "high": [0.2]}, "from 0 to 1 as low"),
         ("energy", {"temperatures": [1.0, 0.0]}, "as temperatures, got 0"),
+        ("vote", {"weights": [0.5, -1.0]}, "from 0 to 100 as weights, got -1"),
+        ("vote", {"weighting": "costs"}, "weighting.*'costs'.*Did you mean 'cost'"),
+        ("vote", {"reset": 1}, "'vote': .*reset"),
         ("cap", {"alpha": -1}, "'cap' expected a number from 0 to 1000 as alpha, got -1"),
         (
             "patience",
