@@ -75,8 +75,11 @@ def test_the_report_has_a_table_for_rules_alone(folder: Path, tmp_path: Path) ->
     assert "Against Confidence, in points." in text
     assert "left out: CAP: 'cap' needs the residuals" in text
     assert "| layer 4 |" not in text
+    averaged = files["tables/rules.md"].read_text(encoding="utf-8")
+    assert "| minilm-l6, Early-Exit | mean of 2 tasks | Patience |" in averaged
+    assert "| rte |" not in averaged
     assert {name for name in files if name.startswith("tables/")} == {
-        f"tables/{name}.md" for name in ("rules", "areas", "winners")
+        f"tables/{name}.md" for name in ("rules", "tasks", "areas", "winners")
     }
 
 

@@ -20,7 +20,7 @@ from offramp.reports.text_table import TextTable
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.training.figures import study_figures
 from offramp.studies.training.results import Result, load_results
-from offramp.studies.training.study import study
+from offramp.studies.training.study import MethodStudy, study
 from offramp.studies.training.tables import curve_differences_table, curves_table, name_of, winners_table
 
 if TYPE_CHECKING:
@@ -62,13 +62,7 @@ def rules_report(
     if figures:
         made = study_figures(results)
         drawn = {name: figure for name, figure in made.items() if name.startswith("curves-")}
-    winners = winners_table(results)
     rows = f"Scored on {1 - FITTED:.0%} of the validation rows; what a rule fits is fitted on the others."
-    tables = {
-        "rules": replace(curve_differences_table(results), title="Exit rules: differences in points"),
-        "areas": curves_table(results),
-        "winners": replace(winners, rows=tuple(row for row in winners.rows if row[2] in RANGES)),
-    }
     return write_report(
         output,
         title=f"{user_path(folder).resolve().name}, exit rules",
@@ -76,11 +70,26 @@ def rules_report(
             f"{len(results.compared)} pairs of a model and a rule, {len(results.groups)} comparisons. {rows}"
         ],
         doubts=[f"left out: {reason}" for reason in (*left_out, *results.left_out)],
-        tables={name: table for name, table in tables.items() if isinstance(table, TextTable) and table.rows},
+        tables=_tables(results),
         figures=drawn,
         shown=figures,
         table_files=table_files,
     )
+
+
+def _tables(results: MethodStudy) -> dict[str, TextTable]:
+    """Differences on average over the tasks, then task by task; areas; and the winners on the curves."""
+    differences, winners = curve_differences_table(results), winners_table(results)
+    title = "Exit rules: differences in points"
+    averaged = tuple(row for row in differences.rows if row[1].startswith("mean of"))
+    single = tuple(row for row in differences.rows if row not in averaged)
+    tables = {
+        "rules": replace(differences, title=title, rows=averaged),
+        "tasks": replace(differences, title=f"{title}, task by task", rows=single),
+        "areas": curves_table(results),
+        "winners": replace(winners, rows=tuple(row for row in winners.rows if row[2] in RANGES)),
+    }
+    return {name: table for name, table in tables.items() if table.rows}
 
 
 def apply_rules(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
