@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from offramp._core.errors import ModelError
-from offramp._core.numbers import softmax
-from offramp.criteria import make_criterion
+from offramp.criteria import make_criterion, scores
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.segment_times import guess_times
@@ -50,7 +49,7 @@ def split_policy(model: Any, data: Any, rule: str = "confidence") -> Policy:
     run = trace(model, data)
     if rule == "patience":
         return Policy(make_criterion("patience", 1), model.exit_layers)
-    middle = float(np.median(softmax(run.logits[:, 0]).max(axis=1)))
+    middle = float(np.median(scores(make_criterion(rule), run)[:, 0]))
     return Policy(make_criterion(rule, middle), model.exit_layers, (1.0, 1.1, 0.9))
 
 
