@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
-from offramp.metrics import METRICS, find_metric, score
+from offramp.metrics import METRICS, auroc, find_metric, score
 
 every_metric = pytest.mark.parametrize("name", METRICS)
 
@@ -118,3 +118,11 @@ def test_refusals_of_what_does_not_fit():
         ConfigError, match="'pearson' is for regression, but the task is classification: use 'acc"
     ):
         find_metric("pearson", "classification")
+
+
+def test_auroc_is_the_share_of_pairs_in_order():
+    right = np.array([True, True, False, False])
+    assert auroc(right, np.array([0.9, 0.5, 0.5, 0.4])) == pytest.approx(3.5 / 4)
+    assert auroc(right, np.array([0.1, 0.2, 0.8, 0.9])) == 0
+    assert np.isnan(auroc(np.ones(3, dtype=bool), np.array([0.9, 0.5, 0.7])))
+    assert np.isnan(auroc(np.zeros(1, dtype=bool), np.array([0.9])))

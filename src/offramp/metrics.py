@@ -69,6 +69,24 @@ def spearman(labels: Labels, predictions: Labels) -> float:
     return pearson(rankdata(labels), rankdata(predictions))
 
 
+def auroc(right: NDArray[np.bool_], confidence: NDArray[np.floating]) -> float:
+    """How well confidence ranks right answers above wrong ones: the area under the ROC curve of "right".
+
+    Args:
+        right: `(examples,)`, whether each answer is right.
+        confidence: `(examples,)`, finite.
+
+    Returns:
+        The share of pairs of a right and a wrong answer in which the right one has more confidence, ties counted half;
+        NaN if all answers are right, or all wrong.
+
+    Source: Kubaty et al. 2025 (arXiv 2508.21495), failure prediction.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return float("nan") if constant(right) else float(roc_auc_score(right, confidence))
+
+
 def constant(values: Labels) -> bool:
     """Whether all values are the same."""
     return bool((values == values[0]).all())

@@ -60,7 +60,10 @@ def test_what_cannot_be_written_is_refused_with_the_cause(
         (OSError(errno.EROFS, "no"), "choose a folder you may write to"),
         (OSError(errno.ENOLCK, "no"), "choose a folder on a local disk"),
         (OSError(errno.EIO, "no"), "choose another folder"),
-        (RuntimeError("[enforce fail at inline_container.cc:672]"), "inline_container.cc:672]): free some space"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672]"),
+            "inline_container.cc:672]): free some space",
+        ),
         (ValueError(), "(ValueError)"),
     ],
 )

@@ -28,6 +28,11 @@ ROWS = {
     "patience, regression": Row(make_criterion("patience", 1, tolerance=0.6), (1, 2, 3, 4), "regression"),
     "patience_confidence": Row(make_criterion("patience_confidence", 2, confidence=0.5), (1, 2, 3, 4)),
     "vote": Row(make_criterion("vote", 1.1), (0.0, 0.6, 1.0, 1.6, 2.4, 1000.0)),
+    "vote, weighted": Row(
+        make_criterion("vote", 1.1, weighting="cost", weights=(0.2, 0.5, 1.0, 1.5)),
+        (0.0, 0.3, 0.6, 1.0, 1.6, 1000.0),
+    ),
+    "vote, reset": Row(make_criterion("vote", 1.1, reset=True), (0.0, 0.4, 0.6, 1.0, 1.6, 1000.0)),
     "learned": Row(
         make_criterion("learned", 0.5, low=(0.1, 0.2, 0.3, 0.4), high=(0.6, 0.7, 0.8, 0.8)),
         (0.0, 0.2, 0.5, 0.8, 2.0),
@@ -35,13 +40,16 @@ ROWS = {
     "energy": Row(
         make_criterion("energy", -1.5, temperatures=(0.5, 1.0, 2.0, 3.0)), (9.0, 0.0, -1.0, -3.0, -9.0)
     ),
+    "cap": Row(make_criterion("cap", 0.3, alpha=2.0), (2.0, 0.9, 0.5, 0.2, 0.05, 0.0)),
     "fixed": Row(make_criterion("fixed", 2), (1, 2, 3, 4)),
     "oracle": Row(make_criterion("oracle"), (1.0,)),
 }
 
 
-def make_trace(logits: np.ndarray, kind: str = "classification", seed: int = 0) -> Trace:
-    """A trace of logits `(examples, exits, classes)` with gates and labels; regression keeps one column."""
+def make_trace(
+    logits: np.ndarray, kind: str = "classification", seed: int = 0, residuals: object = None
+) -> Trace:
+    """A trace of logits `(examples, exits, classes)` with gates, residuals and labels; regression keeps one column."""
     rng = np.random.default_rng(seed)
     n, exits, classes = logits.shape
     values = np.asarray(logits, dtype=np.float32)
@@ -55,6 +63,9 @@ def make_trace(logits: np.ndarray, kind: str = "classification", seed: int = 0) 
         gates=rng.uniform(size=(n, exits)).astype(np.float32),
         kind=kind,
         fingerprint="made up",
+        residuals=np.asarray(
+            rng.uniform(size=(n, exits)) if residuals is None else residuals, dtype=np.float32
+        ),
     )
 
 

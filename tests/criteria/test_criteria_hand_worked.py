@@ -1,11 +1,13 @@
 """Scores and exits worked out by hand. Logits ln a, ln b, ... have probabilities a, b, ... over their sum."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
 import pytest
 from criteria_table import make_trace
 
+from offramp._core.errors import CriterionError, DataError
 from offramp.criteria import first_exit, make_criterion, scores
 
 
@@ -50,6 +52,14 @@ def test_entropy_leaves_strictly_below():
     assert score("entropy", sure).tolist() == [0.0, 0.0]
     assert leaves_at("entropy", 0.0, sure) == 2
     assert leaves_at("entropy", 1e-9, sure) == 1
+
+
+def test_cap_adds_a_class_for_what_the_classifier_does_not_read():
+    # exp z = (3, 1), and e^(α·s) = 1 at s = 0, 2 at s = 1: the added class has 1/5 and 2/6.
+    trace = trace_of((3.0, 1.0), (3.0, 1.0), residuals=[[0.0, 1.0]])
+    assert score("cap", trace, alpha=log(2)) == pytest.approx([1 / 5, 1 / 3])
+    assert [leaves_at("cap", t, trace, alpha=log(2)) for t in (0.19, 0.21)] == [2, 1]
+    assert score("cap", trace, alpha=0) == pytest.approx([1 / 5, 1 / 5])
 
 
 def test_normalized_entropy():
@@ -103,6 +113,29 @@ def test_vote_adds_up_the_current_run_of_agreeing_exits():
     trace = trace_of((0.6, 0.4), (0.7, 0.3), (0.2, 0.8), (0.1, 0.9))
     assert score("vote", trace) == pytest.approx([0.6, 1.3, 0.8, 1.7])
     assert [leaves_at("vote", t, trace) for t in (0.5, 1.0, 1.5, 3.0)] == [1, 2, 4, 4]
+    assert score("vote", trace, reset=True) == pytest.approx([0, 0.7, 0, 0.9])
+    weights = [0.5, 1, 2, 3]
+    assert score("vote", trace, weights=weights) == pytest.approx([0.3, 1.0, 1.6, 4.3])
+    assert score("vote", trace, weights=weights, reset=True) == pytest.approx([0, 0.7, 0, 2.7])
+
+
+def test_vote_fits_its_weights():
+    # Costs 1, 2, 3 of 4. Of two examples exit 1 is right on one, exit 2 on both, exit 3 on none.
+    logits = np.log([[[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]])
+    trace = replace(make_trace(logits), labels=np.array([0, 1]), full_flops=np.full(2, 4.0))
+    assert make_criterion("vote").fit(trace).weights == ()
+    assert make_criterion("vote", weighting="cost").fit(trace).weights == (0.25, 0.5, 0.75)
+    assert make_criterion("vote", weighting="accuracy", reset=True).fit(trace) == make_criterion(
+        "vote", weighting="accuracy", reset=True, weights=(0.5, 1.0, 0.0)
+    )
+    with pytest.raises(CriterionError, match="weights of 'vote' by cost are not fitted yet: tune it"):
+        score("vote", trace, weighting="cost")
+    with pytest.raises(CriterionError, match="'vote' has 2 weights, the model 3 exits: tune it again"):
+        score("vote", trace, weights=[1, 1])
+    with pytest.raises(DataError, match="fit the weights of 'vote' on, got an empty trace"):
+        make_criterion("vote", weighting="cost").fit(trace.take(slice(0)))
+    with pytest.raises(DataError, match="has no labels"):
+        make_criterion("vote", weighting="accuracy").fit(replace(trace, labels=None))
 
 
 def gated(gates):

@@ -101,6 +101,17 @@ def test_a_broken_gate_is_an_error_that_names_the_exit():
         scores(ROWS["learned"].rule, trace)
 
 
+def test_residuals_must_be_there_and_finite():
+    trace = random_trace(1)
+    trace.residuals[3, 2] = np.nan
+    with pytest.raises(CriterionError, match=r"finite residuals, got NaN or infinity at exit 3"):
+        scores(ROWS["cap"].rule, trace)
+    with pytest.raises(
+        CriterionError, match="'cap' needs the residuals .* trace the model again, or export it"
+    ):
+        scores(ROWS["cap"].rule, replace(trace, residuals=None))
+
+
 @every_rule
 @given(seed=seeds)
 @settings(max_examples=15, deadline=None)
@@ -251,6 +262,10 @@ def test_thresholds_out_of_range_are_refused(name, threshold, message):
         ("learned", {"low": [0.5], "high": [0.2]}, "one low ≤ high per exit"),
         ("learned", {"low": [-0.5], "high": [0.2]}, "from 0 to 1 as low"),
         ("energy", {"temperatures": [1.0, 0.0]}, "as temperatures, got 0"),
+        ("vote", {"weights": [0.5, -1.0]}, "from 0 to 100 as weights, got -1"),
+        ("vote", {"weighting": "costs"}, "weighting.*'costs'.*Did you mean 'cost'"),
+        ("vote", {"reset": 1}, "'vote': .*reset"),
+        ("cap", {"alpha": -1}, "'cap' expected a number from 0 to 1000 as alpha, got -1"),
         (
             "patience",
             {"tolerence": 1.0},

@@ -57,7 +57,8 @@ class ToyNet:
         self.log.append(("run", k, state.names.tolist()))
         hidden = self.advance(state.hidden, k)
         gate = None if self.gate_table is None else self.gate_table[k, hidden]
-        evidence = Evidence(k, len(self.table), self.table[k, hidden], gate)
+        residual = hidden / self.table.shape[1]
+        evidence = Evidence(k, len(self.table), self.table[k, hidden], gate, residual=residual)
         return ToyState(state.names, hidden, k + 1), evidence
 
     def take(self, state: ToyState, rows: NDArray[np.intp]) -> ToyState:
@@ -84,6 +85,7 @@ class ToyNet:
         exits, _, classes = self.table.shape
         logits = np.zeros((len(encodings), exits, classes), dtype=np.float32)
         gates = np.zeros((len(encodings), exits), dtype=np.float32)
+        residuals = np.zeros((len(encodings), exits))
         costs = np.zeros((len(encodings), exits))
         for row, encoding in enumerate(encodings):
             ids = np.array([encoding["input_ids"]])
@@ -92,11 +94,19 @@ class ToyNet:
                 hidden = self.advance(hidden, k)
                 logits[row, k] = self.table[k, hidden]
                 gates[row, k] = 0 if self.gate_table is None else self.gate_table[k, hidden]
+                residuals[row, k] = hidden / self.table.shape[1]
                 costs[row, k] = len(encoding["input_ids"]) * self.exit_layers[k] + k + 1
         full = np.array([len(e["input_ids"]) * self.exit_layers[-1] + 1.0 for e in encodings])
         known = None if labels is None else np.asarray(labels)
         return Trace(
-            logits, self.exit_layers, costs, full, known, gates if self.gates else None, kind=self.kind
+            logits,
+            self.exit_layers,
+            costs,
+            full,
+            known,
+            gates if self.gates else None,
+            kind=self.kind,
+            residuals=residuals,
         )
 
 

@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_the_single_functions(
 def test_every_table_is_a_data_frame(evaluation: Evaluation) -> None:
     exits = evaluation.per_exit.to_pandas()
     assert list(exits["model"].unique()) == ["joint", "cascade"]
-    assert len(exits) == 2 * 2 * 2  # models, metrics, exits
+    assert len(exits) == 2 * 3 * 2  # models, metrics with auroc, exits
     policies = evaluation.policies.to_pandas()
     assert len(policies) == 2 * 2 * 6
     assert set(policies["criterion"]) == set(RULES)

@@ -21,16 +21,32 @@ def test_scores_of_every_exit_with_intervals() -> None:
         ("accuracy", 3, 12),
         ("f1", 0, 1),
     ]
-    for row in rows:
+    assert [r["metric"] for r in rows[8:]] == ["auroc"] * 4
+    for row in rows[:8]:
         expected = score(row["metric"], trace.labels, trace.predictions()[:, row["exit"]])
         assert row["score"] == pytest.approx(expected)
         assert row["low"] <= row["score"] <= row["high"]
         assert row["cost"] == pytest.approx(row["layer"] / 12)
 
 
+def test_ranking_of_every_exit() -> None:
+    # Exit 1: confidences .9 and .7 are right, .8 is wrong: one pair of two. Exit 2 is always right, exit 3 never.
+    sure = [[0.9, 0.6, 0.6], [0.8, 0.7, 0.7], [0.7, 0.8, 0.8]]
+    trace = trace_of(sure, [[1, 1, 0], [0, 1, 0], [1, 1, 0]], (1, 2, 4))
+    rows = [row for row in per_exit(trace, resamples=200).to_pylist() if row["metric"] == "auroc"]
+    assert [row["score"] for row in rows] == [pytest.approx(0.5), *[pytest.approx(np.nan, nan_ok=True)] * 2]
+    assert (rows[0]["low"], rows[0]["high"]) == (0, 1)
+    assert np.isnan([row["low"] for row in rows[1:]]).all()
+    for row in (
+        row for row in per_exit(model_trace(), resamples=200).to_pylist() if row["metric"] == "auroc"
+    ):
+        assert row["low"] <= row["score"] <= row["high"]
+
+
 def test_regression_has_its_own_metrics() -> None:
     rows = per_exit(regression_trace(), metrics=("pearson", "spearman"), resamples=50).to_pylist()
     assert rows[2]["score"] > rows[0]["score"]
+    assert {row["metric"] for row in rows} == {"pearson", "spearman"}
     with pytest.raises(ConfigError, match="is for classification, but the task is regression"):
         per_exit(regression_trace())
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp._core.errors import ConfigError, DataError
-from offramp.evaluation.weighted import WEIGHTED, weighted_ranks, weighted_score
-from offramp.metrics import METRICS, score
+from offramp.evaluation.weighted import WEIGHTED, weighted_auroc, weighted_ranks, weighted_score
+from offramp.metrics import METRICS, auroc, score
 
 
 def slow_twin(metric, labels, predictions, weights):
@@ -45,6 +45,18 @@ def test_correlation_of_a_side_that_is_constant_in_a_resample_is_zero() -> None:
     for metric in ("pearson", "spearman"):
         found = weighted_score(metric, labels, labels[:, None], weights)
         assert found[:, 0] == pytest.approx([0.0, 1.0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(examples=st.integers(1, 12), values=st.integers(1, 5), seed=st.integers(0, 2**16))
+def test_weighted_auroc_equals_that_of_repeated_rows(examples, values, seed) -> None:
+    random = np.random.default_rng(seed)
+    right = random.integers(2, size=(examples, 3)).astype(bool)
+    confidence = random.integers(values, size=(examples, 3)) / 2
+    weights = random.multinomial(examples, np.full(examples, 1 / examples), size=4).astype(float)
+    rows = [np.repeat(np.arange(examples), counts.astype(int)) for counts in weights]
+    slow = [[auroc(right[r, k], confidence[r, k]) for k in range(3)] for r in rows]
+    np.testing.assert_allclose(weighted_auroc(right, confidence, weights), slow, atol=1e-9)
 
 
 def test_weighted_ranks_by_hand() -> None:

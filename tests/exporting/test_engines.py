@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp._core.errors import ConfigError
+from offramp._core.errors import ConfigError, CriterionError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
@@ -172,3 +172,11 @@ def test_recall_on_an_export(batch_size: int, exports: dict[str, Path], texts: l
     np.testing.assert_array_equal(found.answer_exit, slow.answer_exit)
     np.testing.assert_array_equal(found.prediction, slow.prediction)
     assert (found.answer_exit < found.exit).any()
+
+
+def test_an_export_for_another_rule_is_refused(exports: dict[str, Path]) -> None:
+    message = (
+        "'cap' needs the residuals of the exits, and .* was exported without them: export the model with this"
+    )
+    with pytest.raises(CriterionError, match=message):
+        Engine(exports["multi_exit"], Policy(make_criterion("cap"), (1, 3)))

@@ -25,7 +25,7 @@ from offramp.model import MultiExitForSequenceClassification, MultiModelForSeque
 from offramp.model.encoding import TextEncoder
 from tests.backbones.backbone_zoo import ZOO, make, save
 
-RULES = ("confidence", "entropy", "margin", "patience", "vote", "learned", "energy")
+RULES = ("confidence", "entropy", "margin", "patience", "vote", "learned", "energy", "cap")
 
 
 @pytest.fixture(scope="module", params=["multi_exit", "cascade"])
@@ -53,7 +53,9 @@ def test_engine_gives_what_the_trace_gives(rule: str, model: Any, texts: Any) ->
     policy = Policy(criterion, model.exit_layers, temperatures=(1.0, 1.1, 0.9, 1.2))
     rows = np.random.default_rng(0).permutation(len(texts))
     encoder = TextEncoder.of(model)
-    reference = run_reference(TorchSegments(model), policy, encoder.dataset(texts)[0])
+    reference = run_reference(
+        TorchSegments(model, residuals=rule == "cap"), policy, encoder.dataset(texts)[0]
+    )
     assert len(np.unique(reference.exit)) > 1
     assert check_agreement(reference, run, policy).holds
     for batch_size in (1, 7, 64):

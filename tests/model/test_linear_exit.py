@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from offramp._core.errors import ModelError
-from offramp._core.numbers import softmax
 from offramp.attacks import attack
-from offramp.criteria import make_criterion
+from offramp.criteria import make_criterion, scores
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.segment_times import guess_times
@@ -52,7 +51,7 @@ def split_policy(model: Any, data: Any, rule: str = "confidence") -> Policy:
     run = trace(model, data)
     if rule == "patience":
         return Policy(make_criterion("patience", 1), model.exit_layers)
-    middle = float(np.median(softmax(run.logits[:, 0]).max(axis=1)))
+    middle = float(np.median(scores(make_criterion(rule), run)[:, 0]))
     return Policy(make_criterion(rule, middle), model.exit_layers, (1.0, 1.1, 0.9))
 
 
@@ -88,7 +87,7 @@ def test_it_survives_saving(model: Any, tiny_data: Any, tmp_path: Path) -> None:
     assert (before.flops == after.flops).all()
 
 
-@pytest.mark.parametrize("rule", ["confidence", "patience", "learned"])
+@pytest.mark.parametrize("rule", ["confidence", "patience", "learned", "cap"])
 def test_engines_decide_as_the_trace_does(model: Any, tiny_data: Any, rule: str) -> None:
     validation = tiny_data["validation"]
     policy = split_policy(model, validation, rule)
@@ -100,7 +99,7 @@ def test_engines_decide_as_the_trace_does(model: Any, tiny_data: Any, rule: str)
         assert (decisions.exit == expected.exit).all()
         assert (decisions.prediction == expected.prediction).all()
         np.testing.assert_allclose(decisions.flops, expected.flops)
-    segments = TorchSegments(model)
+    segments = TorchSegments(model, residuals=rule == "cap")
     encodings = TextEncoder.of(model).dataset(validation)[0]
     pooled = PoolingEngine(segments, policy, guess_times(segments), batch_size=4).run(encodings)
     assert (pooled.exit == expected.exit).all()

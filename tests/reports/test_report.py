@@ -54,7 +54,8 @@ def page(written: dict[str, Path]) -> str:
 
 
 def test_everything_is_written(written: dict[str, Path]) -> None:
-    figures = ("curves-accuracy", "exits-accuracy", "exits-f1", "histogram-1", "histogram-attack-1", "depth")
+    exits = ("exits-accuracy", "exits-f1", "exits-auroc")
+    figures = ("curves-accuracy", *exits, "histogram-1", "histogram-attack-1", "depth")
     expected = {f"figures/{name}.{end}" for name in figures for end in ("svg", "png")}
     names = ("runs", "policies", "exits", "areas", "comparison", "winners", "robustness", "attacks", "timing")
     assert set(written) == expected | {f"tables/{name}.md" for name in names} | {"report.md", "index.html"}
@@ -226,7 +227,9 @@ def test_figures_are_written_on_demand(runs: Path, tmp_path: Path) -> None:
     assert "data:image/svg+xml" in bare["index.html"].read_text(encoding="utf-8")
     some = report(runs, tmp_path / "some", figures=["exits-*", "depth"], interactive=False)
     figures = sorted(name for name in some if name.startswith("figures/") and name.endswith(".svg"))
-    assert figures == ["figures/depth.svg", "figures/exits-accuracy.svg", "figures/exits-f1.svg"]
+    assert figures == [
+        f"figures/{name}.svg" for name in ("depth", "exits-accuracy", "exits-auroc", "exits-f1")
+    ]
     with pytest.raises(ConfigError, match="name of a figure, got 'exit-f1': this report has curves-accuracy"):
         report(runs, tmp_path / "none", figures=["exit-f1"], interactive=False)
     assert not (tmp_path / "none").exists()

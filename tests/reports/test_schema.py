@@ -71,7 +71,7 @@ def test_an_attack_table_may_say_its_exit_layers_itself(tmp_path: Path) -> None:
 
 def test_one_record_is_a_study_too(runs: Path) -> None:
     (run,) = load_runs(runs / "sweet" / "evaluate.json")[0]
-    assert run.tables["per_exit"].num_rows == 6
+    assert run.tables["per_exit"].num_rows == 9
 
 
 def test_packed_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:

@@ -146,8 +146,10 @@ def test_policies_and_exits(tables: dict[str, TextTable]) -> None:
     assert [row[:2] for row in tables["exits"].rows] == [
         ("Early-Exit", "accuracy"),
         ("Early-Exit", "f1"),
+        ("Early-Exit", "auroc"),
         ("SWEET", "accuracy"),
         ("SWEET", "f1"),
+        ("SWEET", "auroc"),
     ]
 
 

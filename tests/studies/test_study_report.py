@@ -36,6 +36,7 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
         for name in (
             *("differences", "individual", "exits", "curves", "curve-differences", "winners", "sizes"),
             "calibration",
+            "ranking",
         )
     }
     again = study_report(folder, tmp_path / "b", figures=ALL_FIGURES, resamples=30)

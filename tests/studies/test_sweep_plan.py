@@ -12,7 +12,8 @@ from offramp.studies.grid import Plan, check_trials
 from offramp.studies.plan_models import read_keys
 from offramp.studies.training.plan import SweepKeys, make_sweep
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("sweet-*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("sweet-*.yaml"), *FOLDER.glob("rules-*.yaml")])
 SMALL: dict[str, Any] = {"backbones": ["minilm-l6"], "tasks": ["sst2"], "strategies": ["joint"]}
 
 

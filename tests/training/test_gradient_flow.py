@@ -50,6 +50,7 @@ FLOWS: list[tuple[str, Moment, Reach, tuple[int, ...]]] = [
     ("gradient_equilibrium", Moment(), every_exit_above, (0, 1, 2)),
     ("pcgrad", Moment(), every_exit_above, (0, 1, 2)),
     ("equal_norm", Moment(), every_exit_above, (0, 1, 2)),
+    ("cosee", Moment(), every_exit_above, (0, 1, 2)),
 ]
 
 

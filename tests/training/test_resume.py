@@ -26,6 +26,7 @@ STOPS: list[tuple[str, tuple[int, ...], int]] = [
     ("gradient_equilibrium", (17,), 2 * EPOCH),
     ("pcgrad", (17,), 2 * EPOCH),
     ("equal_norm", (17,), 2 * EPOCH),
+    ("cosee", (17,), 2 * EPOCH),
     # Inside the first phase; at its last step; inside the second, and there once more.
     ("two_stage", (5,), 4 * EPOCH),
     ("two_stage", (2 * EPOCH,), 4 * EPOCH),

@@ -82,7 +82,8 @@ def test_gradients_by_hand(strategy: Strategy, moment: Moment, expected: dict[st
 
 
 def test_every_strategy_is_worked_out() -> None:
-    assert {case[0].name for case in CASES} == set(STRATEGIES)
+    # `cosee` needs classes: see test_cosee.
+    assert {case[0].name for case in CASES} | {"cosee"} == set(STRATEGIES)
 
 
 def test_gradients_add_up_and_are_scaled_by_backward() -> None:

@@ -56,7 +56,8 @@ def losses(name: str) -> list[float]:
         ids = torch.tensor(random.integers(1, 40, size=(8, 6)))
         labels = (ids[:, 0] > 20).long()
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        moment = Moment(step % (STEPS // phases), step // (STEPS // phases), SEED)
+        length = STEPS // phases
+        moment = Moment(step % length, step // length, SEED, length)
         optimizer.zero_grad(set_to_none=True)
         found.append(float(strategy.step(model, inputs, labels, torch.Tensor.backward, moment)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as the trainer does

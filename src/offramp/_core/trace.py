@@ -31,6 +31,8 @@ class Evidence:
         logits: `(batch, classes)` float32; one column for regression.
         gate: `(batch,)` learned-gate probability of being right, or None if the model has no gates.
         label: `(batch,)` true labels, for the oracle only.
+        residual: `(batch,)` share in [0, 1] of the exit's features that its classifier does not read (see
+            `offramp.model.class_space`), or None where it was not computed.
     """
 
     exit: int
@@ -38,6 +40,7 @@ class Evidence:
     logits: NDArray[np.floating]
     gate: NDArray[np.floating] | None = None
     label: NDArray[np.generic] | None = None
+    residual: NDArray[np.floating] | None = None
 
     def scaled(self, temperatures: Sequence[float] | None) -> Evidence:
         """The evidence with its logits divided by the temperature of this exit, in float64; None changes nothing."""
@@ -61,6 +64,7 @@ class Trace:
         kind: classification or regression (`classes` is then 1).
         fingerprint: identifies the data, to keep calibration data out of reports.
         truncated: number of examples cut to the maximum length.
+        residuals: `(examples, exits)` shares as in `Evidence.residual`, or None; old traces have none.
     """
 
     logits: NDArray[np.floating]
@@ -73,6 +77,7 @@ class Trace:
     fingerprint: str = ""
     truncated: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    residuals: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         n, e = self.logits.shape[:2]
@@ -103,6 +108,7 @@ class Trace:
             full_flops=self.full_flops[rows],
             labels=None if self.labels is None else self.labels[rows],
             gates=None if self.gates is None else self.gates[rows],
+            residuals=None if self.residuals is None else self.residuals[rows],
         )
 
     def scaled(self, temperatures: Sequence[float] | None) -> Trace:
@@ -129,7 +135,8 @@ class Trace:
     def evidence(self, exit: int) -> Evidence:
         """The output of exit `exit` (0-based) for all examples."""
         gate = None if self.gates is None else self.gates[:, exit]
-        return Evidence(exit, self.exits, self.logits[:, exit], gate, self.labels)
+        residual = None if self.residuals is None else self.residuals[:, exit]
+        return Evidence(exit, self.exits, self.logits[:, exit], gate, self.labels, residual)
 
     def predictions(self) -> NDArray[np.generic]:
         """`(examples, exits)`: class indices, or values for regression."""

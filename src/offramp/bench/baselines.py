@@ -209,7 +209,8 @@ def _torch_engine(artifacts: BenchArtifacts) -> CompactingEngine[Any]:
 
     model, pad_values = _torch_model(artifacts)
     policy = Policy.load(artifacts.work / "fp32" / Manifest.load(artifacts.work / "fp32").policy)
-    return CompactingEngine(TorchSegments(model), policy, pad_values=pad_values, batch_size=1024)
+    segments = TorchSegments(model, residuals=policy.criterion.needs_residual)
+    return CompactingEngine(segments, policy, pad_values=pad_values, batch_size=1024)
 
 
 def _torch_model(artifacts: BenchArtifacts) -> tuple[Any, Mapping[str, int]]:

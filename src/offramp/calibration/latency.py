@@ -163,6 +163,7 @@ def keep(trace: Trace, exits: tuple[int, ...]) -> Trace:
         exit_layers=tuple(trace.exit_layers[k] for k in chosen),
         flops=trace.flops[:, chosen],
         gates=None if trace.gates is None else trace.gates[:, chosen],
+        residuals=None if trace.residuals is None else trace.residuals[:, chosen],
     )
 
 

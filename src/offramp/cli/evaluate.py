@@ -108,6 +108,7 @@ def model_names(models: Sequence[Path]) -> list[str]:
 def measure(name: str, folder: Path, data: TextData, settings: Settings) -> ModelEvaluation:
     """Evaluate one model. The record and its tables go to `evaluation` inside its folder."""
     from offramp.evaluation import evaluate as run
+    from offramp.evaluation.operating_points import RANKING
 
     started = datetime.now(UTC)
     criterion = settings.criterion
@@ -125,11 +126,15 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
         progress=True,
     )
     evaluated = evaluation.models[name]
-    rows = [row for row in evaluated.per_exit.to_pylist() if row["metric"] == evaluation.metric]
+    exits = evaluated.per_exit.to_pylist()
+    rows = [row for row in exits if row["metric"] == evaluation.metric]
+    ranking = {row["layer"]: row["score"] for row in exits if row["metric"] == RANKING}
     columns = ("layer", "cost", "score", "low", "high")
-    show(
-        f"{name}: {evaluation.metric} by exit", [{column: row[column] for column in columns} for row in rows]
-    )
+    shown = [
+        {column: row[column] for column in columns} | ({RANKING: ranking[row["layer"]]} if ranking else {})
+        for row in rows
+    ]
+    show(f"{name}: {evaluation.metric} by exit", shown)
     show(f"{name}: with its policy", [_estimates(evaluated, criterion)])
     for doubt in evaluated.doubts:
         note(f"{name}: {doubt}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from offramp._core.errors import ConfigError
@@ -15,6 +16,7 @@ def report(
     output: PathOption | None = None,
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
+    rules: bool = False,
     json: JsonFlag = False,
 ) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
@@ -29,6 +31,7 @@ def report(
         output: where the report goes; by default `report` inside that folder.
         figures: figures to write, by name, with `*` for any characters; all by default. `none` writes no figures.
         tables: files, each table also in a file of its own, in `tables`; none, all tables in report.md alone.
+        rules: compare the exit rules on the models of a study that trains; by default in `rules` inside its folder.
     """
     from offramp.reports import report as run_report
     from offramp.studies.attacks.report import attack_report
@@ -40,7 +43,9 @@ def report(
         "figures": () if figures == ("none",) else figures,
         "table_files": tables == "files",
     }
-    if len(runs) > 1:
+    if rules:
+        files = _compare_rules(runs, output, options)
+    elif len(runs) > 1:
         for folder in runs:
             if not is_sweep(folder):
                 raise ConfigError(
@@ -60,3 +65,16 @@ def report(
     for name, path in files.items():
         note(f"{name}: {path}")
     emit(json, {name: str(path) for name, path in files.items()})
+
+
+def _compare_rules(
+    runs: list[PathOption], output: PathOption | None, options: dict[str, Any]
+) -> dict[str, Path]:
+    from offramp.studies.training.results import is_sweep
+    from offramp.studies.training.rules import rules_report
+
+    if len(runs) > 1 or not is_sweep(runs[0]):
+        raise ConfigError("--rules compares exit rules on one study that trains: give its folder alone")
+    target = output or runs[0] / "rules"
+    with writing(target):
+        return rules_report(runs[0], target, **options)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from offramp._core.errors import CriterionError, unknown_name
 from offramp.criteria.base import Criterion, Memory, best_so_far, first_exit, scores, threshold_grid
+from offramp.criteria.certainty import Cap
 from offramp.criteria.learned import Learned
 from offramp.criteria.patience import Patience, PatienceConfidence, Vote
 from offramp.criteria.probability import Confidence, Energy, Entropy, Margin, NormalizedEntropy
@@ -35,6 +36,7 @@ CRITERIA: dict[str, type[Criterion]] = {
     "learned": Learned,
     "vote": Vote,
     "energy": Energy,
+    "cap": Cap,
     "fixed": Fixed,
     "oracle": Oracle,
 }

@@ -37,6 +37,7 @@ class Criterion(ABC):
     regression: ClassVar[bool] = False  # whether the rule applies to regression
     min_exits: ClassVar[int] = 1
     needs_gate: ClassVar[bool] = False
+    needs_residual: ClassVar[bool] = False
     tunable: ClassVar[bool] = True
     whole: ClassVar[bool] = False  # True: thresholds and scores are whole numbers
     default_threshold: ClassVar[float]

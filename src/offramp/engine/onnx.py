@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class OnnxSegments:
         manifest: the folder's manifest.
         linear: the stage before the first layer, or None.
         ahead: number of exits before the first graph: 1 with `linear`, else 0.
+        residuals: whether the evidence has residuals; the folder was then exported with a rule that needs them.
         labels: class names; empty for regression.
         fused_session: the session of the fused graph; None if it was not opened.
 
@@ -85,6 +87,7 @@ class OnnxSegments:
                     checked.result()
         self.linear = LinearStage.load(self.folder / self.manifest.linear) if self.manifest.linear else None
         self.ahead = len(self.exit_layers) - len(self.manifest.segments)
+        self.residuals = all("residual" in segment.outputs for segment in self.manifest.segments)
         self._shared = frozenset(self.manifest.shared)
         # Inputs of segment k and all later ones: the rest of the state is dropped as soon as possible.
         self._needed = [
@@ -121,12 +124,21 @@ class OnnxSegments:
 
     def run(self, k: int, state: OnnxState) -> tuple[OnnxState, Evidence]:
         if self.linear is not None and k == 0:
-            return state, self.linear.evidence(state, len(self.exit_layers), self.gates)
+            evidence = self.linear.evidence(state, len(self.exit_layers), self.gates)
+            return state, replace(
+                evidence, residual=np.zeros(len(evidence.logits))
+            ) if self.residuals else evidence
         graph = k - self.ahead
         segment = self.manifest.segments[graph]
         values = self.sessions[graph].run(segment.outputs, {name: state[name] for name in segment.inputs})
         outputs = dict(zip(segment.outputs, values, strict=True))
-        evidence = Evidence(k, len(self.exit_layers), outputs.pop("logits"), outputs.pop("gate", None))
+        evidence = Evidence(
+            k,
+            len(self.exit_layers),
+            outputs.pop("logits"),
+            outputs.pop("gate", None),
+            residual=outputs.pop("residual", None),
+        )
         return {
             name: v for name, v in {**state, **outputs}.items() if name in self._needed[graph + 1]
         }, evidence

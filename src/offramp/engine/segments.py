@@ -78,15 +78,27 @@ def trace_segments(
     exits = len(segments.exit_layers)
     logits: NDArray[np.float32] | None = None
     gates = np.empty((len(encodings), exits), dtype=np.float32) if segments.gates else None
+    residuals: NDArray[np.float32] | None = None
     for rows, batch in track(list(batches(encodings, batch_size, pad_values, alike=segments.reads_padding))):
         state = segments.start(batch)
         for k in range(exits):
             state, evidence = segments.run(k, state)
             if logits is None:
                 logits = np.empty((len(encodings), exits, evidence.logits.shape[1]), dtype=np.float32)
+                residuals = None if evidence.residual is None else np.empty(logits.shape[:2], np.float32)
             logits[rows, k] = evidence.logits
             if gates is not None:
                 gates[rows, k] = evidence.gate
+            if residuals is not None:
+                residuals[rows, k] = evidence.residual
     assert logits is not None, "at least one text"
     flops, full_flops = segments.flops(token_counts(encodings))
-    return Trace(logits, segments.exit_layers, flops, full_flops, gates=gates, kind=segments.kind)
+    return Trace(
+        logits,
+        segments.exit_layers,
+        flops,
+        full_flops,
+        gates=gates,
+        kind=segments.kind,
+        residuals=residuals,
+    )

@@ -54,7 +54,7 @@ class ModelEvaluation:
 
     Attributes:
         trace: of the model, logits unscaled.
-        per_exit: the score of every exit, for every metric of the data.
+        per_exit: the score of every exit, for every metric of the data, and `auroc`; see `per_exit`.
         reliability: reliability diagrams, with the temperatures of the first policy; None for regression.
         rules: by criterion.
         doubts: what a reader of these numbers should know.

@@ -18,7 +18,7 @@ from offramp.engine.policy import Policy
 from offramp.evaluation.arrow_tables import from_rows, table
 from offramp.evaluation.bootstrap import Interval, Statistic, Weights, intervals
 from offramp.evaluation.conventions import layer_speedup
-from offramp.evaluation.weighted import weighted_score
+from offramp.evaluation.weighted import weighted_auroc, weighted_score
 from offramp.metrics import find_metric
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ PER_EXIT = ("exit", "layer", "cost", "metric", "score", "low", "high")
 HISTOGRAM = ("exit", "layer", "count", "share")
 RELIABILITY = ("layer", "side", "low", "high", "count", "confidence", "accuracy")
 SIDES = ("before", "after")
+RANKING = "auroc"  # a metric of `per_exit`
 BINS = 15
 
 
@@ -109,6 +110,18 @@ def exit_statistic(trace: Trace, metric: str = "accuracy") -> Statistic:
     return score_statistic(trace, static_exits(trace), metric, names)
 
 
+def ranking_statistic(trace: Trace) -> Statistic:
+    """How well the confidence of every exit ranks its right answers above its wrong ones: columns `layer l`."""
+    right = trace.predictions() == trace.require_labels()[:, None]
+    confidence = softmax(trace.logits).max(axis=2)
+    names = tuple(f"layer {layer}" for layer in trace.exit_layers)
+
+    def values(weights: Weights) -> NDArray[np.float64]:
+        return weighted_auroc(right, confidence, weights)
+
+    return Statistic(names, len(trace), trace.fingerprint, values)
+
+
 def policy_statistic(trace: Trace, policy: Policy, metric: str = "accuracy") -> Statistic:
     """Scores, costs and depths of a model under a policy, as a statistic.
 
@@ -138,15 +151,20 @@ def per_exit(
 ) -> pa.Table:
     """Scores of every single exit, with 95 % bootstrap intervals: a row per metric and exit, columns `PER_EXIT`.
 
+    For a classifier the last metric is `auroc`: how well the exit's confidence ranks its right answers above its wrong
+    ones; see `offramp.metrics.auroc`. It is NaN for an exit that is always right, or always wrong.
+
     Raises:
         DataError: the trace has no labels.
         ConfigError: the metric is unknown or does not fit the task.
     """
     cost = cost_statistic(trace, static_exits(trace), [""] * trace.exits).exact()
+    statistics = {metric: exit_statistic(trace, metric) for metric in metrics}
+    if trace.kind == "classification":
+        statistics[RANKING] = ranking_statistic(trace)
     rows = []
-    for metric in metrics:
-        scores = intervals(exit_statistic(trace, metric), resamples=resamples, seed=seed)
-        for exit, score in enumerate(scores):
+    for metric, statistic in statistics.items():
+        for exit, score in enumerate(intervals(statistic, resamples=resamples, seed=seed)):
             layer = trace.exit_layers[exit]
             rows.append((exit, layer, cost[exit], metric, score.estimate, score.low, score.high))
     return from_rows(PER_EXIT, rows)

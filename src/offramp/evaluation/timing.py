@@ -49,7 +49,7 @@ def time_policy(
         # At full depth a cascade is its last member: running the others first would gain nothing.
         full = TorchSegments(model.member(len(model.members) - 1))
     return time_speedups(
-        TorchSegments(model),
+        TorchSegments(model, residuals=policy.criterion.needs_residual),
         policy,
         TextEncoder.of(model).dataset(first)[0],
         thresholds=[*sorted(spread - {own}), own]

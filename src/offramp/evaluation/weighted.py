@@ -125,6 +125,21 @@ def weighted_ranks(values: NDArray[Any], weights: Table) -> Table:
     return (last - (size - 1) / 2)[:, group]
 
 
+def weighted_auroc(right: NDArray[np.bool_], confidence: Table, weights: Table) -> Table:
+    """`offramp.metrics.auroc` of columns `(examples, columns)` under several weightings: `(resamples, columns)`.
+
+    It is the rank-sum statistic of the right answers; NaN where a resample has no right or no wrong answer.
+    """
+    areas = []
+    for hits, values in zip(right.T, confidence.T, strict=True):
+        hit = weights[:, hits].sum(axis=1)
+        pairs = hit * (weights.sum(axis=1) - hit)
+        ranks = (weights * weighted_ranks(values, weights))[:, hits].sum(axis=1)
+        above = ranks - hit * (hit + 1) / 2
+        areas.append(np.divide(above, pairs, out=np.full_like(above, np.nan), where=pairs > 0))
+    return np.stack(areas, axis=1)
+
+
 WEIGHTED: dict[str, Scores] = {
     "accuracy": _accuracy,
     "f1": _f1,

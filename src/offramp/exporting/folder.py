@@ -36,7 +36,8 @@ def write_graphs(
 ) -> Manifest:
     """Write the segments' graphs in float32, tokenizer and policy. Return a manifest without checks."""
     names = tuple(encoder([""])[0])
-    graphs = export_graphs(model, names, folder)
+    needed = policy is not None and policy.criterion.needs_residual
+    graphs = export_graphs(model, names, folder, residuals=needed)
     write_tokenizer(encoder, folder / TOKENIZER)
     if model.linear is not None:
         model.linear.stage.save(folder / LINEAR)

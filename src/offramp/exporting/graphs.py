@@ -42,14 +42,18 @@ class SegmentModule(nn.Module):
         model: the model.
         k: the segment, 0-based.
         names: of the input tensors, in order.
+        residuals: whether the residual is an output, too.
     """
 
-    def __init__(self, model: MultiExitForSequenceClassification, k: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: MultiExitForSequenceClassification, k: int, names: Sequence[str], residuals: bool
+    ) -> None:
         super().__init__()
         self.model, self.k, self.names = model, k, tuple(names)
+        self.space = model.class_spaces()[k] if residuals else None
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """Logits, a gate's probability if any, and the new state if another segment needs it."""
+        """Logits, a gate's probability and the residual if any, and the new state if another segment needs it."""
         given, k = dict(zip(self.names, tensors, strict=True)), self.k
         before = self.model.start(given) if k == 0 else read_state(given, k - 1)
         state = cast(BackboneState, self.model.segment(k, before))
@@ -59,8 +63,9 @@ class SegmentModule(nn.Module):
             if k == 0:  # masks and biases do not change
                 carried |= {ROW + name: value for name, value in state.rows.items() if value is not None}
                 carried |= {SHARED + name: value for name, value in state.shared.items() if value is not None}
-        logits, gate = self.model.head(k, state)
-        return carried | ({"logits": logits} if gate is None else {"logits": logits, "gate": gate.sigmoid()})
+        logits, gate, residual = self.model.head_and_residual(k, state, self.space)
+        answer = {"logits": logits} if gate is None else {"logits": logits, "gate": gate.sigmoid()}
+        return carried | answer | ({} if self.space is None else {"residual": residual})
 
 
 def hidden_name(k: int) -> str:
@@ -77,13 +82,16 @@ def read_state(tensors: Mapping[str, Tensor], k: int) -> BackboneState:
     return BackboneState(tensors[hidden_name(k)], tensors["attention_mask"], under(ROW), under(SHARED))
 
 
-def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) -> Exported:
+def export_graphs(
+    model: SegmentedModel, inputs: Sequence[str], folder: Path, *, residuals: bool = False
+) -> Exported:
     """Write one graph per segment.
 
     Args:
         model: a multi-exit model or a cascade, whose members become segments that start from the token ids.
         inputs: names of the model's inputs.
         folder: where `segment-K.onnx` go, K counted from 1.
+        residuals: whether every graph gives the residual of its exit, too.
 
     Returns:
         The graphs, with the names of their inputs and outputs as they are in the files.
@@ -99,19 +107,19 @@ def export_graphs(model: SegmentedModel, inputs: Sequence[str], folder: Path) ->
     plain = cast(Any, copy.deepcopy(model)).to("cpu", torch.float32).eval()
     plain.set_attn_implementation("eager")  # matrix products, which every runtime can fuse
     with plain.without_layer_zero():  # which is no graph
-        return _export_segments(plain, inputs, folder)
+        return _export_segments(plain, inputs, folder, residuals)
 
 
-def _export_segments(plain: Any, inputs: Sequence[str], folder: Path) -> Exported:
+def _export_segments(plain: Any, inputs: Sequence[str], folder: Path, residuals: bool) -> Exported:
     exits = range(len(plain.exit_layers))
     tensors = [probe(plain, inputs, batch, length) for batch, length in PROBES]
     if isinstance(plain, MultiModelForSequenceClassification):
-        members = [SegmentModule(plain.member(k), 0, inputs) for k in exits]
+        members = [SegmentModule(plain.member(k), 0, inputs, residuals) for k in exits]
         return Exported(tuple(write(member, tensors, folder, k)[0] for k, member in enumerate(members)), ())
     names, context, segments = list(inputs), [], []
     for k in exits:
         given = [select(values, names) for values in tensors]
-        segment, states = write(SegmentModule(plain, k, names), given, folder, k)
+        segment, states = write(SegmentModule(plain, k, names, residuals), given, folder, k)
         segments.append(segment)
         tensors = [values | new for values, new in zip(tensors, states, strict=True)]
         if k == 0:

@@ -62,7 +62,7 @@ def compare_exports(
     """
     exported = OnnxSegments(folder, threads=1, verify=False)
     pad_values = exported.manifest.pad_values
-    before = trace_segments(TorchSegments(model), encodings, pad_values)
+    before = trace_segments(TorchSegments(model, residuals=exported.residuals), encodings, pad_values)
     after = trace_segments(exported, encodings, pad_values)
     alone = trace_segments(exported, encodings[:ALONE], pad_values, 1)
     regression = exported.kind == "regression"

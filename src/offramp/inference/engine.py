@@ -9,7 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from offramp._core.arguments import choice, flag
-from offramp._core.errors import ConfigError, ModelError
+from offramp._core.errors import ConfigError, CriterionError, ModelError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.tables import read_rows
 from offramp._core.text import check_pairs, read_texts
@@ -102,11 +102,13 @@ class Engine:
             from offramp.inference.segments import TorchSegments
             from offramp.model.encoding import TextEncoder
 
-            self.segments = TorchSegments(loaded, compiled=backend == "torch-compiled")
-            self.encoder, self.labels, self.pair = TextEncoder.of(loaded), loaded.labels, loaded.pair
             policy = policy or loaded.policy
             if policy is None:
                 raise ConfigError("the engine needs a policy: tune one with offramp.tune or 'offramp tune'")
+            self.segments = TorchSegments(
+                loaded, compiled=backend == "torch-compiled", residuals=policy.criterion.needs_residual
+            )
+            self.encoder, self.labels, self.pair = TextEncoder.of(loaded), loaded.labels, loaded.pair
             self._compact(policy, batch_size, pools)
 
     def _open_exported(
@@ -129,6 +131,11 @@ class Engine:
             fused_threads=thread_count(threads) if fused else None,
         )
         chosen = policy or segments.policy()
+        if chosen.criterion.needs_residual and not segments.residuals:
+            raise CriterionError(
+                f"{chosen.criterion.name!r} needs the residuals of the exits, and {folder} was exported without them: "
+                "export the model with this policy"
+            )
         self.segments, self.encoder = segments, segments.encoder()
         self.labels, self.pair = segments.labels, segments.manifest.pair
         if not on_cpu:

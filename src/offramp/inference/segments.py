@@ -23,12 +23,13 @@ class TorchSegments:
     Args:
         model: the model.
         compiled: compile its layers, in place, at their first use; batches of any shape then share the code.
+        residuals: whether the evidence has residuals, for rules that need them; of classifiers only.
 
     Raises:
         ConfigError: `compiled` without a C++ compiler, which torch needs on a CPU.
     """
 
-    def __init__(self, model: SegmentedModel, *, compiled: bool = False) -> None:
+    def __init__(self, model: SegmentedModel, *, compiled: bool = False, residuals: bool = False) -> None:
         self.model = model.eval()
         if compiled:
             if model.device.type == "cpu" and not can_compile():
@@ -44,6 +45,7 @@ class TorchSegments:
         self.gates = model.gates
         self.reads_padding = model.reads_padding
         self.flops = model.flops
+        self.spaces = model.class_spaces() if residuals and model.kind == "classification" else None
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Any:
@@ -52,9 +54,14 @@ class TorchSegments:
     @torch.inference_mode()
     def run(self, k: int, state: Any) -> tuple[Any, Evidence]:
         state = self.model.segment(k, state)
-        logits, gate = self.model.head(k, state)
+        residual = None
+        if self.spaces is None:
+            logits, gate = self.model.head(k, state)
+        else:
+            logits, gate, share = self.model.head_and_residual(k, state, self.spaces[k])
+            residual = share.cpu().numpy()
         gates = None if gate is None else gate.sigmoid().cpu().numpy()
-        return state, Evidence(k, len(self.exit_layers), logits.cpu().numpy(), gates)
+        return state, Evidence(k, len(self.exit_layers), logits.cpu().numpy(), gates, residual=residual)
 
     @torch.inference_mode()
     def take(self, state: Any, rows: NDArray[np.intp]) -> Any:

@@ -58,7 +58,7 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         transient=True,
         console=console,
     )
-    run = trace_segments(TorchSegments(model), encodings, encoder.pad_values, batch_size, bar)
+    run = trace_segments(TorchSegments(model, residuals=True), encodings, encoder.pad_values, batch_size, bar)
     return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)
 
 

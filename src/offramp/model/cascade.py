@@ -16,6 +16,7 @@ from offramp.backbones import BackboneState, truncated_config
 from offramp.costs import CostModel
 from offramp.model.base import SegmentedModel
 from offramp.model.config import MultiExitConfig, check_exits
+from offramp.model.heads import ExitHead
 from offramp.model.linear_exit import join_inputs, take_inputs
 from offramp.model.multi_exit import MultiExitForSequenceClassification
 
@@ -116,7 +117,13 @@ class MultiModelForSequenceClassification(SegmentedModel):
     def head(self, k: int, state: CascadeState) -> tuple[Tensor, Tensor | None]:
         if self.linear is not None and self.exit_layers[k] == 0:
             return self.linear_head(state.inputs, tables=len(self.members))
-        return self.member(k).head(0, cast(BackboneState, state.reached))
+        return self.member(k).head(0, self.reached(state))
+
+    def exit_head(self, k: int) -> ExitHead:
+        return self.member(k).exit_head(0)
+
+    def reached(self, state: CascadeState) -> BackboneState:
+        return cast(BackboneState, state.reached)
 
     def embedding_tables(self) -> list[nn.Embedding]:
         members = cast(Iterable[MultiExitForSequenceClassification], self.members)

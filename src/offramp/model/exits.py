@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from offramp._core.errors import DataError, ModelError
 from offramp._core.trace import Kind
-from offramp.backbones import spec_of
+from offramp.backbones import BackboneState, spec_of
 from offramp.costs import CostModel, count_flops, fit_polynomial
+from offramp.model.class_space import ClassSpace
 from offramp.model.config import MultiExitConfig
-from offramp.model.heads import MultiExitOutput, exit_loss
+from offramp.model.heads import ExitHead, MultiExitOutput, exit_loss
 from offramp.model.linear_exit import LayerZero
 
 
@@ -46,6 +47,36 @@ class ExitClassifier(LayerZero, PreTrainedModel):
     @abstractmethod
     def head(self, k: int, state: Any) -> tuple[Tensor, Tensor | None]:
         """Exit `k`'s logits `(batch, classes)` and gate logits `(batch,)` or None, float32."""
+
+    @abstractmethod
+    def exit_head(self, k: int) -> ExitHead:
+        """The module of exit `k`, which is not layer 0."""
+
+    @abstractmethod
+    def reached(self, state: Any) -> BackboneState:
+        """The hidden states that the head of an exit reads."""
+
+    def class_spaces(self) -> list[ClassSpace | None]:
+        """The space of each exit's classifier, for its weights as they are now; None for layer 0."""
+        return [
+            ClassSpace(self.exit_head(k).classifier) if layer else None
+            for k, layer in enumerate(self.exit_layers)
+        ]
+
+    def head_and_residual(
+        self, k: int, state: Any, space: ClassSpace | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What `head` returns, and the share `(batch,)` of the features outside exit `k`'s class space.
+
+        It is 0 at layer 0: nearly all of its sparse features lie outside, for every text.
+        """
+        if space is None:
+            logits, gate = self.head(k, state)
+            return logits, gate, logits.new_zeros(logits.shape[:1])
+        head, reached = self.exit_head(k), self.reached(state)
+        pooled = head.pool(reached.hidden, reached.attention_mask)
+        logits, gate = head.classify(pooled)
+        return logits, gate, space(pooled, logits)
 
     @abstractmethod
     def embedding_tables(self) -> list[nn.Embedding]:

@@ -81,7 +81,10 @@ class ExitHead(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits `(batch, classes)` and gate logits `(batch,)` or None, both in float32."""
-        pooled = self.dropout(self.pool(hidden, mask))
+        return self.classify(self.dropout(self.pool(hidden, mask)))
+
+    def classify(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits and gate of pooled states `(batch, dim)`, as `forward` returns them."""
         gate = None if self.gate is None else self.gate(pooled).squeeze(-1).float()
         return self.classifier(pooled).float(), gate
 

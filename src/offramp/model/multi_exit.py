@@ -113,10 +113,15 @@ class MultiExitForSequenceClassification(SegmentedModel):
     def head(self, k: int, state: BackboneState | Unread) -> tuple[Tensor, Tensor | None]:
         if self.linear is not None and self.exit_layers[k] == 0:
             return self.linear_head(cast(Unread, state).inputs, tables=1)
-        head = cast(ExitHead, self.heads[k - len(self.exit_layers) + len(self.heads)])
         reached = cast(BackboneState, state)
-        answer: tuple[Tensor, Tensor | None] = head(reached.hidden, reached.attention_mask)
+        answer: tuple[Tensor, Tensor | None] = self.exit_head(k)(reached.hidden, reached.attention_mask)
         return answer
+
+    def exit_head(self, k: int) -> ExitHead:
+        return cast(ExitHead, self.heads[k - len(self.exit_layers) + len(self.heads)])
+
+    def reached(self, state: BackboneState | Unread) -> BackboneState:
+        return cast(BackboneState, state)
 
     def embedding_tables(self) -> list[nn.Embedding]:
         return [self.backbone.get_input_embeddings(), *self.linear_tables()]

@@ -1,4 +1,4 @@
-"""Reliability diagrams and calibration errors, before and after temperatures."""
+"""Reliability diagrams and calibration errors, before and after temperatures, and the ranking by confidence."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from offramp.evaluation.arrow_tables import floats, rows_where, stack, to_pandas
 from offramp.evaluation.operating_points import RELIABILITY, SIDES
 from offramp.reports.style import ATTACKED, CLEAN, GREY, caption, new_panels, styled
-from offramp.reports.text_table import NOTHING, TextTable, number
+from offramp.reports.text_table import NOTHING, TextTable, interval, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from offramp.evaluation.bootstrap import Interval
 
 PANELS = 4  # side by side
 SHADES = dict(zip(SIDES, (ATTACKED, CLEAN), strict=True))
@@ -94,3 +96,25 @@ def calibration_table(tables: Mapping[tuple[str, ...], pa.Table], header: tuple[
     note = "Expected calibration error, 15 bins, before → after the exit's temperature, which was fitted on other data."
     columns = (*header, *(f"layer {layer}" for layer in layers))
     return TextTable("Calibration of the exits", columns, tuple(rows), note, words=len(header))
+
+
+def ranking_table(
+    measured: Mapping[tuple[str, ...], Sequence[Interval]], header: tuple[str, ...]
+) -> TextTable:
+    """How well the confidence of every exit ranks right answers above wrong ones.
+
+    `measured` holds intervals of `evaluation.operating_points.ranking_statistic`, one per exit, by the cells that begin
+    the row; `header` names those cells.
+    """
+    cells = {
+        key: {exit.name: interval(exit.estimate, exit.low, exit.high) for exit in exits}
+        for key, exits in measured.items()
+    }
+    names = {name for exits in cells.values() for name in exits}
+    layers = sorted(names, key=lambda name: int(name.removeprefix("layer ")))
+    rows = tuple((*key, *(exits.get(layer, NOTHING) for layer in layers)) for key, exits in cells.items())
+    note = (
+        "AUROC of the largest probability for the question whether the exit is right: .5 is chance. No threshold can "
+        "gain from confidence that does not rank, however well it is calibrated. Brackets: 95 % bootstrap intervals."
+    )
+    return TextTable("Ranking by confidence", (*header, *layers), rows, note, words=len(header))

@@ -114,7 +114,7 @@ class MultiExitTrainer(Trainer):
         def backward(loss: Tensor) -> None:
             self.accelerator.backward(loss / scale)
 
-        moment = Moment(self.state.global_step, self.phase, self.args.seed)
+        moment = Moment(self.state.global_step, self.phase, self.args.seed, self.state.max_steps)
         with self.accelerator.autocast():
             loss = self.strategy.step(self.accelerator.unwrap_model(model), inputs, labels, backward, moment)
         return loss / scale

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp._core.errors import ModelError
+from offramp._core.errors import CriterionError, ModelError
 from offramp._core.text import clean_text
 from offramp._core.trace import Trace
 from offramp.attacks.text.attacked_text import AttackedText, word_tokens
@@ -54,6 +54,11 @@ class WhiteBoxVictim(OpenVictim):
         max_gradient: int | None = None,
     ) -> None:
         policy.check(model.exit_layers, model.kind, model.gates, model.num_labels)
+        if policy.criterion.needs_residual:
+            raise CriterionError(
+                f"attacks with gradients know no residuals, which {policy.criterion.name!r} needs: attack another "
+                "rule, or attack the engine with a black-box recipe"
+            )
         self.encoder: TextEncoder = TextEncoder.of(model)
         if not self.encoder.tokenizer.is_fast:
             raise ModelError(

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from offramp._core.paths import UserPath, user_path
 from offramp._core.text import slug
 from offramp.reports import check_report, write_report
-from offramp.reports.reliability import calibration_table, pool_reliability, reliability_figure
+from offramp.reports.reliability import (
+    calibration_table,
+    pool_reliability,
+    ranking_table,
+    reliability_figure,
+)
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.training.conflict import conflict_figures, conflict_study, conflict_tables
 from offramp.studies.training.figures import study_figures
 from offramp.studies.training.protocols import load_sweeps, protocols_table
-from offramp.studies.training.results import Result, load_results, reliability_by_method
+from offramp.studies.training.results import (
+    Result,
+    load_results,
+    ranking_by_method,
+    reliability_by_method,
+)
 from offramp.studies.training.study import study
 from offramp.studies.training.tables import name_of, study_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+KEYS = ("encoder", "task", "method")
 
 
 def study_report(
@@ -90,10 +103,9 @@ def _write(
     tables = {"protocols": protocols_table(results)} if by_protocol and len(results.differences) else {}
     tables |= study_tables(results) | conflict_tables(conflicts)
     if reliable:
-        named: dict[tuple[str, ...], pa.Table] = {
-            (backbone, task, name_of(method)): table for (backbone, task, method), table in reliable.items()
-        }
-        tables["calibration"] = calibration_table(named, ("encoder", "task", "method"))
+        tables["calibration"] = calibration_table(_named(reliable), KEYS)
+    if ranking := ranking_by_method(results.groups, resamples):
+        tables["ranking"] = ranking_table(_named(ranking), KEYS)
     if results.doubts:
         tables["doubts"] = doubts_table(results.doubts)
     return write_report(
@@ -106,6 +118,10 @@ def _write(
         shown=figures,
         table_files=table_files,
     )
+
+
+def _named(by_method: Mapping[tuple[str, str, str], T]) -> dict[tuple[str, ...], T]:
+    return {(backbone, task, name_of(m)): value for (backbone, task, m), value in by_method.items()}
 
 
 def _reliability_figures(reliable: Mapping[tuple[str, str, str], pa.Table]) -> dict[str, Figure]:

@@ -6,7 +6,7 @@ import logging
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,8 @@ from offramp._core.records import FILE_NAME
 from offramp._core.run_files import GRADIENT_FILE, Gradients, RunFiles
 from offramp._core.trace import Trace
 from offramp.criteria import Criterion, make_criterion
-from offramp.evaluation.operating_points import reliability_table
+from offramp.evaluation.bootstrap import Interval, intervals
+from offramp.evaluation.operating_points import ranking_statistic, reliability_table
 from offramp.reports.reliability import pool_reliability
 from offramp.studies.training.trial import RUN, with_precision
 from offramp.training.options import PLAN_OPTIONS, TrainingOptions
@@ -232,17 +233,37 @@ def reliability_by_method(groups: Mapping[ModelSetting, Group]) -> dict[tuple[st
 
     The traces are over validation, the temperatures from calibration data.
     """
-    sizes = Counter((setting.backbone, setting.task) for setting in groups)
     pooled = {}
+    for key, results in _by_method(groups):
+        tables = [reliability_table(r.logits_trace, r.temperatures) for r in results if r.temperatures]
+        if tables:
+            pooled[key] = pool_reliability(tables)
+    return pooled
+
+
+def ranking_by_method(
+    groups: Mapping[ModelSetting, Group], resamples: int = 1000
+) -> dict[tuple[str, str, str], tuple[Interval, ...]]:
+    """`ranking_statistic` of every exit with intervals over seeds and examples, by encoder, task and method."""
+    return {
+        key: intervals(
+            [ranking_statistic(result.trace) for result in results], resamples=resamples, over="nested"
+        )
+        for key, results in _by_method(groups)
+        if results[0].trace.kind == "classification"
+    }
+
+
+def _by_method(
+    groups: Mapping[ModelSetting, Group],
+) -> Iterator[tuple[tuple[str, str, str], list[Result]]]:
+    """The results of each method under encoder, task (and its size if there are several) and method."""
+    sizes = Counter((setting.backbone, setting.task) for setting in groups)
     for setting, group in groups.items():
         sized = sizes[setting.backbone, setting.task] > 1
         task = f"{setting.task}, {setting.train_size or 'all'}" if sized else setting.task
         for method, results in group.items():
-            if tables := [
-                reliability_table(r.logits_trace, r.temperatures) for r in results if r.temperatures
-            ]:
-                pooled[setting.backbone, task, method] = pool_reliability(tables)
-    return pooled
+            yield (setting.backbone, task, method), results
 
 
 def bootstrap_seed(task: str) -> int:

@@ -233,6 +233,6 @@ class TrainingTrial(Trial):
 
 
 def with_precision(trace: Trace, dtype: type[np.floating[Any]]) -> Trace:
-    """The trace with logits and gates of another type."""
-    gates: Any = None if trace.gates is None else trace.gates.astype(dtype)
-    return replace(trace, logits=trace.logits.astype(dtype), gates=gates)
+    """The trace with logits, gates and residuals of another type."""
+    named = {name: getattr(trace, name) for name in ("logits", "gates", "residuals")}
+    return replace(trace, **{name: v.astype(dtype) for name, v in named.items() if v is not None})

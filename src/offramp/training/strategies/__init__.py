@@ -14,6 +14,7 @@ from typing import Any
 from offramp._core.arguments import as_python, choice
 from offramp._core.errors import ConfigError, unknown_name
 from offramp.training.strategies.base import ONE_PHASE, START, Moment, Phase, Strategy
+from offramp.training.strategies.cosee import Cosee
 from offramp.training.strategies.joint import (
     Alternating,
     EqualNorm,
@@ -31,6 +32,7 @@ __all__ = [
     "START",
     "STRATEGIES",
     "Alternating",
+    "Cosee",
     "EqualNorm",
     "GradientEquilibrium",
     "Joint",
@@ -60,6 +62,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "gradient_equilibrium": GradientEquilibrium,
     "pcgrad": PCGrad,
     "equal_norm": EqualNorm,
+    "cosee": Cosee,
 }
 
 

@@ -28,11 +28,18 @@ class Moment:
         step: optimizer steps taken in this phase, from 0.
         phase: index of the phase.
         seed: of the run.
+        steps: optimizer steps of this phase in all.
     """
 
     step: int = 0
     phase: int = 0
     seed: int = 0
+    steps: int = 1
+
+    @property
+    def progress(self) -> float:
+        """The share of the phase that is done, in [0, 1]."""
+        return min(self.step / max(self.steps, 1), 1.0)
 
 
 START = Moment()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,3 +63,53 @@ def weighted_sum(losses: list[Tensor], weights: list[float]) -> Tensor:
     """The sum of the exits' losses, each with its weight: a scalar."""
     stacked = torch.stack(losses)
     return (torch.tensor(weights).to(stacked) * stacked).sum()
+
+
+def exit_signals(logits: Tensor, signal: str) -> Tensor:
+    """Signals `(exits, batch)` in [0, 1] of logits `(exits, batch, classes)`, lower for surer answers; see `Cosee`."""
+    if signal == "energy":
+        return torch.sigmoid(-logits.logsumexp(dim=2))
+    logs = F.log_softmax(logits, dim=2)
+    if signal == "confidence":
+        return 1 - logs.amax(dim=2).exp()
+    return -(logs.exp() * logs).sum(dim=2) / math.log(logits.shape[2])
+
+
+def weights_near_exits(signals: Tensor, draws: Sequence[float], beta: float) -> Tensor:
+    """Weights `(exits, batch)` of the losses, largest at the exits where examples leave, averaged over thresholds.
+
+    Args:
+        signals: `(exits - 1, batch)`, without the last exit, which takes every example.
+        draws: numbers in [0, 1], which become thresholds between the smallest and the largest signal.
+        beta: how fast the weights fall with the distance in exits.
+
+    Returns:
+        Weights that sum to 1 over the exits.
+    """
+    exits, batch = len(signals) + 1, signals.shape[1]
+    positions, last = torch.arange(exits, device=signals.device), signals.new_ones(1, batch, dtype=torch.bool)
+    low, high = (signals.min(), signals.max()) if signals.numel() else (0.0, 1.0)
+    weights = signals.new_zeros(exits, batch)
+    for draw in draws:
+        leaves = torch.cat([signals < low + draw * (high - low), last])
+        taken = leaves.to(torch.int64).argmax(dim=0)
+        weights = weights + torch.softmax(-beta * (positions[:, None] - taken).abs().to(signals), dim=0)
+    return weights / len(draws)
+
+
+def signal_margin(signals: Tensor, right: Tensor, epsilon: float) -> Tensor:
+    """How far the mean signals of right answers are from lying `epsilon` below those of wrong ones: a scalar.
+
+    Args:
+        signals: `(exits, batch)`, lower for surer answers.
+        right: `(exits, batch)`, whether the answers are right.
+        epsilon: the margin.
+
+    Returns:
+        The mean over the exits that have right and wrong answers; 0 if none has.
+    """
+    both = right.any(dim=1) & (~right).any(dim=1)
+    hits, misses = right[both], ~right[both]
+    means = [(signals[both] * rows).sum(dim=1) / rows.sum(dim=1) for rows in (hits, misses)]
+    gaps = F.relu(means[0] - means[1] + epsilon)
+    return gaps.sum() / max(len(gaps), 1)
