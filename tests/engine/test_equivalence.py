@@ -79,7 +79,8 @@ def assert_equal(found: Decisions, expected: Decisions, rows: Any) -> None:
         )
         assert getattr(found, field).dtype == getattr(expected, field).dtype, field
     np.testing.assert_allclose(found.probability[rows], expected.probability[rows], rtol=1e-12)
-    np.testing.assert_array_equal(found.logits[rows], expected.logits[rows])
+    if len(expected):  # without texts, the number of classes is unknown
+        np.testing.assert_array_equal(found.logits[rows], expected.logits[rows])
     np.testing.assert_allclose(found.score[rows], expected.score[rows], rtol=1e-9, atol=1e-12)
 
 
