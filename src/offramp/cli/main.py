@@ -48,6 +48,7 @@ COMMANDS = {
     "conflict": ("offramp.cli.conflict:conflict", "measure how far the exits' gradients conflict"),
     "sweep": ("offramp.cli.sweep:sweep", "run a grid of models, or of attacks on them"),
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
+    "predict": ("offramp.cli.predict:predict", "answer every row of a file"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
