@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -45,6 +45,10 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.exit)
+
+    def rows(self, chosen: slice) -> Decisions:
+        """The decisions on some examples."""
+        return Decisions(*(getattr(self, attribute.name)[chosen] for attribute in fields(self)))
 
 
 @dataclass(frozen=True)
