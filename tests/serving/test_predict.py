@@ -159,7 +159,7 @@ def test_a_half_written_part_is_written_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.TextWriter, "part", half)
+        patch.setattr(module.TextWriter, "write_part", half)
         with pytest.raises(Killed):
             predict_file(engine, source, output)
     predict_file(engine, source, output)

@@ -74,7 +74,7 @@ def serve(
     """
     for package in (*REQUIRED, *(["ray"] if engine == "ray" else [])):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "ray" if package == "ray" else "serve")
+            raise MissingExtraError(package, "serve-ray" if engine == "ray" else "serve")
     from offramp.serving.app import make_app
     from offramp.serving.logs import open_log
     from offramp.serving.server import check_exposure, make_server, open_engines, read_keys

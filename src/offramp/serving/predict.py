@@ -127,21 +127,21 @@ class _PartsFolder:
         path = self.folder.path
         if self.source == STDIN:
             shutil.rmtree(path, ignore_errors=True)  # nothing shows that the same text comes again
-        done, parts = 0, []
+        done, files = 0, []
         with self.folder.claim(settings):
             for number, chunk in enumerate(self.rows.chunks):
-                part = path / f".{number:08d}"  # hidden, as a run's own files are
-                if not part.exists():
+                file = path / f".{number:08d}"  # hidden, as a run's own files are
+                if not file.exists():
                     rows = _answered(
                         self.engine, self.rows, chunk, self.source, self.options, done, self.form
                     )
-                    with atomic_write(part) as draft:
-                        self.writer.part(draft, rows)
-                parts.append(part)
+                    with atomic_write(file) as draft:
+                        self.writer.write_part(draft, rows)
+                files.append(file)
                 done += len(chunk)
                 on_progress(done, self.rows.position())
             with atomic_write(self.output) as draft:
-                self.writer.join(parts, draft)
+                self.writer.join(files, draft)
         shutil.rmtree(path)
         return done
 

@@ -201,9 +201,9 @@ def _open_arrow(path: Path, form: str, size: int, stack: ExitStack) -> RowFile:
         try:
             for batch in batches:
                 for start in range(0, batch.num_rows, size):
-                    part = pa.Table.from_batches([batch.slice(start, size)])
-                    done += part.num_rows
-                    yield part
+                    table = pa.Table.from_batches([batch.slice(start, size)])
+                    done += table.num_rows
+                    yield table
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} {file_problem(path, error)}: give a whole file") from error
 
