@@ -8,29 +8,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 pytest.importorskip("fastapi")
-schemathesis = pytest.importorskip("schemathesis")
+pytest.importorskip("schemathesis")
+
+import schemathesis
 
 from offramp.inference.engine import Engine
-from offramp.serving.app import make_app
 from offramp.serving.service import Service
+
+from .running import running
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the fuzzer's own
 def test_the_schema_holds(engine: Engine) -> None:
-    service = Service({"m": engine})
-    service.start()
-    schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(service))
     asked = set()
-    for result in schema.get_all_operations():
-        operation = result.ok()
+    with running(Service({"m": engine})) as server:
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        for result in schema.get_all_operations():
+            operation = result.ok()
 
-        @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-        @given(operation.as_strategy())
-        def property(case: Any) -> None:
-            case.call_and_validate()
+            @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+            @given(operation.as_strategy())
+            def property(case: Any) -> None:
+                case.call_and_validate()
 
-        property()
-        asked.add(operation.path)
-    service.close()
+            property()
+            asked.add(operation.path)
     assert asked >= {"/predict", "/", "/classify", "/v1/classify", "/health", "/info", "/metrics", "/models"}

@@ -42,7 +42,7 @@ def test_a_killed_replica_is_replaced(exported: Path, monkeypatch: pytest.Monkey
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         options: Any = {"batch_size": 4, "threads": 1}
         deploy(

@@ -117,7 +117,9 @@ def _open_text(path: Path, form: str, stack: ExitStack) -> TextIO:
     """The file as UTF-8 text; line ends stay as they are."""
     newline = "" if form in DELIMITERS else "\n"
     if path == STDIN:
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline=newline)
+        text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline=newline)
+        stack.callback(text.detach)  # standard input stays open
+        return text
     try:
         file = stack.enter_context(path.open(encoding="utf-8-sig", newline=newline))
     except OSError as error:
@@ -130,7 +132,8 @@ def _open_text(path: Path, form: str, stack: ExitStack) -> TextIO:
 def _utf8(path: Path, text: Iterable[str]) -> Iterator[str]:
     """The lines; `DataError` for bytes that are not UTF-8."""
     try:
-        yield from text
+        for line in text:  # noqa: UP028 (`yield from` would close the file with the generator)
+            yield line
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(

@@ -70,10 +70,16 @@ class TextWriter:
         if self.form in ("jsonl", "json"):
             return b"".join(_json_line(row) for row in rows)
         text = io.StringIO(newline="")
-        options = dict(QUOTING[self.quoting])
+        options: dict[str, Any] = {
+            "delimiter": self.delimiter,
+            "lineterminator": "\n",
+            **QUOTING[self.quoting],
+        }
         if "quoting" in options:  # quotes are text
             options["quotechar"] = None
-        writer = csv.writer(text, delimiter=self.delimiter, lineterminator="\n", **options)
+        writer = csv.writer(text, **options)
+        # A lone carriage return ends a line unless it is quoted, which Python's writer forgets.
+        careful = csv.writer(text, **{"quoting": csv.QUOTE_ALL, **options})
         for row in rows:
             if foreign := [name for name in row if name not in self.columns]:
                 raise DataError(
@@ -81,7 +87,8 @@ class TextWriter:
                     "write .jsonl"
                 )
             try:
-                writer.writerow([_csv_value(row.get(name)) for name in self.columns])
+                values = [_csv_value(row.get(name)) for name in self.columns]
+                (careful if any("\r" in str(value) for value in values) else writer).writerow(values)
             except csv.Error as error:
                 raise DataError(
                     f"a value does not fit in the input's kind of {self.form} ({error}): write .jsonl"
