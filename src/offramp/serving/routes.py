@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from offramp import __version__
 from offramp.engine.onnx import OnnxSegments
@@ -15,6 +16,7 @@ from offramp.serving.service import Demand, Reply, Service
 from offramp.serving.wire import (
     ClassifyBody,
     ErrorBody,
+    OpenAIErrorBody,
     OwnBody,
     OwnReply,
     PipelineBody,
@@ -28,22 +30,22 @@ from offramp.serving.wire import (
     vllm_reply,
 )
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in {
-        400: "The body is not JSON.",
-        401: "The key is missing or wrong.",
-        408: "The body did not arrive in time.",
-        413: "Too many bytes, texts or characters.",
-        422: "The values cannot be used.",
-        429: "The queue is full, or the budget is used up; see Retry-After.",
-        503: "The service is stopping.",
-        504: "The deadline passed.",
-    }.items()
+REASONS = {
+    400: "The body is not JSON.",
+    401: "The key is missing or wrong.",
+    404: "No such model.",
+    408: "The body did not arrive in time.",
+    413: "Too many bytes, texts or characters.",
+    422: "The values cannot be used.",
+    429: "The queue is full, or the budget is used up; see Retry-After.",
+    503: "The service is stopping.",
+    504: "The deadline passed.",
 }
-NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    **ERRORS,
-    404: {"model": ErrorBody, "description": "No such model."},
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": reason} for status, reason in REASONS.items()
+}
+OPENAI_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OpenAIErrorBody, "description": reason} for status, reason in REASONS.items()
 }
 router = APIRouter()
 
@@ -85,7 +87,7 @@ async def pipeline(body: PipelineBody, request: Request) -> Any:
     return ranked(reply, class_scores(reply, form), body.parameters.top_k)
 
 
-@router.post("/classify", responses=NOT_FOUND)
+@router.post("/classify", responses=OPENAI_ERRORS)
 async def classify(body: ClassifyBody, request: Request) -> dict[str, Any]:
     """Classify texts, as infinity does for a body with `raw_scores`, else as vLLM does."""
     texts = [body.input] if isinstance(body.input, str) else body.input
@@ -95,7 +97,7 @@ async def classify(body: ClassifyBody, request: Request) -> dict[str, Any]:
     return infinity_reply(reply, scores) if body.infinity else vllm_reply(reply, scores)
 
 
-@router.post("/v1/classify", response_model=OwnReply, response_model_exclude_none=True, responses=NOT_FOUND)
+@router.post("/v1/classify", response_model=OwnReply, response_model_exclude_none=True, responses=ERRORS)
 async def own(body: OwnBody, request: Request) -> OwnReply:
     """Classify texts or pairs; each answer says where the text left, and what it cost."""
     reply = await ask(request, body.demand())
@@ -145,7 +147,7 @@ def precision(engine: Engine) -> str:
     )
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus' text format."""
     return Response(

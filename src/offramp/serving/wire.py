@@ -126,6 +126,22 @@ class ErrorBody(BaseModel):
     error_type: str
 
 
+class OpenAIError(BaseModel):
+    """What OpenAI's errors say."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class OpenAIErrorBody(BaseModel):
+    """Errors of infinity's and vLLM's paths; `detail` is infinity's, where values are wrong."""
+
+    error: OpenAIError
+    detail: list[dict[str, Any]] | None = None
+
+
 def read_inputs(inputs: Any, pair: bool | None) -> tuple[list[str], list[str] | None, bool]:
     """First texts, second texts or None, and whether the answer is that of a single input.
 
