@@ -149,10 +149,10 @@ def test_a_full_queue_a_deadline_and_the_earliest_deadline_first(slow: Engine) -
         slow.compacting.open.set()
         assert [future.result()[0] for future in futures] == [200, 200]
         status, content = late.result()
-        assert status == 504
+        assert status == 408
         assert "deadline passed" in content["error"]
     assert (hooks.admitted, hooks.answers, hooks.drops) == (3, 2, 1)
-    assert sorted(hooks.statuses) == [429, 429, 504]
+    assert sorted(hooks.statuses) == [408, 429, 429]
 
 
 def test_a_budget_caps_or_refuses(engine: Engine) -> None:

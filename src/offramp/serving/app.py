@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from offramp import __version__
 from offramp._core.errors import OfframpError
-from offramp.serving.errors import InvalidRequest, ServiceError, UnknownModel
+from offramp.serving.errors import InvalidRequest, ServiceError, TooLarge, TooSlow, UnknownModel
 from offramp.serving.guard import Asgi, Guard, as_service_error
 from offramp.serving.routes import router
 from offramp.serving.service import Service
@@ -79,7 +79,7 @@ def error_response(path: str, error: ServiceError, detail: Sequence[Any] | None 
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status in (408, 413):  # the rest of the body is not read
+    if isinstance(error, TooSlow | TooLarge):  # the rest of the body is not read
         headers["Connection"] = "close"
     return JSONResponse(content, error.status, headers)
 

@@ -57,9 +57,9 @@ class TooSlow(ServiceError):
 
 
 class DeadlinePassed(ServiceError):
-    """The deadline passed before the request was run."""
+    """The deadline passed before the request was run. The client sets it, so this is no error of the server (5xx)."""
 
-    status, kind = 504, "Timeout"
+    status, kind = 408, "Timeout"
 
 
 class Closing(ServiceError):

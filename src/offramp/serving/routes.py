@@ -34,12 +34,11 @@ REASONS = {
     400: "The body is not JSON.",
     401: "The key is missing or wrong.",
     404: "No such model.",
-    408: "The body did not arrive in time.",
+    408: "The body did not arrive in time, or the deadline passed.",
     413: "Too many bytes, texts or characters.",
     422: "The values cannot be used.",
     429: "The queue is full, or the budget is used up; see Retry-After.",
     503: "The service is stopping.",
-    504: "The deadline passed.",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": reason} for status, reason in REASONS.items()
