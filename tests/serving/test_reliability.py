@@ -379,10 +379,10 @@ def test_a_cancelled_request_is_dropped(slow: Engine) -> None:
         while not service.batchers["m"].waiting_rows:
             await asyncio.sleep(0.001)
         second.cancel()
-        slow.compacting.open.set()
-        assert len((await first).predictions) == 1
         with pytest.raises(asyncio.CancelledError):
             await second
+        slow.compacting.open.set()
+        assert len((await first).predictions) == 1
 
     asyncio.run(leave())
     service.close()
