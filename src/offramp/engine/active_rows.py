@@ -10,8 +10,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.numbers import softmax
-from offramp._core.trace import divide_logits
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
 from offramp.engine.policy import Decisions, Policy
@@ -29,6 +27,11 @@ class ActiveRows(Generic[State]):
     memory: Memory  # of the criterion, (batch, …) each
     labels: NDArray[Any] | None  # (batch,)
     answers: Memory = field(default_factory=dict)  # of `Policy.answer_so_far`, (batch, …) each
+    caps: NDArray[np.intp] | None = None  # (batch,), the exit at which each row leaves at the latest
+
+    def without_state(self) -> ActiveRows[None]:
+        """The rows, to be batched anew."""
+        return ActiveRows(self.rows, None, self.memory, self.labels, self.answers, self.caps)
 
     def subset(self, positions: NDArray[np.intp], state: Other) -> ActiveRows[Other]:
         """Some of the rows, with their state."""
@@ -38,6 +41,7 @@ class ActiveRows(Generic[State]):
             {name: values[positions] for name, values in self.memory.items()},
             None if self.labels is None else self.labels[positions],
             {name: values[positions] for name, values in self.answers.items()},
+            None if self.caps is None else self.caps[positions],
         )
 
 
@@ -68,16 +72,15 @@ class DecisionBuffer:
     def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
         """The decisions, with the FLOPs of the unpadded lengths `(examples,)`."""
         regression = segments.kind == "regression"
-        logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
+        logits = (
+            np.zeros((0, 1 if regression else 2), dtype=np.float32) if self.logits is None else self.logits
+        )
         probability = np.full(len(logits), np.nan)
         flops = np.zeros(0)
         if len(logits):
             flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
             if not regression:
-                temperatures = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
-                probability = softmax(divide_logits(logits, temperatures[self.answer_exit, None])).max(
-                    axis=-1
-                )
+                probability = policy.probabilities(self.answer_exit, logits).max(axis=-1)
         return Decisions(
             exit=self.exit,
             layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
@@ -86,6 +89,7 @@ class DecisionBuffer:
             score=self.score,
             flops=flops,
             answer_exit=self.answer_exit,
+            logits=logits,
         )
 
 
@@ -100,12 +104,15 @@ def run_segment(
     scaled = evidence.scaled(policy.temperatures)
     scores, memory = policy.criterion.score(scaled, active.memory)
     answers = policy.answer_so_far(evidence, scaled, active.answers)
-    active = ActiveRows(active.rows, state, memory, active.labels, answers)
+    active = ActiveRows(active.rows, state, memory, active.labels, answers, active.caps)
     if k == len(segments.exit_layers) - 1:
         buffer.record(active, k, scores)
         return None
-    buffer.near[active.rows] |= near_threshold(policy.criterion, scores, k)
-    leave = policy.criterion.leaves(scores, k)
+    near, leave = near_threshold(policy.criterion, scores, k), policy.criterion.leaves(scores, k)
+    if active.caps is not None:
+        capped = active.caps <= k
+        near, leave = near & ~capped, leave | capped
+    buffer.near[active.rows] |= near
     if not leave.any():
         return active
     buffer.record(active.subset(np.flatnonzero(leave), None), k, scores[leave])
@@ -118,6 +125,7 @@ def run_segment(
 def join_rows(groups: Sequence[ActiveRows[Any]], state: State) -> ActiveRows[State]:
     """Join groups that wait for the same segment, with their joined state."""
     labels = [group.labels for group in groups if group.labels is not None]
+    caps = [group.caps for group in groups if group.caps is not None]
 
     def joined(memories: list[Memory]) -> Memory:
         return {name: np.concatenate([memory[name] for memory in memories]) for name in memories[0]}
@@ -128,4 +136,5 @@ def join_rows(groups: Sequence[ActiveRows[Any]], state: State) -> ActiveRows[Sta
         joined([group.memory for group in groups]),
         np.concatenate(labels) if labels else None,
         joined([group.answers for group in groups]),
+        np.concatenate(caps) if caps else None,
     )

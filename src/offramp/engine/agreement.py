@@ -123,7 +123,8 @@ def run_reference(
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)
     decided = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
-    exit, answer, probability, score, flops, answering = np.array(decided, dtype=np.float64).reshape(-1, 6).T
+    numbers = [decision[:6] for decision in decided]
+    exit, answer, probability, score, flops, answering = np.array(numbers, dtype=np.float64).reshape(-1, 6).T
     return Decisions(
         exit=exit.astype(np.intp),
         layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit.astype(np.intp)],
@@ -132,13 +133,16 @@ def run_reference(
         score=score,
         flops=flops,
         answer_exit=answering.astype(np.intp),
+        logits=np.stack([decision[6] for decision in decided])
+        if decided
+        else np.zeros((0, 2), dtype=np.float32),
     )
 
 
 def decide_one(
     segments: Segments[Any], policy: Policy, encoding: Encoding, label: Any = None
-) -> tuple[int, float, float, float, float, int]:
-    """Exit index, answer, probability, score, FLOPs and exit index of the answer of one example."""
+) -> tuple[int, float, float, float, float, int, NDArray[np.floating]]:
+    """Exit, answer, probability, score, FLOPs, exit and logits `(classes,)` of the answer of one example."""
     batch = {name: np.array([values], dtype=np.int64) for name, values in encoding.items()}
     length = next(iter(batch.values())).shape[1]
     batch.setdefault(MASK, np.ones((1, length), dtype=np.int64))
@@ -157,5 +161,5 @@ def decide_one(
     # The deepest of equally confident exits answers, as the tuples compare.
     confidence, answering, logits = max(said, key=lambda answer: answer[:2]) if policy.recall else said[-1]
     if segments.kind == "regression":
-        return k, logits[0], np.nan, score, flops, answering
-    return k, int(logits.argmax()), confidence, score, flops, answering
+        return k, logits[0], np.nan, score, flops, answering, logits
+    return k, int(logits.argmax()), confidence, score, flops, answering, logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from offramp._core.arguments import flag, sequence, set_fields, whole
 from offramp._core.damaged_files import file_problem
-from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp._core.numbers import is_number, softmax
 from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
-from offramp._core.trace import Evidence, Kind, Trace
+from offramp._core.trace import Evidence, Kind, Trace, divide_logits
 from offramp.criteria import Criterion, Memory, first_exit, make_criterion, scores
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """The exit and the answer of each example. All arrays are `(examples,)`.
+    """The exit and the answer of each example. All arrays but the logits are `(examples,)`.
 
     Attributes:
         exit: exit index, 0-based.
@@ -33,6 +33,7 @@ class Decisions:
         score: the criterion's score at the exit taken.
         flops: FLOPs spent.
         answer_exit: exit index, 0-based, of the answer: an earlier exit than `exit` where the policy recalls it.
+        logits: of the answer, not yet divided by the temperature of its exit `(examples, classes)`.
     """
 
     exit: NDArray[np.intp]
@@ -42,9 +43,14 @@ class Decisions:
     score: NDArray[np.float64]
     flops: NDArray[np.float64]
     answer_exit: NDArray[np.intp]
+    logits: NDArray[np.floating]
 
     def __len__(self) -> int:
         return len(self.exit)
+
+    def rows(self, chosen: slice) -> Decisions:
+        """The decisions on some examples."""
+        return Decisions(*(getattr(self, attribute.name)[chosen] for attribute in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -159,12 +165,15 @@ class Policy:
                 now[name] = np.where(earlier.reshape(-1, *[1] * (values.ndim - 1)), before[name], values)
         return now
 
-    def decide(self, trace: Trace) -> Decisions:
-        """Apply the policy to a whole trace; the engine does the same layer by layer."""
+    def decide(self, trace: Trace, caps: NDArray[np.intp] | None = None) -> Decisions:
+        """Apply the policy to a whole trace; the engine does the same layer by layer, with the same `caps`."""
+        check_caps(caps, len(trace))
         self.check(trace.exit_layers, trace.kind, trace.gates is not None, trace.logits.shape[2])
         scaled = trace.scaled(self.temperatures)
         table = scores(self.criterion, scaled)
         exit = first_exit(self.criterion, table)
+        if caps is not None:
+            exit = np.minimum(exit, caps)
         rows = np.arange(len(trace))
         answering = self.answer_exits(scaled)[rows, exit]
         regression = trace.kind == "regression"
@@ -177,7 +186,13 @@ class Policy:
             score=table[rows, exit],
             flops=trace.flops[rows, exit],
             answer_exit=answering,
+            logits=trace.logits[rows, answering],
         )
+
+    def probabilities(self, exit: NDArray[np.intp], logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated probabilities `(examples, classes)` of logits that left at some exits `(examples,)`."""
+        temperatures = np.asarray(self.temperatures or (1.0,) * len(self.exit_layers))
+        return softmax(divide_logits(logits, temperatures[exit, None]))
 
     def save(self, path: UserPath) -> None:
         """Write the policy as JSON; `OfframpError` if the file cannot be written."""
@@ -207,6 +222,15 @@ class Policy:
                 f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with "
                 "'offramp tune'"
             ) from error
+
+
+def check_caps(caps: NDArray[np.intp] | None, examples: int) -> None:
+    """Raise `DataError` unless there are no caps, or one exit of at least 0 for each example."""
+    if caps is not None and (caps.shape != (examples,) or (caps < 0).any()):
+        raise DataError(
+            f"expected one exit of at least 0 as the cap of each of the {examples} texts, got shape {caps.shape}: "
+            "give an array of exit indices, counted from 0"
+        )
 
 
 def read_policy(policy: Policy | UserPath | None) -> Policy | None:

@@ -1,0 +1,1 @@
+"""The HTTP service on an engine, and predictions for whole files."""
