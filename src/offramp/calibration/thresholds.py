@@ -139,17 +139,25 @@ def standard_error(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy
 
 
 def measure(trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy") -> dict[str, Any]:
-    """The metric if there are labels, cost, depth and examples of a run that leaves at some exits `(examples,)`."""
+    """What a run that leaves at some exits `(examples,)` reaches: what a later run is compared with.
+
+    Returns:
+        With labels the metric; of a classifier the share of answers that differ from the full model's; cost, depth,
+        number of examples, and how many left at each exit.
+    """
     rows = np.arange(len(trace))
     scored: dict[str, Any] = {}
+    answers = trace.predictions()
     if trace.labels is not None:
-        answers = trace.predictions()
         full, reached = (score(metric, trace.labels, answers[rows, k]) for k in (trace.exits - 1, exit))
         scored = {"metric": metric, "full": full, "reached": reached}
+    if trace.kind == "classification":
+        scored["disagreement"] = float((answers[rows, exit] != answers[:, -1]).mean())
     return scored | {
         "cost": float(trace.flops[rows, exit].sum() / trace.full_flops.sum()),
         "depth": float(np.asarray(trace.exit_layers)[exit].mean()),
         "examples": len(trace),
+        "exit_counts": np.bincount(exit, minlength=trace.exits).tolist(),
     }
 
 
