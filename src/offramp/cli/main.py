@@ -49,6 +49,7 @@ COMMANDS = {
     "sweep": ("offramp.cli.sweep:sweep", "run a grid of models, or of attacks on them"),
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
+    "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
@@ -135,8 +136,9 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code.
 
-    It is 0, 2 for an error that the user can fix, or 128 and the number of the signal that ended the command: 130 for
-    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the reader of stdout went away.
+    It is 0, 1 where a condition of `offramp check` fails, 2 for an error that the user can fix, or 128 and the number
+    of the signal that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the reader of stdout
+    went away.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
@@ -148,7 +150,7 @@ def run(arguments: list[str]) -> int:
         check_subcommand(rest)
         app = make_app(options, rest)
         with stopping():
-            app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+            code = app(rest, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(usage_error(error, rest), USAGE_ERROR)
     except OfframpError as error:
@@ -168,7 +170,7 @@ def run(arguments: list[str]) -> int:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         message = str(error) or "stopped: run the same command again, which resumes where it can"
         return _fail(message, SIGNALLED + number)
-    return 0
+    return code or 0
 
 
 def check_subcommand(words: Sequence[str]) -> None:
