@@ -59,6 +59,7 @@ SUBCOMMANDS = {
         "attack": ("offramp.cli.bench_attack:bench_attack", "time attacks"),
         "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
         "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
+        "drift": ("offramp.cli.bench_drift:bench_drift", "time the alarms on texts that change"),
         "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },
 }
