@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import inspect
+import json
 import re
 import shlex
 from importlib import import_module
@@ -47,11 +48,11 @@ def test_commands_of_the_page_and_the_files_exist() -> None:
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string((DEPLOY / "offramp.service").read_text(encoding="utf-8"))
     program, command, *options = shlex.split(unit["Service"]["ExecStart"])
-    assert (Path(program).name, options[0]) == ("offramp", "--config")
+    assert (Path(program).name, options[1]) == ("offramp", "--config")
     named = {command, *re.findall(r"`offramp (\w+)", PAGE)}
     assert named - {"serve"} <= set(COMMANDS)
     assert '["offramp", "serve"]' in DOCKERFILE
-    assert '["--config", "/srv/serve.yaml"]' in DOCKERFILE
+    assert json.loads(DOCKERFILE.rpartition("CMD ")[2]) == COMPOSE["services"]["offramp"]["command"]
 
 
 def test_extras_that_are_installed_exist() -> None:
@@ -74,7 +75,8 @@ def test_files_that_compose_mounts_exist_where_they_are_read() -> None:
     sources = {source for service in services.values() for source in mounts(service)}
     assert [s for s in sources - {"./models", "retuned"} if not (DEPLOY / s).exists()] == []
     inside = set(mounts(services["offramp"]).values())
-    for path in (SERVE["models"][0].partition("=")[2], SERVE["retuned"], "/srv/serve.yaml"):
+    model, _, config = services["offramp"]["command"]
+    for path in (model.partition("=")[2], config, SERVE["retuned"]):
         assert any(path.startswith(mount) for mount in inside), path
     prometheus = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
     assert set(prometheus["rule_files"]) <= set(mounts(services["prometheus"]).values())

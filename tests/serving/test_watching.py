@@ -99,7 +99,8 @@ def test_what_is_not_used_of_the_budget_comes_back() -> None:
     left = 1000 - DECISIONS.flops[rows].sum()
     assert budget.levels() == {"alice": pytest.approx(left), TOTAL: pytest.approx(4000 + left)}
     caps = watch.admit("alice", TRACE.full_flops[rows])
-    watch.dropped(Submission("alice", "movies", [], TRACE.full_flops[rows], caps))
+    watch.dropped(Submission("alice", "movies", [], TRACE.full_flops[rows], caps))  # who hangs up still pays
+    left -= np.minimum(caps, TRACE.full_flops[rows]).sum()
     assert budget.levels()["alice"] == pytest.approx(left)
     watch.exposition()
     assert value(watch, "offramp_budget_level_flops", client="alice") == pytest.approx(left)

@@ -37,7 +37,11 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "batch_seconds": ("Histogram", "Seconds of inference of a batch.", MODEL),
     "answers": ("Counter", "Answered texts, by exit layer: the depth histogram.", (*CLIENT, "exit_layer")),
     "flops": ("Counter", "FLOPs spent on answers.", CLIENT),
-    "full_flops": ("Counter", "FLOPs that the full model would have spent on them.", CLIENT),
+    "full_flops": (
+        "Counter",
+        "FLOPs of their worst case: the full model, or the deepest exit that a request allows.",
+        CLIENT,
+    ),
     "budgeted": ("Counter", "Answered texts with a cap that the work budget set.", CLIENT),
     "budget_level_flops": ("Gauge", "FLOPs that a client may use now, without waiting.", ("client",)),
     "drift_evidence": (
@@ -118,7 +122,7 @@ class ServiceMetrics:
             self._of("answers", model, client, int(layer)).inc(int(count))
         self._of("flops", model, client).inc(float(decisions.flops.sum()))
         self._of("full_flops", model, client).inc(float(submission.flops_full.sum()))
-        if capped := int(np.isfinite(submission.caps).sum()):
+        if capped := int((submission.caps < submission.flops_full).sum()):
             self._of("budgeted", model, client).inc(capped)
 
     def dropped(self, model: str, client: str) -> None:

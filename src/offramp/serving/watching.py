@@ -78,8 +78,8 @@ class Watch:
             audit.offer([submission.encodings[row] for row in free.tolist()], decisions.prediction[free])
 
     def dropped(self, submission: Submission) -> None:
-        """See `Hooks.dropped`."""
-        self._settle(submission, 0.0)
+        """See `Hooks.dropped`. The request costs its worst case: it may have run, and who hangs up must still pay."""
+        self._settle(submission, _reserved(submission))
         self.metrics.dropped(submission.model, submission.client)
 
     def refused(self, client: str, model: str, status: int) -> None:
@@ -103,8 +103,7 @@ class Watch:
 
     def _settle(self, submission: Submission, spent: float) -> None:
         if self.budget is not None:
-            reserved = float(np.minimum(submission.caps, submission.flops_full).sum())
-            self.budget.settle(submission.client, reserved, spent)
+            self.budget.settle(submission.client, _reserved(submission), spent)
 
     def _audited(self, model: str, audit: ShadowAudit) -> Callable[[int], None]:
         def note(alarms: int) -> None:
@@ -115,6 +114,11 @@ class Watch:
                     write_retuned(audit.audit, self.retuned / policy_file(model))
 
         return note
+
+
+def _reserved(submission: Submission) -> float:
+    """What the budget reserved for a request, in FLOPs."""
+    return float(np.minimum(submission.caps, submission.flops_full).sum())
 
 
 def write_retuned(audit: Audit, path: Path) -> None:
