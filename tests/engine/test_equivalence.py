@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp._core.errors import DataError
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion, scores, threshold_grid
 from offramp.engine.agreement import check_agreement, near_threshold, run_reference
 from offramp.engine.batching import windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.policy import Decisions, Policy
+from offramp.engine.pools import PoolingEngine
+from offramp.engine.segment_times import SegmentTimes
 
 from .toy_segments import ToyNet
 
@@ -76,6 +79,8 @@ def assert_equal(found: Decisions, expected: Decisions, rows: Any) -> None:
         )
         assert getattr(found, field).dtype == getattr(expected, field).dtype, field
     np.testing.assert_allclose(found.probability[rows], expected.probability[rows], rtol=1e-12)
+    if len(expected):  # without texts, the number of classes is unknown
+        np.testing.assert_array_equal(found.logits[rows], expected.logits[rows])
     np.testing.assert_allclose(found.score[rows], expected.score[rows], rtol=1e-9, atol=1e-12)
 
 
@@ -126,6 +131,33 @@ def test_order_of_the_texts_does_not_matter(name: str, kind: str) -> None:
         assert_equal(shuffled, back, clear)
 
     property()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(CASES).flatmap(lambda case: cases(*case)), st.integers(1, 9), st.data())
+def test_a_row_leaves_at_its_cap_at_the_latest(case: Case, batch_size: int, data: st.DataObject) -> None:
+    examples, exits = len(case.encodings), case.trace.exits
+    caps = np.array(
+        data.draw(st.lists(st.integers(0, exits), min_size=examples, max_size=examples)), dtype=np.intp
+    )
+    expected = case.policy.decide(case.trace, caps)
+    np.testing.assert_array_equal(expected.exit, np.minimum(case.policy.decide(case.trace).exit, caps))
+    times = SegmentTimes((1.0,) * exits, (0.001,) * exits, (0.0,) * exits, copy=0.001)
+    for engine in (
+        CompactingEngine(case.net, case.policy, batch_size=batch_size),
+        PoolingEngine(case.net, case.policy, times, batch_size=batch_size),
+    ):
+        decisions = engine.run(case.encodings, case.labels, caps)
+        assert_equal(decisions, expected, clear_rows(case, expected))
+
+
+def test_caps_are_one_exit_for_each_text() -> None:
+    net = ToyNet(np.zeros((2, 1, 2), dtype=np.float32))
+    engine = CompactingEngine(net, Policy(make_criterion("confidence", 0.9), net.exit_layers))
+    encodings = [{"input_ids": [0]}, {"input_ids": [1]}]
+    for caps in (np.array([1]), np.array([0, -1])):
+        with pytest.raises(DataError, match="at least 0 as the cap of each of the 2 texts, got shape"):
+            engine.run(encodings, caps=caps)
 
 
 @settings(deadline=None, max_examples=150)

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import yaml
 from cyclopts import App, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
-from cyclopts.config import Dict
+from cyclopts.config import Dict, Env
 
 from offramp import __version__
 from offramp._core.arguments import percent_hint
@@ -48,6 +48,8 @@ COMMANDS = {
     "conflict": ("offramp.cli.conflict:conflict", "measure how far the exits' gradients conflict"),
     "sweep": ("offramp.cli.sweep:sweep", "run a grid of models, or of attacks on them"),
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
+    "predict": ("offramp.cli.predict:predict", "answer every row of a file"),
+    "serve": ("offramp.cli.serve:serve", "answer over HTTP"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
@@ -91,7 +93,11 @@ def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
         help=HELP,
         help_format="markdown",
         version=__version__,
-        config=[] if options is None else [options],
+        # What a container is given: OFFRAMP_SERVE_PORT is `offramp serve --port`.
+        config=[
+            *([] if options is None else [options]),
+            *([Env("OFFRAMP_")] if "serve" in words[:1] else []),
+        ],
         default_parameter=Parameter(consume_multiple=True, negative=()),
         suppress_keyboard_interrupt=False,  # our own message says what was saved and how to resume
     )

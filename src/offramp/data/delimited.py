@@ -29,9 +29,15 @@ def read_delimited(path: Path, usual: str) -> Table:
     Raises:
         DataError: the file is empty or not UTF-8, repeats a column, or has no dialect or several.
     """
-    text = read_text(path)
+    reading = choose_reading(path, read_text(path), usual)
+    _require_rows_only(path, reading)
+    return _table(path, reading)
+
+
+def choose_reading(path: Path, text: str, usual: str) -> Reading:
+    """The one reading of a file's text, or of its first lines; arguments and errors as of `read_delimited`."""
     _require_one_line_end(path, text)
-    stated = _SEPARATOR.match(text)
+    stated = stated_delimiter(text)
     delimiters = [stated[1]] if stated else sorted(DELIMITERS, key=lambda delimiter: delimiter != usual)
     content = text[stated.end() :] if stated else text
     first_line = 2 if stated else 1
@@ -58,9 +64,12 @@ def read_delimited(path: Path, usual: str) -> Table:
         widest = max(failures, key=lambda failure: failure.width)
         if widest.width > 1 or not readings:
             raise widest
-    reading = next(iter((wide or readings).values()))
-    _require_rows_only(path, reading)
-    return _table(path, reading)
+    return next(iter((wide or readings).values()))
+
+
+def stated_delimiter(text: str) -> re.Match[str] | None:
+    """The line `sep=…` that may begin a text; its group 1 is the delimiter."""
+    return _SEPARATOR.match(text)
 
 
 def _require_one_line_end(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from offramp._core.errors import DataError
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 
 # A quote inside a quoted value is doubled, or escaped by a backslash; or quotes are text like any other character.
-_QUOTING: dict[str, dict[str, Any]] = {
+QUOTING: dict[str, dict[str, Any]] = {
     "doubled": {},
     "escaped": {"escapechar": "\\"},
     "literal": {"quoting": csv.QUOTE_NONE},
@@ -36,6 +36,8 @@ class Reading:
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
+    delimiter: str
+    quoting: str  # a key of `QUOTING`
 
 
 class DialectError(DataError):
@@ -49,35 +51,63 @@ class DialectError(DataError):
 
 def parse(path: Path, text: str, delimiter: str, quoting: str, first_line: int) -> Reading:
     """All rows in one dialect; `DialectError` at the first row that does not have it."""
-    records = _records(path, text, delimiter, quoting, first_line)
+    # Line ends stay, as Python's csv module wants it.
+    header, records = stream_rows(path, io.StringIO(text, newline=""), delimiter, quoting, first_line)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    for line, row in records:
+        rows.append(row)
+        lines.append(line)
+    return Reading(header, rows, lines, delimiter, quoting)
+
+
+def stream_rows(
+    path: Path, lines: Iterable[str], delimiter: str, quoting: str, first_line: int
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header, and the rows with the line that each begins in, read as they are needed.
+
+    Args:
+        path: for messages.
+        lines: physical lines with their ends.
+        delimiter: between two values.
+        quoting: a key of `QUOTING`.
+        first_line: number of the header's line.
+
+    Raises:
+        DialectError: there is no header; or, from the iterator, a row that does not have the dialect.
+    """
+    records = _records(path, lines, delimiter, quoting, first_line)
     first = next(records, None)
     if first is None:
         raise DialectError(
             f"{path}, line {first_line}: expected a line of column names, got the end of the file"
         )
     header = _without_empty_end([name.strip() for name in first[1]])
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    return header, _equal_rows(path, records, header, delimiter)
+
+
+def _equal_rows(
+    path: Path, records: Iterator[tuple[int, list[str]]], header: list[str], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows, cut to the header; `DialectError` for one with another number of values."""
     width = 0  # of the rows, which may all end in empty values that the header does not have
     try:
         for line, row in records:
             width = width or max(len(row), len(header))
             if len(row) != width or any(row[len(header) :]):
                 raise DialectError(_width_message(path, line, row, header, delimiter))
-            rows.append(row[: len(header)])
-            lines.append(line)
+            yield line, row[: len(header)]
     except DialectError as error:
         error.width = len(header)
         raise
-    return Reading(header, rows, lines)
 
 
 def _records(
-    path: Path, text: str, delimiter: str, quoting: str, first_line: int
+    path: Path, lines: Iterable[str], delimiter: str, quoting: str, first_line: int
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, after the line that each begins in."""
-    physical = _Lines(text)
-    parser = csv.reader(physical, delimiter=delimiter, strict=True, **_QUOTING[quoting])
+    physical = _Lines(lines)
+    parser = csv.reader(physical, delimiter=delimiter, strict=True, **QUOTING[quoting])
     ending = ""  # of the first row
     while True:
         line = parser.line_num + first_line
@@ -97,10 +127,10 @@ def _records(
 
 
 class _Lines:
-    """The physical lines of a text; `ending` is what ended the last one."""
+    """Physical lines; `ending` is what ended the last one."""
 
-    def __init__(self, text: str) -> None:
-        self.stream = io.StringIO(text, newline="")  # as Python's csv module wants it: line ends stay
+    def __init__(self, stream: Iterable[str]) -> None:
+        self.stream = stream
         self.ending = ""
 
     def __iter__(self) -> Iterator[str]:

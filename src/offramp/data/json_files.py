@@ -35,7 +35,7 @@ def read_json(path: Path) -> Table:
             raise DataError(
                 f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})"
             ) from error
-        return records_table([_line(path, number, line) for number, line in lines], str(path))
+        return records_table([parse_line(path, number, line) for number, line in lines], str(path))
     return _table(content, str(path))
 
 
@@ -51,14 +51,15 @@ def records_table(records: Sequence[Any], where: str) -> Table:
     return Table({name: [record.get(name) for record in records] for name in names}, where)
 
 
-def _line(path: Path, number: int, line: str) -> Any:
+def parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    """The object on a line of JSON Lines; `DataError` for anything else."""
     where = f"{path}, line {number}"
     try:
         record = _parse(line, where)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: expected one JSON object, got {line[:60]!r}") from error
     _require_object(record, where)
-    return record
+    return dict(record)
 
 
 def _require_object(record: Any, where: str) -> None:

@@ -112,6 +112,29 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
     return Columns(text, label, pair)
 
 
+def choose_texts(
+    table: Table, text: str | None, pair: str | None, paired: bool | None
+) -> tuple[str, str | None]:
+    """The requested columns of texts and of second texts, or those with usual names.
+
+    Args:
+        table: its columns may be empty.
+        text, pair: requested names.
+        paired: whether the model was trained on pairs; None if unknown. Only then are second texts looked for.
+
+    Raises:
+        DataError: a column is missing, or none has a usual name; the message lists all columns.
+    """
+    for wanted in (text, pair):
+        if wanted is not None:
+            require_column(table, wanted)
+    names = {name.lower().strip(): name for name in reversed(table.columns)}
+    for first, second in _PAIRS if text is None and pair is None and paired is not False else ():
+        if first in names and second in names:
+            return names[first], names[second]
+    return text or _usual(names, _TEXTS, "text", table, {pair}), pair
+
+
 def is_usual_text(name: Any) -> bool:
     """Whether a value is a usual name for a column of texts."""
     return isinstance(name, str) and name.strip().lower() in _TEXTS.split()

@@ -10,8 +10,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp._core.numbers import softmax
-from offramp._core.trace import divide_logits
 from offramp.criteria import Memory
 from offramp.engine.agreement import near_threshold
 from offramp.engine.policy import Decisions, Policy
@@ -28,6 +26,11 @@ class ActiveRows(Generic[State]):
     state: State  # of the segments, for these rows
     memory: Memory  # of the criterion, (batch, …) each
     labels: NDArray[Any] | None  # (batch,)
+    caps: NDArray[np.intp] | None = None  # (batch,), the exit at which each row leaves at the latest
+
+    def without_state(self) -> ActiveRows[None]:
+        """The rows, to be batched anew."""
+        return ActiveRows(self.rows, None, self.memory, self.labels, self.caps)
 
     def subset(self, positions: NDArray[np.intp], state: Other) -> ActiveRows[Other]:
         """Some of the rows, with their state."""
@@ -36,6 +39,7 @@ class ActiveRows(Generic[State]):
             state,
             {name: values[positions] for name, values in self.memory.items()},
             None if self.labels is None else self.labels[positions],
+            None if self.caps is None else self.caps[positions],
         )
 
 
@@ -65,14 +69,15 @@ class DecisionBuffer:
     def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
         """The decisions, with the FLOPs of the unpadded lengths `(examples,)`."""
         regression = segments.kind == "regression"
-        logits = np.zeros((0, 2), dtype=np.float32) if self.logits is None else self.logits
+        logits = (
+            np.zeros((0, 1 if regression else 2), dtype=np.float32) if self.logits is None else self.logits
+        )
         probability = np.full(len(logits), np.nan)
         flops = np.zeros(0)
         if len(logits):
             flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
             if not regression:
-                temperatures = np.asarray(policy.temperatures or (1.0,) * len(policy.exit_layers))
-                probability = softmax(divide_logits(logits, temperatures[self.exit, None])).max(axis=-1)
+                probability = policy.probabilities(self.exit, logits).max(axis=-1)
         return Decisions(
             exit=self.exit,
             layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
@@ -80,6 +85,7 @@ class DecisionBuffer:
             probability=probability,
             score=self.score,
             flops=flops,
+            logits=logits,
         )
 
 
@@ -95,10 +101,13 @@ def run_segment(
     if k == len(segments.exit_layers) - 1:
         buffer.record(active.rows, k, evidence.logits, scores)
         return None
-    buffer.near[active.rows] |= near_threshold(policy.criterion, scores)
-    leave = policy.criterion.leaves(scores)
+    near, leave = near_threshold(policy.criterion, scores), policy.criterion.leaves(scores)
+    if active.caps is not None:
+        capped = active.caps <= k
+        near, leave = near & ~capped, leave | capped
+    buffer.near[active.rows] |= near
     if not leave.any():
-        return ActiveRows(active.rows, state, memory, active.labels)
+        return replace(active, state=state, memory=memory)
     buffer.record(active.rows[leave], k, evidence.logits[leave], scores[leave])
     if leave.all():
         return None
@@ -109,9 +118,11 @@ def run_segment(
 def join_rows(groups: Sequence[ActiveRows[Any]], state: State) -> ActiveRows[State]:
     """Join groups that wait for the same segment, with their joined state."""
     labels = [group.labels for group in groups if group.labels is not None]
+    caps = [group.caps for group in groups if group.caps is not None]
     return ActiveRows(
         np.concatenate([group.rows for group in groups]),
         state,
         {name: np.concatenate([group.memory[name] for group in groups]) for name in groups[0].memory},
         np.concatenate(labels) if labels else None,
+        np.concatenate(caps) if caps else None,
     )

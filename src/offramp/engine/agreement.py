@@ -106,7 +106,8 @@ def run_reference(
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     truth = [None] * len(encodings) if labels is None else np.asarray(labels).reshape(-1, 1)
     decided = [decide_one(segments, policy, *pair) for pair in zip(encodings, truth, strict=True)]
-    exit, answer, probability, score, flops = np.array(decided, dtype=np.float64).reshape(-1, 5).T
+    numbers = [decision[:5] for decision in decided]
+    exit, answer, probability, score, flops = np.array(numbers, dtype=np.float64).reshape(-1, 5).T
     return Decisions(
         exit=exit.astype(np.intp),
         layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit.astype(np.intp)],
@@ -114,13 +115,16 @@ def run_reference(
         probability=probability,
         score=score,
         flops=flops,
+        logits=np.stack([decision[5] for decision in decided])
+        if decided
+        else np.zeros((0, 2), dtype=np.float32),
     )
 
 
 def decide_one(
     segments: Segments[Any], policy: Policy, encoding: Encoding, label: Any = None
-) -> tuple[int, float, float, float, float]:
-    """Exit index, answer, probability, score and FLOPs of one example."""
+) -> tuple[int, float, float, float, float, NDArray[np.floating]]:
+    """Exit index, answer, probability, score, FLOPs and logits `(classes,)` of one example."""
     batch = {name: np.array([values], dtype=np.int64) for name, values in encoding.items()}
     length = next(iter(batch.values())).shape[1]
     batch.setdefault(MASK, np.ones((1, length), dtype=np.int64))
@@ -135,5 +139,6 @@ def decide_one(
             break
     flops = segments.flops(np.array([length]))[0][0, k]
     if segments.kind == "regression":
-        return k, evidence.logits[0, 0], np.nan, score, flops
-    return k, int(evidence.logits[0].argmax()), softmax(scaled.logits[0]).max(), score, flops
+        return k, evidence.logits[0, 0], np.nan, score, flops, evidence.logits[0]
+    probability = softmax(scaled.logits[0]).max()
+    return k, int(evidence.logits[0].argmax()), probability, score, flops, evidence.logits[0]

@@ -16,7 +16,7 @@ from offramp._core.errors import DataError
 from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import Encoding, Numbered, Plan, batches, check_batch_size, pad, token_counts
-from offramp.engine.policy import Decisions, Policy
+from offramp.engine.policy import Decisions, Policy, check_caps
 from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State
 
@@ -94,18 +94,24 @@ class CompactingEngine(Generic[State]):
         self._flops_at = lru_cache(maxsize=None)(lambda length: segments.flops(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)
 
-    def run(self, encodings: Sequence[Encoding], labels: ArrayLike | None = None) -> Decisions:
+    def run(
+        self,
+        encodings: Sequence[Encoding],
+        labels: ArrayLike | None = None,
+        caps: NDArray[np.intp] | None = None,
+    ) -> Decisions:
         """Decide on texts.
 
         Args:
             encodings: token ids without padding, one dict per text.
             labels: true labels `(examples,)`; only the `oracle` criterion reads them.
+            caps: the exit, 0-based, at which each text leaves at the latest `(examples,)`.
 
         Returns:
             `Decisions` in the order of `encodings`.
 
         Raises:
-            DataError: encodings that do not match each other, or a wrong number of labels.
+            DataError: encodings that do not match each other, or a wrong number of labels or caps.
         """
         truth = None if labels is None else np.asarray(labels)
         if truth is not None and truth.shape != (len(encodings),):
@@ -113,11 +119,15 @@ class CompactingEngine(Generic[State]):
                 f"expected one label for each of the {len(encodings)} texts, got shape {truth.shape}: "
                 "leave labels out unless the criterion is 'oracle'"
             )
+        check_caps(caps, len(encodings))
+        if caps is not None and (caps >= len(self._layers) - 1).all():
+            caps = None  # every text leaves at the last exit anyway
         lengths = token_counts(encodings)
-        if self.fused is not None and truth is None and 1 in (len(encodings), self.batch_size):
+        alone = 1 in (len(encodings), self.batch_size)
+        if self.fused is not None and truth is None and caps is None and alone:
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
         buffer = DecisionBuffer(len(encodings))
-        waiting = ActiveRows(np.arange(len(encodings)), None, {}, truth)
+        waiting = ActiveRows(np.arange(len(encodings)), None, {}, truth, caps)
         if self.first:  # what leaves at layer 0 is in no batch, so the batches stay full
             waiting = self._run_first(encodings, waiting, buffer)
         self._run_all(self._batches(encodings, lengths, waiting.rows, buffer), waiting, buffer)
@@ -138,6 +148,7 @@ class CompactingEngine(Generic[State]):
             probability=np.array([answer.probability for answer in answers], dtype=np.float64),
             score=score,
             flops=np.array(flops),
+            logits=np.concatenate([answer.logits for answer in answers]),
         )
 
     def _count(self, exit: NDArray[np.intp], batches: int, near: NDArray[np.bool_]) -> None:
@@ -153,7 +164,7 @@ class CompactingEngine(Generic[State]):
             state = self.segments.start(pad([encodings[row] for row in window], self.pad_values))
             active = run_segment(self.segments, self.policy, 0, rows.subset(window, state), buffer)
             if active is not None:
-                staying.append(ActiveRows(active.rows, None, active.memory, active.labels))
+                staying.append(active.without_state())
         return join_rows(staying[1:] or staying, None)
 
     def _batches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from offramp._core.arguments import sequence, set_fields, whole
 from offramp._core.damaged_files import file_problem
-from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp._core.numbers import is_number, softmax
 from offramp._core.paths import UserPath, user_path
 from offramp._core.records import write_text
 from offramp._core.to_json import to_json
-from offramp._core.trace import Kind, Trace
+from offramp._core.trace import Kind, Trace, divide_logits
 from offramp.criteria import Criterion, first_exit, make_criterion, scores
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """The exit and the answer of each example. All arrays are `(examples,)`.
+    """The exit and the answer of each example. All arrays but the logits are `(examples,)`.
 
     Attributes:
         exit: exit index, 0-based.
@@ -32,6 +32,7 @@ class Decisions:
         probability: calibrated probability of the prediction; NaN for regression.
         score: the criterion's score at the exit taken.
         flops: FLOPs spent.
+        logits: of the exit, not yet divided by its temperature `(examples, classes)`.
     """
 
     exit: NDArray[np.intp]
@@ -40,9 +41,14 @@ class Decisions:
     probability: NDArray[np.float64]
     score: NDArray[np.float64]
     flops: NDArray[np.float64]
+    logits: NDArray[np.floating]
 
     def __len__(self) -> int:
         return len(self.exit)
+
+    def rows(self, chosen: slice) -> Decisions:
+        """The decisions on some examples."""
+        return Decisions(*(getattr(self, attribute.name)[chosen] for attribute in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,15 @@ class Policy:
             )
         self.criterion.check(len(exit_layers), kind, gates)
 
-    def decide(self, trace: Trace) -> Decisions:
-        """Apply the policy to a whole trace; the engine does the same layer by layer."""
+    def decide(self, trace: Trace, caps: NDArray[np.intp] | None = None) -> Decisions:
+        """Apply the policy to a whole trace; the engine does the same layer by layer, with the same `caps`."""
+        check_caps(caps, len(trace))
         self.check(trace.exit_layers, trace.kind, trace.gates is not None, trace.logits.shape[2])
         scaled = trace.scaled(self.temperatures)
         table = scores(self.criterion, scaled)
         exit = first_exit(self.criterion, table)
+        if caps is not None:
+            exit = np.minimum(exit, caps)
         rows = np.arange(len(trace))
         regression = trace.kind == "regression"
         probabilities = softmax(scaled.logits[rows, exit]).max(-1)
@@ -117,7 +126,13 @@ class Policy:
             probability=np.full(len(trace), np.nan) if regression else probabilities,
             score=table[rows, exit],
             flops=trace.flops[rows, exit],
+            logits=trace.logits[rows, exit],
         )
+
+    def probabilities(self, exit: NDArray[np.intp], logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated probabilities `(examples, classes)` of logits that left at some exits `(examples,)`."""
+        temperatures = np.asarray(self.temperatures or (1.0,) * len(self.exit_layers))
+        return softmax(divide_logits(logits, temperatures[exit, None]))
 
     def save(self, path: UserPath) -> None:
         """Write the policy as JSON; `OfframpError` if the file cannot be written."""
@@ -147,6 +162,15 @@ class Policy:
                 f"{path} is not a policy file, since it {file_problem(user_path(path), error)}: make one with "
                 "'offramp tune'"
             ) from error
+
+
+def check_caps(caps: NDArray[np.intp] | None, examples: int) -> None:
+    """Raise `DataError` unless there are no caps, or one exit of at least 0 for each example."""
+    if caps is not None and (caps.shape != (examples,) or (caps < 0).any()):
+        raise DataError(
+            f"expected one exit of at least 0 as the cap of each of the {examples} texts, got shape {caps.shape}: "
+            "give an array of exit indices, counted from 0"
+        )
 
 
 def read_policy(policy: Policy | UserPath | None) -> Policy | None:

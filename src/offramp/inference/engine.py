@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offramp._core.arguments import choice, flag
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.tables import read_rows
 from offramp._core.text import check_pairs, read_texts
-from offramp.engine.batching import check_batch_size, token_counts, windows
+from offramp.engine.batching import Encoding, check_batch_size, token_counts, windows
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.manifest import FILE_NAME
 from offramp.engine.onnx import OnnxSegments, thread_count
@@ -164,7 +167,7 @@ class Engine:
 
     def decide(self, texts: Any, pairs: Iterable[str] | None = None) -> Decisions:
         """Decisions in arrays, in the order of the texts; arguments as in `predict`."""
-        return self.compacting.run(self._encode(*read_texts(texts, pairs)))
+        return self.compacting.run(self.encode(*read_texts(texts, pairs)))
 
     @overload
     def predict(self, texts: str, pairs: str | None = None) -> Prediction: ...
@@ -207,16 +210,23 @@ class Engine:
         size = self.compacting.window * self.compacting.batch_size
         return (answer for window in windows(rows, size) for answer in self._answer(*read_texts(window)))
 
-    def _encode(self, texts: list[str], pairs: list[str] | None) -> list[dict[str, list[int]]]:
-        """Token ids; `DataError` for single texts where the model was trained on pairs, or the reverse."""
+    def encode(self, texts: list[str], pairs: list[str] | None = None) -> list[dict[str, list[int]]]:
+        """Token ids without padding; `DataError` for single texts where the model needs pairs, or the reverse."""
         if texts:
             check_pairs(pairs is not None, self.pair, "the input")
         return self.encoder(texts, pairs)
 
     def _answer(self, texts: list[str], pairs: list[str] | None) -> list[Prediction]:
-        encodings = self._encode(texts, pairs)
+        encodings = self.encode(texts, pairs)
         decisions = self.compacting.run(encodings)
-        full = self.segments.flops(token_counts(encodings))[1]
+        return self.predictions(decisions, self.flops_full(encodings))
+
+    def flops_full(self, encodings: Sequence[Encoding]) -> NDArray[np.float64]:
+        """FLOPs of the full model for each text `(examples,)`."""
+        return self.segments.flops(token_counts(encodings))[1] if encodings else np.zeros(0)
+
+    def predictions(self, decisions: Decisions, flops_full: NDArray[np.float64]) -> list[Prediction]:
+        """Decisions as answers, given the FLOPs of the full model for each text `(examples,)`."""
         return [
             Prediction(
                 label=self.labels[int(answer)] if self.labels else float(answer),
@@ -228,7 +238,7 @@ class Engine:
                 decisions.prediction,
                 decisions.probability,
                 decisions.layer,
-                decisions.flops / full,
+                decisions.flops / flops_full,
                 strict=True,
             )
         ]

@@ -34,8 +34,10 @@ class Submission:
         client: name of the API key, else the address of the client.
         model: name of the model.
         encodings: token ids of each row, without padding.
-        flops_full: FLOPs of the full model for each row `(rows,)`.
-        caps: most FLOPs for each row `(rows,)`, as `Hooks.admit` returned them; infinite where there is no cap.
+        flops_full: worst case of each row `(rows,)`: FLOPs of the full model, or of the deepest exit that the request
+            allows.
+        caps: most FLOPs for each row `(rows,)`: the lower of what `Hooks.admit` returned and what the request allows;
+            infinite where there is no cap.
         seconds: time of each stage so far: `tokenisation`, `queue`, `inference`.
     """
 
@@ -61,7 +63,7 @@ class Hooks(Protocol):
 
         Args:
             client: name of the API key, else the address of the client.
-            flops_full: FLOPs of the full model for each row `(rows,)`, the worst case.
+            flops_full: the worst case of each row `(rows,)`; see `Submission`.
 
         Returns:
             The most FLOPs that each row may use `(rows,)`, infinite for no cap, or a refusal. A row always runs to its
