@@ -11,6 +11,7 @@ import pytest
 
 from offramp._core.errors import ConfigError
 from offramp.calibration import tune
+from offramp.cli.main import run
 from offramp.cli.watching import WatchOptions
 from offramp.engine.batching import token_counts
 from offramp.engine.policy import Policy
@@ -91,3 +92,8 @@ def test_options_that_belong_together(options: dict[str, Any], message: str) -> 
     with pytest.raises(ConfigError) as caught:
         WatchOptions(**options)
     assert str(caught.value) == message
+
+
+def test_replicas_have_no_budget_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "served", "--engine", "ray", "--client-rate", "1e9"]) == 2
+    assert "budgets and alarms need one process" in capsys.readouterr().err

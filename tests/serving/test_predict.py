@@ -159,7 +159,7 @@ def test_a_half_written_part_is_written_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.TextWriter, "part", half)
+        patch.setattr(module.TextWriter, "write_part", half)
         with pytest.raises(Killed):
             predict_file(engine, source, output)
     predict_file(engine, source, output)
@@ -276,10 +276,41 @@ def test_the_command(
     assert b"a folder of that name exists" in capfdbinary.readouterr().err
 
 
+def test_standard_input_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+    output = tmp_path / "out.jsonl"
+    monkeypatch.setattr(module, "PART_ROWS", 1)
+
+    def stop(rows: int, share: float | None) -> None:
+        raise Killed
+
+    for texts in (["other"], TEXTS[2:]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
+        if texts == ["other"]:
+            with pytest.raises(Killed):
+                predict_file(engine, Path("-"), output, on_progress=stop)
+        else:
+            predict_file(engine, Path("-"), output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["text"] for row in rows] == TEXTS[2:]
+    (tmp_path / "own.jsonl.parts").mkdir()
+    (tmp_path / "own.jsonl.parts" / "mine").touch()
+    with pytest.raises(ConfigError, match="holds files that no prediction wrote"):
+        predict_file(engine, Path("-"), tmp_path / "own.jsonl")
+
+
+def test_a_model_that_was_written_again_is_another_one(tmp_path: Path) -> None:
+    weights = tmp_path / "model.onnx"
+    weights.write_bytes(b"1")
+    before = module.fingerprint(tmp_path)
+    assert module.fingerprint(tmp_path) == before
+    weights.write_bytes(b"22")
+    assert module.fingerprint(tmp_path) != before
+
+
 @pytest.mark.slow
 def test_killed_by_the_system_the_output_is_the_same(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
-    path.write_text("text,n\n" + "".join(f"the film was good {i},{i}\n" for i in range(60_000)))
+    path.write_text("text,n\n" + "".join(f"the film was good {i},{i}\n" for i in range(30_000)))
     command = [
         sys.executable,
         "-m",

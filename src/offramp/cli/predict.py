@@ -12,7 +12,7 @@ from offramp._core.files import check_writable, write_failure
 from offramp.cli.common import Threads, console, limit_threads, note
 from offramp.cli.paths import PathOption
 from offramp.inference.engine import Engine
-from offramp.serving.predict import PredictOptions, predict_file
+from offramp.serving.predict import PredictOptions, fingerprint, predict_file
 
 
 def predict(
@@ -70,7 +70,9 @@ def predict(
 
         target = sys.stdout.buffer if output is None else output
         try:
-            rows = predict_file(engine, source, target, options, model=str(model), on_progress=advance)
+            rows = predict_file(
+                engine, source, target, options, model=fingerprint(model), on_progress=advance
+            )
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from offramp._core.arguments import whole
-from offramp._core.errors import MissingExtraError
+from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.stopping import Stopped
 from offramp.cli.common import Threads
 from offramp.cli.paths import PathOption
@@ -74,9 +74,13 @@ def serve(
         engine: one process, or replicas on Ray Serve.
         replicas: processes on Ray Serve.
     """
+    if engine == "ray" and watching != WatchOptions():
+        raise ConfigError(
+            "budgets and alarms need one process, since replicas would each have their own: leave --engine ray out"
+        )
     for package in (*REQUIRED, *(["ray"] if engine == "ray" else [])):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "ray" if package == "ray" else "serve")
+            raise MissingExtraError(package, "serve-ray" if engine == "ray" else "serve")
     from offramp.serving.app import make_app
     from offramp.serving.logs import open_log
     from offramp.serving.server import check_exposure, make_server, open_engines, read_keys

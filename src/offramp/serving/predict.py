@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from offramp.serving.row_files import STDIN, RowFile, format_of, open_rows
 from offramp.serving.row_writers import ARROW, ArrowWriter, TextWriter, with_answers
 
 PART_ROWS = 2048
+WEIGHTS = (".onnx", ".safetensors", ".bin", ".npz")
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
 Progress = Callable[[int, float | None], None]  # rows answered so far, share of the input that was read
 
@@ -61,7 +63,7 @@ def predict_file(
         source: a file of one of the formats of `row_files`, or `-` for standard input, which does not resume.
         output: a file, whose ending gives the format; or an open binary file, which gets JSON Lines at once.
         options: see `PredictOptions`.
-        model: identifies the model: a run with another one is not resumed.
+        model: its `fingerprint`: a run with another model is not resumed.
         on_progress: called after each part.
 
     Returns:
@@ -126,24 +128,34 @@ class _PartsFolder:
         """Write the parts that are missing, join all of them, and delete them."""
         path = self.folder.path
         if self.source == STDIN:
-            shutil.rmtree(path, ignore_errors=True)  # nothing shows that the same text comes again
-        done, parts = 0, []
+            with self.folder.lock():  # nothing shows that the same text comes again
+                self.folder.discard()
+                for stale in path.glob(".0*"):
+                    stale.unlink()
+        done, files = 0, []
         with self.folder.claim(settings):
             for number, chunk in enumerate(self.rows.chunks):
-                part = path / f".{number:08d}"  # hidden, as a run's own files are
-                if not part.exists():
+                file = path / f".{number:08d}"  # hidden, as a run's own files are
+                if not file.exists():
                     rows = _answered(
                         self.engine, self.rows, chunk, self.source, self.options, done, self.form
                     )
-                    with atomic_write(part) as draft:
-                        self.writer.part(draft, rows)
-                parts.append(part)
+                    with atomic_write(file) as draft:
+                        self.writer.write_part(draft, rows)
+                files.append(file)
                 done += len(chunk)
                 on_progress(done, self.rows.position())
             with atomic_write(self.output) as draft:
-                self.writer.join(parts, draft)
+                self.writer.join(files, draft)
         shutil.rmtree(path)
         return done
+
+
+def fingerprint(model: Path) -> str:
+    """A folder's path, and a digest of the sizes and times of its weights."""
+    files = sorted(path for path in model.rglob("*") if path.suffix in WEIGHTS)
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f"{model} {sha256(repr(facts).encode()).hexdigest()[:16]}"
 
 
 def _settings(engine: Engine, source: Path, options: PredictOptions, model: str) -> dict[str, Any]:

@@ -117,7 +117,9 @@ def _open_text(path: Path, form: str, stack: ExitStack) -> TextIO:
     """The file as UTF-8 text; line ends stay as they are."""
     newline = "" if form in DELIMITERS else "\n"
     if path == STDIN:
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline=newline)
+        text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline=newline)
+        stack.callback(text.detach)  # standard input stays open
+        return text
     try:
         file = stack.enter_context(path.open(encoding="utf-8-sig", newline=newline))
     except OSError as error:
@@ -130,7 +132,8 @@ def _open_text(path: Path, form: str, stack: ExitStack) -> TextIO:
 def _utf8(path: Path, text: Iterable[str]) -> Iterator[str]:
     """The lines; `DataError` for bytes that are not UTF-8."""
     try:
-        yield from text
+        for line in text:  # noqa: UP028 (`yield from` would close the file with the generator)
+            yield line
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(
@@ -201,9 +204,9 @@ def _open_arrow(path: Path, form: str, size: int, stack: ExitStack) -> RowFile:
         try:
             for batch in batches:
                 for start in range(0, batch.num_rows, size):
-                    part = pa.Table.from_batches([batch.slice(start, size)])
-                    done += part.num_rows
-                    yield part
+                    table = pa.Table.from_batches([batch.slice(start, size)])
+                    done += table.num_rows
+                    yield table
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} {file_problem(path, error)}: give a whole file") from error
 

@@ -70,10 +70,16 @@ class TextWriter:
         if self.form in ("jsonl", "json"):
             return b"".join(_json_line(row) for row in rows)
         text = io.StringIO(newline="")
-        options = dict(QUOTING[self.quoting])
+        options: dict[str, Any] = {
+            "delimiter": self.delimiter,
+            "lineterminator": "\n",
+            **QUOTING[self.quoting],
+        }
         if "quoting" in options:  # quotes are text
             options["quotechar"] = None
-        writer = csv.writer(text, delimiter=self.delimiter, lineterminator="\n", **options)
+        writer = csv.writer(text, **options)
+        # A lone carriage return ends a line unless it is quoted, which Python's writer forgets.
+        careful = csv.writer(text, **{"quoting": csv.QUOTE_ALL, **options})
         for row in rows:
             if foreign := [name for name in row if name not in self.columns]:
                 raise DataError(
@@ -81,31 +87,32 @@ class TextWriter:
                     "write .jsonl"
                 )
             try:
-                writer.writerow([_csv_value(row.get(name)) for name in self.columns])
+                values = [_csv_value(row.get(name)) for name in self.columns]
+                (careful if any("\r" in str(value) for value in values) else writer).writerow(values)
             except csv.Error as error:
                 raise DataError(
                     f"a value does not fit in the input's kind of {self.form} ({error}): write .jsonl"
                 ) from error
         return _encode(text.getvalue())
 
-    def part(self, path: Path, rows: Any) -> None:
+    def write_part(self, path: Path, rows: Any) -> None:
         path.write_bytes(self.rows(rows))
 
-    def join(self, parts: Iterable[Path], target: Path) -> None:
+    def join(self, files: Iterable[Path], target: Path) -> None:
         """Write the whole file."""
-        with target.open("wb") as file:
-            file.write(b"[\n" if self.form == "json" else self.header())
+        with target.open("wb") as whole:
+            whole.write(b"[\n" if self.form == "json" else self.header())
             first = True
-            for part in parts:
-                with part.open("rb") as rows:
+            for file in files:
+                with file.open("rb") as rows:
                     if self.form != "json":
-                        shutil.copyfileobj(rows, file)
+                        shutil.copyfileobj(rows, whole)
                         continue
                     for line in rows:
-                        file.write(line.rstrip(b"\n") if first else b",\n" + line.rstrip(b"\n"))
+                        whole.write(line.rstrip(b"\n") if first else b",\n" + line.rstrip(b"\n"))
                         first = False
             if self.form == "json":
-                file.write(b"\n]\n")
+                whole.write(b"\n]\n")
 
 
 class ArrowWriter:
@@ -114,25 +121,25 @@ class ArrowWriter:
     def __init__(self, form: str) -> None:
         self.form = form
 
-    def part(self, path: Path, table: Any) -> None:
+    def write_part(self, path: Path, table: Any) -> None:
         import pyarrow as pa
 
         with pa.ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table)
 
-    def join(self, parts: Iterable[Path], target: Path) -> None:
+    def join(self, files: Iterable[Path], target: Path) -> None:
         """Write the whole file; a column that later parts have in another type is widened where that loses nothing."""
         import pyarrow as pa
         from pyarrow import parquet
 
-        parts = [*parts]
+        files = [*files]
         try:
-            schemas = [_read(part).schema for part in parts]
+            schemas = [_read(file).schema for file in files]
             schema = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
             opened = parquet.ParquetWriter if self.form == "parquet" else pa.ipc.new_file
             with opened(str(target), schema) as writer:
-                for part in parts:
-                    writer.write_table(_widened(_read(part), schema))
+                for file in files:
+                    writer.write_table(_widened(_read(file), schema))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
                 f"the rows do not fit in {self.form}, where a column has one type "
@@ -140,10 +147,10 @@ class ArrowWriter:
             ) from error
 
 
-def _read(part: Path) -> Any:
+def _read(file: Path) -> Any:
     import pyarrow as pa
 
-    with pa.memory_map(str(part)) as source:
+    with pa.memory_map(str(file)) as source:
         return pa.ipc.open_file(source).read_all()
 
 

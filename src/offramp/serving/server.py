@@ -59,15 +59,20 @@ class ImpatientProtocol(H11Protocol):
 
 
 def open_engines(models: Sequence[str], **options: Any) -> dict[str, Engine]:
-    """Engines by name, from folders or `name=folder`; a folder's own name is the default.
-
-    Args:
-        models: at least one.
-        options: of every `Engine`.
+    """Engines by name; see `model_folders`. The options are those of every `Engine`.
 
     Raises:
-        ConfigError: two models of one name, or an empty name.
+        ConfigError: two models of one name.
         ModelError: a folder that cannot be opened.
+    """
+    return {name: Engine(path, **options) for name, path in model_folders(models).items()}
+
+
+def model_folders(models: Sequence[str]) -> dict[str, Path]:
+    """Folders by the names of their models, from folders or `name=folder`; a folder's own name is the default.
+
+    Raises:
+        ConfigError: two models of one name.
     """
     folders: dict[str, Path] = {}
     for model in models:
@@ -81,7 +86,7 @@ def open_engines(models: Sequence[str], **options: Any) -> dict[str, Engine]:
                 f"two models are called {name!r}: give them names, as in a={folders[name]} b={path}"
             )
         folders[name] = path
-    return {name: Engine(path, **options) for name, path in folders.items()}
+    return folders
 
 
 def read_keys(file: Path | None) -> dict[str, str]:
