@@ -39,6 +39,7 @@ TORCH_FREE = (
     "calibration",
     "evaluation",
     "attacks.text",
+    "serving.watching",
 )
 TORCH_LIKE = ("torch", "transformers", "datasets", "accelerate", "safetensors", "tokenizers")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib", "plotly", "scipy.stats", "pyarrow")

@@ -118,6 +118,8 @@ def test_what_the_policy_says():
         "cost": pytest.approx(decisions.flops.sum() / trace.full_flops.sum()),
         "depth": pytest.approx(decisions.layer.mean()),
         "examples": 120,
+        "disagreement": pytest.approx((decisions.prediction != trace.predictions()[:, -1]).mean()),
+        "exit_counts": [int((decisions.exit == exit).sum()) for exit in range(4)],
     }
     assert 0 < policy.target["cost"] < 1
     assert policy.target["reached"] >= policy.target["full"] - 0.02 - 1e-12

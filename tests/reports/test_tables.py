@@ -246,7 +246,18 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     risks = {"mean_risk": 0.011, "high_risk": 0.019, "cost": 0.4, "held": 0.995, "kept": True}
     counts = {"calibration": 500, "measured": 500, "splits": 200}
     stated = {"criterion": "entropy", "guarantee": "accuracy_drop", "alpha": 0.02, "delta": 0.1}
+    alarms = {"drift_alarmed": 1.0, "drift_delay": 12.0, "audit_alarmed": 0.25, "audit_delay": None}
+    retuned = {"retuned_disagreement": 0.02, "retuned_cost": 0.9}
+    shifted = {
+        "stage": "tweets",
+        "depth": 3.5,
+        "cost": 0.6,
+        "disagreement": 0.07,
+        "promise": 0.05,
+        "texts": 100,
+    }
     for name, row in {
+        "drift": {**shifted, **alarms, **retuned},
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
         "bench_attack": {"name": "same-plus", "examples": 20, "seconds": 40.0, **passes, **depths, **ratios},
@@ -262,6 +273,8 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
             *("12.0 [9.0, 15.0]", "11.0"),
         ),
     )
+    measured = ("3.50", "0.600", "0.070", "1.00", "12", "0.25", "–", "0.020", "0.900")
+    assert tables["drift"].rows == (("drift", "tweets", "0.050", *measured),)
     names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
     assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)
 

@@ -141,20 +141,29 @@ def standard_error(
 def measure(
     trace: Trace, exit: NDArray[np.intp], metric: str = "accuracy", answers: NDArray[Any] | None = None
 ) -> dict[str, Any]:
-    """The metric if there are labels, cost, depth and examples of a run that leaves at some exits `(examples,)`.
+    """What a run that leaves at some exits `(examples,)` reaches: what a later run is compared with.
 
-    The `answers` `(examples, exits)` are those of a policy; None takes the exits' own.
+    Args:
+        answers: those of a policy `(examples, exits)`; None takes the exits' own.
+
+    Returns:
+        With labels the metric; of a classifier the share of answers that differ from the full model's; cost, depth,
+        number of examples, and how many left at each exit.
     """
     rows = np.arange(len(trace))
     scored: dict[str, Any] = {}
+    whole = trace.predictions()[:, -1]
+    early = (trace.predictions() if answers is None else answers)[rows, exit]
     if trace.labels is not None:
-        early = (trace.predictions() if answers is None else answers)[rows, exit]
-        full, reached = (score(metric, trace.labels, made) for made in (trace.predictions()[:, -1], early))
+        full, reached = (score(metric, trace.labels, made) for made in (whole, early))
         scored = {"metric": metric, "full": full, "reached": reached}
+    if trace.kind == "classification":
+        scored["disagreement"] = float((early != whole).mean())
     return scored | {
         "cost": float(trace.flops[rows, exit].sum() / trace.full_flops.sum()),
         "depth": float(np.asarray(trace.exit_layers)[exit].mean()),
         "examples": len(trace),
+        "exit_counts": np.bincount(exit, minlength=trace.exits).tolist(),
     }
 
 

@@ -51,6 +51,7 @@ COMMANDS = {
     "predict": ("offramp.cli.predict:predict", "answer every row of a file"),
     "serve": ("offramp.cli.serve:serve", "answer over HTTP"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
+    "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
@@ -60,6 +61,7 @@ SUBCOMMANDS = {
         "attack": ("offramp.cli.bench_attack:bench_attack", "time attacks"),
         "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
         "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
+        "drift": ("offramp.cli.bench_drift:bench_drift", "time the alarms on texts that change"),
         "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },
 }
@@ -148,8 +150,9 @@ def read_config(path: Path, arguments: list[str]) -> Dict:
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code.
 
-    It is 0, 2 for an error that the user can fix, or 128 and the number of the signal that ended the command: 130 for
-    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the reader of stdout went away.
+    It is 0, 1 where a condition of `offramp check` fails, 2 for an error that the user can fix, or 128 and the number
+    of the signal that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the reader of stdout
+    went away.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
@@ -161,7 +164,7 @@ def run(arguments: list[str]) -> int:
         check_subcommand(rest)
         app = make_app(options, rest)
         with stopping():
-            app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+            code = app(rest, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(usage_error(error, rest), USAGE_ERROR)
     except OfframpError as error:
@@ -181,7 +184,7 @@ def run(arguments: list[str]) -> int:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         message = str(error) or "stopped: run the same command again, which resumes where it can"
         return _fail(message, SIGNALLED + number)
-    return 0
+    return code or 0
 
 
 def check_subcommand(words: Sequence[str]) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from offramp._core.arguments import whole
-from offramp._core.errors import MissingExtraError
+from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.stopping import Stopped
 from offramp.cli.common import Threads
 from offramp.cli.paths import PathOption
+from offramp.cli.watching import WatchOptions
 from offramp.serving.service import Limits
 
-REQUIRED = ("fastapi", "uvicorn")
+REQUIRED = ("fastapi", "uvicorn", "prometheus_client")
 
 
 @Parameter(name="*", group=Group("Limits", sort_key=8))
@@ -46,6 +47,7 @@ def serve(
     batch_size: int = 32,
     threads: Threads = None,
     limits: LimitOptions = LimitOptions(),
+    watching: WatchOptions = WatchOptions(),
     drain_seconds: int = 30,
     log: PathOption | None = None,
     engine: Literal["process", "ray"] = "process",
@@ -72,6 +74,10 @@ def serve(
         engine: one process, or replicas on Ray Serve.
         replicas: processes on Ray Serve.
     """
+    if engine == "ray" and watching != WatchOptions():
+        raise ConfigError(
+            "budgets and alarms need one process, since replicas would each have their own: leave --engine ray out"
+        )
     for package in (*REQUIRED, *(["ray"] if engine == "ray" else [])):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "serve-ray" if engine == "ray" else "serve")
@@ -101,6 +107,7 @@ def serve(
         return
     engines = open_engines(models, **options)
     open_log(log)
-    service = Service(engines, bounds, show_exits=not hide_exits)
-    with suppress(Stopped):  # the usual end, after all answers
+    hooks = watching.watch(engines, secrets)
+    service = Service(engines, bounds, hooks, show_exits=not hide_exits)
+    with closing(hooks), suppress(Stopped):  # the usual end, after all answers
         make_server(make_app(service, secrets), host, port, drain_seconds).run()

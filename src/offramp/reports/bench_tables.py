@@ -52,6 +52,18 @@ ATTACKING: Columns = {
 }
 RISKS: Columns = {"mean risk": ("mean_risk", 3), "95 % below": ("high_risk", 3), "cost": ("cost", 3)}
 
+SHIFTED: Columns = {
+    "depth": ("depth", 2),
+    "cost": ("cost", 3),
+    "disagreement": ("disagreement", 3),
+    "drift alarms": ("drift_alarmed", 2),
+    "texts until it": ("drift_delay", 0),
+    "audit alarms": ("audit_alarmed", 2),
+    "texts until that": ("audit_delay", 0),
+    "tuned again": ("retuned_disagreement", 3),
+    "at cost": ("retuned_cost", 3),
+}
+
 
 def _cells(row: Mapping[str, Any], columns: Columns) -> list[str]:
     return [number(row[key], digits) for key, digits in columns.values()]
@@ -182,3 +194,17 @@ def stream_table(section: ReportSection) -> TextTable:
     header = ("model", "mode", *speeds, "resident MiB", "growth, MiB")
     note = "Change and growth: second half against first, last look against first, after one minute."
     return TextTable("Streams", header, tuple(rows), note, words=2)
+
+
+def drift_table(section: ReportSection) -> TextTable:
+    """When alarms notice that the texts have changed."""
+    rows = [
+        (label, row["stage"], f"{row['promise']:.3f}", *_cells(row, SHIFTED))
+        for label, row in section.rows("drift")
+    ]
+    note = (
+        "Each stream passes all stages in their order. Alarms: share of the streams with one in the stage; until it: "
+        "the median over the streams. Disagreement with the full model, before and after the policy is tuned on what "
+        "the audit saw in the stage; it promised at most this much on texts like those of the first stage."
+    )
+    return TextTable("Alarms", ("model", "texts", "promised", *SHIFTED), tuple(rows), note, words=2)

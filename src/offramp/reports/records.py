@@ -44,6 +44,14 @@ TEXTS = ("text", "text_pair", "adversarial_text", "adversarial_text_pair")
 LATENCY = ("p50", "p95", "p99", "mean", "throughput", "speedup", "faster")
 STEP = ("seconds", "lowest", "highest", "examples_per_second", "times_plain", "activation_mib")
 EFFORT = ("seconds", "examples_per_second", "forward", "gradient", "prepared", "model_share", "times_faster")
+ALARMS = (
+    "drift_alarmed",
+    "drift_delay",
+    "audit_alarmed",
+    "audit_delay",
+    "retuned_disagreement",
+    "retuned_cost",
+)
 STATED = ("criterion", "guarantee", "alpha", "delta", "splits", "calibration", "measured")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": INTERVALS,  # `interval_table` of `evaluation.policy_scores`
@@ -62,6 +70,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "bench_attack": ("name", "examples", "clean_depth", "depth", *EFFORT),
     "stream": ("mode", "seconds", "texts", "throughput", "resident_mib"),  # rows of `bench.stream`
     "promises": (*STATED, "held", "mean_risk", "high_risk", "cost", "kept"),  # rows of `bench.coverage_check`
+    # Rows of `bench.drift`.
+    "drift": ("stage", "texts", "depth", "cost", "disagreement", "promise", *ALARMS),
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 

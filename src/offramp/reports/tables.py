@@ -14,6 +14,7 @@ from offramp.reports.bench_tables import (
     bench_attack_table,
     bench_table,
     bench_train_table,
+    drift_table,
     limits_table,
     promises_table,
     stream_table,
@@ -234,4 +235,5 @@ TABLES: dict[str, Callable[[ReportSection], TextTable]] = {
     "bench-attack": bench_attack_table,
     "stream": stream_table,
     "promises": promises_table,
+    "drift": drift_table,
 }
