@@ -15,7 +15,7 @@ $(BIN)/offramp: pyproject.toml
 	@echo "setting up $(VENV): a few minutes on first use"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --progress-bar on '$(TORCH)'
-	$(BIN)/python -m pip install --progress-bar on -e '.[export,dev]'
+	$(BIN)/python -m pip install --progress-bar on -e '.[export,serve,dev]'
 	@touch $@
 
 install: $(BIN)/offramp  ## make the virtual environment

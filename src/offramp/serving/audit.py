@@ -18,7 +18,7 @@ from offramp._core.arguments import check_share, whole
 from offramp._core.errors import CalibrationError, ConfigError
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
-from offramp.calibration.tuning import Guarantee, TuningTarget
+from offramp.calibration.target import Guarantee, TuningTarget
 from offramp.engine.batching import Encoding
 from offramp.engine.policy import Policy
 from offramp.serving.detector import EVERY, EDetector, bernoulli_bets, upper_bound
