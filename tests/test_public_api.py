@@ -75,7 +75,8 @@ def test_measured_and_attacked(folder: Path, data: Any) -> None:
     assert {"cost", "score"} <= set(curve.to_pandas().columns)
     both = offramp.evaluate({"tuned": model, "again": model}, data)
     assert set(both.scores.to_pandas()["method"]) == {"tuned", "again"}
-    assert len(both.per_exit.to_pandas()) == 6
+    per_exit = both.per_exit.to_pandas()
+    assert per_exit.value_counts("metric").to_dict() == {"accuracy": 6, "auroc": 6}
     assert len(repr(both)) < 100
     some = data["validation"].select(range(4))
     for target in (model, folder / "served", offramp.Engine(model, model.policy)):

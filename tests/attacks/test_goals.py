@@ -17,7 +17,8 @@ from offramp.attacks.victims.base import Answer
 
 
 def answer(logits: Any, exit: int) -> Answer:
-    return Answer(np.asarray(logits, dtype=np.float32), exit, exit + 1, 0, 1.0, 1.0)
+    scores = np.asarray(logits, dtype=np.float32)
+    return Answer(scores, exit, exit + 1, int(scores[exit].argmax()), 1.0, 1.0)
 
 
 def test_uniform_by_hand() -> None:

@@ -18,8 +18,17 @@ def classifier(seed=0, n=60, exits=4, classes=3, cascade=False, labels=None):
     layers = tuple(2 * i + 1 for i in range(exits))
     full = costs[:, -1].copy()
     spent = costs.cumsum(axis=1) if cascade else costs
+    residuals = rng.uniform(0.0, 1.0, (n, exits)).astype(np.float32)
     return Trace(
-        logits, layers, spent, full, truth.astype(np.int64), gates, "classification", "calibration data"
+        logits,
+        layers,
+        spent,
+        full,
+        truth.astype(np.int64),
+        gates,
+        "classification",
+        "calibration data",
+        residuals=residuals,
     )
 
 

@@ -204,7 +204,8 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Usage: offramp" in shown
-    assert "--json" in shown
+    if command not in ("predict", "serve"):  # their output is the answers themselves
+        assert "--json" in shown
 
 
 def test_cascade_and_model_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_the_peers_of_a_benchmark_are_named_in_full(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(common.console, "_width", None)  # it keeps the COLUMNS of the moment when it was made
     numbers = ("p50", "p95", "p99", "throughput", "speedup", "faster", "cost", "share", "score", "peak_mib")
     table = [
         {"peer": peer, "batch_size": 1, "joules": None, **dict.fromkeys(numbers, 123.456)} for peer in PEERS
