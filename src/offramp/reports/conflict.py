@@ -34,12 +34,11 @@ def conflict_figure(
     """
     _require_exits(conflicts)
     with styled():
-        columns = min(PANELS, len(conflicts))
-        layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())  # above, no two exits meet
-        figure, panels = new_panels(len(conflicts), columns, (1.4 + 0.3 * layers, 0.6), title)
+        figure, panels = _layer_panels(conflicts, title)
+        alone = len(conflicts) == 1
         for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
             name = _panel_name(step, len(conflicts))
-            image = _draw(panel, conflict, name, first=position % columns == 0, alone=columns == 1)
+            image = _draw(panel, conflict, name, first=position % PANELS == 0, alone=alone)
         figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
         caption(figure, EXPLAINED)
     return figure
@@ -55,11 +54,9 @@ def owners_figure(
     """
     _require_exits(conflicts)
     with styled():
-        columns = min(PANELS, len(conflicts))
-        layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())
-        figure, panels = new_panels(len(conflicts), columns, (1.4 + 0.3 * layers, 0.6), title)
+        figure, panels = _layer_panels(conflicts, title)
         for position, (panel, (step, conflict)) in enumerate(zip(panels, conflicts.items(), strict=False)):
-            _draw_owners(panel, conflict, _panel_name(step, len(conflicts)), first=position % columns == 0)
+            _draw_owners(panel, conflict, _panel_name(step, len(conflicts)), first=position % PANELS == 0)
         exits = max((c.exit_layers for c in conflicts.values()), key=len)
         from matplotlib.patches import Patch
 
@@ -67,6 +64,14 @@ def owners_figure(
         figure.legend(handles=handles, loc="outside right upper", fontsize=9)
         caption(figure, OWNED)
     return figure
+
+
+def _layer_panels(
+    conflicts: Mapping[int, Conflict] | Mapping[str, Conflict], title: str
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each conflict, as high as the layers below the last but one exit: above, no two exits meet."""
+    layers = max(conflict.exit_layers[-2] for conflict in conflicts.values())
+    return new_panels(len(conflicts), min(PANELS, len(conflicts)), (1.4 + 0.3 * layers, 0.6), title)
 
 
 def _draw_owners(panel: Axes, conflict: Conflict, name: str, *, first: bool) -> None:
