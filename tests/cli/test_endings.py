@@ -22,7 +22,7 @@ COMMANDS = {
     "import": "import nowhere --layout deebert --output {}",
     "tune": "tune model movies --output {}/policy.json",
     "tune, a copy": "tune model movies --max-cost .5 --kept {}",
-    "evaluate": "evaluate {}/model --data movies",
+    "evaluate": "evaluate model --data movies",
     "comparison": "evaluate a b --data movies --output {}",
     "attack": "attack model movies --output {}",
     "conflict": "conflict model --data movies --output {}",
@@ -52,6 +52,8 @@ LONG = [name for name, line in COMMANDS.items() if " movies" in line and name !=
 def nothing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
+    for model in ("model", "a", "b"):
+        Path(model).mkdir()
     Path("sweep.yaml").write_text("backbones: minilm-l3\ntasks: movies\nstrategies: joint\n")
 
     def load(*_: Any) -> None:
@@ -60,7 +62,26 @@ def nothing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataOptions, "load", load)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def everything() -> list[str]:
+    """All files and folders here."""
+    return sorted(map(str, Path().rglob("*")))
+
+
+BEFORE = ["a", "b", "file", "model", "sweep.yaml"]
+
+
+def test_an_evaluation_whose_place_is_taken_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has no output to choose: its results belong to the model."""
+    Path("model", "evaluation").touch()
+    assert run(COMMANDS["evaluate"].split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("offramp: cannot write model/evaluation ")
+    assert said.endswith("choose another folder\n")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "evaluate"])
 def test_a_target_that_cannot_be_written_is_refused_before_the_work(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +92,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(
     assert said.err.endswith(
         "(Not a directory): a file stands where a folder is needed: choose another folder\n"
     )
-    assert sorted(os.listdir()) == ["file", "sweep.yaml"]
+    assert everything() == BEFORE
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SHARED])
@@ -93,7 +114,7 @@ def test_a_signal_leaves_nothing_behind(
     assert capsys.readouterr().err.endswith(
         "offramp: stopped: run the same command again, which resumes where it can\n"
     )
-    assert sorted(os.listdir()) == ["file", "sweep.yaml"]
+    assert everything() == BEFORE
 
 
 @pytest.mark.parametrize("name", ["conflict", "bench", "attack"])

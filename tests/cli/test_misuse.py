@@ -216,6 +216,20 @@ def test_a_copy_with_fewer_exits_needs_a_folder_of_its_own_and_voids_a_guarantee
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["evaluate", "conflict", "tune", "attack", "bench", "bench attack", "bench coverage", "bench stream"],
+)
+def test_a_model_that_is_not_there_is_missed_by_name(
+    command: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results go into the model's folder by default: trying to write there must not make the folder first."""
+    source = ["--data", str(table)] if command in ("evaluate", "conflict") else [str(table)]
+    said = refusal([*command.split(), str(tmp_path / "nowhere"), *source], capsys)
+    assert f"no model at {tmp_path / 'nowhere'}: no such folder" in said
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("given", ["1.5", "8.0", "1e1", "eight"])
 def test_a_whole_number_is_not_rounded(
     given: str, table: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -23,7 +23,7 @@ from offramp.cli.common import (
     note,
     show,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 from offramp.cli.victims import ExampleOptions, SearchOptions, choose_attack_target
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def attack(
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
 
-    started, folder = datetime.now(UTC), output or model / f"attack-{recipe}"
+    started, folder = datetime.now(UTC), results_folder(model, f"attack-{recipe}", output)
     device = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
     with writing(folder, "attack"):
         target = choose_attack_target(model, data, reading, rule, chosen, device)

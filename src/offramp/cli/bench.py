@@ -21,7 +21,7 @@ from offramp.cli.common import (
     refuse_calibration,
     show,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
     from offramp.bench.baselines import BenchArtifacts
@@ -64,7 +64,7 @@ def bench(
     from offramp.exporting.run import Texts
 
     refuse_calibration(split)
-    started, folder = datetime.now(UTC), output or model / "bench"
+    started, folder = datetime.now(UTC), results_folder(model, "bench", output)
     with writing(folder, "bench"):
         texts = reading.load(data)
         loaded = load_for(model, texts, "calibration", split)

@@ -13,7 +13,7 @@ from offramp.cli.common import (
     finish_bench,
     limit_threads,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 from offramp.cli.victims import FewExamples, SearchOptions, choose_attack_target
 
 
@@ -46,7 +46,7 @@ def bench_attack(
     count = limit_threads(threads)
     from offramp.bench.attacks import bench_attack as run
 
-    started, folder = datetime.now(UTC), output or model / "bench-attack"
+    started, folder = datetime.now(UTC), results_folder(model, "bench-attack", output)
     with writing(folder, "bench attack"):
         target = choose_attack_target(model, data, reading, rule, chosen)
         measured = run(

@@ -18,7 +18,7 @@ from offramp.cli.common import (
     load_for,
     note,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 
 
 def bench_coverage(
@@ -61,13 +61,13 @@ def bench_coverage(
     from offramp.bench.coverage_check import GuaranteeSpec, check_coverage
     from offramp.inference.tracing import trace
 
-    started, folder = datetime.now(UTC), output or model / "bench-promises"
     guarantees = [
         GuaranteeSpec(guarantee, alpha, delta, thresholds)
         for guarantee, forms in FORMS.items()
         for thresholds in forms
         for alpha in alphas
     ]
+    started, folder = datetime.now(UTC), results_folder(model, "bench-promises", output)
     with writing(folder, "bench promises"):
         texts = reading.load(data)
         loaded = load_for(model, texts, split, device="auto")

@@ -17,7 +17,7 @@ from offramp.cli.common import (
     load_for,
     note,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 from offramp.serving.detector import EVERY
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def bench_drift(
     from offramp.bench.drift import watch_stream
     from offramp.data import check_fit
 
-    started, folder = datetime.now(UTC), output or model / "bench-drift"
+    started, folder = datetime.now(UTC), results_folder(model, "bench-drift", output)
     with writing(folder, "bench drift"):
         content = reading.load(data)
         loaded = load_for(model, content, "calibration", split, device="auto")

@@ -19,7 +19,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
     from offramp.evaluation.conflict import Conflict
@@ -60,7 +60,7 @@ def conflict(
     limit_threads(threads)
     from offramp.training.gradient_conflict.measure import measure_products
 
-    started, folder = datetime.now(UTC), output or model / "conflict"
+    started, folder = datetime.now(UTC), results_folder(model, "conflict", output)
     with writing(folder, "conflict"):
         content = reading.load(data)
         net = load_for(model, content, device="auto")

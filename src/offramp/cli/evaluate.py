@@ -26,7 +26,7 @@ from offramp.cli.common import (
     show,
     write_tables,
 )
-from offramp.cli.paths import PathOption, writing
+from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
     from offramp.data.text_data import TextData
@@ -72,7 +72,7 @@ def evaluate(
     with ExitStack() as stack:
         compared = output or models[0].parent / "comparison"
         for folder in folders.values():
-            stack.enter_context(writing(folder / "evaluation", "evaluate"))
+            stack.enter_context(writing(results_folder(folder, "evaluation"), "evaluate"))
         if len(folders) > 1:
             stack.enter_context(writing(compared, "compare"))
         content = reading.load(data)

@@ -27,6 +27,22 @@ def read_path(hint: Any, tokens: Sequence[Token]) -> Path:
 PathOption = Annotated[Path, Parameter(converter=read_path)]
 
 
+def results_folder(model: Path, name: str, output: Path | None = None) -> Path:
+    """The folder of a command's results: the requested one, else one inside the model's folder.
+
+    Raises:
+        ConfigError: there is no such model folder, which trying the target would make.
+    """
+    if output is not None:
+        return output
+    if not model.is_dir():
+        raise ConfigError(
+            f"no model at {model}: no such folder; give the one that 'offramp train' wrote, or for a hub id the "
+            "folder of the results with --output"
+        )
+    return model / name
+
+
 @contextmanager
 def writing(folder: Path, command: str = "") -> Iterator[None]:
     """Be the one process that writes a command's results to a folder, which is tried before the command works.
