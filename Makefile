@@ -26,9 +26,9 @@ demo: install  ## train, compare and attack on real data; results in demo/
 test: install  ## all quick tests, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# The extras that only `make test-all` needs: Ray, and TextAttack, which pins old versions of what it needs.
+# The extras that only `make test-all` needs: Ray with Ray Serve, and TextAttack, which pins old versions of what it needs.
 optional: install
-	$(BIN)/python -m pip install --progress-bar on -e '.[textattack,ray]'
+	$(BIN)/python -m pip install --progress-bar on -e '.[textattack,ray,serve-ray]'
 	$(BIN)/python -m pip install --progress-bar on --no-deps textattack==0.3.11
 
 # Half an hour on two cores. Tests of GLUE's files run where OFFRAMP_GLUE names their folder.
