@@ -94,6 +94,7 @@ def train(
     """Fine-tune a model in place and save it under `output_dir/model`.
 
     Repeat the call to resume a stopped run from its last checkpoint. A complete run is loaded, not repeated.
+    The options from `epochs` to `strategy_options` are those of `TrainingOptions`.
 
     Args:
         model: a multi-exit model, or a cascade for a strategy that trains exits separately.
@@ -102,8 +103,6 @@ def train(
         seed: for data order, dropout and everything else that is random.
         output_dir: folder of the run.
         progress: show a progress bar.
-        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, max_grad_norm, order, precision,
-            strategy_options: see `TrainingOptions`.
         callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
             strategy); they must not change weights, gradients or random numbers.
 
