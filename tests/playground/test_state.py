@@ -60,7 +60,7 @@ def test_two_rules_of_one_model(models: Any) -> None:
         (("temperatures", "hot"), "unknown temperatures 'hot'"),
         (
             ("text", "a" * (MOST_CHARACTERS + 1)),
-            "at most 10,000 characters, got 10,001: the rest is left out",
+            "at most 4,000 characters, got 4,001: the rest is left out",
         ),
     ],
 )
