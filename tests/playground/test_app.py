@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,6 +23,7 @@ from offramp.engine.policy import Policy
 from offramp.playground.state import MOST_CHARACTERS
 
 httpx = pytest.importorskip("httpx")
+TORCH_LIKE = ("torch", "transformers", "datasets", "safetensors")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;</textarea>"
 
 
@@ -159,6 +162,32 @@ def test_policies_of_other_folders_can_be_chosen(folders: dict[str, Path], tmp_p
     Policy(make_criterion("margin", 0.4), (1, 3)).save(tmp_path / "foreign.json")
     with pytest.raises(CriterionError, match=r"^the policy foreign is for exits \[1, 3\], and no model here"):
         open_models([str(folders["exported"])], [tmp_path / "foreign.json"], threads=1)
+
+
+def test_an_exported_folder_is_played_with_without_torch(folders: dict[str, Path]) -> None:
+    """In a process of its own, where importing torch fails as it does where torch is not installed."""
+    script = f"""
+import sys
+from threading import Lock
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {TORCH_LIKE!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+from offramp.playground.app import Playground
+from offramp.playground.models import open_models
+from offramp.playground.page import render_page
+from offramp.playground.state import read_state
+
+models = open_models([{str(folders["exported"])!r}], threads=1)
+state = read_state([("text", "a good film")], models)
+assert "leaves here" in render_page(state, list(models.values()))
+*_, last = Playground(models, 60, Lock()).attack(state)
+assert "pip install &#39;offramp[torch]&#39;" in last, last
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_models_need_names_of_their_own(folders: dict[str, Path], tmp_path: Path) -> None:
