@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -124,7 +123,7 @@ def test_attacks_run_one_at_a_time(models: Any) -> None:
     from offramp.playground.app import Playground
     from offramp.playground.state import read_state
 
-    playground = Playground(models, 60, Lock())
+    playground = Playground(models, 60)
     state = read_state([("text", "a good film"), ("recipe", "random-char")], models)
     first = playground.attack(state)
     assert next(first).startswith("event: step")
@@ -157,10 +156,10 @@ def test_policies_of_other_folders_can_be_chosen(folders: dict[str, Path], tmp_p
 
     Policy(make_criterion("margin", 0.4), (0, 1, 3)).save(tmp_path / "mine.json")
     (model,) = open_models([str(folders["exported"])], [tmp_path / "mine.json"], threads=1).values()
-    assert list(model.rules)[:2] == ["policy", "mine"]
+    assert list(model.rules)[:2] == ["policy", str(tmp_path / "mine.json")]
     assert model.tuned == 2
     Policy(make_criterion("margin", 0.4), (1, 3)).save(tmp_path / "foreign.json")
-    with pytest.raises(CriterionError, match=r"^the policy foreign is for exits \[1, 3\], and no model here"):
+    with pytest.raises(CriterionError, match=r"foreign.json is for exits \[1, 3\], and no model here"):
         open_models([str(folders["exported"])], [tmp_path / "foreign.json"], threads=1)
 
 
@@ -168,7 +167,6 @@ def test_an_exported_folder_is_played_with_without_torch(folders: dict[str, Path
     """In a process of its own, where importing torch fails as it does where torch is not installed."""
     script = f"""
 import sys
-from threading import Lock
 
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
@@ -184,7 +182,7 @@ from offramp.playground.state import read_state
 models = open_models([{str(folders["exported"])!r}], threads=1)
 state = read_state([("text", "a good film")], models)
 assert "leaves here" in render_page(state, list(models.values()))
-*_, last = Playground(models, 60, Lock()).attack(state)
+*_, last = Playground(models, 60).attack(state)
 assert "pip install &#39;offramp[torch]&#39;" in last, last
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

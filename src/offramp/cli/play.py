@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from offramp._core.arguments import number, whole
 from offramp._core.errors import ConfigError, MissingExtraError
 from offramp._core.stopping import Stopped
-from offramp.cli.common import Threads, limit_threads, note
+from offramp.cli.common import Threads, note
 from offramp.cli.paths import PathOption
 
 REQUIRED = ("fastapi", "uvicorn", "jinja2")
@@ -62,7 +62,6 @@ def play(
             f"on {host} every machine that reaches this one could open the playground: give --expose to allow it"
         )
     with closing(listen(host, port)) as listener, suppress(Stopped):  # the usual end
-        limit_threads(threads)
         app = make_app(open_models(models, policy or (), threads), host=host, attack_seconds=attack_seconds)
         server = make_server(app, host, port, 1, h11_max_incomplete_event_size=ADDRESS_BYTES)
         name = f"[{host}]" if ":" in host else host

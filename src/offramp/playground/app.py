@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -42,11 +42,12 @@ class Playground:
     Args:
         models: by name, at least one.
         attack_seconds: longest time of an attack.
+        attacking: held by the attack that runs.
     """
 
     models: Mapping[str, PlayModel]
     attack_seconds: float
-    attacking: Lock
+    attacking: Lock = field(default_factory=Lock)
 
     def state(self, request: Request) -> PageState:
         """The state in the address of a request."""
@@ -62,7 +63,7 @@ class Playground:
             for step in attack_steps(
                 side.model,
                 side.policy,
-                state.segments(side.model),
+                side.model.segments_of(state.text, state.text_pair),
                 recipe=state.recipe,
                 max_changed_words=state.words,
                 seconds=self.attack_seconds,
@@ -90,7 +91,7 @@ def make_app(
             page of another site reaches the playground by a name that leads here.
         attack_seconds: longest time of an attack.
     """
-    playground = Playground(models, attack_seconds, Lock())
+    playground = Playground(models, attack_seconds)
     app = FastAPI(
         title="offramp playground", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
     )

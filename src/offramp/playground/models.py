@@ -11,7 +11,7 @@ from offramp._core.errors import ConfigError, CriterionError
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion, with_threshold
 from offramp.engine.manifest import FILE_NAME
-from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx import OnnxSegments, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Encoder, Segments, trace_segments
 from offramp.serving.server import model_folders
@@ -48,16 +48,15 @@ class PlayModel:
     tuned: int
     model: SegmentedModel | None
 
-    def trace(self, text: str, text_pair: str = "") -> tuple[Trace, bool]:
-        """The output of every exit for a text, and whether the text fills the model's input.
+    def segments_of(self, text: str, text_pair: str) -> tuple[str, ...]:
+        """The texts that the model reads of two: a model that may read one or both reads the second unless blank."""
+        paired = self.pair or (self.pair is None and text_pair.strip())
+        return (text, text_pair) if paired else (text,)
 
-        Args:
-            text: the first text.
-            text_pair: the second text. A model of single texts does not read it; a model that may read either reads
-                it unless it is blank.
-        """
-        pairs = [text_pair] if self.pair or (self.pair is None and text_pair.strip()) else None
-        encodings = self.encoder([text], pairs)
+    def trace(self, text: str, text_pair: str = "") -> tuple[Trace, bool]:
+        """The output of every exit for a text, and whether the text fills the model's input; see `segments_of`."""
+        first, *second = self.segments_of(text, text_pair)
+        encodings = self.encoder([first], second or None)
         full = len(encodings[0]["input_ids"]) >= self.encoder.max_length
         return trace_segments(self.segments, encodings, self.encoder.pad_values), full
 
@@ -70,7 +69,7 @@ def open_models(
     Args:
         models: a folder each, or `name=folder`: trained models, or exported ones, which need no torch.
         policies: files of more policies, each for the models that it was made for.
-        threads: CPU threads of exported models; by default as many as the process may use.
+        threads: CPU threads; by default as many as the process may use.
 
     Raises:
         ConfigError: no models, or two of one name.
@@ -79,7 +78,7 @@ def open_models(
     """
     if not models:
         raise ConfigError("expected a model, got none: give the folder of one, or of two to compare")
-    extra = {path.stem: Policy.load(path) for path in policies}
+    extra = {str(path): Policy.load(path) for path in policies}
     opened = {name: open_model(name, path, extra, threads) for name, path in model_folders(models).items()}
     for name, policy in extra.items():
         if not any(policy in model.rules.values() for model in opened.values()):
@@ -101,10 +100,14 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         encoder: Encoder = exported.encoder()
         labels, pair, residuals, model = exported.labels, exported.manifest.pair, exported.residuals, None
     else:
+        import torch
+
         from offramp.inference.segments import TorchSegments
         from offramp.model.encoding import TextEncoder
         from offramp.model.loading import read_model
 
+        if threads is not None:
+            torch.set_num_threads(thread_count(threads))
         model = read_model(folder)
         segments = in_torch = TorchSegments(model, residuals=True)
         encoder, labels, pair = TextEncoder.of(model), model.labels, model.pair

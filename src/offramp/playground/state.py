@@ -65,11 +65,6 @@ class PageState:
         """Whether a model on the page may read a second text."""
         return any(side.model.pair is not False for side in self.sides)
 
-    def segments(self, model: PlayModel) -> tuple[str, ...]:
-        """The texts that a model reads."""
-        paired = model.pair or (model.pair is None and self.text_pair.strip())
-        return (self.text, self.text_pair) if paired else (self.text,)
-
 
 def read_state(query: Iterable[tuple[str, str]], models: Mapping[str, PlayModel]) -> PageState:
     """The state in the query of an address; what cannot be used is reported as a problem and replaced by a default.
