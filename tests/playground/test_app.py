@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -149,6 +152,33 @@ def test_a_reader_that_leaves_ends_the_attack(address: str) -> None:
         if "another attack" not in again:
             break
     assert "another attack" not in again
+
+
+def test_the_end_of_the_server_does_not_wait_for_a_step() -> None:
+    from offramp.playground.app import stream
+
+    started, released = Event(), Event()
+
+    def events() -> Generator[str, None, None]:
+        started.set()
+        released.wait(20)
+        yield "a step"
+
+    async def read() -> None:
+        async for _ in stream(events()):
+            pass
+
+    async def cancel() -> None:
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(started.wait, 20)
+        task.cancel()
+        try:
+            await task
+        finally:
+            released.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
 
 
 def test_policies_of_other_folders_can_be_chosen(folders: dict[str, Path], tmp_path: Path) -> None:

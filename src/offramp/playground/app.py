@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Generator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -53,7 +54,7 @@ class Playground:
         """The state in the address of a request."""
         return read_state(request.query_params.multi_items(), self.models)
 
-    def attack(self, state: PageState) -> Iterator[str]:
+    def attack(self, state: PageState) -> Generator[str, None, None]:
         """The events of an attack: `step` while it runs, then `end`."""
         if not self.attacking.acquire(blocking=False):
             yield event("end", render_problem(state, "another attack is running: wait until it ends"))
@@ -131,10 +132,12 @@ class FixedHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-async def stream(events: Iterator[str]) -> AsyncIterator[str]:
+async def stream(events: Generator[str, None, None]) -> AsyncIterator[str]:
     """The events, each made in a thread; a reader that leaves ends the work."""
     try:
         while (item := await run_in_threadpool(next, events, None)) is not None:
             yield item
     finally:
-        events.close()  # type: ignore[attr-defined]  # a generator
+        # A server that ends does not wait for the step under way; the generator is closed when the thread drops it.
+        with suppress(ValueError):
+            events.close()
