@@ -24,7 +24,7 @@ LEVELS = (
     ("calibration", "attacks", "exporting"),
     ("evaluation", "integrations"),
     ("defences", "reports", "serving"),
-    ("bench", "studies"),
+    ("bench", "playground", "studies"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

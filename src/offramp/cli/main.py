@@ -50,6 +50,7 @@ COMMANDS = {
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "predict": ("offramp.cli.predict:predict", "answer every row of a file"),
     "serve": ("offramp.cli.serve:serve", "answer over HTTP"),
+    "play": ("offramp.cli.play:play", "type a text on a page, and watch it climb the exits"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
