@@ -1,0 +1,256 @@
+"""The first screen of the page: what was asked, the answer in two sentences, and what to doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offramp.evaluation.sanity_checks.doubts import CHECKS
+from offramp.reports.contents import AttackRun, Doubt, ReportContents, ReportSection
+from offramp.reports.text_table import MINUS
+
+LIMIT = 0.01  # the loss of score that an answer allows
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was asked of some records, in which scope, and the answer as sentences."""
+
+    question: str
+    scope: str
+    answer: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DoubtGroup:
+    """A doubt that several runs share.
+
+    Attributes:
+        sentence: the doubt, in the words of the first run that raises it.
+        subjects: the runs.
+        others: the sentences of runs with other numbers, each with its run in front.
+        why, do: from `docs/doubts.md`; "" for a doubt that the page does not list.
+    """
+
+    sentence: str
+    subjects: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    why: str = ""
+    do: str = ""
+
+
+def summarise(contents: ReportContents) -> Summary:
+    """The question and answer of the first data set that has an answer."""
+    for section in contents.sections:
+        answer = answers(section)
+        if answer:
+            return Summary(_question(section), _scope(section), tuple(answer))
+    commands = sorted({run.command.replace("_", " ") for run in contents.runs})
+    sentence = (
+        f"{len(contents.runs)} records of {', '.join(commands)}: their numbers are in the tables below."
+    )
+    return Summary(f"What did the runs in {contents.title} measure?", "", (sentence,))
+
+
+def answers(section: ReportSection) -> list[str]:
+    """The answer in at most two sentences; none where the runs answer no question."""
+    models = _models(section)
+    best = _best(models) if models else ""
+    attack = _strongest(section, best)
+    sentences = [_saving(section, models, best)] if models else []
+    if attack is not None:
+        sentences.append(_lost(attack, best))
+    elif models:
+        sentences.append(_compared(section) or _timed(section, best) or _score(models[best]))
+    return sentences or _fastest(section)
+
+
+def cautions(section: ReportSection) -> list[str]:
+    """What the answer alone would hide: a model that saves less, but answers better."""
+    models = _models(section)
+    if len(models) < 2:
+        return []
+    best, top = _best(models), max(models, key=lambda label: models[label]["full"]["estimate"])
+    if models[top]["full"]["estimate"] <= models[best]["full"]["estimate"]:
+        return []
+    scores = f"{_share(models[top]['full'])} against {_share(models[best]['full'])}"
+    return [
+        f"{top} answers better at its last exit than {best}: {scores}. Compare the curves, not the losses."
+    ]
+
+
+def group_doubts(raised: Sequence[Doubt]) -> list[DoubtGroup]:
+    """Each doubt once, with the runs that raise it, in order of appearance.
+
+    Doubts are the same if they have the same name in `CHECKS`, or the same words. A run that raises a doubt twice, in
+    its record and by its rows, counts once.
+    """
+    kinds: dict[str, dict[str, Doubt]] = {}
+    for doubt in raised:
+        name = doubt.sentence.rsplit("[", 1)[-1].rstrip("]")
+        kinds.setdefault(name if name in CHECKS else doubt.sentence, {})[doubt.path] = doubt
+    groups = []
+    for name, by_path in kinds.items():
+        first, *rest = by_path.values()
+        others = [f"{doubt.subject}: {_plain(doubt)}" for doubt in rest if doubt.sentence != first.sentence]
+        check = CHECKS.get(name)
+        subjects = tuple(dict.fromkeys(doubt.subject for doubt in by_path.values()))
+        explained = (check.why, check.do) if check else ("", "")
+        groups.append(DoubtGroup(_plain(first), subjects, tuple(others), *explained))
+    return groups
+
+
+def _plain(doubt: Doubt) -> str:
+    """The sentence without the name of its check, with a capital."""
+    words = doubt.sentence.rsplit(" [", 1)[0]
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+
+
+def _question(section: ReportSection) -> str:
+    data = f" on {section.data}" if section.data else ""
+    if not section.labelled("policy"):
+        if not section.attacks:
+            return f"How fast are early exits{data}?"
+        return f"How much of the saved work do attacks take away{data}?"
+    attacked = ", and what is left of it under attack" if section.attacks else ""
+    return f"How much work do early exits save{data}{attacked}?"
+
+
+def _scope(section: ReportSection) -> str:
+    evaluated = section.labelled("policy")
+    facts = []
+    if evaluated:
+        names = ", ".join(label for label, _ in evaluated)
+        facts.append(f"{_count(len(evaluated), 'model')}: {names}")
+        rules = dict.fromkeys(str(run.get("criterion", "")) for _, run in evaluated)
+        facts.append("exit rule " + ", ".join(filter(None, rules)) if any(rules) else "")
+        sizes = {int(run.get("examples")) for _, run in evaluated if run.get("examples")}
+        facts.append(f"{min(sizes):,} texts" if len(sizes) == 1 else "")
+    if section.attacks:
+        recipes = dict.fromkeys(str(attack.rows["recipe"][0]) for attack in section.attacks)
+        sizes = {attack.robustness.examples for attack in section.attacks}
+        texts = f"{min(sizes):,}" if len(sizes) == 1 else f"{min(sizes):,} to {max(sizes):,}"
+        facts.append(f"attacks on {texts} texts: {', '.join(recipes)}")
+    return " · ".join(filter(None, facts))
+
+
+def _models(section: ReportSection) -> dict[str, dict[str, Row]]:
+    """The numbers of each model's policy, by name."""
+    models = {
+        label: {row["name"]: row for row in run.tables["policy"].to_pylist()}
+        for label, run in section.labelled("policy")
+    }
+    needed = {"score", "full", "drop", "cost"}
+    return {label: rows for label, rows in models.items() if needed <= set(rows)}
+
+
+def _best(models: Mapping[str, Mapping[str, Row]]) -> str:
+    """The model that costs least among those that lose at most `LIMIT`; else the model that loses least."""
+    kept = [label for label, rows in models.items() if _within(rows)]
+    if kept:
+        return min(kept, key=lambda label: models[label]["cost"]["estimate"])
+    return min(models, key=lambda label: models[label]["drop"]["estimate"])
+
+
+def _within(rows: Mapping[str, Row]) -> bool:
+    return bool(rows["drop"]["estimate"] <= LIMIT + 1e-9)
+
+
+def _saving(section: ReportSection, models: Mapping[str, Mapping[str, Row]], best: str) -> str:
+    kept, rows = sum(map(_within, models.values())), models[best]
+    metric = next(str(run.get("metric", "accuracy")) for _, run in section.labelled("policy"))
+    loss = f"{_points(rows['drop'])} of {metric.replace('_', ' ')}"
+    work = f"{best} needs {_share(rows['cost'], 0)} of its full model's work and loses {loss}"
+    if len(models) == 1:
+        return work + ("." if kept else ": more than 1 point.")
+    if not kept:
+        return f"No model stays within 1 point of its last exit: {work}, the smallest loss."
+    if kept == 1:
+        return f"{work}: the only one of {len(models)} models that loses at most 1 point."
+    return f"{work}: the least work among the {kept} models that lose at most 1 point."
+
+
+def _strongest(section: ReportSection, model: str) -> AttackRun | None:
+    """The attack that costs the model most; of another model where this one was not attacked."""
+    own = [attack for attack in section.attacks if attack.run.name == model]
+    return max(own or section.attacks, key=_added, default=None)
+
+
+def _added(attack: AttackRun) -> float:
+    return attack.robustness["adversarial_cost"] - attack.robustness["clean_cost"]
+
+
+def _lost(attack: AttackRun, best: str) -> str:
+    numbers, victim = attack.robustness, attack.run.name
+    recipe, drop = attack.rows["recipe"][0].as_py(), vars(numbers.intervals["efficiency_drop"])
+    words = numbers["words_changed"]
+    effort = f", changing {words:.1f} words a text" if math.isfinite(words) else ""
+    if math.isnan(drop["estimate"]):
+        depth = numbers["clean_depth"], vars(numbers.intervals["adversarial_depth"])
+        moved = f"layer {depth[0]:.1f} to layer {_interval(depth[1], 1)}"
+        return f"The attack {recipe} moves the mean exit of {victim} from {moved}{effort}."
+    whose = "that saving" if victim == best else f"the work that {victim} saves"
+    return f"The attack {recipe} takes away {_share(drop, 0)} of {whose}{effort}."
+
+
+def _compared(section: ReportSection) -> str:
+    """The method whose curve is furthest from the baseline's, where several were compared."""
+    rows = [row for _, row in section.rows("scores") if row["place"] == "whole"]
+    others = [row for row in rows if row["difference"] is not None and math.isfinite(row["difference"])]
+    if not others:
+        return ""
+    baseline = next((row["method"] for row in rows if row not in others), "the baseline")
+    row = max(others, key=lambda row: abs(row["difference"]))
+    gap = {"estimate": row["difference"], "low": row["difference_low"], "high": row["difference_high"]}
+    plus = "+" if gap["estimate"] > 0 else ""
+    chance = ", which may be chance" if gap["low"] <= 0 <= gap["high"] else ""
+    return f"Averaged over all costs, {row['method']} scores {plus}{_points(gap)} against {baseline}{chance}."
+
+
+def _timed(section: ReportSection, best: str) -> str:
+    for label, run in section.labelled("timing"):
+        rows = run.tables["timing"].to_pylist()
+        threshold = run.get("threshold")
+        own = [row for row in rows if row["threshold"] == threshold]
+        if label == best and own:
+            bounds = {"estimate": own[0]["time_speedup"], "low": own[0]["speedup_low"]}
+            speed = _interval(bounds | {"high": own[0]["speedup_high"]}, 1)
+            return f"Measured, it is {speed} times as fast as at full depth."
+    return ""
+
+
+def _score(rows: Mapping[str, Row]) -> str:
+    return f"It scores {_share(rows['score'])}; its last exit scores {_share(rows['full'])}."
+
+
+def _fastest(section: ReportSection) -> list[str]:
+    """The fastest of our peers in a benchmark of speed."""
+    rows = [row for _, row in section.rows("bench") if row["kind"] == "ours"]
+    if not rows:
+        return []
+    row = max(rows, key=lambda row: row["faster"])
+    times = f"{row['faster']:.2f} times as fast as the fastest model at full depth"
+    return [f"{row['peer']} answers in {row['mean']:.1f} ms at batch size {row['batch_size']}: {times}."]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _share(row: Row, digits: int = 1) -> str:
+    """A share in percent with its interval: `38 % [36, 40]`."""
+    return _interval({name: 100 * row[name] for name in ("estimate", "low", "high")}, digits, " %")
+
+
+def _points(row: Row) -> str:
+    """A difference in points with its interval: `0.7 points [0.0, 1.5]`."""
+    return _interval({name: 100 * row[name] for name in ("estimate", "low", "high")}, 1, " points")
+
+
+def _interval(row: Row, digits: int, unit: str = "") -> str:
+    shown, low, high = (f"{row[name]:.{digits}f}" for name in ("estimate", "low", "high"))
+    bounds = "" if "nan" in (low, high) else f" [{low}, {high}]"
+    return f"{shown}{unit}{bounds}".replace("-", MINUS)
