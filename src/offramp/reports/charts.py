@@ -14,7 +14,7 @@ from offramp.reports.style import PALETTE
 WIDTH, PLOT = 520.0, 270.0  # of the view box; height of the plot
 LEFT, RIGHT, BOTTOM = 58.0, 14.0, 56.0
 ENTRY = 20.0  # height of a line of the legend, which has two columns
-LONGEST = 30  # characters of a name in the legend
+LONGEST = 26  # characters of a name in the legend
 
 Point = tuple[float, float]
 
@@ -94,19 +94,22 @@ def line_chart(
     at: Sequence[float] | None = None,
     write: tuple[Callable[[float], str], Callable[[float], str]] | None = None,
     note: str = "",
-) -> Chart:
-    """Place methods in a chart.
+) -> Chart | None:
+    """Place methods in a chart; None where no method has a defined value.
 
     Args:
         id: of the element, unique on the page.
         title: what the chart shows.
-        lines: the methods, at least one with a point or a mark.
+        lines: the methods; undefined values are left out.
         x, y: labels of the axes.
         span: the range of x; None covers all values.
         at: the ticks of x; None chooses round ones.
         write: how ticks of x and of y are written; by default as short numbers.
         note: how to read it.
     """
+    lines = [_defined(series) for series in lines]
+    if not _pairs(lines):
+        return None
     top = 36 + ENTRY * math.ceil(len(lines) / 2)  # the legend, and the label of y
     write_x, write_y = write or (short, short)
     low, high = span or _span(_values(lines, 0), pad=0.04)
@@ -126,6 +129,17 @@ def short(value: float) -> str:
 def percent(value: float) -> str:
     """A share in percent."""
     return f"{short(round(100 * value, 6))} %"
+
+
+def _defined(series: Lines) -> Lines:
+    """The method without NaN and infinities."""
+    return Lines(
+        series.label,
+        [point for point in series.points if all(map(math.isfinite, point))],
+        [edge for edge in series.band if all(map(math.isfinite, edge))],
+        [mark for mark in series.marks if all(map(math.isfinite, mark[:2]))],
+        [ends for ends in series.whiskers if all(map(math.isfinite, ends))],
+    )
 
 
 def _pairs(lines: Iterable[Lines]) -> list[Point]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,16 +15,20 @@ from offramp.reports.charts import Chart, Lines, line_chart, percent
 from offramp.reports.contents import ReportSection
 from offramp.reports.figures import FAR, mean_curve
 from offramp.reports.records import Run
+from offramp.reports.style import PALETTE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NOTE = "Marks: one exit for every text. Bands: 95 % bootstrap intervals, or the range over several models."
 
 
-def curve_chart(id: str, metric: str, curves: Mapping[str, Sequence[Curve]], data: str = "") -> Chart:
-    """Score against cost of every method, with bands where the curves have them."""
+def curve_chart(id: str, metric: str, curves: Mapping[str, Sequence[Curve]], data: str = "") -> Chart | None:
+    """Score against cost of every method, with bands where the curves have them; None if all are undefined."""
     methods = []
     for label, group in curves.items():
         costs, scores, low, high = (values.tolist() for values in mean_curve(group))
-        band = list(zip(costs, low, high, strict=True)) if np.isfinite([*low, *high]).all() else []
+        band = list(zip(costs, low, high, strict=True))
         marks = []
         for curve in group if len(group) == 1 else ():
             marks = [
@@ -61,7 +65,9 @@ def explorer(
         run = _evaluation(section, label)
         for number, curve in enumerate(group, start=1):
             name = label if len(group) == 1 else f"{label}, model {number}"
-            models.append({"label": one_line(name), "colour": position % 7, **_model(curve, run, chart)})
+            model = _model(curve, run, chart)
+            if model["points"]:
+                models.append({"label": one_line(name), "colour": position % len(PALETTE), **model})
     return {"metric": one_line(metric.replace("_", " ")), "models": models}
 
 
@@ -72,8 +78,10 @@ def _evaluation(section: ReportSection, label: str) -> Run | None:
 
 
 def _model(curve: Curve, run: Run | None, chart: Chart) -> dict[str, Any]:
-    rows = curve.sweep.to_pylist()
-    times = _milliseconds(curve, run)
+    import pyarrow.compute as pc
+
+    sweep = curve.sweep.filter(pc.is_finite(curve.sweep["score"]))
+    rows, times = sweep.to_pylist(), _milliseconds(sweep, run)
     points = []
     for row, time in zip(rows, times, strict=True):
         bounds = [_number(row[name], 5) for name in ("low", "high")]
@@ -86,33 +94,33 @@ def _model(curve: Curve, run: Run | None, chart: Chart) -> dict[str, Any]:
     return {
         "rule": one_line(curve.criterion),
         "layers": [int(layer) for layer in curve.static["depth"].to_pylist()],
-        "own": _own(curve, run),
+        "own": _own(curve.criterion, sweep, run),
         "batch": run.get("batch_size") if run is not None and timed else None,
         "points": points,
     }
 
 
-def _own(curve: Curve, run: Run | None) -> int | None:
+def _own(criterion: str, sweep: pa.Table, run: Run | None) -> int | None:
     """The point nearest to the policy's threshold; None where each exit has its own, or for another rule."""
-    threshold = None if run is None or run.get("criterion") != curve.criterion else run.get("threshold")
+    threshold = None if run is None or run.get("criterion") != criterion else run.get("threshold")
     if not isinstance(threshold, int | float) or math.isnan(threshold):
         return None
-    return _nearest(curve, threshold)
+    return _nearest(sweep, threshold)
 
 
-def _nearest(curve: Curve, threshold: float) -> int:
+def _nearest(sweep: pa.Table, threshold: float) -> int:
     # In halves: the thresholds of an unbounded rule may differ by more than the largest float.
-    return int(np.abs(floats(curve.sweep, "threshold") / 2 - threshold / 2).argmin())
+    return int(np.abs(floats(sweep, "threshold") / 2 - threshold / 2).argmin())
 
 
-def _milliseconds(curve: Curve, run: Run | None) -> list[float | None]:
+def _milliseconds(sweep: pa.Table, run: Run | None) -> list[float | None]:
     """Milliseconds a text at each threshold, interpolated over the cost between the timed ones."""
-    costs = floats(curve.sweep, "cost")
+    costs = floats(sweep, "cost")
     examples = 0 if run is None else min(int(run.get("timed") or 0), int(run.get("examples") or 0))
     if run is None or "timing" not in run.tables or not examples:
         return [None] * len(costs)
     measured = {
-        float(costs[_nearest(curve, row["threshold"])]): 1000 * row["seconds"] / examples
+        float(costs[_nearest(sweep, row["threshold"])]): 1000 * row["seconds"] / examples
         for row in run.tables["timing"].to_pylist()
         if not math.isnan(row["threshold"])
     }

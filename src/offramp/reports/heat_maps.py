@@ -33,14 +33,13 @@ class HeatMap:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
-    note: str = NOTE
 
 
 def cosine_maps(label: str, table: pa.Table) -> list[HeatMap]:
     """A map for each measured training step, of the rows of `evaluation.conflict.conflict_table`."""
     frame = to_pandas(table)
     steps = frame["step"].unique().tolist()
-    maps = []
+    maps: list[HeatMap] = []
     for step in steps:
         rows = frame[frame["step"] == step]
         pairs = sorted({(row.exit_layer, row.other_exit_layer) for row in rows.itertuples()})

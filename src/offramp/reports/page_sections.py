@@ -16,7 +16,7 @@ from offramp.reports.charts import Chart, Lines, line_chart, percent
 from offramp.reports.contents import ReportSection
 from offramp.reports.examples import example_data
 from offramp.reports.explorer import curve_chart, explorer
-from offramp.reports.heat_maps import cosine_maps
+from offramp.reports.heat_maps import NOTE, cosine_maps
 from offramp.reports.html import macros
 from offramp.reports.style import render
 from offramp.reports.tables import exit_scores
@@ -87,13 +87,19 @@ class _Blocks:
         for metric, curves in self.section.curves.items():
             name = f"{self.section.prefix}{slug(metric)}"
             chart = curve_chart(f"chart-{name}", metric, curves, self.section.data)
-            blocks.append(self.make.explorer(name, chart, explorer(self.section, metric, curves, chart)))
+            if chart is None:
+                continue
+            content = explorer(self.section, metric, curves, chart)
+            blocks.append(
+                self.make.explorer(name, chart, content) if content["models"] else self.make.chart(chart)
+            )
         return [*blocks, *self.made("policies", "timing")]
 
     def exits(self) -> list[Markup]:
         metrics = [row["metric"] for _, row in self.section.rows("per_exit")]
         metrics += [str(run.get("metric", "accuracy")) for _, run in self.section.labelled("scores")]
-        charts = [self.make.chart(exits_chart(self.section, name)) for name in dict.fromkeys(metrics)]
+        drawn = [chart for name in dict.fromkeys(metrics) if (chart := exits_chart(self.section, name))]
+        charts = [self.make.charts(drawn)] if drawn else []
         details = self.drawn("reliability")
         folded = [self.make.folded("Reliability diagrams", details)] if details else []
         return [*charts, *self.made("exits", "calibration"), *folded]
@@ -123,9 +129,8 @@ def sections_of(
         "exits": blocks.exits(),
         "leaving": [make.several(charts) for charts in [leaving(section)] if charts],
         "conflict": [
-            make.heat(heat)
+            make.heats(cosine_maps(label, run.tables["conflict"]), NOTE)
             for label, run in section.labelled("conflict")
-            for heat in cosine_maps(label, run.tables["conflict"])
         ],
         "robustness": blocks.robustness(),
         "examples": blocks.examples(),
@@ -140,8 +145,8 @@ def sections_of(
     ]
 
 
-def exits_chart(section: ReportSection, metric: str) -> Chart:
-    """The score of every exit, taken always, with its interval; models side by side."""
+def exits_chart(section: ReportSection, metric: str) -> Chart | None:
+    """The score of every exit, taken always, with its interval, models side by side; None if all are undefined."""
     scores = exit_scores(section, metric)
     layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
     step, lines = min(0.14, 0.6 / max(len(scores), 1)), []
@@ -151,8 +156,7 @@ def exits_chart(section: ReportSection, metric: str) -> Chart:
         for row in table.to_pylist():
             x = layers.index(row["layer"]) + shift
             marks.append((x, row["score"], f"{label}, layer {row['layer']}: {row['score']:.3f}"))
-            if np.isfinite([row["low"], row["high"]]).all():
-                whiskers.append((x, row["low"], row["high"]))
+            whiskers.append((x, row["low"], row["high"]))
         lines.append(Lines(label, marks=marks, whiskers=whiskers))
     name = metric.replace("_", " ")
     return line_chart(

@@ -49,9 +49,8 @@ def summarise(contents: ReportContents) -> Summary:
         if answer:
             return Summary(_question(section), _scope(section), tuple(answer))
     commands = sorted({run.command.replace("_", " ") for run in contents.runs})
-    sentence = (
-        f"{len(contents.runs)} records of {', '.join(commands)}: their numbers are in the tables below."
-    )
+    records = _count(len(contents.runs), "record")
+    sentence = f"The tables below show the numbers of {records} ({', '.join(commands)})."
     return Summary(f"What did the runs in {contents.title} measure?", "", (sentence,))
 
 
@@ -65,7 +64,7 @@ def answers(section: ReportSection) -> list[str]:
         sentences.append(_lost(attack, best))
     elif models:
         sentences.append(_compared(section) or _timed(section, best) or _score(models[best]))
-    return sentences or _fastest(section)
+    return sentences or _fastest(section) or _kept(section)
 
 
 def cautions(section: ReportSection) -> list[str]:
@@ -113,7 +112,8 @@ def _question(section: ReportSection) -> str:
     data = f" on {section.data}" if section.data else ""
     if not section.labelled("policy"):
         if not section.attacks:
-            return f"How fast are early exits{data}?"
+            asked = "Do guarantees hold" if section.labelled("promises") else "How fast are early exits"
+            return f"{asked}{data}?"
         return f"How much of the saved work do attacks take away{data}?"
     attacked = ", and what is left of it under attack" if section.attacks else ""
     return f"How much work do early exits save{data}{attacked}?"
@@ -231,9 +231,15 @@ def _fastest(section: ReportSection) -> list[str]:
     rows = [row for _, row in section.rows("bench") if row["kind"] == "ours"]
     if not rows:
         return []
-    row = max(rows, key=lambda row: row["faster"])
+    row = min(rows, key=lambda row: (row["batch_size"], -row["faster"]))
     times = f"{row['faster']:.2f} times as fast as the fastest model at full depth"
     return [f"{row['peer']} answers in {row['mean']:.1f} ms at batch size {row['batch_size']}: {times}."]
+
+
+def _kept(section: ReportSection) -> list[str]:
+    """How many of the checked guarantees held."""
+    kept = [row["kept"] for _, row in section.rows("promises")]
+    return [f"{sum(kept)} of {_count(len(kept), 'guarantee')} held on texts left out."] if kept else []
 
 
 def _count(number: int, noun: str) -> str:
