@@ -40,6 +40,10 @@ def test_charts_leave_out_what_is_undefined() -> None:
     assert drawing.line.count("L") == 1
     assert (drawing.band, drawing.marks, drawing.whiskers) == ("", (), ())
     assert line_chart("id", "t", [Lines("a", [(0.0, nan)])], x="x", y="y") is None
+    unknown = Lines("a", [(0.0, 0.5)], marks=[(0.0, None, "null in JSON")])  # type: ignore[list-item]
+    chart = line_chart("id", "t", [unknown], x="x", y="y")
+    assert chart is not None
+    assert chart.drawings[0].marks == ()
     flat = line_chart("id", "t", [Lines("a", [(1.0, 0.5)])], x="x", y="y")
     assert flat is not None
     assert flat.y.low < 0.5 < flat.y.high

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,21 @@ def test_equal_doubts_become_one_with_its_runs() -> None:
     assert first.sentence == "Only 40 examples: intervals are wide."
     assert first.subjects == ("joint, same-word", "sweet, attack", "third, attack")
     assert first.others == ("third, attack: Only 7 examples: intervals are wide.",)
-    assert first.do.startswith("Read the intervals")
-    assert (second.sentence, second.subjects, second.why) == ("Something else.", ("sweet, evaluate",), "")
+    assert first.who == "3 runs: joint, same-word; sweet, attack; third, attack."
+    assert first.details[0].endswith("Read the intervals, not the estimates. Use more examples.")
+    assert first.details[1:] == first.others
+    assert (second.sentence, second.who, second.details) == ("Something else.", "sweet, evaluate.", ())
+
+
+def test_a_doubt_of_many_runs_names_a_few_in_its_line() -> None:
+    (group,) = group_doubts([Doubt(f"m{i}, attack", "odd", f"{i}.json") for i in range(7)])
+    assert group.who == "7 runs: m0, attack; m1, attack; m2, attack; m3, attack; m4, attack and 2 more."
+    assert group.details == ("All runs: " + "; ".join(f"m{i}, attack" for i in range(7)) + ".",)
+
+
+def test_a_model_without_a_defined_score_is_no_answer(tmp_path: Path) -> None:
+    write_policy(tmp_path / "a", full=math.nan)
+    assert answer(tmp_path) == ("The tables below show the numbers of 1 record (evaluate).",)
 
 
 @pytest.mark.parametrize("data", ["movies", ""])

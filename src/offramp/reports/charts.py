@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from offramp.reports.style import PALETTE
 
-WIDTH, PLOT = 520.0, 270.0  # of the view box; height of the plot
+WIDTH, PLOT = 520.0, 240.0  # of the view box; height of the plot
 LEFT, RIGHT, BOTTOM = 58.0, 14.0, 56.0
-ENTRY = 20.0  # height of a line of the legend, which has two columns
-LONGEST = 26  # characters of a name in the legend
+ENTRY = 20.0  # height of a line of the legend
+LONGEST, BRIEF = 26, 14  # characters of a name in a legend of two and of three columns
 
 Point = tuple[float, float]
 
@@ -110,14 +110,21 @@ def line_chart(
     lines = [_defined(series) for series in lines]
     if not _pairs(lines):
         return None
-    top = 36 + ENTRY * math.ceil(len(lines) / 2)  # the legend, and the label of y
+    columns = 3 if all(len(series.label) <= BRIEF for series in lines) else 2
+    top = 36 + ENTRY * math.ceil(len(lines) / columns)  # the legend, and the label of y
     write_x, write_y = write or (short, short)
     low, high = span or _span(_values(lines, 0), pad=0.04)
     across = _axis(x, low, high, (LEFT, WIDTH - RIGHT), write_x, at)
     seen = [(px, py) for px, py in _pairs(lines) if low <= px <= high]
     bottom, above = _span([py for _, py in seen], pad=0.06)
     up = _axis(y, bottom, above, (top + PLOT, top), write_y)
-    drawings = tuple(_drawing(series, i, across, up) for i, series in enumerate(lines))
+    entries = [
+        (LEFT + i % columns * (WIDTH - LEFT) / columns, 10 + ENTRY * (i // columns))
+        for i in range(len(lines))
+    ]
+    drawings = tuple(
+        _drawing(series, i % len(PALETTE), across, up, entries[i]) for i, series in enumerate(lines)
+    )
     return Chart(id, title, note, across, up, top, top + PLOT + BOTTOM, drawings)
 
 
@@ -132,14 +139,18 @@ def percent(value: float) -> str:
 
 
 def _defined(series: Lines) -> Lines:
-    """The method without NaN and infinities."""
+    """The method without undefined values: NaN, infinities, and None, which is how JSON has them."""
     return Lines(
         series.label,
-        [point for point in series.points if all(map(math.isfinite, point))],
-        [edge for edge in series.band if all(map(math.isfinite, edge))],
-        [mark for mark in series.marks if all(map(math.isfinite, mark[:2]))],
-        [ends for ends in series.whiskers if all(map(math.isfinite, ends))],
+        [point for point in series.points if _finite(point)],
+        [edge for edge in series.band if _finite(edge)],
+        [mark for mark in series.marks if _finite(mark[:2])],
+        [ends for ends in series.whiskers if _finite(ends)],
     )
+
+
+def _finite(values: Iterable[float | None]) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)
 
 
 def _pairs(lines: Iterable[Lines]) -> list[Point]:
@@ -178,19 +189,19 @@ def _axis(
     return Axis(label, low, high, *ends, ticks)
 
 
-def _drawing(series: Lines, position: int, x: Axis, y: Axis) -> Drawing:
+def _drawing(series: Lines, colour: int, x: Axis, y: Axis, entry: Point) -> Drawing:
     inside = [(px, py) for px, py in series.points if x.low <= px <= x.high]
     band = [(px, low, high) for px, low, high in series.band if x.low <= px <= x.high]
     around = [(px, high) for px, _, high in band] + [(px, low) for px, low, _ in reversed(band)]
     label = series.label if len(series.label) <= LONGEST else f"{series.label[: LONGEST - 1]}…"
     return Drawing(
         label,
-        position % len(PALETTE),
+        colour,
         _path(inside, x, y),
         _path(around, x, y),
         tuple((x.at(px), y.at(py), words) for px, py, words in series.marks if px <= x.high),
         tuple((x.at(px), y.at(low), y.at(high)) for px, low, high in series.whiskers),
-        (LEFT + position % 2 * (WIDTH - LEFT) / 2, 10 + ENTRY * (position // 2)),
+        entry,
     )
 
 

@@ -16,6 +16,7 @@ from offramp.reports.contents import ReportSection
 from offramp.reports.figures import FAR, mean_curve
 from offramp.reports.records import Run
 from offramp.reports.style import PALETTE
+from offramp.reports.text_table import number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,7 @@ def curve_chart(id: str, metric: str, curves: Mapping[str, Sequence[Curve]], dat
         marks = []
         for curve in group if len(group) == 1 else ():
             marks = [
-                (row["cost"], row["score"], f"{label}, always layer {row['depth']:g}: {row['score']:.3f}")
+                (row["cost"], row["score"], f"{label}, always layer {row['depth']:g}: {number(row['score'])}")
                 for row in curve.static.to_pylist()
             ]
         methods.append(Lines(label, list(zip(costs, scores, strict=True)), band, marks))
@@ -63,8 +64,8 @@ def explorer(
     models = []
     for position, (label, group) in enumerate(curves.items()):
         run = _evaluation(section, label)
-        for number, curve in enumerate(group, start=1):
-            name = label if len(group) == 1 else f"{label}, model {number}"
+        for count, curve in enumerate(group, start=1):
+            name = label if len(group) == 1 else f"{label}, model {count}"
             model = _model(curve, run, chart)
             if model["points"]:
                 models.append({"label": one_line(name), "colour": position % len(PALETTE), **model})
@@ -130,5 +131,5 @@ def _milliseconds(sweep: pa.Table, run: Run | None) -> list[float | None]:
     return [round(float(time), 3) for time in np.interp(costs, at, times)]
 
 
-def _number(value: float, digits: int) -> float | None:
-    return round(value, digits) if math.isfinite(value) else None
+def _number(value: float | None, digits: int) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, digits)

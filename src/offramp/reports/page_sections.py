@@ -20,7 +20,7 @@ from offramp.reports.heat_maps import NOTE, cosine_maps
 from offramp.reports.html import macros
 from offramp.reports.style import render
 from offramp.reports.tables import exit_scores
-from offramp.reports.text_table import TextTable
+from offramp.reports.text_table import TextTable, number
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -155,7 +155,7 @@ def exits_chart(section: ReportSection, metric: str) -> Chart | None:
         marks, whiskers = [], []
         for row in table.to_pylist():
             x = layers.index(row["layer"]) + shift
-            marks.append((x, row["score"], f"{label}, layer {row['layer']}: {row['score']:.3f}"))
+            marks.append((x, row["score"], f"{label}, layer {row['layer']}: {number(row['score'])}"))
             whiskers.append((x, row["low"], row["high"]))
         lines.append(Lines(label, marks=marks, whiskers=whiskers))
     name = metric.replace("_", " ")

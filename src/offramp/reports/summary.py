@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from offramp._core.text import some_of
 from offramp.evaluation.sanity_checks.doubts import CHECKS
 from offramp.reports.contents import AttackRun, Doubt, ReportContents, ReportSection
-from offramp.reports.text_table import MINUS
+from offramp.reports.text_table import interval
 
 LIMIT = 0.01  # the loss of score that an answer allows
+MOST = 5  # names in a line
 Row = Mapping[str, Any]
 
 
@@ -40,6 +42,19 @@ class DoubtGroup:
     others: tuple[str, ...] = ()
     why: str = ""
     do: str = ""
+
+    @property
+    def who(self) -> str:
+        """The runs in a line: how many, and the first ones."""
+        count = f"{len(self.subjects)} runs: " if len(self.subjects) > 1 else ""
+        return f"{count}{some_of(self.subjects, MOST, separator='; ')}."
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What unfolds below: why it matters, what to do, other numbers, and all runs where `who` has only some."""
+        explained = (f"{self.why} {self.do}",) if self.why else ()
+        rest = (f"All runs: {'; '.join(self.subjects)}.",) if len(self.subjects) > MOST else ()
+        return (*explained, *self.others, *rest)
 
 
 def summarise(contents: ReportContents) -> Summary:
@@ -123,7 +138,7 @@ def _scope(section: ReportSection) -> str:
     evaluated = section.labelled("policy")
     facts = []
     if evaluated:
-        names = ", ".join(label for label, _ in evaluated)
+        names = some_of([label for label, _ in evaluated], MOST)
         facts.append(f"{_count(len(evaluated), 'model')}: {names}")
         rules = dict.fromkeys(str(run.get("criterion", "")) for _, run in evaluated)
         facts.append("exit rule " + ", ".join(filter(None, rules)) if any(rules) else "")
@@ -143,8 +158,12 @@ def _models(section: ReportSection) -> dict[str, dict[str, Row]]:
         label: {row["name"]: row for row in run.tables["policy"].to_pylist()}
         for label, run in section.labelled("policy")
     }
-    needed = {"score", "full", "drop", "cost"}
-    return {label: rows for label, rows in models.items() if needed <= set(rows)}
+    needed = ("score", "full", "drop", "cost")
+    return {label: rows for label, rows in models.items() if all(_defined(rows.get(name)) for name in needed)}
+
+
+def _defined(row: Row | None) -> bool:
+    return row is not None and row["estimate"] is not None and math.isfinite(row["estimate"])
 
 
 def _best(models: Mapping[str, Mapping[str, Row]]) -> str:
@@ -248,15 +267,17 @@ def _count(number: int, noun: str) -> str:
 
 def _share(row: Row, digits: int = 1) -> str:
     """A share in percent with its interval: `38 % [36, 40]`."""
-    return _interval({name: 100 * row[name] for name in ("estimate", "low", "high")}, digits, " %")
+    return _interval(row, digits, " %", 100)
 
 
 def _points(row: Row) -> str:
     """A difference in points with its interval: `0.7 points [0.0, 1.5]`."""
-    return _interval({name: 100 * row[name] for name in ("estimate", "low", "high")}, 1, " points")
+    return _interval(row, 1, " points", 100)
 
 
-def _interval(row: Row, digits: int, unit: str = "") -> str:
-    shown, low, high = (f"{row[name]:.{digits}f}" for name in ("estimate", "low", "high"))
-    bounds = "" if "nan" in (low, high) else f" [{low}, {high}]"
-    return f"{shown}{unit}{bounds}".replace("-", MINUS)
+def _interval(row: Row, digits: int, unit: str = "", times: int = 1) -> str:
+    estimate, low, high = (
+        None if row[name] is None else times * row[name] for name in ("estimate", "low", "high")
+    )
+    shown, *bounds = interval(estimate, low, high, digits).split(" ", 1)
+    return " ".join([f"{shown}{unit}", *bounds])

@@ -235,6 +235,11 @@
     box.append(make("div", { class: "tools" }, ...buttons));
   }
 
+  const exported = (box, title, draw) => tools(box, title, {
+    SVG: () => save(filed(title, "svg"), "image/svg+xml", draw().source),
+    PNG: () => picture(draw(), filed(title, "png")),
+  });
+
   for (const box of all(".table")) {
     const table = box.querySelector("table");
     const title = table.caption.textContent;
@@ -245,9 +250,11 @@
   }
   for (const box of all(".chart")) {
     const [svg, title] = [box.querySelector("svg"), box.querySelector("figcaption").textContent];
-    tools(box, title, {
-      SVG: () => save(filed(title, "svg"), "image/svg+xml", drawn(svg).source),
-      PNG: () => picture(drawn(svg), filed(title, "png")),
-    });
+    exported(box, title, () => drawn(svg));
+  }
+  for (const box of all(".picture")) {
+    const image = box.querySelector("img");
+    const bytes = Uint8Array.from(atob(image.src.split(",")[1]), (byte) => byte.charCodeAt(0));
+    exported(box, image.alt, () => ({ width: image.naturalWidth, height: image.naturalHeight, source: new TextDecoder().decode(bytes) }));
   }
 })();
