@@ -47,6 +47,9 @@ def test_charts_leave_out_what_is_undefined() -> None:
     flat = line_chart("id", "t", [Lines("a", [(1.0, 0.5)])], x="x", y="y")
     assert flat is not None
     assert flat.y.low < 0.5 < flat.y.high
+    near = line_chart("id", "t", [Lines("a", [(0, 1e-6), (1, 2e-6)])], x="x", y="y", write=(short, percent))
+    assert near is not None
+    assert all(len(text) <= len("−0.25 %") for _, text in near.y.ticks)
 
 
 def test_ticks_are_short_and_inside() -> None:

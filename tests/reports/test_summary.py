@@ -68,6 +68,16 @@ def test_where_no_model_stays_within_a_point_the_answer_says_so(tmp_path: Path) 
     assert alone.endswith("loses 3.0 points [2.0, 4.0] of accuracy: more than 1 point.")
 
 
+def test_a_policy_may_gain(tmp_path: Path) -> None:
+    write_policy(tmp_path / "a", drop=-0.03, cost=0.0004)
+    assert answer(tmp_path)[0].endswith(
+        "] of its full model's work and gains 3.0 points [2.0, 4.0] of accuracy."
+    )
+    assert answer(tmp_path)[0].startswith("a needs 0.04 % [")
+    write_policy(tmp_path / "a", drop=0.0)
+    assert "loses 0.0 points [−1.0, 1.0]" in answer(tmp_path)[0]
+
+
 def test_the_strongest_attack_on_the_chosen_model_is_named(tmp_path: Path) -> None:
     write_policy(tmp_path / "a")
     weak, strong = ([attack_row(0, to, id=i) for i in range(4)] for to in (1, 2))

@@ -167,9 +167,9 @@ def _values(lines: Iterable[Lines], axis: int) -> list[float]:
 
 
 def _span(values: Sequence[float], pad: float) -> tuple[float, float]:
-    """The range of values with a margin; a range of one where all are the same."""
+    """The range of values with a margin, at least half a point, so that ticks of nearly equal values stay short."""
     low, high = min(values), max(values)
-    margin = (high - low) * pad or 0.5
+    margin = max((high - low) * pad, 0.005)
     return low - margin, high + margin
 
 

@@ -181,8 +181,9 @@ def _within(rows: Mapping[str, Row]) -> bool:
 def _saving(section: ReportSection, models: Mapping[str, Mapping[str, Row]], best: str) -> str:
     kept, rows = sum(map(_within, models.values())), models[best]
     metric = next(str(run.get("metric", "accuracy")) for _, run in section.labelled("policy"))
-    loss = f"{_points(rows['drop'])} of {metric.replace('_', ' ')}"
-    work = f"{best} needs {_share(rows['cost'], 0)} of its full model's work and loses {loss}"
+    change = f"{_lost_or_gained(rows['drop'])} of {metric.replace('_', ' ')}"
+    digits = 0 if rows["cost"]["estimate"] >= 0.01 else 2
+    work = f"{best} needs {_share(rows['cost'], digits)} of its full model's work and {change}"
     if len(models) == 1:
         return work + ("." if kept else ": more than 1 point.")
     if not kept:
@@ -270,6 +271,13 @@ def _share(row: Row, digits: int = 1) -> str:
     return _interval(row, digits, " %", 100)
 
 
+def _lost_or_gained(drop: Row) -> str:
+    if drop["estimate"] >= 0:
+        return f"loses {_points(drop)}"
+    ends = (None if drop[name] is None else -drop[name] for name in ("high", "low"))
+    return f"gains {_points(dict(zip(('estimate', 'low', 'high'), (-drop['estimate'], *ends), strict=True)))}"
+
+
 def _points(row: Row) -> str:
     """A difference in points with its interval: `0.7 points [0.0, 1.5]`."""
     return _interval(row, 1, " points", 100)
@@ -277,7 +285,8 @@ def _points(row: Row) -> str:
 
 def _interval(row: Row, digits: int, unit: str = "", times: int = 1) -> str:
     estimate, low, high = (
-        None if row[name] is None else times * row[name] for name in ("estimate", "low", "high")
+        None if row[name] is None else round(times * row[name], digits) + 0.0  # not −0
+        for name in ("estimate", "low", "high")
     )
     shown, *bounds = interval(estimate, low, high, digits).split(" ", 1)
     return " ".join([f"{shown}{unit}", *bounds])
