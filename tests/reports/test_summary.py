@@ -9,7 +9,8 @@ import pytest
 
 from offramp._core.records import write_record
 from offramp.reports.contents import Doubt, load_contents
-from offramp.reports.summary import answers, cautions, group_doubts, summarise
+from offramp.reports.doubt_groups import group_doubts
+from offramp.reports.summary import answers, cautions, summarise
 from tests.evaluation.made_up import attack_row
 from tests.reports.made_up_runs import attack_rows, write_attack
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from offramp.reports.contents import ReportContents
+from offramp.reports.doubt_groups import group_doubts
 from offramp.reports.html import content_policy, environment, macros, page_script
 from offramp.reports.page_sections import PageSection, sections_of
-from offramp.reports.summary import cautions, group_doubts, summarise
+from offramp.reports.summary import cautions, summarise
 from offramp.reports.text_table import NOTHING, TextTable
 
 if TYPE_CHECKING:
