@@ -150,6 +150,7 @@ def record(
         config=config,
         exit_layers=target.model.exit_layers,
         metric=target.data.metrics[0],
+        details={"labels": list(target.model.labels)},  # reports show the names of the classes
         doubts=[*probed, *random_baseline_beside(folder)],
         keep_table=True,
         started=started,

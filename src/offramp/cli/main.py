@@ -28,7 +28,7 @@ from offramp._core.text import one_line
 # Modules that come with the extra `torch`: one that is missing gives the line that installs them.
 TORCH_EXTRA = {
     *("torch", "transformers", "datasets", "accelerate", "safetensors"),
-    *("matplotlib", "plotly", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
+    *("matplotlib", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
 }
 USAGE_ERROR = 2
 SIGNALLED = 128  # plus the number of the signal, as shells count

@@ -31,6 +31,7 @@ from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
 from offramp.evaluation.bootstrap import INTERVALS
 from offramp.evaluation.compare import SCORES, WINNERS
+from offramp.evaluation.conflict import PAIRS
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
 from offramp.evaluation.operating_points import HISTOGRAM, PER_EXIT, RELIABILITY
@@ -63,6 +64,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "attack": ("id", "recipe", "seed", *TEXTS, *ATTACK),  # the rows of an attack
     "timing": TIMING,  # `evaluation.time_speedups`
     "reliability": RELIABILITY,  # `evaluation.reliability_table`
+    "conflict": PAIRS,  # `evaluation.conflict.conflict_table`
     # Rows of `bench.speed`: every peer at every batch size.
     "bench": ("peer", "kind", "batch_size", "length", *LATENCY, "cost", "share", "score", "peak_mib"),
     "bench_train": ("name", *STEP),  # rows of `bench.training_steps`
@@ -91,8 +93,12 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Name of the data, "" where the run has none; splits other than validation are named."""
+        """Name of the data, "" where the run has none; splits other than validation are named.
+
+        Gradient conflict says nothing about a split's texts: it belongs to the other runs on the data.
+        """
         name, split = str(self.get("data", "")), self.get("split", "validation")
+        split = "validation" if set(self.tables) == {"conflict"} else split
         return name if split == "validation" else f"{name}, {split}".strip(", ")
 
     @property
