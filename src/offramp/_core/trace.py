@@ -47,10 +47,7 @@ class Evidence:
     @property
     def silent(self) -> NDArray[np.bool_] | None:
         """The texts `(batch,)` of which layer 0 recognises nothing: their logits are all 0. None at other exits."""
-        if not self.layer_zero:
-            return None
-        silent: NDArray[np.bool_] = ~self.logits.any(axis=1)
-        return silent
+        return np.asarray(~self.logits.any(axis=1)) if self.layer_zero else None
 
     def scaled(self, temperatures: Sequence[float] | None) -> Evidence:
         """The evidence with its logits divided by the temperature of this exit, in float64; None changes nothing."""
