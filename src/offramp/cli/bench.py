@@ -101,11 +101,12 @@ def bench(
 
 def _text_peers(model: SegmentedModel, layers: tuple[int, ...]) -> tuple[str, ...]:
     """Names of the baselines that read words, and a note on what is not installed."""
-    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
+    from offramp.bench.text_peers import PACKAGES, text_peers
 
     names = text_peers(model.kind, layers)
-    if model.kind == "classification" and STATIC not in names:
-        note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
+    for name, packages in PACKAGES.items() if model.kind == "classification" else ():
+        if name not in names:
+            note(f"{name} is left out: pip install {' '.join(packages)}")
     return names
 
 
