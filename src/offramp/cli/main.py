@@ -52,6 +52,7 @@ COMMANDS = {
     "serve": ("offramp.cli.serve:serve", "answer over HTTP"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
+    "runs": ("offramp.cli.runs:runs", "list, filter and compare the records of runs"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
