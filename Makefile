@@ -42,8 +42,8 @@ docs: install  ## copy the tables of the reports into docs
 	$(BIN)/cog -r docs/papers.md docs/performance.md
 
 lint: install  ## style and types
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
 
 clean:  ## remove the environment and what the demo wrote
