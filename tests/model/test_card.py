@@ -55,7 +55,7 @@ def test_it_gives_the_numbers_of_the_records(run: Path) -> None:
         "# minilm with exits after layers 1, 2, 4, 6",
         "- Task: texts in 2 classes: negative, positive",
         "- Data: 2000 training examples (fingerprint f8d498b65ca5c850)",
-        "- Length: 2 epochs in batches of 16, seed 0",
+        "- Epochs: 2; batches of 16; seed 0",
         "| confidence | 0.738 | 0.294, 0.601, 1.513, 1.793 | max_accuracy_drop 0.01 | accuracy 0.795 | 0.556 |",
         "| 4 | 0.667 | 0.786 | 0.759 | 0.810 |",
         "| same-word | movies | 40 | 4.075 | 6.000 | 1.000 | 0.775 | 0.450 |",

@@ -15,6 +15,7 @@ from offramp.training import options as training_options
 from offramp.training.options import TrainingOptions
 from offramp.training.run import train
 from offramp.training.stages import arguments
+from offramp.training.trainer import MultiExitTrainer
 from tests.training.test_run import fresh
 
 STEPS: dict[str, Any] = {"max_steps": 20, "batch_size": 8, "progress": False}
@@ -74,3 +75,24 @@ def test_tensorboard_files_hold_the_loss_of_each_stage_and_change_nothing(
         events = EventAccumulator(str(folder)).Reload()
         assert {"train/loss", "train/learning_rate"} <= set(events.Tags()["scalars"])
         assert [event.step for event in events.Scalars("train/loss")] == [20]
+
+
+def test_a_tracker_that_fails_is_named(
+    tiny_encoder: Path, tiny_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file"))
+    model = fresh(tiny_encoder, "joint")
+    with pytest.raises(
+        ConfigError, match=r"cannot report to tensorboard \(.*leave report_to out; the same call"
+    ):
+        train(model, tiny_data, "joint", output_dir=tmp_path / "run", report_to="tensorboard", **STEPS)
+    monkeypatch.setattr(MultiExitTrainer, "training_step", broken_step)
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    with pytest.raises(ZeroDivisionError):  # no fault of the tracker's
+        train(model, tiny_data, "joint", output_dir=tmp_path / "other", report_to="tensorboard", **STEPS)
+
+
+def broken_step(*_: object, **__: object) -> None:
+    raise ZeroDivisionError

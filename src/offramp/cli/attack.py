@@ -126,10 +126,10 @@ def attack(
         config = {"data": data, "split": chosen.split, "recipe": recipe, **target.described(search)}
         try:
             metrics = record(result, target, folder, config, started)
-            update_card(model)
         except OfframpError:
             show(f"{model.name}, {recipe}: not recorded", [result.summary()])
             raise
+        update_card(model)
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)

@@ -34,9 +34,9 @@ class TrainingOptions:
         precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware with bfloat16; or `auto`,
             which is bf16 on such hardware.
         strategy_options: options of the strategy, such as `{"weights": "linear"}` for `joint`.
-        report_to: where the loss and the learning rate of each step are reported: `tensorboard`, `mlflow` or `wandb`,
-            by the library's own callbacks, which read the trackers' usual environment variables. TensorBoard's files
-            go to `logs` in the run's folder.
+        report_to: where the loss and the learning rate are reported every 20 steps: `tensorboard`, `mlflow` or
+            `wandb`, by the library's own callbacks, which read the trackers' usual environment variables. TensorBoard's
+            files go to `logs` in the run's folder.
     """
 
     epochs: float = 2.0

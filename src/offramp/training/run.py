@@ -14,7 +14,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from offramp._core.arguments import seed_number, sequence
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError, DataError, OfframpError
 from offramp._core.files import write_failure
 from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
@@ -288,7 +288,7 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
         with handled(request.note):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has its own library and error types
-        if checkpoint is None or stop.began:
+        if checkpoint is None or stop.began or isinstance(error, OfframpError):
             raise
         raise ConfigError(
             f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "
