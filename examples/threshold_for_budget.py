@@ -1,6 +1,6 @@
 """Which threshold keeps a model within a budget, and what does that cost in accuracy?
 
-python examples/threshold_for_budget.py --budgets 0.4 0.6 0.8
+python examples/threshold_for_budget.py --budgets 0.5 --budgets 0.8
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cyclopts
 import pytest
 
 from offramp.criteria import CRITERIA
@@ -62,9 +63,16 @@ def test_a_script_runs(
     assert re.search(PRINTED[script.stem], capsys.readouterr().out)
 
 
-def test_every_script_is_described_and_tested() -> None:
+def test_every_script_is_described_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {script.stem for script in SCRIPTS} == set(PRINTED)
     for script in SCRIPTS:
         text = script.read_text(encoding="utf-8")
-        assert f"python examples/{script.name}" in text.split('"""')[1]
         assert 'if __name__ == "__main__":\n    cyclopts.run(main)\n' in text
+        (command,) = re.findall(
+            rf"^ *python examples/{script.name}(.*)$", text.split('"""')[1], flags=re.MULTILINE
+        )
+        app = cyclopts.App()
+        app.default(main_of(script, monkeypatch))
+        app.parse_args(
+            command.split(), exit_on_error=False, print_error=False
+        )  # raises for a word it does not take

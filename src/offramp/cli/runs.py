@@ -20,14 +20,14 @@ LONGEST = 40  # characters of a cell
 
 
 def runs(
-    folders: Annotated[list[PathOption] | None, Parameter(help="folders of runs; by default `runs`.")] = None,
+    folders: Annotated[tuple[PathOption, ...], Parameter(help="folders of runs.")] = (Path("runs"),),
     *,
-    where: Annotated[list[str], Parameter(help="NAME=VALUE, with * for any characters.")] = [],  # noqa: B006
-    min: Annotated[list[str], Parameter(help="NAME=NUMBER: at least that.")] = [],  # noqa: B006
-    max: Annotated[list[str], Parameter(help="NAME=NUMBER: at most that.")] = [],  # noqa: B006
+    where: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE, with * for any characters.")] = (),
+    min: Annotated[tuple[str, ...], Parameter(help="NAME=NUMBER: at least that.")] = (),
+    max: Annotated[tuple[str, ...], Parameter(help="NAME=NUMBER: at most that.")] = (),
     since: str | None = None,
     until: str | None = None,
-    columns: list[str] | None = None,
+    columns: tuple[str, ...] = (),
     compare: bool = False,
     json: JsonFlag = False,
 ) -> None:
@@ -54,7 +54,7 @@ def runs(
         since,
         until,
     )
-    listed, left_out = list_runs(folders or [Path("runs")], chosen)
+    listed, left_out = list_runs(folders, chosen)
     for sentence in left_out:
         note(sentence)
     if not listed:
@@ -62,7 +62,7 @@ def runs(
     if compare:
         show_differences(listed, json)
         return
-    require_names(columns or (), listed)
+    require_names(columns, listed)
     shown = columns or [name for name in COLUMNS if any(name in run for run in listed)]
     rows = [{name: _cell(name, run.get(name)) for name in ("run", *shown)} for run in listed]
     show("1 run" if len(listed) == 1 else f"{len(listed)} runs", rows)

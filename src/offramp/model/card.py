@@ -156,9 +156,10 @@ def _records(root: Path) -> list[dict[str, Any]]:
 
 def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     config, metrics, hardware = record["config"], record["metrics"], record["hardware"]
-    names = ("examples", "data", "epochs", "max_steps", "batch_size")
+    names = ("examples", "data", "max_steps", "batch_size")
     return {
         **{name: config.get(name) for name in names},
+        "epochs": f"{config.get('epochs', 0):g}",
         "name": metrics.get("data"),
         "minutes": metrics.get("train_seconds", 0.0) / 60,
         "seed": record["seed"],
