@@ -46,8 +46,8 @@ site: install  ## build the documentation site in build/site
 	$(BIN)/python docs/build_site.py
 
 lint: install  ## style and types
-	$(BIN)/ruff check src tests docs
-	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests docs examples
+	$(BIN)/ruff format --check src tests docs examples
 	$(BIN)/mypy
 
 clean:  ## remove the environment and what the demo wrote

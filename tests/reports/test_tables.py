@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from offramp._core.markdown import plain_markdown
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp.evaluation import robustness
 from offramp.reports import TextTable, all_tables, load_contents
 from offramp.reports.tables import exit_scores
-from offramp.reports.text_table import change, interval, number, plain_markdown, signed
+from offramp.reports.text_table import change, interval, number, signed
 from tests.evaluation.made_up import LAYERS
 from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation, write_study
 

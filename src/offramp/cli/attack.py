@@ -101,6 +101,7 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
+    from offramp.model.card import update_card
 
     started, folder = datetime.now(UTC), results_folder(model, f"attack-{recipe}", output)
     device = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
@@ -128,6 +129,7 @@ def attack(
         except OfframpError:
             show(f"{model.name}, {recipe}: not recorded", [result.summary()])
             raise
+        update_card(model)
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)

@@ -53,6 +53,7 @@ COMMANDS = {
     "play": ("offramp.cli.play:play", "type a text on a page, and watch it climb the exits"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
+    "runs": ("offramp.cli.runs:runs", "list, filter and compare the records of runs"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }

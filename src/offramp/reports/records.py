@@ -119,8 +119,12 @@ class Run:
         return tuple(int(layer) for layer in layers or ())
 
 
-def load_runs(folder: UserPath) -> tuple[list[Run], list[str]]:
+def load_runs(folder: UserPath, *, tables: bool = True) -> tuple[list[Run], list[str]]:
     """Read all records below a folder (of a run, or of several), with their tables.
+
+    Args:
+        folder: of a run, of several runs, or of packed ones.
+        tables: whether to read the tables; without them a run has none.
 
     Returns:
         The runs in order of their paths, and a sentence for each record that cannot be read.
@@ -141,14 +145,14 @@ def load_runs(folder: UserPath) -> tuple[list[Run], list[str]]:
     files = RunFiles(root if root.is_dir() else root.parent)
     runs = []
     for record in records:
-        tables = {
+        loaded = {
             name: read_table(content, files, record["path"], name)
             for name, content in record["tables"].items()
-            if name in TABLES
+            if tables and name in TABLES
         }
         named = record["metrics"].get("name", record["config"].get("name"))
         named = named or _name(record, records, files.root)
-        runs.append(Run(str(named), command_word(record), record, tables))
+        runs.append(Run(str(named), command_word(record), record, loaded))
     return runs, left_out
 
 

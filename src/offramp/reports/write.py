@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write, check_writable
+from offramp._core.markdown import plain_markdown
 from offramp._core.paths import UserPath, user_path
 from offramp.evaluation.arrow_tables import to_csv
 from offramp.reports.style import render
-from offramp.reports.text_table import TextTable, plain_markdown
+from offramp.reports.text_table import TextTable
 
 if TYPE_CHECKING:
     import pyarrow as pa

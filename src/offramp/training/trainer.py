@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import integration_utils
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -102,6 +104,18 @@ class MultiExitTrainer(Trainer):
                 "one run trains on one device: start a run for each device, or set CUDA_VISIBLE_DEVICES"
             )
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, as the library does; `ConfigError` for a tracker that cannot be reported to."""
+        try:
+            return super().train(*args, **kwargs)
+        except Exception as error:  # each tracker has its own types
+            if self.args.report_to and from_tracker(error):
+                raise ConfigError(
+                    f"cannot report to {' or '.join(self.args.report_to)} ({type(error).__name__}: {error}): check the "
+                    "tracker's settings, or leave report_to out; the same call then resumes from the last checkpoint"
+                ) from error
+            raise
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
@@ -139,6 +153,11 @@ class MultiExitTrainer(Trainer):
         lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return EpochSampler(batch, lengths, self.args.seed, self.order)
+
+
+def from_tracker(error: Exception) -> bool:
+    """Whether an error comes out of the library's callbacks that report to trackers."""
+    return any(frame.filename == integration_utils.__file__ for frame in extract_tb(error.__traceback__))
 
 
 class SafeStop(TrainerCallback):
