@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
-from rich.console import Console
 
 from offramp._core.arguments import check_share
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write, policy_file, write_failure
+from offramp._core.progress import console, quiet
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp._core.to_json import to_json
@@ -35,11 +35,9 @@ CriterionName = Annotated[
     str,
     Parameter(help=f"the exit rule: {', '.join(name for name, rule in CRITERIA.items() if rule.tunable)}."),
 ]
+# Tables and progress go to stderr; with --json, stdout carries one JSON object and nothing else.
 JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
-# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else. Names come from
-# data, so nothing in a text is markup.
-console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 WIDE = 4  # columns of a single row beside each other
 UNITS = {
     "cost": "cost (share of FLOPs)",
@@ -203,8 +201,9 @@ def limit_threads(threads: int | None) -> int:
 
 
 def note(text: str) -> None:
-    """A line for people."""
-    console.print(one_line(text), soft_wrap=True)
+    """A line for people; none with --quiet."""
+    if not quiet.get():
+        console.print(one_line(text), soft_wrap=True)
 
 
 def show(title: str, rows: Iterable[Mapping[str, Any]], *, names: int = 1) -> None:

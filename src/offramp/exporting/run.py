@@ -5,15 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.text import Text
-
+from offramp._core import progress as display
 from offramp._core.arguments import choice, whole
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.files import check_writable
@@ -58,7 +55,7 @@ def export(
             validation split the texts for the comparison.
         calibration_examples: texts taken from the calibration split.
         compared_examples: texts taken from the validation split.
-        progress: show a status line.
+        progress: show a live line.
 
     Returns:
         The manifest; its `checks` hold the comparison with the model.
@@ -78,10 +75,7 @@ def export(
             data.sample("calibration", calibration_examples, 0),
             data.sample("validation", compared_examples, 0),
         )
-    console = Console(stderr=True)
-    with (
-        console.status(Text(f"export to {output_dir}")) if progress and console.is_terminal else nullcontext()
-    ):
+    with display.progress("export", show=progress):
         return export_model(model, output_dir, precision=precision, policy=policy, texts=texts)
 
 

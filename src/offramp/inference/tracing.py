@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from offramp._core.errors import DataError
+from offramp._core.progress import track
 from offramp._core.trace import Evidence, Trace
 from offramp.criteria import make_criterion
 from offramp.data import fingerprint, fitting_labels, require_split
@@ -50,14 +49,7 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
     labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     encoder = TextEncoder.of(model)
     encodings, truncated = encoder.dataset(dataset)
-    console = Console(stderr=True)  # stdout is for results
-    bar = partial(
-        track,
-        description="trace",
-        disable=not (progress and console.is_terminal),
-        transient=True,
-        console=console,
-    )
+    bar = partial(track, title="run every exit", show=progress)
     run = trace_segments(TorchSegments(model, residuals=True), encodings, encoder.pad_values, batch_size, bar)
     return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)
 
