@@ -14,6 +14,8 @@ from offramp._core.progress import console, duration, quiet
 from offramp._core.text import one_line
 from offramp.cli.common import note
 
+PRIOR = 10.0  # seconds of usual pace that an estimate starts from: the first steps may be short ones
+
 
 @dataclass(frozen=True)
 class Step:
@@ -62,8 +64,8 @@ class Countdown:
             return 0.0
         expected = sum(self.usual[: self.finished])
         now, *later = self.usual[self.finished :]
-        measured = (self.step_began - self.began) / expected if expected else 1.0
-        pace = max(measured, self.elapsed() / (expected + now))
+        ended = (self.step_began - self.began + PRIOR) / (expected + PRIOR)
+        pace = max(ended, (self.elapsed() + PRIOR) / (expected + now + PRIOR))
         spent = self.clock() - self.step_began
         return max(now * pace - spent, 0.0) + sum(later) * pace
 
