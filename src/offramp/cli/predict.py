@@ -56,7 +56,8 @@ def predict(
             "--json prints a summary on stdout, where the answers go already: give their file with --output"
         )
     limit_threads_of(model, threads)
-    engine = Engine(model, policy, batch_size=batch_size, threads=threads if exported(model) else None)
+    with progress(f"load {model.name}"):
+        engine = Engine(model, policy, batch_size=batch_size, threads=threads if exported(model) else None)
     options = PredictOptions(text, text_pair, prefix, probabilities, format)
     started = time.monotonic()
     with progress("answer rows") as update:

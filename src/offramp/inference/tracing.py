@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
-from offramp._core.progress import track
 from offramp._core.trace import Evidence, Trace
 from offramp.criteria import make_criterion
 from offramp.data import fingerprint, fitting_labels, require_split
@@ -48,8 +48,9 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         raise DataError("the dataset is empty: there is nothing to trace")
     labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     encoder = TextEncoder.of(model)
-    encodings, truncated = encoder.dataset(dataset)
-    bar = partial(track, title="run every exit", show=progress)
+    with display.progress("tokenise", show=progress):
+        encodings, truncated = encoder.dataset(dataset)
+    bar = partial(display.track, title="run every exit", show=progress)
     run = trace_segments(TorchSegments(model, residuals=True), encodings, encoder.pad_values, batch_size, bar)
     return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)
 
