@@ -277,13 +277,16 @@ def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:
         AttackResult.load(tmp_path)
 
 
-def test_progress_is_reported(setting: Any, sentences: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_reported(
+    setting: Any, sentences: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offramp._core.progress.EVERY", 0.0)  # seconds between lines
     seen: list[tuple[int, int]] = []
     options = {**FAST, "progress": lambda done, total: seen.append((done, total))}
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], group=3, **options)
     assert seen == [(0, 8), (3, 8), (6, 8), (8, 8)]
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], **{**FAST, "progress": True})
-    assert "attack: 8 of 8 examples" in capsys.readouterr().err
+    assert "attack examples: 8 of 8, " in capsys.readouterr().err
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], **FAST)
     assert capsys.readouterr().err == ""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.progress import console
 from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.attacks.recipes import RECIPES
 from offramp.cli.common import (
@@ -16,7 +17,6 @@ from offramp.cli.common import (
     JsonFlag,
     RuleOptions,
     Threads,
-    console,
     emit,
     heading,
     limit_threads,
