@@ -83,7 +83,7 @@ class Keeper:
 
     async def ready(self) -> None:
         """Wait until the service answers."""
-        while not (await exchange(self.port, [request("GET", "/health", b"")]))[0] == 200:
+        while (await exchange(self.port, [request("GET", "/health", b"")]))[0] != 200:
             await asyncio.sleep(0.05)
 
     async def sample(self) -> None:
