@@ -40,7 +40,7 @@ class Peer:
         name: in the results.
         command: that starts it; `{port}` stands for the port.
         path: of the endpoint that classifies.
-        field: of a request's body, which holds the texts.
+        texts_field: of a request's body, which holds the texts.
         labels: the label of each text, from the content of an answer.
         extra: further fields of a body.
         keys: API keys, of which every request needs one.
@@ -49,14 +49,14 @@ class Peer:
     name: str
     command: tuple[str, ...]
     path: str
-    field: str
+    texts_field: str
     labels: Labels
     extra: Mapping[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
 
     def body(self, texts: Sequence[str]) -> str:
         """The body of a request, as JSON on one line."""
-        return json.dumps({self.field: list(texts), **self.extra})
+        return json.dumps({self.texts_field: list(texts), **self.extra})
 
 
 @dataclass(frozen=True)
