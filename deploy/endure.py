@@ -28,14 +28,14 @@ GARBAGE = [
     b"[]",
     b"null",
     b"\x00",
-    b'{"texts": ["\\ud800"]}',
+    b'{"texts": ["a", 1]}',
     b"[" * 50_000,
     b'{"texts": 1e999}',
     b"\xff\xfe",
 ]
 PATHS = ["/v1/classify", "/predict", "/classify", "/"]
 FLAT = {"memory_mib": 40, "threads": 2, "files": 30}  # growth from the first third of the time to the last
-WAIT = 30  # seconds for any answer
+WAIT = 60  # seconds for any answer
 SAMPLE = 5  # seconds between two samples of a process
 
 
@@ -262,7 +262,7 @@ class Load:
 async def empty(log: Path | None, seconds: float) -> None:
     """Empty the log half way through."""
     await asyncio.sleep(seconds / 2)
-    if log is not None:
+    if log is not None and log.is_file():
         log.write_bytes(b"")
 
 
@@ -271,7 +271,7 @@ async def endure(options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "offramp.cli.main", "serve", f"m={options.model}", "--threads", "1"]
     if options.log:
         command += ["--log", str(options.log)]
-    steady, killed = (Keeper(name, command, options.port + i) for i, name in enumerate(("steady", "killed")))
+    steady, killed = Keeper("steady", command, options.port), Keeper("killed", command, options.other_port)
     texts = options.texts.read_text(encoding="utf-8").splitlines()
     load = Load([steady, killed], texts, options.seed)
     seconds = 60 * options.minutes

@@ -14,9 +14,9 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from offramp._core.errors import ConfigError, OfframpError
-from offramp.bench import service
+from offramp.bench import service, service_load
 from offramp.bench.plain_server import Batches, Classifier
-from offramp.bench.service import Load, Texts
+from offramp.bench.service_load import Load, Texts
 from offramp.bench.service_peers import (
     OURS,
     PLAIN,
@@ -24,6 +24,7 @@ from offramp.bench.service_peers import (
     Peer,
     Running,
     find_wrk,
+    infinity_versions,
     running,
     write_full_depth,
 )
@@ -101,10 +102,8 @@ def test_honest_clients_and_the_attacker_share_the_traffic(
     sent: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     load = Load(rounds=1, shares=(0.2, 0.5))
-    table = service.time_under_attack(
-        {"off": server(), "on": server("on")}, TEXTS, 100.0, load, tmp_path, seed=0
-    )
-    assert [(row["share"], row["service"]) for row in table] == [
+    table = service.time_under_attack([server("off"), server("on")], TEXTS, 100.0, load, tmp_path, seed=0)
+    assert [(row["attacked_share"], row["service"]) for row in table] == [
         (share, name) for share in (0.0, 0.2, 0.5) for name in ("off", "on")
     ]
     honest = [call for call in sent if call["bodies"][0] != {"texts": ["bad"]}]
@@ -142,7 +141,7 @@ def test_an_engine_answers_arrivals_in_their_order() -> None:
             time.sleep(0.002)
 
     engine: Any = Engine()
-    measured = service.answer_arrivals(engine, TEXTS.texts, rate=2000, seconds=0.1, seed=0)
+    measured = service_load.answer_arrivals(engine, TEXTS.texts, rate=2000, seconds=0.1, seed=0)
     assert sum(engine.sizes) == measured["requests"] == 200
     assert max(engine.sizes) > 1  # what arrived meanwhile runs together
     assert 2 <= measured["p50"] <= measured["p95"] <= measured["p99"]
@@ -167,7 +166,7 @@ def test_a_load_that_fails_is_no_measurement(output: str, message: str) -> None:
 
     process: Any = Ended()
     with pytest.raises(OfframpError) as caught:
-        service.finish(process)
+        service_load.finish(process)
     assert str(caught.value) == message
 
 
@@ -185,7 +184,7 @@ def test_what_is_no_load_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         ConfigError, match="expected at least 41 texts for a request, got 40: give more examples"
     ):
-        service.write_bodies(tmp_path, server(), TEXTS.texts, 41)
+        service_load.write_bodies(tmp_path, server(), TEXTS.texts, 41)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         ConfigError, match="wrk, which drives the load, is not installed: apt-get install wrk"
@@ -224,6 +223,15 @@ class Doubling:
     def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
         self.batches.append(texts)
         return [{"label": text * 2} for text in texts]
+
+
+def test_the_versions_of_infinity_are_those_of_its_environment(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho infinity-emb 0.0.78\n")
+    python.chmod(0o755)
+    assert infinity_versions(tmp_path / "infinity_emb") == "infinity-emb 0.0.78"
+    with pytest.raises(ConfigError, match="expected the command infinity_emb beside its python, got"):
+        infinity_versions(tmp_path / "nowhere" / "infinity_emb")
 
 
 def test_the_plain_server_batches_what_comes_together() -> None:
@@ -291,7 +299,9 @@ def test_the_load_script_sends_random_bodies(tmp_path: Path) -> None:
         "x", (shutil.which("python3") or "", "-c", code, "{port}"), "/x", "texts", list, keys=("k1", "k2")
     )
     with running(peer, ["a"], tmp_path / "output") as server:
-        measured = service.finish(service.wrk(server, bodies, 1, 16, seed=3, rate=100, keys=["k1", "k2"]))
+        measured = service_load.finish(
+            service_load.wrk(server, bodies, 1, 16, seed=3, rate=100, keys=["k1", "k2"])
+        )
     lines = log.read_text().splitlines()[1:]
     assert 5 < measured["requests"] < 200  # as fast as it can, it sends thousands
     assert {line[:9] for line in lines} == {"Bearer k1", "Bearer k2"}

@@ -261,7 +261,7 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     for name, row in {
         "service": {"peer": "infinity", "rows": 16, **times, **speed},
         "service_latency": {"way": "in process", "rate": 400.0, "reached": 399.0, **times},
-        "service_attack": {"service": "budget", "share": 0.2, **times, "rise": 0.05, "cost": None},
+        "service_attack": {"service": "budget", "attacked_share": 0.2, **times, "rise": 0.05, "cost": None},
         "drift": {**shifted, **alarms, **retuned},
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},

@@ -87,12 +87,12 @@ class Running:
         return _send(self.port, self.peer, None, path)[1].decode()
 
 
-def ours(name: str, folder: Path, keys: Path, threads: int, options: Sequence[str] = ()) -> Peer:
+def ours(folder: Path, keys: Path, threads: int) -> Peer:
     """`offramp serve` on an exported folder, with a file of keys."""
     command = [sys.executable, "-m", "offramp.cli.main", "serve", f"m={folder}", "--port", "{port}"]
-    command += ["--threads", str(threads), "--keys", str(keys), "--log", os.devnull, *options]
+    command += ["--threads", str(threads), "--keys", str(keys), "--log", os.devnull]
     secrets = tuple(line.split()[1] for line in keys.read_text(encoding="utf-8").splitlines())
-    return Peer(name, tuple(command), "/v1/classify", "texts", own_labels, keys=secrets)
+    return Peer(OURS, tuple(command), "/v1/classify", "texts", own_labels, keys=secrets)
 
 
 def own_labels(content: Any) -> list[str]:
@@ -122,11 +122,14 @@ def plain(folder: Path, threads: int, batching: bool) -> Peer:
 
 
 def infinity(command: Path, folder: Path) -> Peer:
-    """infinity's server with ONNX Runtime, its fastest on CPUs, on a folder that `write_full_depth` wrote."""
+    """infinity's server with ONNX Runtime, its fastest on CPUs, on a folder that `write_full_depth` wrote.
+
+    Its warm-up is left out, since it sends texts that are longer than the exported graph takes.
+    """
     options = ["v2", "--model-id", str(folder), "--engine", "optimum", "--device", "cpu", "--port", "{port}"]
     return Peer(
         INFINITY,
-        (str(command), *options, "--no-bettertransformer", "--log-level", "warning"),
+        (str(command), *options, "--no-bettertransformer", "--no-model-warmup", "--log-level", "warning"),
         "/classify",
         "input",
         lambda content: [
@@ -134,6 +137,28 @@ def infinity(command: Path, folder: Path) -> Peer:
         ],
         {"model": folder.name},
     )
+
+
+def infinity_versions(command: Path) -> str:
+    """The versions that an installed infinity runs with.
+
+    Raises:
+        ConfigError: it is not installed there.
+    """
+    names = ("infinity-emb", "optimum", "onnxruntime", "transformers")
+    code = (
+        f"from importlib.metadata import version\nprint(', '.join(f'{{n}} {{version(n)}}' for n in {names}))"
+    )
+    try:
+        ended = subprocess.run(
+            [command.parent / "python", "-c", code], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            f"expected the command infinity_emb beside its python, got {command}: give ENVIRONMENT/bin/infinity_emb "
+            "of an environment with infinity-emb[server,optimum]"
+        ) from error
+    return ended.stdout.strip()
 
 
 def write_full_depth(model: SegmentedModel, graph: Path, target: Path) -> None:

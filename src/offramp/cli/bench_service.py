@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
 from offramp._core.records import write_record, write_text
-from offramp.bench.service import Load
+from offramp.bench.service_load import Load
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
@@ -31,7 +32,9 @@ from offramp.cli.common import (
 from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
-    from offramp.bench.service import Texts
+    from offramp.bench.service_load import Texts
+    from offramp.bench.service_peers import Peer
+    from offramp.inference.engine import Engine
 
 STARTS = 5
 SCALED, COMPARED = 128, 64  # as of `offramp bench`
@@ -71,7 +74,7 @@ def bench_service(
             the same model, policy and texts are reused.
     """
     count = limit_threads(threads)
-    from offramp.bench.service_peers import find_wrk
+    from offramp.bench.service_peers import find_wrk, infinity_versions
 
     refuse_calibration(split)
     find_wrk()
@@ -81,14 +84,22 @@ def bench_service(
         texts = _export(model, content, rule, split, examples, seed, folder)
         texts = _with_attacked(texts, attacked)
         command = infinity or _find_infinity()
+        versions = infinity_versions(command) if command else None
         tables, metrics = _measure(folder, texts, command, load, count, seed)
         for name, table in tables.items():
             show(TITLES[name], table, names=2)
-        config = {"data": data, "split": split, "threads": count, "examples": examples, **vars(load)}
+        config = {
+            "data": data,
+            "split": split,
+            "threads": count,
+            "examples": examples,
+            "infinity": versions,
+            **vars(load),
+        }
         path = write_record(
             folder,
             command="bench service",
-            config=config,
+            config={**config, **vars(load)},
             metrics=metrics,
             seed=seed,
             tables=tables,
@@ -110,7 +121,7 @@ def _export(
 ) -> Texts:
     """Export the model with its exits and as a whole; returns the texts to send."""
     from offramp.bench.artifacts import prepare
-    from offramp.bench.service import Texts
+    from offramp.bench.service_load import Texts
     from offramp.bench.service_peers import write_full_depth
     from offramp.exporting.run import Texts as Sources
 
@@ -127,8 +138,6 @@ def _export(
 
 
 def _with_attacked(texts: Texts, attacked: Path | None) -> Texts:
-    from dataclasses import replace
-
     from offramp.attacks.result import AttackResult
 
     if attacked is None:
@@ -153,51 +162,53 @@ def _measure(
     """The tables and metrics of a run."""
     from offramp.bench import service_peers as peers
     from offramp.bench.measures import OtherCpuLoad
-    from offramp.bench.service import (
-        ATTACKER,
-        CLIENTS,
-        allowance,
-        changed_answers,
-        saturate,
-        time_half_load,
-        time_under_attack,
-    )
+    from offramp.bench.service import changed_answers, saturate, time_half_load
     from offramp.inference.engine import Engine
 
     log, exported = folder / "services.log", folder / "int8"
-    keys = folder / "keys"
-    names = [*(f"honest-{i}" for i in range(CLIENTS)), ATTACKER]
-    write_text(keys, "".join(f"{name} {secrets.token_hex()}\n" for name in names))
-    own = peers.ours(peers.OURS, exported, keys, threads)
+    own = peers.ours(exported, _write_keys(folder), threads)
     chosen = [own, *(peers.plain(folder / "whole", threads, batching) for batching in (False, True))]
     chosen += [peers.infinity(infinity, folder / "whole")] if infinity else []
-    other = OtherCpuLoad()
-    starts = []
-    for _ in range(STARTS + 1):
+    starts, other = [], OtherCpuLoad()
+    for _ in range(STARTS + 1):  # the first one reads the files from the disk, and does not count
         with peers.running(own, texts.texts[:1], log) as server:
             starts.append(server.seconds)
-    busy = other.cores()
+    metrics = {
+        "start_seconds": float(np.median(starts[1:])),
+        "start_seconds_slowest": max(starts[1:]),
+        "other_cores_busy": other.cores(),
+    }
     with ExitStack() as stack:
         servers = [stack.enter_context(peers.running(peer, texts.texts[:1], log)) for peer in chosen]
-        changed = changed_answers(servers[0], texts.texts, seed)
-        table = saturate(servers, texts, load, folder, seed)
-        rate = load.half or table[0]["texts_per_second"] / 2
+        metrics["changed_answers"] = changed_answers(servers[0], texts.texts, seed)
+        tables = {"service": saturate(servers, texts, load, folder, seed)}
+        rate = load.half or tables["service"][0]["texts_per_second"] / 2
         engine = Engine(exported, threads=threads)
-        tables = {
-            "service": table,
-            "service_latency": time_half_load(servers[0], engine, texts, rate, load, folder, seed),
-        }
-        if texts.attacked:
-            each, burst = allowance(engine, texts.texts, rate)
-            options = ["--client-rate", f"{each:.0f}", "--client-burst", f"{burst:.0f}"]
-            limited = peers.ours(peers.BUDGET, exported, keys, threads, options)
-            bounded = stack.enter_context(peers.running(limited, texts.texts[:1], log))
-            both = {peers.OURS: servers[0], peers.BUDGET: bounded}
-            tables["service_attack"] = time_under_attack(both, texts, rate, load, folder, seed)
-    metrics = {
-        "start_seconds": float(np.median(starts[1:])),  # the first one reads the files from the disk
-        "start_seconds_slowest": max(starts[1:]),
-        "changed_answers": changed,
-        "other_cores_busy": busy,
-    }
+        tables["service_latency"] = time_half_load(servers[0], engine, texts, rate, load, folder, seed)
+    if texts.attacked:
+        tables["service_attack"] = _attack(own, engine, texts, rate, load, folder, seed)
     return tables, metrics
+
+
+def _attack(
+    own: Peer, engine: Engine, texts: Texts, rate: float, load: Load, folder: Path, seed: int
+) -> list[dict[str, Any]]:
+    """The table of honest clients under attack, without and with a budget."""
+    from offramp.bench.service import allowance, time_under_attack
+    from offramp.bench.service_peers import BUDGET, running
+
+    each, burst = allowance(engine, texts.texts, rate)
+    options = ("--client-rate", f"{each:.0f}", "--client-burst", f"{burst:.0f}")
+    bounded = replace(own, name=BUDGET, command=(*own.command, *options))
+    log, first = folder / "services.log", texts.texts[:1]
+    with running(own, first, log) as free, running(bounded, first, log) as limited:
+        return time_under_attack([free, limited], texts, rate, load, folder, seed)
+
+
+def _write_keys(folder: Path) -> Path:
+    """New API keys of the honest clients and the attacker."""
+    from offramp.bench.service import ATTACKER, CLIENTS
+
+    path, names = folder / "keys", [*(f"honest-{i}" for i in range(CLIENTS)), ATTACKER]
+    write_text(path, "".join(f"{name} {secrets.token_hex()}\n" for name in names))
+    return path

@@ -75,7 +75,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     # Rows of `bench.service`.
     "service": ("peer", "rows", "texts_per_second", "p99", "ratio", "accuracy", "start_seconds"),
     "service_latency": ("way", "rate", "reached", "p50", "p95", "p99", "ratio"),
-    "service_attack": ("service", "share", "p50", "p99", "rise", "cost"),
+    "service_attack": ("service", "attacked_share", "p50", "p99", "rise", "cost"),
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 

@@ -51,7 +51,7 @@ def service_attack_table(section: ReportSection) -> TextTable:
     """Times of honest clients while a share of the traffic is attacked texts."""
     rows = [
         (
-            *(label, row["service"], number(row["share"], 2)),
+            *(label, row["service"], number(row["attacked_share"], 2)),
             *(number(row["p50"], 2), number(row["p99"], 2), number(row["rise"], 3), number(row["cost"], 3)),
         )
         for label, row in section.rows("service_attack")

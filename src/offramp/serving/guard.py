@@ -102,7 +102,6 @@ class Guard:
         limits = self.service.limits
         chunks: list[bytes] = []
         size = 0
-        too_large = TooLarge(f"expected a body of at most {limits.body_bytes} bytes: send fewer texts")
         try:
             async with asyncio.timeout(limits.body_seconds):
                 more = True
@@ -116,13 +115,12 @@ class Guard:
                         chunks.append(chunk)
                     more = message.get("more_body", False)
         except TimeoutError as error:
-            if size > limits.body_bytes:
-                raise too_large from error
-            raise TooSlow(
-                f"the body did not arrive within {limits.body_seconds} s: send it at once"
-            ) from error
+            if size <= limits.body_bytes:
+                raise TooSlow(
+                    f"the body did not arrive within {limits.body_seconds} s: send it at once"
+                ) from error
         if size > limits.body_bytes:
-            raise too_large
+            raise TooLarge(f"expected a body of at most {limits.body_bytes} bytes: send fewer texts")
         return b"".join(chunks)
 
 
