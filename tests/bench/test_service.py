@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from offramp.bench.service_peers import (
     running,
     write_full_depth,
 )
+from offramp.cli import bench_service
+from offramp.cli.common import RuleOptions
 from offramp.cli.main import run
 from offramp.engine.manifest import Manifest
 from offramp.exporting.joining import write_cut
@@ -264,6 +267,27 @@ def test_the_whole_model_answers_as_its_last_exit(
     best = trace(model, rows).logits[:, -1].argmax(axis=1)
     assert [answer["label"] for answer in answers] == [model.labels[k] for k in best]
     assert all(1 / 3 <= answer["score"] <= 1 for answer in answers)
+
+
+def test_the_command_refuses_what_it_cannot_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, pair in (("regression", False), ("classification", True)):
+        model = SimpleNamespace(kind=kind, pair=pair)
+        monkeypatch.setattr(bench_service, "load_for", lambda *_, model=model: model)
+        with pytest.raises(ConfigError, match="bench service sends single texts to a classifier"):
+            bench_service._export(tmp_path, None, RuleOptions(), "validation", 10, 0, tmp_path)
+    with pytest.raises(OfframpError, match="nowhere"):
+        bench_service._read_attacked(tmp_path / "nowhere")
+
+
+def test_what_is_left_out_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bench_service._find_infinity() is None
+    assert bench_service._read_attacked(None) == []
+    notes = capsys.readouterr().err
+    assert "infinity is left out: pip install 'infinity-emb[server,optimum]'" in notes
+    assert "no attack: give --attacked FOLDER" in notes
 
 
 @pytest.mark.slow

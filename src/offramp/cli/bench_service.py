@@ -78,13 +78,14 @@ def bench_service(
 
     refuse_calibration(split)
     find_wrk()
+    command = infinity or _find_infinity()
+    versions = infinity_versions(command) if command else None
+    adversarial = _read_attacked(attacked)  # before the exports, which take minutes
     started, folder = datetime.now(UTC), results_folder(model, "bench-service", output)
     with writing(folder, "bench service"):
         content = reading.load(data)
         texts = _export(model, content, rule, split, examples, seed, folder)
-        texts = _with_attacked(texts, attacked)
-        command = infinity or _find_infinity()
-        versions = infinity_versions(command) if command else None
+        texts = replace(texts, attacked=adversarial)
         tables, metrics = _measure(folder, texts, command, load, count, seed)
         for name, table in tables.items():
             show(TITLES[name], table, names=2)
@@ -137,16 +138,19 @@ def _export(
     return Texts(list(rows["text"]), [loaded.labels[label] for label in rows["label"]])
 
 
-def _with_attacked(texts: Texts, attacked: Path | None) -> Texts:
+def _read_attacked(folder: Path | None) -> list[str]:
+    """The adversarial texts of an attack; none where there is no attack."""
     from offramp.attacks.result import AttackResult
 
-    if attacked is None:
+    if folder is None:
         note("no attack: give --attacked FOLDER, which `offramp attack` writes, to measure one")
-        return texts
-    return replace(texts, attacked=AttackResult.load(attacked).table["adversarial_text"].to_pylist())
+        return []
+    texts: list[str] = AttackResult.load(folder).table["adversarial_text"].to_pylist()
+    return texts
 
 
 def _find_infinity() -> Path | None:
+    """infinity's command on the PATH, or a note that it is left out."""
     command = shutil.which("infinity_emb")
     if command is None:
         note(
