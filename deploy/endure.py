@@ -316,9 +316,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20, help="requests a second, on both services together")
     parser.add_argument("--kill-every", type=float, default=60, help="seconds")
     parser.add_argument("--log", type=Path, help="file of the services' logs, on a small disk")
-    parser.add_argument(
-        "--port", type=int, default=8090, help="of the first service; the second has the next one"
-    )
+    parser.add_argument("--port", type=int, default=8090, help="of the service that runs all the time")
+    parser.add_argument("--other-port", type=int, default=8091, help="of the service that is killed")
     parser.add_argument("--seed", type=int, default=0)
     result = asyncio.run(endure(parser.parse_args()))
     print(json.dumps(result, indent=1))

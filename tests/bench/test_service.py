@@ -22,8 +22,8 @@ from offramp.bench.service_peers import (
     OURS,
     PLAIN,
     PLAIN_BATCHES,
-    Peer,
     Running,
+    ServerSpec,
     find_wrk,
     infinity_versions,
     running,
@@ -59,7 +59,7 @@ COUNTER = iter(range(1, 10_000))
 
 
 def server(name: str = OURS, keys: tuple[str, ...] = ("k0", "k1", "k2")) -> Running:
-    peer = Peer(
+    peer = ServerSpec(
         name, (), "/v1/classify", "texts", lambda c: [row["label"] for row in c["answers"]], keys=keys
     )
     return Answering(peer, 1, 0.5)
@@ -196,9 +196,9 @@ def test_what_is_no_load_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_service_that_ends_or_says_no_is_named(tmp_path: Path) -> None:
-    def peer(code: str) -> Peer:
+    def peer(code: str) -> ServerSpec:
         command = (shutil.which("python3") or "python3", "-c", code, "{port}")
-        return Peer("other", command, "/x", "texts", list)
+        return ServerSpec("other", command, "/x", "texts", list)
 
     with (
         pytest.raises(OfframpError, match=f"other did not answer: {tmp_path / 'log'} has its output"),
@@ -295,7 +295,9 @@ def test_what_is_left_out_is_noted(
 def test_the_whole_command(tiny_models: Any, tiny_data: Any, tmp_path: Path) -> None:
     tiny_models["multi_exit"].save_pretrained(tmp_path / "model")
     data = tmp_path / "data.jsonl"
-    tiny_data["train"].to_json(str(data))
+    names = tiny_models["multi_exit"].labels
+    rows = [{"text": text, "label": names[i % 3]} for i, text in enumerate(tiny_data["train"]["text"])]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     load = "--rounds 1 --seconds 1 --connections 4 --rows 1 2 --half 20 --examples 20 --threads 1"
     assert run(["bench", "service", str(tmp_path / "model"), str(data), *load.split()]) == 0
     record = json.loads((tmp_path / "model" / "bench-service" / "record.json").read_text())
@@ -319,7 +321,7 @@ def test_the_load_script_sends_random_bodies(tmp_path: Path) -> None:
         " def log_message(self, *a): pass\n"
         "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()"
     )
-    peer = Peer(
+    peer = ServerSpec(
         "x", (shutil.which("python3") or "", "-c", code, "{port}"), "/x", "texts", list, keys=("k1", "k2")
     )
     with running(peer, ["a"], tmp_path / "output") as server:

@@ -33,7 +33,7 @@ Labels = Callable[[Any], list[str]]
 
 
 @dataclass(frozen=True)
-class Peer:
+class ServerSpec:
     """A service.
 
     Attributes:
@@ -63,7 +63,7 @@ class Peer:
 class Running:
     """A service that runs; `seconds` is the time from the start of its process to its first answer."""
 
-    peer: Peer
+    peer: ServerSpec
     port: int
     seconds: float
 
@@ -87,12 +87,12 @@ class Running:
         return _send(self.port, self.peer, None, path)[1].decode()
 
 
-def ours(folder: Path, keys: Path, threads: int) -> Peer:
+def ours(folder: Path, keys: Path, threads: int) -> ServerSpec:
     """`offramp serve` on an exported folder, with a file of keys."""
     command = [sys.executable, "-m", "offramp.cli.main", "serve", f"m={folder}", "--port", "{port}"]
     command += ["--threads", str(threads), "--keys", str(keys), "--log", os.devnull]
     secrets = tuple(line.split()[1] for line in keys.read_text(encoding="utf-8").splitlines())
-    return Peer(OURS, tuple(command), "/v1/classify", "texts", own_labels, keys=secrets)
+    return ServerSpec(OURS, tuple(command), "/v1/classify", "texts", own_labels, keys=secrets)
 
 
 def own_labels(content: Any) -> list[str]:
@@ -100,7 +100,7 @@ def own_labels(content: Any) -> list[str]:
     return [answer["label"] for answer in content["answers"]]
 
 
-def plain(folder: Path, threads: int, batching: bool) -> Peer:
+def plain(folder: Path, threads: int, batching: bool) -> ServerSpec:
     """A plain FastAPI server on a folder that `write_full_depth` wrote."""
     command = [
         sys.executable,
@@ -112,7 +112,7 @@ def plain(folder: Path, threads: int, batching: bool) -> Peer:
         str(threads),
     ]
     name = PLAIN_BATCHES if batching else PLAIN
-    return Peer(
+    return ServerSpec(
         name,
         (*command, *(["--batching"] if batching else [])),
         "/predict",
@@ -121,13 +121,13 @@ def plain(folder: Path, threads: int, batching: bool) -> Peer:
     )
 
 
-def infinity(command: Path, folder: Path) -> Peer:
+def infinity(command: Path, folder: Path) -> ServerSpec:
     """infinity's server with ONNX Runtime, its fastest on CPUs, on a folder that `write_full_depth` wrote.
 
     Its warm-up is left out, since it sends texts that are longer than the exported graph takes.
     """
     options = ["v2", "--model-id", str(folder), "--engine", "optimum", "--device", "cpu", "--port", "{port}"]
-    return Peer(
+    return ServerSpec(
         INFINITY,
         (str(command), *options, "--no-bettertransformer", "--no-model-warmup", "--log-level", "warning"),
         "/classify",
@@ -182,7 +182,7 @@ def write_full_depth(model: SegmentedModel, graph: Path, target: Path) -> None:
 
 
 @contextmanager
-def running(peer: Peer, texts: Sequence[str], log: Path) -> Iterator[Running]:
+def running(peer: ServerSpec, texts: Sequence[str], log: Path) -> Iterator[Running]:
     """Start a service, wait for its first answer, and stop it at the end.
 
     Args:
@@ -198,7 +198,7 @@ def running(peer: Peer, texts: Sequence[str], log: Path) -> Iterator[Running]:
     environment = {**os.environ, "PYTHONPATH": package}
     with log.open("ab") as output:
         started = time.perf_counter()
-        command = [part.replace("{port}", str(port)) for part in peer.command]
+        command = [argument.replace("{port}", str(port)) for argument in peer.command]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
             _wait(process, peer, port, texts, log)
@@ -212,7 +212,9 @@ def running(peer: Peer, texts: Sequence[str], log: Path) -> Iterator[Running]:
                 process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], peer: Peer, port: int, texts: Sequence[str], log: Path) -> None:
+def _wait(
+    process: subprocess.Popen[bytes], peer: ServerSpec, port: int, texts: Sequence[str], log: Path
+) -> None:
     ends = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -225,7 +227,7 @@ def _wait(process: subprocess.Popen[bytes], peer: Peer, port: int, texts: Sequen
         time.sleep(0.005)
 
 
-def _send(port: int, peer: Peer, body: str | None, path: str | None = None) -> tuple[int, bytes]:
+def _send(port: int, peer: ServerSpec, body: str | None, path: str | None = None) -> tuple[int, bytes]:
     """Status and content; a GET where there is no body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:

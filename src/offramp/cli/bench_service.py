@@ -33,7 +33,7 @@ from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
     from offramp.bench.service_load import Texts
-    from offramp.bench.service_peers import Peer
+    from offramp.bench.service_peers import ServerSpec
     from offramp.inference.engine import Engine
 
 STARTS = 5
@@ -195,7 +195,7 @@ def _measure(
 
 
 def _attack(
-    own: Peer, engine: Engine, texts: Texts, rate: float, load: Load, folder: Path, seed: int
+    own: ServerSpec, engine: Engine, texts: Texts, rate: float, load: Load, folder: Path, seed: int
 ) -> list[dict[str, Any]]:
     """The table of honest clients under attack, without and with a budget."""
     from offramp.bench.service import allowance, time_under_attack
