@@ -67,6 +67,7 @@ SUBCOMMANDS = {
         "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
         "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
         "drift": ("offramp.cli.bench_drift:bench_drift", "time the alarms on texts that change"),
+        "service": ("offramp.cli.bench_service:bench_service", "load a service, and others without exits"),
         "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },
 }

@@ -74,6 +74,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "promises": (*STATED, "held", "mean_risk", "high_risk", "cost", "kept"),  # rows of `bench.coverage_check`
     # Rows of `bench.drift`.
     "drift": ("stage", "texts", "depth", "cost", "disagreement", "promise", *ALARMS),
+    # Rows of `bench.service`.
+    "service": ("peer", "rows", "texts_per_second", "p99", "ratio", "accuracy", "start_seconds"),
+    "service_latency": ("way", "rate", "reached", "p50", "p95", "p99", "ratio"),
+    "service_attack": ("service", "attacked_share", "p50", "p99", "rise", "cost"),
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 
