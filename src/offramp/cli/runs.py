@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
-from offramp.cli.common import JsonFlag, console, emit, format_cell, note, show
+from offramp._core.progress import console
+from offramp.cli.common import JsonFlag, emit, format_cell, note, show
 from offramp.cli.paths import PathOption
 from offramp.cli.tables import print_table
 from offramp.reports.run_list import RunFilter, as_text, differences, list_runs, require_names
