@@ -18,8 +18,9 @@ from offramp.bench.text_peers import FOLDER, SETFIT, Second, TextPeer, read_text
 from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.file_encoder import FileEncoder
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import FileEncoder, OnnxSegments, open_session, thread_count
+from offramp.engine.onnx import OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 

@@ -118,8 +118,8 @@ def _measure(
     from offramp.bench.speed import run_benchmark
     from offramp.bench.text_peers import columns
     from offramp.engine.batching import token_counts
+    from offramp.engine.file_encoder import FileEncoder
     from offramp.engine.manifest import Manifest
-    from offramp.engine.onnx import FileEncoder
     from offramp.model.encoding import TextEncoder
 
     int8 = artifacts.work / "int8"
