@@ -39,7 +39,7 @@ textattack: optional  ## the bridge to TextAttack, tested against the library
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations/test_textattack.py tests/docs/test_textattack.py
 
 docs: install  ## copy the tables of the reports into docs
-	$(BIN)/cog -r docs/papers.md docs/performance.md
+	$(BIN)/cog -r docs/papers.md docs/performance.md docs/concepts/*.md
 
 lint: install  ## style and types
 	$(BIN)/ruff check src tests

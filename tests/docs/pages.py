@@ -11,9 +11,12 @@ from typing import Any
 from offramp.cli.main import make_app, run
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [DOCS / "start.md", *sorted(DOCS.glob("guides/*.md")), *sorted(DOCS.glob("concepts/*.md"))]
+START = DOCS / "start.md"
+GUIDES = sorted(DOCS.glob("guides/*.md"))
+CONCEPTS = sorted(DOCS.glob("concepts/*.md"))
+PAGES = [START, *GUIDES, *CONCEPTS]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-LASTING = {"serve"}  # commands that run until they are stopped: only their options are read
+ELSEWHERE = {"pip", "curl"}  # what installs packages or asks a running service
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,19 @@ class Block:
             Path(self.title).write_text(self.text, encoding="utf-8")
         elif self.language == "python":
             exec(compile(self.text, "a block of the page", "exec"), scope)
-        elif self.language == "sh":
-            for words in commands(self.text):
-                run_command(words)
+        for arguments in self.commands():
+            if arguments[0] == "serve" or "--help" in arguments:  # serve runs until it is stopped
+                check_arguments(arguments)
+            else:
+                assert run(arguments) == 0, shlex.join(arguments)
+
+    def commands(self) -> list[list[str]]:
+        """The arguments of each `offramp` command of a shell block."""
+        if self.language != "sh":
+            return []
+        lines = [shlex.split(line, comments=True) for line in self.text.splitlines()]
+        assert {words[0] for words in lines} <= {"offramp", *ELSEWHERE}, self.text
+        return [words[1:] for words in lines if words[0] == "offramp"]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -44,19 +57,7 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*parts) for parts in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
-def commands(text: str) -> list[list[str]]:
-    """The words of each command of a shell block, without comments."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def run_command(words: list[str]) -> None:
-    """Run an `offramp` command in this process; what installs packages, or asks a running service, is left alone."""
-    program, *arguments = words
-    assert program in ("offramp", "pip", "make", "curl"), f"no block may call {program}"
-    if program != "offramp":
-        return
-    if arguments[0] in LASTING:
-        make_app(words=arguments).parse_args(arguments, exit_on_error=False, print_error=False)
-    else:
-        assert run(arguments) == 0, shlex.join(words)
+def check_arguments(arguments: list[str]) -> None:
+    """Read the arguments of a command without running it; an option that does not exist is an error."""
+    app = make_app(words=arguments)
+    app.parse_args(arguments, exit_on_error=False, print_error=False)
