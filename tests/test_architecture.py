@@ -24,7 +24,7 @@ LEVELS = (
     ("calibration", "attacks", "exporting"),
     ("evaluation", "integrations"),
     ("defences", "reports", "serving"),
-    ("bench", "studies"),
+    ("bench", "playground", "studies"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -42,7 +42,7 @@ TORCH_FREE = (
     "serving.watching",
 )
 TORCH_LIKE = ("torch", "transformers", "datasets", "accelerate", "safetensors", "tokenizers")
-HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib", "plotly", "scipy.stats", "pyarrow")
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib", "scipy.stats", "pyarrow")
 
 
 def imported_modules(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[int, str]]:

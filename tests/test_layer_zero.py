@@ -108,8 +108,9 @@ def test_a_batch_answers_as_single_texts_do(stage: LinearStage, texts: list[list
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_a_text_without_known_ngrams_favours_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "STATIC_SCALES", (0.0,))
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_a_text_without_known_ngrams_favours_no_class(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "STATIC_SCALES", (scale,))
     stage = fitted(encode([3, 4], [3, 4], [5, 6], [5, 6]), np.array([0, 0, 1, 1]), 2)
     assert (logits(stage, encode([7, 8])) == 0).all()
     assert (logits(stage, encode([])) == 0).all()

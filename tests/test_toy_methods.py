@@ -66,7 +66,7 @@ class Centred(Criterion):
     def fit(self, trace: Trace) -> Self:
         return replace(self, mean=float(trace.logits.max(-1).mean()))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[Any, Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[Any, Memory]:
         return np.asarray(evidence.logits, np.float64).max(-1) - (self.mean or 0.0), memory
 
 

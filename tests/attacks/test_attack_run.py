@@ -17,6 +17,7 @@ from rich.console import Console
 
 import offramp
 from offramp._core.errors import ConfigError, DataError, ModelError
+from offramp._core.numbers import softmax
 from offramp.attacks import AttackResult, WhiteBoxVictim, attack, diff_html, diff_text
 from offramp.attacks.options import DEFAULT_JUDGE, Options, from_record
 from offramp.attacks.prepared import PreparedAttack
@@ -29,11 +30,14 @@ from offramp.inference.tracing import trace
 
 FAST: dict[str, Any] = {"top_n": 8, "beam": 2, "rounds": 2, "similarity": "none", "progress": False}
 
+# The clock, NaN (which equals nothing), and the noise of floats in other batches.
+NOISY = ("seconds", "similarity", "clean_probabilities", "adversarial_probabilities")
+
 
 def rows_of(result: AttackResult) -> list[dict[str, Any]]:
-    """The rows without what depends on the clock, and without NaN, which equals nothing."""
+    """The rows without what differs between equal attacks."""
     assert all(np.isnan(row["similarity"]) for row in result.rows)
-    return [{k: v for k, v in row.items() if k not in ("seconds", "similarity")} for row in result.rows]
+    return [{k: v for k, v in row.items() if k not in NOISY} for row in result.rows]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,10 @@ def test_the_table_says_what_happened(setting: Any, sentences: Any) -> None:
         assert [r[f"{side}_cost"] for r in rows] == decisions.flops.tolist()
         assert [r[f"{side}_full_cost"] for r in rows] == reference.full_flops.tolist()
         assert [r[f"{side}_prediction"] for r in rows] == decisions.prediction.tolist()
+        shown = np.asarray([r[f"{side}_probabilities"] for r in rows])
+        np.testing.assert_allclose(
+            shown, softmax(reference.scaled(policy.temperatures).logits), rtol=0, atol=1e-5
+        )
     for row in rows:
         assert row["success"] == (row["adversarial_layer"] > row["clean_layer"])
         assert row["reached_last"] == (row["adversarial_layer"] == 4)
@@ -98,6 +106,7 @@ def test_regression(make_model: Any, policy_for: Any, sentences: Any) -> None:
     result = attack(model, data, recipe="random-char", policy=policy_for(model, "patience", 1), **FAST)
     assert result.table.schema == schema("regression")
     assert {type(r["clean_prediction"]) for r in result.rows} == {float}
+    assert {r["clean_probabilities"] for r in result.rows} == {None}
     patient = policy_for(model, "patience", 1)
     for preserve in ("prediction", "label"):
         with pytest.raises(ConfigError, match=f"preserve='{preserve}' has no meaning for regression"):
@@ -268,13 +277,16 @@ def test_a_result_is_read_only_from_a_result(tmp_path: Path) -> None:
         AttackResult.load(tmp_path)
 
 
-def test_progress_is_reported(setting: Any, sentences: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_reported(
+    setting: Any, sentences: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offramp._core.progress.EVERY", 0.0)  # seconds between lines
     seen: list[tuple[int, int]] = []
     options = {**FAST, "progress": lambda done, total: seen.append((done, total))}
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], group=3, **options)
     assert seen == [(0, 8), (3, 8), (6, 8), (8, 8)]
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], **{**FAST, "progress": True})
-    assert "attack: 8 of 8 examples" in capsys.readouterr().err
+    assert "attack examples: 8 of 8, " in capsys.readouterr().err
     attack(setting[0], sentences, recipe="random-word", policy=setting[1], **FAST)
     assert capsys.readouterr().err == ""
 

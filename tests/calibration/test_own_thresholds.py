@@ -208,6 +208,23 @@ def test_recall_that_loses_too_much_is_refused():
         tune(wrong, "confidence", recall=True, temperatures=False, max_accuracy_drop=0.01)
 
 
+@pytest.mark.parametrize("name", TUNABLE)
+@pytest.mark.parametrize("silent", [slice(None, None, 3), slice(None)], ids=["some", "all"])
+def test_no_threshold_lets_a_text_leave_that_layer_0_does_not_recognise(name, silent):
+    """Here it would pay: the answers of layer 0 to these texts happen to be right."""
+    trace = replace(classifier(seed=2, n=400, exits=3), exit_layers=(0, 2, 4))
+    logits = trace.logits.copy()
+    logits[silent, 0] = 0
+    trace = replace(trace, logits=logits, labels=np.where(logits[:, 0].any(axis=1), trace.labels, 0))
+    targets = [{"max_cost": 1.0}, {"max_accuracy_drop": 1.0}, {"guarantee": "disagreement", "alpha": 0.9}]
+    for target, form in product(targets, ("shared", "own")):
+        exit = tune(trace, name, thresholds=form, **target).decide(trace).exit
+        assert (exit[silent] > 0).all()
+    for guarantee in ("conformal", "accumulated_gap"):
+        exit = tune(trace, name, guarantee=guarantee, alpha=0.6).decide(trace).exit
+        assert (exit[silent] > 0).all()
+
+
 def test_refusals():
     trace = classifier(n=200)
     with pytest.raises(ConfigError, match="unknown thresholds 'ovn'. Did you mean 'own'"):

@@ -83,6 +83,14 @@ def test_train_tune_evaluate_attack_report(
     assert all(Path(path).stat().st_size for path in files.values())
     commands = {record["command"].split()[-1] for record in read_records(runs)}
     assert {"train", "evaluate", "compare", "attack"} <= commands
+    card = (runs / "joint" / "model" / "README.md").read_text(encoding="utf-8")
+    for title in (
+        "training examples of reviews",
+        "| confidence |",
+        "On the validation split",
+        "| same-word |",
+    ):
+        assert title in card
 
 
 def test_attacks_are_timed_on_examples_under_a_rule(
@@ -204,7 +212,7 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Usage: offramp" in shown
-    if command not in ("predict", "serve"):  # their output is the answers themselves
+    if command not in ("play", "predict", "serve"):  # their output is the answers themselves
         assert "--json" in shown
 
 

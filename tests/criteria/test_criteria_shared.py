@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from offramp._core.errors import CriterionError
 from offramp._core.trace import Evidence
-from offramp.criteria import CRITERIA, first_exit, make_criterion, scores, with_threshold
+from offramp.criteria import CRITERIA, first_exit, make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.policy import Policy
 
 every_rule = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -171,6 +171,39 @@ def test_the_names_of_the_classes_do_not_matter(row, seed):
     order = rng.permutation(4)
     renamed = replace(trace, logits=trace.logits[:, :, order], labels=np.argsort(order)[trace.labels])
     np.testing.assert_allclose(scores(row.rule, renamed), scores(row.rule, trace), rtol=1e-12, atol=1e-12)
+
+
+@every_rule
+@given(seed=seeds)
+@settings(max_examples=15, deadline=None)
+def test_a_text_that_layer_0_does_not_recognise_takes_the_way_of_a_model_without_it(row, seed):
+    trace = replace(random_trace(seed, row.kind), exit_layers=(0, 1, 2, 3))
+    trace.logits[::2, 0] = 0
+    silent = trace.take(slice(None, None, 2))
+    behind = replace(
+        silent,
+        logits=silent.logits[:, 1:],
+        exit_layers=(1, 2, 3),
+        flops=silent.flops[:, 1:],
+        gates=silent.gates[:, 1:],
+        residuals=silent.residuals[:, 1:],
+    )
+    options = {f.name: getattr(row.rule, f.name) for f in fields(row.rule)}
+    shorter = type(row.rule)(**{name: v[1:] if isinstance(v, tuple) else v for name, v in options.items()})
+    if not row.rule.tunable:  # see the next test
+        return
+    tables = scores(row.rule, silent), scores(shorter, behind)
+    assert np.isinf(tables[0][:, 0]).all()
+    np.testing.assert_array_equal(tables[0][:, 1:], tables[1])
+    for threshold in threshold_grid(row.rule, scores(row.rule, trace)):
+        exits = [first_exit(with_threshold(row.rule, threshold), table) for table in tables]
+        assert (exits[0] == exits[1] + 1).all()
+
+
+def test_the_oracle_waits_for_an_answer_and_a_fixed_exit_is_taken():
+    trace = replace(make_trace(np.zeros((3, EXITS, 2))), exit_layers=(0, 1, 2, 3), labels=np.zeros(3, int))
+    assert (first_exit(make_criterion("oracle"), scores(make_criterion("oracle"), trace)) == 1).all()
+    assert (first_exit(make_criterion("fixed", 1), scores(make_criterion("fixed"), trace)) == 0).all()
 
 
 @every_rule

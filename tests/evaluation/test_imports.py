@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "datasets", "matplotlib", "plotly", "sklearn", "pyarrow", "scipy")
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "sklearn", "pyarrow", "scipy")
 
 
 def test_evaluation_imports_nothing_heavy() -> None:

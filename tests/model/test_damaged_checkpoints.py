@@ -126,7 +126,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "zip": (zipped, rf"{TENSORS} is a zip archive \(unpack it\)"),
     "hdf5": (replace_with(TENSORS, b"\x89HDF\r\n"), rf"{TENSORS} is an HDF5 file under another name"),
     "link": (broken_link, rf"{TENSORS} links to a file that is not there"),
-    "gone": (lambda f: (f / TENSORS).unlink(), r"holds no weights: it holds config\.json, .*save_pretrained"),
+    "gone": (
+        lambda f: (f / TENSORS).unlink(),
+        r"holds no weights: it holds (README\.md, )?config\.json, .*save_pretrained",
+    ),
     "tensorflow": (
         instead("tf_model.h5"),
         "holds no weights: it holds weights for TensorFlow: .*from_tf=True",

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offramp._core.errors import ModelError
 from offramp.attacks import attack
+from offramp.attacks.victims.white_box import WhiteBoxVictim
 from offramp.criteria import make_criterion, scores
+from offramp.engine.agreement import check_agreement, run_reference
+from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx_engine import FusedGraph
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
 from offramp.engine.segment_times import guess_times
@@ -117,9 +124,58 @@ def test_an_export_answers_without_torch_as_the_model_does(
         answer = engine.predict(text)  # the fused graph, after layer 0
         assert (answer.exit_layer, answer.label) == (layer, model.labels[label])
     check_attacks(engine, model, policy, validation.select(range(12)))
+    lax, segments, texts = Engine(tmp_path / "x", LAX), OnnxSegments(tmp_path / "x"), ["漢字", "", "good"]
+    assert lax.decide(texts).layer.tolist() == [1, 1, 0]
+    fused = FusedGraph(tmp_path / "x", segments.manifest, LAX, linear=segments.linear)
+    assert [fused(encoding).exit for encoding in lax.encode(texts)] == [1, 1, 0]
     (tmp_path / "x" / "layer-0.npz").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="sha256 differs"):
         Engine(tmp_path / "x")
+
+
+@settings(max_examples=20, deadline=None)
+@given(strange=st.lists(st.text("漢字☃ЖzΩ 9", max_size=6), min_size=1, max_size=4))
+def test_texts_of_unknown_tokens_go_on_to_the_first_layer(
+    lax_engines: list[Engine], tiny_data: Any, strange: list[str]
+) -> None:
+    """Under the laxest threshold, every text that layer 0 recognises leaves there, and no other."""
+    texts = [*strange, "a good film", "", *tiny_data["validation"]["text"][:2]]
+    expected = [1] * len(strange) + [0, 1, 0, 0]
+    for engine in lax_engines:
+        assert [answer.exit_layer for answer in engine.predict(texts)] == expected
+        capped = engine.compacting.run(engine.encode(texts), caps=np.zeros(len(texts), dtype=np.intp))
+        assert (capped.layer == 0).all()  # a cap is kept all the same
+        np.testing.assert_allclose(capped.probability[: len(strange)], 0.5)
+
+
+LAX = Policy(make_criterion("confidence", 0.0), tuple(EXITS))
+
+
+@pytest.fixture(scope="module")
+def lax_engines(trained: dict[str, Any]) -> list[Engine]:
+    return [Engine(model, LAX, batch_size=3) for model in trained.values()]
+
+
+@pytest.mark.parametrize("rule", ["confidence", "patience", "vote", "learned", "energy"])
+def test_engines_and_attacks_decide_on_unknown_texts_as_the_trace_does(
+    trained: dict[str, Any], tiny_data: Any, rule: str
+) -> None:
+    model, rows = trained["joint"], tiny_data["validation"]
+    texts = ["漢字", "", "z ☃", *rows["text"][:9]]
+    mixed = Dataset.from_dict({"text": texts, "label": [0, 1, 0, *rows["label"][:9]]})
+    run = trace(model, mixed)
+    assert (run.logits[:3, 0] == 0).all()
+    table = scores(make_criterion(rule), run)
+    threshold = 1 if rule == "patience" else float(np.median(table[3:, 0]))
+    for recall in (False, True):
+        policy = Policy(make_criterion(rule, threshold), model.exit_layers, (1.0, 0.8, 1.2), recall=recall)
+        expected = policy.decide(run)
+        assert (expected.exit[:3] > 0).all()
+        assert check_agreement(Engine(model, policy, batch_size=5).decide(mixed), run, policy).holds
+        reference = run_reference(TorchSegments(model), policy, TextEncoder.of(model).dataset(mixed)[0])
+        assert check_agreement(reference, run, policy).holds
+        answers = WhiteBoxVictim(model, policy).run([(text,) for text in texts])
+        assert [answer.exit for answer in answers] == expected.exit.tolist()
 
 
 def check_attacks(engine: Engine, model: Any, policy: Policy, data: Any) -> None:

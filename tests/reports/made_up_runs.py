@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +21,7 @@ from offramp.evaluation import (
     speed_accuracy,
     stack_curves,
 )
+from offramp.evaluation.conflict import conflict, conflict_table
 from tests.evaluation.made_up import LAYERS, attack_row, model_trace
 
 HOSTILE = '<script>alert("x")</script> <img src=http://evil.example/x onerror=alert(1)> \u202eback\u200bwards'
@@ -30,6 +32,29 @@ def attack_rows(count: int = 12, recipe: str = "same-word") -> list[dict[str, An
     rows = [attack_row(i % 3, min(i % 3 + i % 2, 2), id=i, recipe=recipe) for i in range(count)]
     rows[0] = attack_row(0, 2, id=0, recipe=recipe, adversarial_text=HOSTILE)
     return rows
+
+
+def laddered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the probabilities of two classes at every exit: the second exit is always sure of class 0."""
+    sides = ("clean", "adversarial")
+    ladder = [[0.4, 0.6], [0.9, 0.1], [0.25, 0.75]]
+    return [row | {f"{side}_probabilities": ladder for side in sides} for row in rows]
+
+
+def write_conflict(folder: Path) -> None:
+    """The gradient conflict of a model at two training steps."""
+    random = np.random.default_rng(0)
+    gradients = random.normal(size=(6, LAYERS[-1], len(LAYERS), 20))
+    products = np.einsum("blid,bljd->blij", gradients, gradients)
+    measured = {step: conflict(products, LAYERS) for step in (10, 20)}
+    write_record(
+        folder / "conflict.json",
+        command="offramp conflict runs/sweet movies",
+        config={"data": "movies", "split": "train"},
+        metrics={},
+        seed=0,
+        tables={"conflict": conflict_table(measured).to_pylist()},
+    )
 
 
 def write_evaluation(
@@ -77,7 +102,8 @@ def write_study(root: Path) -> Path:
     """Everything."""
     write_evaluation(root / "joint", "Early-Exit", 1, 0.8)
     write_evaluation(root / "sweet", "SWEET", 2, 1.2)
-    write_attack(root / "sweet" / "attack", attack_rows())
+    write_attack(root / "sweet" / "attack", laddered(attack_rows()), labels=["bad", "good"])
+    write_conflict(root / "sweet" / "conflict")
     traces = {
         name: model_trace(seed, examples=80, layers=LAYERS, skill=skill)
         for name, seed, skill in (("Early-Exit", 1, 0.8), ("SWEET", 2, 1.2))

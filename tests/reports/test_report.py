@@ -8,17 +8,17 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from offramp._core.errors import ConfigError, DataError, MissingExtraError
+from offramp._core.errors import ConfigError, DataError
 from offramp._core.text import visible
 from offramp.reports import ALL_FIGURES, load_contents, report
-from offramp.reports.interactive import curve_plot, plotly_script
-from offramp.reports.page import SECTIONS, environment, most_slowed
+from offramp.reports.html import environment
+from offramp.reports.page_sections import SECTIONS
 from offramp.reports.text_table import TextTable
-from tests.evaluation.made_up import attack_row
-from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation
+from tests.reports.made_up_runs import HOSTILE, attack_rows, write_attack, write_evaluation
 
 
 class Elements(HTMLParser):
@@ -41,6 +41,12 @@ class Elements(HTMLParser):
             self.scripts[-1] += data
         else:
             self.data.append(data)
+
+
+def island(page: str, mark: str) -> Any:
+    """The data of the first element with an attribute."""
+    start = page.index('<script type="application/json">', page.index(f" {mark}>"))
+    return json.loads(page[page.index(">", start) + 1 : page.index("</script>", start)])
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +77,17 @@ def test_everything_is_written(written: dict[str, Path]) -> None:
 def test_the_page_has_every_section(page: str) -> None:
     elements = Elements(page)
     sections = [attributes["id"] for name, attributes in elements.found if name == "section"]
-    assert sections == ["runs", *SECTIONS, "setup"]
+    assert sections == [*(name for name in SECTIONS if name != "bench"), "provenance"]
     links = [attributes["href"] for name, attributes in elements.found if name == "a"]
-    assert links == [f"#{section}" for section in sections]
+    assert links == ["#main", *(f"#{section}" for section in sections)]
 
 
 def test_hostile_texts_stay_texts(page: str) -> None:
     assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in page
     assert "\u202e" not in page
-    assert "⟨U+202E⟩back⟨U+200B⟩wards" in page
+    (attack,) = island(page, "data-browser")
+    shown = "".join(words for words, kind in attack["rows"][0]["segments"][0] if kind != 1)
+    assert shown == HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u200b", "⟨U+200B⟩")
     for name, attributes in Elements(page).found:
         assert not any(key.startswith("on") for key in attributes), (name, attributes)
 
@@ -105,65 +112,37 @@ def test_only_our_own_scripts_may_run(page: str) -> None:
     hashes = [base64.b64encode(hashlib.sha256(c.encode()).digest()).decode() for c in code]
     allowed = re.findall(r"'sha256-([^']+)'", policy or "")
     assert allowed == hashes
-    assert len(code) == 2
+    assert len(code) == 1
     assert (policy or "").startswith("default-src 'none'; script-src 'sha256-")
     assert "'unsafe-inline'" not in (policy or "").split("style-src")[0]
 
 
-def test_curves_are_there_to_touch(page: str) -> None:
-    elements = Elements(page)
-    (figure,) = [s for s in elements.scripts if s.startswith("{")]
-    content = json.loads(figure)
-    shown = [
-        trace["name"]
-        for trace in content["data"]
-        if trace.get("mode") == "lines" and "hovertemplate" in trace
-    ]
-    assert set(shown) == {"Early-Exit", "SWEET"}
-    box = [a for n, a in elements.found if "data-figure" in a]
-    assert [a["data-figure"] for a in box] == ["figure-accuracy"]
-
-
 def test_the_same_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:
-    first, second = (
-        report(runs, tmp_path / name, figures=ALL_FIGURES, interactive=False) for name in ("a", "b")
-    )
+    first, second = (report(runs, tmp_path / name, figures=ALL_FIGURES) for name in ("a", "b"))
     assert list(first) == list(second)
     for name in first:
         assert first[name].read_bytes() == second[name].read_bytes(), name
-
-
-def test_a_still_page_is_small_and_has_no_script(runs: Path, tmp_path: Path) -> None:
-    path = report(runs, tmp_path, interactive=False)["index.html"]
-    page = path.read_text(encoding="utf-8")
-    assert path.stat().st_size < 1_000_000
-    (policy,) = [a["content"] for n, a in Elements(page).found if n == "meta" and a.get("http-equiv")]
-    assert "script-src 'none';" in (policy or "")
-    assert "<script" not in page
-    alternatives = [a["alt"] for n, a in Elements(page).found if n == "img"]
-    assert "curves accuracy" in alternatives
 
 
 def test_a_run_by_itself_has_only_its_sections(tmp_path: Path) -> None:
     write_attack(tmp_path / "run", attack_rows(), name='"><script>')
     page = report(tmp_path / "run", tmp_path / "out")["index.html"].read_text(encoding="utf-8")
     sections = [a["id"] for n, a in Elements(page).found if n == "section"]
-    assert sections == ["runs", "leaving", "robustness", "examples", "setup"]
-    assert "Plotly" not in page
+    assert sections == ["leaving", "robustness", "examples", "provenance"]
     assert '"><script>' not in page
 
 
 def test_data_sets_stay_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "runs" / "a", "SWEET", 1, data="SST 2")
     write_evaluation(tmp_path / "runs" / "b", "SWEET", 2, data="movies")
-    written = report(tmp_path / "runs", tmp_path / "out", figures=["*-curves-*"], interactive=False)
+    written = report(tmp_path / "runs", tmp_path / "out", figures=["*-curves-*"])
     assert {"figures/sst-2-curves-accuracy.svg", "figures/movies-curves-accuracy.svg"} <= set(written)
     assert "**Every exit by itself: SST 2**" in written["tables/sst-2-exits.md"].read_text(encoding="utf-8")
     page = written["index.html"].read_text(encoding="utf-8")
     sections = [a["id"] for n, a in Elements(page).found if n == "section"]
-    kinds = ("curves", "exits", "leaving")
-    assert sections == ["runs", *(f"{p}-{k}" for p in ("sst-2", "movies") for k in kinds), "setup"]
-    assert "SST 2: Exits" in page
+    kinds = ("curves", "exits", "leaving", "comparison")
+    assert sections == [*(f"{p}-{k}" for p in ("sst-2", "movies") for k in kinds), "provenance"]
+    assert "SST 2: Every exit" in page
 
 
 def test_empty_and_broken_folders_are_clear_errors(tmp_path: Path) -> None:
@@ -174,23 +153,6 @@ def test_empty_and_broken_folders_are_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "curves.parquet").write_bytes(b"")
     with pytest.raises(DataError, match=r"'curves' of evaluate.json cannot be read"):
         report(tmp_path, tmp_path / "out")
-
-
-def test_without_plotly_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(MissingExtraError, match=r"plotly is needed .* pip install 'offramp\[torch\]'"):
-        plotly_script()
-
-
-def test_the_most_slowed_examples_come_first() -> None:
-    rows = [
-        attack_row(0, 1, id=1),
-        attack_row(0, 2, id=2, words_changed=3),
-        attack_row(0, 2, id=3, words_changed=1),
-        attack_row(1, 1, id=4),
-    ]
-    assert [row["id"] for row in most_slowed(rows, 2)] == [3, 2]
-    assert [row["id"] for row in most_slowed(rows, 9)] == [3, 2, 1]
 
 
 def rendered(source: str, **values: object) -> str:
@@ -221,23 +183,22 @@ def test_json_in_a_script_cannot_end_it() -> None:
 
 
 def test_figures_are_written_on_demand(runs: Path, tmp_path: Path) -> None:
-    bare = report(runs, tmp_path / "bare", interactive=False)
+    bare = report(runs, tmp_path / "bare")
     assert not [name for name in bare if name.startswith("figures/")]
     assert "](figures/" not in bare["report.md"].read_text(encoding="utf-8")
-    assert "data:image/svg+xml" in bare["index.html"].read_text(encoding="utf-8")
-    some = report(runs, tmp_path / "some", figures=["exits-*", "depth"], interactive=False)
+    some = report(runs, tmp_path / "some", figures=["exits-*", "depth"])
     figures = sorted(name for name in some if name.startswith("figures/") and name.endswith(".svg"))
     assert figures == [
         f"figures/{name}.svg" for name in ("depth", "exits-accuracy", "exits-auroc", "exits-f1")
     ]
     with pytest.raises(ConfigError, match="name of a figure, got 'exit-f1': this report has curves-accuracy"):
-        report(runs, tmp_path / "none", figures=["exit-f1"], interactive=False)
+        report(runs, tmp_path / "none", figures=["exit-f1"])
     assert not (tmp_path / "none").exists()
 
 
 def test_tables_need_no_files_of_their_own(runs: Path, tmp_path: Path) -> None:
-    whole = report(runs, tmp_path / "whole", interactive=False)
-    bare = report(runs, tmp_path / "bare", interactive=False, table_files=False)
+    whole = report(runs, tmp_path / "whole")
+    bare = report(runs, tmp_path / "bare", table_files=False)
     assert set(bare) == {"report.md", "index.html"}
     assert bare["report.md"].read_bytes() == whole["report.md"].read_bytes()
     assert not (tmp_path / "bare" / "tables").exists()
@@ -253,23 +214,12 @@ def test_two_data_sets_with_one_name_in_files_get_files_of_their_own(tmp_path: P
     assert len(prefixes["x" * 300]) <= 101
 
 
-def test_labels_are_escaped_for_plotly_too() -> None:
-    from tests.reports.test_figures import curve
-
-    figure = curve_plot({"<a href='x'> \"&lt;\"\x1b": [curve(0)]}, "<f1>")
-    # Plotly decodes &lt; and &amp;, but neither quotation mark.
-    assert {trace["name"] for trace in figure["data"]} == {"&lt;a href='x'&gt; \"&amp;lt;\"⟨U+001B⟩"}
-    assert figure["layout"]["hoverlabel"]["namelength"] == -1
-    assert figure["layout"]["yaxis"]["title"]["text"] == "&lt;f1&gt;"
-
-
 def test_reports_import_nothing_heavy() -> None:
     heavy = (
         "torch",
         "transformers",
         "datasets",
         "matplotlib",
-        "plotly",
         "sklearn",
         "pyarrow",
         "pandas",

@@ -34,6 +34,7 @@ def test_runs_with_their_tables_and_names(runs: Path) -> None:
             "attack",
             ["attack"],
         ),  # after the folder of its training record
+        "sweet/conflict/conflict.json": ("sweet", "conflict", ["conflict"]),
         "sweet/evaluate.json": ("SWEET", "evaluate", ["curves", "histogram", "per_exit", "policy"]),
         "sweet/train.json": ("sweet", "train", []),
     }
@@ -78,9 +79,7 @@ def test_packed_runs_give_the_same_report(runs: Path, tmp_path: Path) -> None:
     packed = tmp_path / runs.name
     pack(runs, packed)
     assert sorted(path.name for path in packed.iterdir()) == ["records.jsonl", "rows.parquet"]
-    reports = [
-        report(folder, tmp_path / side, interactive=False) for side, folder in (("a", runs), ("b", packed))
-    ]
+    reports = [report(folder, tmp_path / side) for side, folder in (("a", runs), ("b", packed))]
     assert reports[0]["report.md"].read_bytes() == reports[1]["report.md"].read_bytes()
     assert reports[0]["index.html"].read_bytes() == reports[1]["index.html"].read_bytes()
 

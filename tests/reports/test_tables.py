@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from offramp._core.markdown import plain_markdown
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp.evaluation import robustness
 from offramp.reports import TextTable, all_tables, load_contents
 from offramp.reports.tables import exit_scores
-from offramp.reports.text_table import change, interval, number, plain_markdown, signed
+from offramp.reports.text_table import change, interval, number, signed
 from tests.evaluation.made_up import LAYERS
 from tests.reports.made_up_runs import attack_rows, write_attack, write_evaluation, write_study
 
@@ -256,7 +257,12 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "promise": 0.05,
         "texts": 100,
     }
+    times = {"p50": 2.0, "p95": 4.0, "p99": 6.0, "ratio": 1.1}
+    speed = {"texts_per_second": 800.4, "accuracy": 0.9, "start_seconds": 1.2}
     for name, row in {
+        "service": {"peer": "infinity", "rows": 16, **times, **speed},
+        "service_latency": {"way": "in process", "rate": 400.0, "reached": 399.0, **times},
+        "service_attack": {"service": "budget", "attacked_share": 0.2, **times, "rise": 0.05, "cost": None},
         "drift": {**shifted, **alarms, **retuned},
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
@@ -275,6 +281,11 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     )
     measured = ("3.50", "0.600", "0.070", "1.00", "12", "0.25", "–", "0.020", "0.900")
     assert tables["drift"].rows == (("drift", "tweets", "0.050", *measured),)
+    assert tables["service"].rows == (("service", "infinity", "16", "800", "1.10", "6.0", "0.900", "1.20"),)
+    latency = ("service_latency", "in process", "400", "399", "2.00", "4.00", "6.00", "1.10")
+    assert tables["service-latency"].rows == (latency,)
+    attacked = ("service_attack", "budget", "0.20", "2.00", "6.00", "0.050", "–")
+    assert tables["service-attack"].rows == (attacked,)
     names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
     assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)
 

@@ -28,6 +28,8 @@ pytest.importorskip("uvicorn")
 from offramp._core.errors import ConfigError, OfframpError
 from offramp.inference.engine import Engine
 from offramp.serving import server as server_module
+from offramp.serving.errors import TooLarge
+from offramp.serving.guard import Guard
 from offramp.serving.hooks import NoHooks, Refusal, Submission
 from offramp.serving.logs import open_log
 from offramp.serving.server import check_exposure, open_engines, read_keys
@@ -244,6 +246,38 @@ def test_slow_half_open_and_leaving_clients(shared: Running, monkeypatch: pytest
     wait_for(lambda: not shared.server.server_state.connections)
     for connection in half:
         connection.close()
+
+
+def test_a_client_that_sends_too_much_reads_why(shared: Running) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as client:
+        head = HEAD.replace(b"content-length: 100", b"content-length: 6000000")
+        client.sendall(head + b"x" * 6_000_000)  # all of it, before it reads
+        assert client.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(("sent", "read"), [(4, 4), (17, 17), (1000, 17)])
+def test_what_a_body_has_beyond_its_limit_is_dropped(sent: int, read: int, engine: Engine) -> None:
+    service = Service({"m": engine}, Limits(body_bytes=10))
+    guard = Guard(None, service, {}, None)  # type: ignore[arg-type]
+    chunks = [{"type": "http.request", "body": b"x" * 6, "more_body": i < sent - 1} for i in range(sent)]
+
+    async def receive() -> Any:
+        return chunks.pop(0)
+
+    with pytest.raises(TooLarge, match="expected a body of at most 10 bytes: send fewer texts"):
+        asyncio.run(guard.read(receive))
+    assert sent - len(chunks) == read
+
+
+def test_too_much_that_stops_halfway_is_too_much(engine: Engine) -> None:
+    guard = Guard(None, Service({"m": engine}, Limits(body_bytes=10, body_seconds=1)), {}, None)  # type: ignore[arg-type]
+    chunks = [{"type": "http.request", "body": b"x" * 11, "more_body": True}]
+
+    async def receive() -> Any:
+        return chunks.pop() if chunks else await asyncio.sleep(60)
+
+    with pytest.raises(TooLarge):
+        asyncio.run(guard.read(receive))
 
 
 def test_the_end_answers_what_was_accepted(slow: Engine) -> None:

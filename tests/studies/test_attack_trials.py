@@ -231,7 +231,7 @@ def test_a_killed_study_resumes_inside_a_trial(
     assert len(traced) == 2  # once a model, however many criteria
     for trial in plan.trials:
         whole, resumed = (AttackResult.load(tmp_path / name / trial.folder) for name in ("whole", "a"))
-        timed = ["seconds", "similarity"]
+        timed = ["seconds", "similarity", "clean_probabilities", "adversarial_probabilities"]
         assert whole.table.drop_columns(timed) == resumed.table.drop_columns(timed)
     statuses: list[str] = []
     assert run_grid(plan, tmp_path / "a", on_status=lambda trial, status, _: statuses.append(status)) == {}

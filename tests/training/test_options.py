@@ -30,6 +30,7 @@ from offramp.training.stages import arguments
         ("batch_size", [2.5, "16"]),
         ("learning_rate", ["fast"]),
         ("strategy_options", [["weights"]]),
+        ("report_to", ["none", ["tensorbord"], [None], 3, ["wandb", "wandb"]]),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any]) -> None:

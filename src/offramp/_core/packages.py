@@ -223,10 +223,9 @@ def _find(member: str, names: Sequence[str], archive: Path) -> str:
 
 @contextmanager
 def _status(line: str) -> Iterator[OnStatus]:
-    """A live line on a terminal's stderr; silent elsewhere."""
-    from rich.console import Console
-    from rich.text import Text
+    """A live line with how far a download is."""
+    from offramp._core.progress import progress
 
     _LOG.info(line)
-    with Console(stderr=True).status(Text(line)) as status:
-        yield lambda text: status.update(Text(text))
+    with progress("download") as update:
+        yield lambda text: update(0, None, text)

@@ -22,10 +22,10 @@ def clean_text(text: str) -> str:
     return _UNUSABLE.sub("\ufffd", text)
 
 
-def some_of(names: Sequence[str], most: int = 3) -> str:
+def some_of(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """Some names for a message, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return separator.join(names[:most]) + rest
 
 
 def visible(text: str) -> str:

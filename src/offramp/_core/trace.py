@@ -33,6 +33,7 @@ class Evidence:
         label: `(batch,)` true labels, for the oracle only.
         residual: `(batch,)` share in [0, 1] of the exit's features that its classifier does not read (see
             `offramp.model.class_space`), or None where it was not computed.
+        layer_zero: whether the exit is the stage before the first layer.
     """
 
     exit: int
@@ -41,6 +42,12 @@ class Evidence:
     gate: NDArray[np.floating] | None = None
     label: NDArray[np.generic] | None = None
     residual: NDArray[np.floating] | None = None
+    layer_zero: bool = False
+
+    @property
+    def silent(self) -> NDArray[np.bool_] | None:
+        """The texts `(batch,)` of which layer 0 recognises nothing: their logits are all 0. None at other exits."""
+        return np.asarray(~self.logits.any(axis=1)) if self.layer_zero else None
 
     def scaled(self, temperatures: Sequence[float] | None) -> Evidence:
         """The evidence with its logits divided by the temperature of this exit, in float64; None changes nothing."""
@@ -54,7 +61,7 @@ class Trace:
     """One full run of a model over a data set.
 
     Attributes:
-        logits: `(examples, exits, classes)` float32.
+        logits: `(examples, exits, classes)` float32; all 0 at layer 0 for a text of which it recognises nothing.
         exit_layers: backbone layer of each exit, counted from 1, increasing.
         flops: `(examples, exits)` FLOPs spent on an example that leaves at each exit. Heads are counted, and
             for a Multi-Model cascade the recomputation too.
@@ -136,7 +143,15 @@ class Trace:
         """The output of exit `exit` (0-based) for all examples."""
         gate = None if self.gates is None else self.gates[:, exit]
         residual = None if self.residuals is None else self.residuals[:, exit]
-        return Evidence(exit, self.exits, self.logits[:, exit], gate, self.labels, residual)
+        return Evidence(
+            exit,
+            self.exits,
+            self.logits[:, exit],
+            gate,
+            self.labels,
+            residual,
+            layer_zero=self.exit_layers[exit] == 0,
+        )
 
     def predictions(self) -> NDArray[np.generic]:
         """`(examples, exits)`: class indices, or values for regression."""

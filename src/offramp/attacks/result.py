@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from offramp._core.errors import DataError, MissingExtraError
 from offramp._core.files import atomic_write
+from offramp._core.numbers import softmax
 from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.attacks.search.base import Outcome
+from offramp.attacks.victims.base import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +35,9 @@ def schema(kind: Kind) -> pa.Schema:
     Exits count from 0, layers from 1. The columns `…_cost` hold FLOPs (of a function, layers or seconds). `seconds` is
     an example's share of the time. `words` counts the whole text, including words beyond the maximum length. `success`
     means a later exit than before. `words_changed` counts replaced words and words in front. `…_tokens_lost` counts
-    tokens cut by the model's maximum length, and is null if unknown.
+    tokens cut by the model's maximum length, and is null if unknown. `…_probabilities` holds a list of class
+    probabilities for each exit, after the policy's temperatures. It is null for regression, and if the victim does not
+    show its logits.
     """
     answer = pa.float64() if kind == "regression" else pa.int64()
     text, number, real = pa.string(), pa.int64(), pa.float64()
@@ -46,6 +50,8 @@ def schema(kind: Kind) -> pa.Schema:
     columns += [("forward_queries", number), ("gradient_queries", number), ("seconds", real)]
     columns += [(f"{what}_gradients", number) for what in ("zero", "broken")]
     columns += [(f"{side}_tokens_lost", number) for side in ("clean", "adversarial")]
+    ladder = pa.list_(pa.list_(pa.float32()))
+    columns += [(f"{side}_probabilities", ladder) for side in ("clean", "adversarial")]
     columns += [("success", pa.bool_()), ("reached_last", pa.bool_()), ("recipe", text), ("seed", number)]
     return pa.schema(columns)
 
@@ -60,6 +66,7 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
         answer = candidate.answer
         row |= {f"{side}_{name}": getattr(answer, name) for name in ("exit", "layer", "prediction")}
         row |= {f"{side}_cost": answer.spent, f"{side}_full_cost": answer.full_spent}
+        row[f"{side}_probabilities"] = _probabilities(answer)
     text = outcome.adversarial.text
     return row | {
         "words": text.num_words,
@@ -72,6 +79,11 @@ def make_row(id: int, label: Any, outcome: Outcome) -> dict[str, Any]:
         "success": outcome.slower,
         "reached_last": outcome.adversarial.answer.last,
     }
+
+
+def _probabilities(answer: Answer) -> list[list[float]] | None:
+    """The probabilities of every class at every exit; None without logits of several classes."""
+    return softmax(answer.logits).tolist() if answer.logits.ndim == 2 and answer.logits.shape[1] > 1 else None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
+from offramp._core import progress as display
 from offramp._core.arguments import seed_number, whole
 from offramp._core.errors import ConfigError
 from offramp._core.paths import UserPath
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Report = Callable[[int, int], None]  # examples done, examples in all
-EVERY = 10.0  # seconds between plain lines
 COPIED = ("words", "words_changed", "similarity", "recipe", "seed")  # what a transferred row keeps
 
 
@@ -46,29 +42,8 @@ def reporting(progress: Report | bool) -> Iterator[Report]:
     if callable(progress):
         yield progress
         return
-    console = Console(stderr=True)
-    if not progress:
-        yield lambda done, total: None
-    elif not console.is_terminal:
-        yield _lines(console)
-    else:
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("attack", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines(console: Console) -> Report:
-    started = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= EVERY or done == total:
-            console.print(f"attack: {done} of {total} examples, {now - started:.0f} s", highlight=False)
-            last = now
-
-    return report
+    with display.progress("attack examples", show=progress) as update:
+        yield lambda done, total: update(done, total, "")
 
 
 def attack(

@@ -16,8 +16,10 @@ from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
 from offramp.bench.baselines import BenchArtifacts, graph, in_batches, int8_graph
 from offramp.bench.measures import depth_costs
+from offramp.bench.setfit_peer import SetFitClassifier
 from offramp.bench.text_peers import (
     FOLDER,
+    SETFIT,
     STATIC,
     TUNED,
     StaticEmbeddings,
@@ -122,6 +124,8 @@ def prepare_text_peers(
     save_text_peers(work / FOLDER, classifier, cascades)
     if STATIC in names:
         StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
+    if SETFIT in names:
+        SetFitClassifier.train(model, words, classes, work / FOLDER / SETFIT)
     write_text(work / FOLDER / DONE, stamp)
 
 

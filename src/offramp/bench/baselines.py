@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import MissingExtraError, ModelError
-from offramp.bench.text_peers import FOLDER, Second, TextPeer, read_text_peer
+from offramp.bench.text_peers import FOLDER, SETFIT, Second, TextPeer, read_text_peer
 from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
+from offramp.engine.file_encoder import FileEncoder
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import FileEncoder, OnnxSegments, open_session, thread_count
+from offramp.engine.onnx import OnnxSegments, open_session, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 
@@ -160,6 +161,10 @@ def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[A
 
 def text_peer(artifacts: BenchArtifacts, name: str) -> TextPeer:
     """A baseline that reads texts; its second model is a static int8 graph, whose tokenisation is part of the time."""
+    if name == SETFIT:
+        import torch
+
+        torch.set_num_threads(artifacts.threads)
     encoder = FileEncoder(artifacts.work / "int8", Manifest.load(artifacts.work / "int8"))
 
     def open_second(layer: int) -> Second:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offramp._core.arguments import check_share, whole
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.progress import track
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
 from offramp.engine.policy import Decisions, Policy
@@ -26,6 +27,7 @@ def watch_stream(
     every: int = 100_000,
     runs: int = 20,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Replay streams whose texts change from stage to stage, through a drift monitor and an audit.
 
@@ -37,6 +39,7 @@ def watch_stream(
         every: of both alarms; see `DriftMonitor` and `Audit`.
         runs: number of streams.
         seed: draws the texts.
+        progress: show a progress bar.
 
     Returns:
         A row for each stage: `stage`, `texts`, their mean `depth`, `cost` and `disagreement` with the full model, the
@@ -55,7 +58,7 @@ def watch_stream(
     check_share("audit_share", audit_share, zero=False)
     answered = {name: policy.decide(trace) for name, trace in stages.items()}
     delays = np.full((runs, len(stages), 2), np.inf)
-    for stream in range(runs):
+    for stream in track(range(runs), "stream texts", show=progress):
         random = generator(seed, "stream", stream)
         monitor = DriftMonitor(policy.target.get("exit_counts", ()), every=every)
         audit = Audit(policy, every=every)

@@ -1,4 +1,4 @@
-"""Baselines that read words: a linear classifier on TF-IDF, alone and as the first stage of a cascade, and model2vec.
+"""Baselines that read words: a linear classifier on TF-IDF, alone and before a second model; model2vec, and SetFit.
 
 They show whether a task needs a transformer for every text, and whether it needs exits in the middle of one.
 """
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from offramp._core.errors import DataError
 from offramp._core.records import write_text
 from offramp._core.trace import Kind
+from offramp.bench.setfit_peer import SetFitClassifier
 from offramp.metrics import score
 
 if TYPE_CHECKING:
@@ -30,11 +31,9 @@ FOLDER, CLASSIFIER, CASCADES = "text-peers", "tfidf.joblib", "cascades.json"
 TUNED = 1000  # calibration rows on which cascades are tuned
 ALONE = "tfidf"
 WHOLE, CUT = "tfidf-full", "tfidf-cut"  # cascades: then the whole model, or one of its first layers
-STATIC = "model2vec"
-PACKAGES = (
-    "model2vec",
-    "skeletoken",
-)  # its extra `distill` asks for transformers < 5.4, but works with later ones
+STATIC, SETFIT = "model2vec", "setfit"
+# Of peers that need them; model2vec's extra `distill` asks for transformers < 5.4, but works with later ones.
+PACKAGES = {STATIC: ("model2vec", "skeletoken"), SETFIT: ("setfit",)}
 
 
 def text_peers(kind: Kind, layers: Sequence[int]) -> tuple[str, ...]:
@@ -42,7 +41,8 @@ def text_peers(kind: Kind, layers: Sequence[int]) -> tuple[str, ...]:
     if kind == "regression":
         return (ALONE,)
     cut = (CUT,) if sum(map(bool, layers)) > 1 else ()
-    return (ALONE, WHOLE, *cut, *((STATIC,) if all(map(find_spec, PACKAGES)) else ()))
+    installed = (name for name, packages in PACKAGES.items() if all(map(find_spec, packages)))
+    return (ALONE, WHOLE, *cut, *installed)
 
 
 def columns(rows: Any) -> list[Text]:
@@ -243,6 +243,8 @@ def read_text_peer(folder: Path, name: str, open_second: Callable[[int], Second]
 
     if name == STATIC:
         return TextPeer(StaticEmbeddings(folder / STATIC))
+    if name == SETFIT:
+        return TextPeer(SetFitClassifier(folder / SETFIT))
     classifier = joblib.load(folder / CLASSIFIER)
     if name not in (WHOLE, CUT):
         return TextPeer(classifier)

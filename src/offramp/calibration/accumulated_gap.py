@@ -98,8 +98,7 @@ def propose(search: ThresholdSearch, ratio: float, alpha: float, delta: float) -
     proposed = np.full(search.turned.shape[1] - 1, search.none)
     here, left, lost = np.ones(len(search.table), dtype=bool), 0, 0.0
     for k in range(len(proposed)):
-        rows = search.order[:, k]
-        rows = rows[here[rows]]
+        rows = search.able_to_leave(k, here)
         leaving = search.turned[rows, k]
         cuts = cuts_between(leaving)
         lost_by = lost + np.concatenate([[0.0], np.cumsum(search.losses[rows, k])])[cuts]

@@ -121,13 +121,17 @@ class ThresholdSearch:
             here: the rows that reach it `(examples,)`.
             change: of each row's value if it leaves here instead of later `(examples,)`.
         """
-        rows = self.order[:, k]
-        rows = rows[here[rows]]
+        rows = self.able_to_leave(k, here)
         scores = self.turned[rows, k]
         sums = np.concatenate([[0.0], np.cumsum(change[rows])])  # after the first i rows have left
         cuts = cuts_between(scores)
         cut = int(cuts[sums[cuts].argmin()])
         return self.threshold_after(cut, scores)
+
+    def able_to_leave(self, k: int, here: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Those of the rows at exit `k` that some threshold lets leave, by falling score."""
+        rows = self.order[:, k]
+        return rows[here[rows] & (self.turned[rows, k] > -np.inf)]
 
     def threshold_after(self, cut: int, scores: NDArray[np.float64]) -> float:
         """The threshold that the first `cut` of some falling scores pass, and no other."""
@@ -142,7 +146,9 @@ class ThresholdSearch:
 
 def cuts_between(scores: NDArray[np.float64]) -> NDArray[np.intp]:
     """How many of some falling scores may pass a threshold: equal scores pass together."""
-    return np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [len(scores)]])[: 1 + len(scores)]
+    return np.concatenate([[0], np.flatnonzero(scores[1:] != scores[:-1]) + 1, [len(scores)]])[
+        : 1 + len(scores)
+    ]
 
 
 def in_small_steps(
@@ -154,8 +160,8 @@ def in_small_steps(
     """
     if criterion.whole:
         return path
-    scores = table[:, :-1]
-    low, high = scores.min(axis=0), np.nextafter(scores.max(axis=0), np.inf)
+    scores = np.ma.masked_invalid(table[:, :-1])  # without rows that never leave
+    low, high = scores.min(axis=0).filled(0.0), np.nextafter(scores.max(axis=0).filled(0.0), np.inf)
     before, steps = low if criterion.leaves_below else high, []
     for vector in path:
         after = np.clip(vector, low, high)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from offramp._core import progress as display
 from offramp._core.errors import ConfigError
 from offramp._core.paths import UserPath
 from offramp._core.trace import Trace
@@ -133,7 +134,8 @@ def tune_model(
     run = trace(model, rows, progress=progress)
     metric = metric or main_metric(model, data)
     if target.max_latency_ms is None:
-        return target.fit(run, criterion, metric=metric, temperatures=temperatures)
+        with display.progress("choose the threshold", show=progress):
+            return target.fit(run, criterion, metric=metric, temperatures=temperatures)
     encodings = TextEncoder.of(model).dataset(rows)[0]
     segments: Segments[Any] = TorchSegments(model)
     if target.timed_on is not None:

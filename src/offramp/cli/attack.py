@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError, OfframpError
+from offramp._core.progress import console
 from offramp.attacks.options import DEFAULT_JUDGE
 from offramp.attacks.recipes import RECIPES
 from offramp.cli.common import (
@@ -16,7 +17,6 @@ from offramp.cli.common import (
     JsonFlag,
     RuleOptions,
     Threads,
-    console,
     emit,
     heading,
     limit_threads,
@@ -101,6 +101,7 @@ def attack(
         raise ConfigError("--workers is for --engine ray: in this process one attack runs at a time")
     from offramp.attacks import attack as run
     from offramp.attacks.store import AttackFolder
+    from offramp.model.card import update_card
 
     started, folder = datetime.now(UTC), results_folder(model, f"attack-{recipe}", output)
     device = "cpu" if engine == "ray" else "auto"  # workers have devices of their own
@@ -128,6 +129,7 @@ def attack(
         except OfframpError:
             show(f"{model.name}, {recipe}: not recorded", [result.summary()])
             raise
+        update_card(model)
     show_attack(result, metrics, target.data.metrics[0], f"{model.name}, {recipe}")
     note(f"attack: {folder}")
     emit(json, metrics)
@@ -150,6 +152,7 @@ def record(
         config=config,
         exit_layers=target.model.exit_layers,
         metric=target.data.metrics[0],
+        details={"labels": list(target.model.labels)},  # reports show the names of the classes
         doubts=[*probed, *random_baseline_beside(folder)],
         keep_table=True,
         started=started,

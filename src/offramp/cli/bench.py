@@ -101,11 +101,12 @@ def bench(
 
 def _text_peers(model: SegmentedModel, layers: tuple[int, ...]) -> tuple[str, ...]:
     """Names of the baselines that read words, and a note on what is not installed."""
-    from offramp.bench.text_peers import PACKAGES, STATIC, text_peers
+    from offramp.bench.text_peers import PACKAGES, text_peers
 
     names = text_peers(model.kind, layers)
-    if model.kind == "classification" and STATIC not in names:
-        note(f"{STATIC} is left out: pip install {' '.join(PACKAGES)}")
+    for name, packages in PACKAGES.items() if model.kind == "classification" else ():
+        if name not in names:
+            note(f"{name} is left out: pip install {' '.join(packages)}")
     return names
 
 
@@ -117,8 +118,8 @@ def _measure(
     from offramp.bench.speed import run_benchmark
     from offramp.bench.text_peers import columns
     from offramp.engine.batching import token_counts
+    from offramp.engine.file_encoder import FileEncoder
     from offramp.engine.manifest import Manifest
-    from offramp.engine.onnx import FileEncoder
     from offramp.model.encoding import TextEncoder
 
     int8 = artifacts.work / "int8"

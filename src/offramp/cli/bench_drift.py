@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from offramp._core.progress import track
 from offramp.cli.common import (
     DataOptions,
     JsonFlag,
@@ -82,10 +84,9 @@ def bench_drift(
             texts_by_stage[f"attacked {data}"] = columns(attack, "adversarial_")
         stages = {name: texts_trace(loaded, *read) for name, read in texts_by_stage.items()}
         note(f"texts by stage: {', '.join(f'{name} {len(trace)}' for name, trace in stages.items())}")
-        table = watch_stream(
-            policy, stages, texts=texts, audit_share=audit_share, every=every, runs=runs, seed=seed
-        )
-        config = {"data": data, "split": split, "audit_share": audit_share, "every": every, "runs": runs}
+        sizes: dict[str, Any] = {"audit_share": audit_share, "every": every, "runs": runs}
+        table = watch_stream(policy, stages, texts=texts, **sizes, seed=seed, progress=True)
+        config = {"data": data, "split": split, **sizes}
         finish_bench(
             folder,
             "bench drift",
@@ -111,4 +112,5 @@ def texts_trace(model: SegmentedModel, texts: list[str], pairs: list[str] | None
     from offramp.model.encoding import TextEncoder
 
     encoder = TextEncoder.of(model)
-    return trace_segments(TorchSegments(model), encoder(texts, pairs), encoder.pad_values)
+    bar = partial(track, title="run every exit")
+    return trace_segments(TorchSegments(model), encoder(texts, pairs), encoder.pad_values, track=bar)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from offramp._core.environment import usable_cores
+from offramp._core.progress import Update, progress
 from offramp._core.records import write_record
 from offramp.cli.common import DataOptions, JsonFlag, Seed, Threads, emit, note, show
 from offramp.cli.paths import PathOption, writing
@@ -63,17 +65,19 @@ def bench_stream(
             started=started,
         )
 
+    def sampled(mode: str, update: Update, samples: list[dict[str, float]]) -> None:
+        series[mode] = samples
+        update(int(samples[-1]["texts"]), texts, "")
+        save()
+
     with writing(target, "bench stream"):
         sources = texts_of(reading.load(data)[split])
         try:
             for mode in modes:
-
-                def sampled(samples: list[dict[str, float]], mode: str = mode) -> None:
-                    series[mode] = samples
-                    save()
-
                 engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-                stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sampled)
+                with progress(f"stream, {mode}", texts) as update:
+                    sample = partial(sampled, mode, update)
+                    stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sample)
         finally:  # a stopped stream, or a full disk: what was sampled is shown
             ends = {
                 mode: {name: rows[-1][name] for name in ("texts", "seconds")} for mode, rows in series.items()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
-from rich.console import Console
 
 from offramp._core.arguments import check_share
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError
 from offramp._core.files import atomic_write, policy_file, write_failure
+from offramp._core.progress import console, progress, quiet
 from offramp._core.records import write_record
 from offramp._core.text import one_line
 from offramp._core.to_json import to_json
@@ -35,11 +35,9 @@ CriterionName = Annotated[
     str,
     Parameter(help=f"the exit rule: {', '.join(name for name, rule in CRITERIA.items() if rule.tunable)}."),
 ]
+# Tables and progress go to stderr; with --json, stdout carries one JSON object and nothing else.
 JsonFlag = Annotated[bool, Parameter(help="print the result as one JSON object on stdout.")]
 
-# Progress and tables go to stderr; with --json, stdout carries one JSON object and nothing else. Names come from
-# data, so nothing in a text is markup.
-console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 WIDE = 4  # columns of a single row beside each other
 UNITS = {
     "cost": "cost (share of FLOPs)",
@@ -93,21 +91,23 @@ class DataOptions:
 
     def load(self, source: str) -> TextData:
         """The data, with the training split cut to `train_size`."""
-        from offramp.data import load_data
+        with progress("load libraries"):
+            from offramp.data import load_data
 
         if self.calibrate_on is not None and self.calibration_size is not None:
             raise ConfigError("--calibration-size and --calibrate-on make the same split: give one of them")
-        data = load_data(
-            source,
-            task=self.task,
-            text=self.text,
-            text_pair=self.text_pair,
-            label=self.label,
-            kind=self.kind,
-            calibration_size=self.calibration_size,
-            validation_size=self.validation_size,
-            seed=self.data_seed,
-        )
+        with progress(f"read {source}"):
+            data = load_data(
+                source,
+                task=self.task,
+                text=self.text,
+                text_pair=self.text_pair,
+                label=self.label,
+                kind=self.kind,
+                calibration_size=self.calibration_size,
+                validation_size=self.validation_size,
+                seed=self.data_seed,
+            )
         if self.calibrate_on is not None:
             data = data.calibrated_on(self.calibrate_on, self.data_seed)
         return data if self.train_size is None else data.subsample(self.train_size, self.data_seed)
@@ -125,11 +125,12 @@ def load_for(folder: Path, data: TextData, *unseen: str, device: str = "cpu") ->
     Raises:
         DataError: the model answers with other classes than the data has, or was trained on an `unseen` split.
     """
-    from offramp.data import check_fit
-    from offramp.model import read_model
-    from offramp.model.trained_on import refuse_trained_on
+    with progress(f"load {folder.name}"):
+        from offramp.data import check_fit
+        from offramp.model import read_model
+        from offramp.model.trained_on import refuse_trained_on
 
-    model = read_model(folder, device=device)
+        model = read_model(folder, device=device)
     check_fit(data, model.labels, model.kind, pair=model.pair, model=str(folder))
     for split in sorted({*unseen} - {"train"}):
         refuse_trained_on(model.trained_on, data[split], f"{folder} and the {split} split of {data.name}")
@@ -203,8 +204,9 @@ def limit_threads(threads: int | None) -> int:
 
 
 def note(text: str) -> None:
-    """A line for people."""
-    console.print(one_line(text), soft_wrap=True)
+    """A line for people; none with --quiet."""
+    if not quiet.get():
+        console.print(one_line(text), soft_wrap=True)
 
 
 def show(title: str, rows: Iterable[Mapping[str, Any]], *, names: int = 1) -> None:

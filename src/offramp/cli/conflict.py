@@ -66,7 +66,9 @@ def conflict(
         net = load_for(model, content, device="auto")
         cut = None if graph == "own" else False
         rows = content[split]
-        products = measure_products(net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut)
+        products = measure_products(
+            net, rows, batches=batches, batch_size=batch_size, seed=seed, cut=cut, progress=True
+        )
         config = {"data": data, "split": split, "batches": batches, "batch_size": batch_size, "graph": graph}
         config |= {"strategy": net.config.strategy}
         metrics = record_conflict({0: products}, net.exit_layers, folder, config, seed, started)

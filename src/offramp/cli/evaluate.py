@@ -109,6 +109,7 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
     """Evaluate one model. The record and its tables go to `evaluation` inside its folder."""
     from offramp.evaluation import evaluate as run
     from offramp.evaluation.operating_points import RANKING
+    from offramp.model.card import update_card
 
     started = datetime.now(UTC)
     criterion = settings.criterion
@@ -139,6 +140,7 @@ def measure(name: str, folder: Path, data: TextData, settings: Settings) -> Mode
     for doubt in evaluated.doubts:
         note(f"{name}: {doubt}")
     record_model(name, evaluated, evaluation.metric, settings, folder / "evaluation", started)
+    update_card(folder)
     return evaluated
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from offramp._core.files import check_writable
+from offramp._core.progress import progress
 from offramp.cli.common import JsonFlag, emit, note, refuse_filled
 from offramp.cli.paths import PathOption
 
@@ -41,18 +42,19 @@ def import_checkpoint(
     """
     refuse_filled(output)
     check_writable(output)
-    from offramp.model import import_checkpoint as load
+    with progress(f"import {checkpoint.name}"):
+        from offramp.model import import_checkpoint as load
 
-    model = load(
-        checkpoint,
-        layout,
-        labels=labels,
-        order=order,
-        tokenizer=tokenizer,
-        last_exit=last_exit,
-        max_length=max_length,
-    )
-    model.save_pretrained(output / "model")
+        model = load(
+            checkpoint,
+            layout,
+            labels=labels,
+            order=order,
+            tokenizer=tokenizer,
+            last_exit=last_exit,
+            max_length=max_length,
+        )
+        model.save_pretrained(output / "model")
     answers = ", ".join(model.labels) or "one value"
     note(f"{len(model.exit_layers)} exits on {model.config.backbone.model_type}; answers: {answers}")
     note(f"model: {output / 'model'}")

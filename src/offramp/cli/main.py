@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -22,14 +22,17 @@ from offramp import __version__
 from offramp._core.arguments import percent_hint
 from offramp._core.errors import ConfigError, MissingExtraError, OfframpError, unknown_name
 from offramp._core.paths import user_path
+from offramp._core.progress import quietly
 from offramp._core.stopping import Stopped, stopping
 from offramp._core.text import one_line
 
 # Modules that come with the extra `torch`: one that is missing gives the line that installs them.
 TORCH_EXTRA = {
     *("torch", "transformers", "datasets", "accelerate", "safetensors"),
-    *("matplotlib", "plotly", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
+    *("matplotlib", "jinja2", "pandas", "pydantic", "confusable_homoglyphs"),
 }
+QUIET = "--quiet"
+COMPLETION = "--install-completion"
 USAGE_ERROR = 2
 SIGNALLED = 128  # plus the number of the signal, as shells count
 CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows lacks
@@ -50,8 +53,10 @@ COMMANDS = {
     "export": ("offramp.cli.export:export", "write a folder that runs without PyTorch"),
     "predict": ("offramp.cli.predict:predict", "answer every row of a file"),
     "serve": ("offramp.cli.serve:serve", "answer over HTTP"),
+    "play": ("offramp.cli.play:play", "type a text on a page, and watch it climb the exits"),
     "bench": ("offramp.cli.bench:bench", "time a model against full-depth baselines"),
     "check": ("offramp.cli.check:check", "check that numbers of runs keep conditions, for CI"),
+    "runs": ("offramp.cli.runs:runs", "list, filter and compare the records of runs"),
     "report": ("offramp.cli.report:report", "make tables, figures and a page from records"),
     "pack": ("offramp.cli.pack:pack", "keep the records of many runs in a few small files"),
 }
@@ -62,6 +67,7 @@ SUBCOMMANDS = {
         "train": ("offramp.cli.bench_train:bench_train", "time training steps, and measure their memory"),
         "stream": ("offramp.cli.bench_stream:bench_stream", "stream texts through an exported model"),
         "drift": ("offramp.cli.bench_drift:bench_drift", "time the alarms on texts that change"),
+        "service": ("offramp.cli.bench_service:bench_service", "load a service, and others without exits"),
         "coverage": ("offramp.cli.bench_coverage:bench_coverage", "check how often guarantees hold"),
     },
 }
@@ -78,7 +84,10 @@ A first look, on real data: `offramp demo`. A study of your own, step by step:
 
 Many models, over strategies, encoders, tasks and seeds: `offramp sweep configs/sweet-minilm.yaml`.
 
-Every option can stand in a YAML file: `offramp train --config train.yaml`."""
+Every option can stand in a YAML file: `offramp train --config train.yaml`.
+
+With `--json`, the result is one JSON object on stdout. With `--quiet`, a command prints only results and errors.
+`offramp --install-completion` completes commands and options in bash, zsh and fish."""
 
 
 def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
@@ -101,8 +110,11 @@ def make_app(options: Dict | None = None, words: Sequence[str] = ()) -> App:
         default_parameter=Parameter(consume_multiple=True, negative=(), converter=read_value),
         suppress_keyboard_interrupt=False,  # our own message says what was saved and how to resume
     )
+    app.register_install_completion_command(
+        COMPLETION, help="install completion for the shell that runs, or for --shell bash, zsh or fish"
+    )
     for name, (target, line) in COMMANDS.items():
-        if name in words and name in SUBCOMMANDS:
+        if name in SUBCOMMANDS and {name, COMPLETION} & set(words):
             module, _, function = target.partition(":")
             group = App(name=name)
             group.default(getattr(import_module(module), function))
@@ -134,6 +146,12 @@ def take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     return rest, config
 
 
+def take_quiet(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without `--quiet`, and whether it was there."""
+    rest = [argument for argument in arguments if argument != QUIET]
+    return rest, len(rest) < len(arguments)
+
+
 def read_config(path: Path, arguments: list[str]) -> Dict:
     """A YAML file whose keys are the options of the command that is run."""
     try:
@@ -156,14 +174,15 @@ def run(arguments: list[str]) -> int:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    rest = arguments
+    logging.basicConfig(handlers=[handler])
+    rest, quiet = take_quiet(arguments)
+    logging.getLogger().setLevel(logging.ERROR if quiet else logging.WARNING)
     try:
-        rest, config = take_config(arguments)
+        rest, config = take_config(rest)
         options = None if config is None else read_config(config, rest)
         check_subcommand(rest)
         app = make_app(options, rest)
-        with stopping():
+        with stopping(), quietly(everything="--json" in rest) if quiet else nullcontext():
             code = app(rest, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(usage_error(error, rest), USAGE_ERROR)

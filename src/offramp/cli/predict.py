@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
+from offramp._core.errors import ConfigError
 from offramp._core.files import check_writable, write_failure
-from offramp.cli.common import Threads, console, limit_threads, note
+from offramp._core.progress import progress
+from offramp.cli.common import JsonFlag, Threads, emit, limit_threads, note
 from offramp.cli.paths import PathOption
 from offramp.inference.engine import Engine
 from offramp.serving.predict import PredictOptions, fingerprint, predict_file
@@ -28,6 +28,7 @@ def predict(
     policy: PathOption | None = None,
     batch_size: int = 32,
     threads: Threads = None,
+    json: JsonFlag = False,
 ) -> None:
     """Answer every row of a file: label, probability, exit layer and cost beside all columns that were there.
 
@@ -50,23 +51,19 @@ def predict(
     """
     if output is not None:
         check_writable(output, file=True)
+    elif json:
+        raise ConfigError(
+            "--json prints a summary on stdout, where the answers go already: give their file with --output"
+        )
     limit_threads_of(model, threads)
-    engine = Engine(model, policy, batch_size=batch_size, threads=threads if exported(model) else None)
+    with progress(f"load {model.name}"):
+        engine = Engine(model, policy, batch_size=batch_size, threads=threads if exported(model) else None)
     options = PredictOptions(text, text_pair, prefix, probabilities, format)
     started = time.monotonic()
-    with Progress(
-        TextColumn("{task.fields[rows]} rows"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=None, rows=0)
+    with progress("answer rows") as update:
 
         def advance(rows: int, share: float | None) -> None:
-            bar.update(task, rows=rows, completed=share or 0.0, total=None if share is None else 1.0)
+            update(rows, round(rows / share) if share else None, "")
 
         target = sys.stdout.buffer if output is None else output
         try:
@@ -77,7 +74,9 @@ def predict(
             raise
         except OSError as error:
             raise write_failure(Path("stdout") if output is None else output, error) from error
-    note(f"{rows} rows in {time.monotonic() - started:.1f} s{'' if output is None else f': {output}'}")
+    seconds = time.monotonic() - started
+    note(f"{rows} rows in {seconds:.1f} s{'' if output is None else f': {output}'}")
+    emit(json, {"output": str(output), "rows": rows, "seconds": seconds})
 
 
 def exported(model: Path) -> bool:

@@ -17,6 +17,7 @@ def report(
     figures: tuple[str, ...] = ("*",),
     tables: Literal["files", "none"] = "files",
     rules: bool = False,
+    thresholds: bool = False,
     json: JsonFlag = False,
 ) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
@@ -32,6 +33,8 @@ def report(
         figures: figures to write, by name, with `*` for any characters; all by default. `none` writes no figures.
         tables: files, each table also in a file of its own, in `tables`; none, all tables in report.md alone.
         rules: compare the exit rules on the models of a study that trains; by default in `rules` inside its folder.
+        thresholds: compare thresholds of their own for each exit with one for all, on the models of a study that
+            trains; by default in `thresholds` inside its folder.
     """
     from offramp.reports import report as run_report
     from offramp.studies.attacks.report import attack_report
@@ -43,8 +46,10 @@ def report(
         "figures": () if figures == ("none",) else figures,
         "table_files": tables == "files",
     }
-    if rules:
-        files = _compare_rules(runs, output, options)
+    if rules and thresholds:
+        raise ConfigError("--rules and --thresholds make a report each: give one of them")
+    if rules or thresholds:
+        files = _compare(runs, output, options, "rules" if rules else "thresholds")
     elif len(runs) > 1:
         for folder in runs:
             if not is_sweep(folder):
@@ -67,14 +72,20 @@ def report(
     emit(json, {name: str(path) for name, path in files.items()})
 
 
-def _compare_rules(
-    runs: list[PathOption], output: PathOption | None, options: dict[str, Any]
+def _compare(
+    runs: list[PathOption],
+    output: PathOption | None,
+    options: dict[str, Any],
+    what: Literal["rules", "thresholds"],
 ) -> dict[str, Path]:
     from offramp.studies.training.results import is_sweep
     from offramp.studies.training.rules import rules_report
+    from offramp.studies.training.thresholds import thresholds_report
 
     if len(runs) > 1 or not is_sweep(runs[0]):
-        raise ConfigError("--rules compares exit rules on one study that trains: give its folder alone")
-    target = output or runs[0] / "rules"
+        compared = {"rules": "exit rules", "thresholds": "thresholds"}[what]
+        raise ConfigError(f"--{what} compares {compared} on one study that trains: give its folder alone")
+    target = output or runs[0] / what
+    write = rules_report if what == "rules" else thresholds_report
     with writing(target):
-        return rules_report(runs[0], target, **options)
+        return write(runs[0], target, **options)

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.text import Text
 
 from offramp._core.errors import OfframpError
+from offramp._core.progress import console, duration, quiet
 from offramp._core.text import one_line
-from offramp.cli.common import console, emit, limit_threads, note
+from offramp.cli.common import emit, limit_threads, note
 from offramp.cli.paths import PathOption
 from offramp.cli.tables import make_table, print_table
 
@@ -75,7 +76,7 @@ def sweep(
         emit(json, progress.counts())
         return
     live = Live(get_renderable=progress.view, console=console, refresh_per_second=1)
-    with live if console.is_terminal else nullcontext():
+    with live if console.is_terminal and not quiet.get() else nullcontext():
         failed = run_grid(
             plan, folder, engine=engine, workers=workers, keep_models=keep_models, on_status=progress.note
         )
@@ -145,7 +146,7 @@ class ProgressTable:
         """How much is done, and how long the rest may take."""
         counts, rest = self.counts(), self.remaining()
         done = f"{self.plan.name}: {counts['done']} of {counts['trials']} trials"
-        return done if rest is None else f"{done}, about {rest / 60:.0f} min to go"
+        return done if rest is None else f"{done}, about {duration(rest)} to go"
 
     def grid(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows; the longer of the two sides goes downwards, unless all columns fit."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from offramp._core.progress import progress
 from offramp._core.run_folder import RunFolder
 from offramp.cli.common import (
     DataOptions,
@@ -63,14 +64,15 @@ def train(
     limit_threads(threads)
     RunFolder(output, "run", mark="strategy", record_file=RECORD).check_free()
     loaded = reading.load(data)
-    from offramp.inference.tracing import trace
-    from offramp.metrics import score
-    from offramp.training.run import train as fit
-    from offramp.training.run import untrained_model
+    with progress("load the encoder"):
+        from offramp.inference.tracing import trace
+        from offramp.metrics import score
+        from offramp.training.run import train as fit
+        from offramp.training.run import untrained_model
 
-    model = untrained_model(
-        strategy, backbone, exits, loaded, pooling=pooling, gates=gates, max_length=max_length, seed=seed
-    )
+        model = untrained_model(
+            strategy, backbone, exits, loaded, pooling=pooling, gates=gates, max_length=max_length, seed=seed
+        )
     callbacks, record_conflict = conflict_watch(model, loaded, conflict_steps, output, seed)
     model = fit(
         model,

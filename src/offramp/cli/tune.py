@@ -86,6 +86,7 @@ def tune(
         output: the policy file; by default `policy-CRITERION.json` beside the model.
     """
     limit_threads(threads)
+    from offramp.model.card import update_card
     from offramp.model.prune_exits import prune_exits
 
     path = output or (model if kept is None else kept) / policy_file(criterion)
@@ -112,6 +113,7 @@ def tune(
     result = {"criterion": criterion, "threshold": policy.criterion.threshold, **policy.target}
     show("policy, on the calibration split", [result])
     policy.save(path)
+    update_card(model if kept is None else kept)
     note(f"policy: {path}")
     emit(json, {"policy": str(path), **result})
 

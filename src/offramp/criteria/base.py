@@ -73,8 +73,18 @@ class Criterion(ABC):
         return self.threshold
 
     @abstractmethod
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+        """The rule itself: scores `(batch,)` at one exit, and the memory for the next exit; see `score`."""
+
     def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
-        """Scores `(batch,)` at one exit, and the memory for the next exit. Memory starts as `{}`."""
+        """Scores `(batch,)` at one exit, and the memory for the next exit. Memory starts as `{}`.
+
+        A text of which layer 0 recognises nothing scores ∓∞, which no threshold lets leave.
+        """
+        scores, memory = self.rate(evidence, memory)
+        if self.tunable and (silent := evidence.silent) is not None:
+            scores = np.where(silent, np.inf if self.leaves_below else -np.inf, scores)
+        return scores, memory
 
     def leaves(self, scores: NDArray[np.floating], exit: int | NDArray[np.integer]) -> NDArray[np.bool_]:
         """Where scores pass the threshold of their exit (0-based); the shapes of both broadcast."""
@@ -95,7 +105,7 @@ class Criterion(ABC):
 
     @property
     def leaves_at_once(self) -> bool:
-        """Whether every example leaves at the first exit, for any evidence. Rules that count exits never do."""
+        """Whether every example that layer 0 recognises leaves at the first exit. Rules that count exits never do."""
         low, high = self.threshold_range
         first = self.threshold_at(0)
         return self.tunable and not self.whole and bool(first == (high if self.leaves_below else low))
@@ -194,6 +204,7 @@ def threshold_grid(
         raise CriterionError(f"expected max_points of at least 2 (both ends), got {max_points}")
     # The last exit takes every example, so its scores decide nothing. Nor does a score below an earlier one.
     decisive = np.unique(best_so_far(criterion, scores)[:, :-1])
+    decisive = decisive[np.isfinite(decisive)]  # others pass no threshold
     low, high = criterion.threshold_range
     if criterion.whole:
         # No count reaches E before the last exit.
@@ -255,6 +266,10 @@ def confidence(evidence: Evidence) -> NDArray[np.float64]:
 
 
 def answer(evidence: Evidence) -> NDArray[Any]:
-    """The exit's answers `(batch,)`: class indices, or values if the logits have one column."""
+    """The exit's answers `(batch,)`: class indices, or values if the logits have one column.
+
+    A silent exit has no answer: -1 or NaN, which equals no other answer.
+    """
     logits = finite_logits(evidence)
-    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
+    answers, none = (logits[:, 0], np.nan) if logits.shape[1] == 1 else (logits.argmax(axis=1), -1)
+    return answers if evidence.silent is None else np.where(evidence.silent, none, answers)

@@ -43,7 +43,7 @@ class Cap(Criterion):
         super().__post_init__()
         set_fields(self, alpha=require(self.name, "alpha", self.alpha, 0.0, 1000.0))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         from scipy.special import expit, logsumexp
 
         logits = finite_logits(evidence)

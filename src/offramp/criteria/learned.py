@@ -62,7 +62,7 @@ class Learned(Criterion):
         low, high = (tuple(float(end(column)) for column in columns) for end in (np.min, np.max))
         return replace(self, low=low, high=high)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         if evidence.gate is None:
             raise CriterionError(NO_GATES)
         finite_logits(evidence)  # the gate may be fine even if the answer is broken

@@ -45,7 +45,7 @@ class Patience(Criterion):
         super().__post_init__()
         set_fields(self, tolerance=require(self.name, "tolerance", self.tolerance, 0.0, FARTHEST))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         now = answer(evidence)
         run = np.zeros(len(now))
         if memory:
@@ -79,8 +79,10 @@ class PatienceConfidence(Criterion):
         super().__post_init__()
         set_fields(self, confidence=require(self.name, "confidence", self.confidence, 0.0, 1.0))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         sure = confidence(evidence) >= self.confidence
+        if evidence.silent is not None:
+            sure &= ~evidence.silent
         before = memory["run"] if memory else np.zeros(len(sure))
         run = np.where(sure, before + 1, 0.0)
         return run, {"run": run}
@@ -136,7 +138,7 @@ class Vote(Criterion):
             weights = (trace.predictions() == trace.require_labels()[:, None]).mean(axis=0)
         return replace(self, weights=tuple(weights.tolist()))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         now, sure = answer(evidence), confidence(evidence)
         if self.weights:
             sure = self.weights[evidence.exit] * sure

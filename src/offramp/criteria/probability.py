@@ -42,7 +42,7 @@ class Confidence(Criterion):
     default_threshold = 0.9
     threshold_range = (0.0, 2.0)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         return confidence(evidence), memory
 
 
@@ -60,7 +60,7 @@ class Entropy(Criterion):
     default_threshold = 0.2
     threshold_range = (0.0, 1000.0)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         return entropy(evidence), memory
 
 
@@ -78,7 +78,7 @@ class NormalizedEntropy(Criterion):
     default_threshold = 0.5
     threshold_range = (0.0, 2.0)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         return np.minimum(entropy(evidence) / np.log(evidence.logits.shape[1]), 1.0), memory
 
 
@@ -96,7 +96,7 @@ class Margin(Criterion):
     default_threshold = 0.8
     threshold_range = (0.0, 2.0)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         top = np.exp(np.partition(log_probabilities(evidence), -2, axis=1)[:, -2:])
         return top[:, 1] - top[:, 0], memory
 
@@ -133,7 +133,7 @@ class Energy(Criterion):
     def with_temperatures(self, temperatures: Sequence[float] | None) -> Self:
         return replace(self, temperatures=tuple(temperatures or ()))
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         from scipy.special import logsumexp
 
         temperature = self.temperatures[evidence.exit] if self.temperatures else 1.0

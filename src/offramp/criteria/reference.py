@@ -24,7 +24,7 @@ class Fixed(Criterion):
     default_threshold = 1
     threshold_range = (1, FARTHEST)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         return np.full(len(finite_logits(evidence)), float(evidence.exit + 1)), memory
 
     def check(self, exits: int, kind: Kind, gates: bool) -> None:
@@ -51,7 +51,7 @@ class Oracle(Criterion):
     default_threshold = 1.0
     threshold_range = (1.0, 1.0)
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         if evidence.label is None:
             raise CriterionError(
                 "'oracle' needs the true labels, got none: use a labelled split, or another rule"

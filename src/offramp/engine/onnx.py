@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,9 @@ from offramp._core.arguments import choice, whole
 from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, MissingExtraError, ModelError
 from offramp._core.paths import UserPath, user_path
-from offramp._core.text import clean_text, read_texts
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
+from offramp.engine.file_encoder import FileEncoder
 from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.segments import Batch
@@ -239,49 +239,3 @@ def thread_count(threads: int | None) -> int:
         return whole("threads", threads, 1)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return (int(limit) if limit.isdigit() else 0) or usable_cores()
-
-
-# The field of a tokenizer's encoding for each input of a model.
-FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-
-
-class FileEncoder:
-    """The equal of `model.encoding.TextEncoder` for an exported `tokenizer.json`, without transformers.
-
-    Raises:
-        ModelError: no tokenizer, or a tokenizer that this version of `tokenizers` cannot read.
-        MissingExtraError: without `tokenizers`.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingExtraError("tokenizers", "onnx") from error
-        path = folder / manifest.tokenizer
-        try:
-            self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every kind of bad file
-            raise ModelError(f"{path} cannot be read as a tokenizer ({error}): {AGAIN}") from error
-        if unknown := sorted(set(manifest.inputs) - set(FIELDS)):
-            raise ModelError(
-                f"{folder} asks for the inputs {', '.join(unknown)}, which tokenizers do not return: {AGAIN}"
-            )
-        self.inputs = manifest.inputs
-        self.pad_values = dict(manifest.pad_values)
-        self.max_length = manifest.max_length
-
-    def __call__(
-        self, texts: Iterable[str], pairs: Iterable[str] | None = None
-    ) -> list[dict[str, list[int]]]:
-        """See `Encoder`; `DataError` for anything but lists of strings, or a wrong number of pairs."""
-        first, second = read_texts(texts, pairs)
-        cleaned = [clean_text(text) for text in first]
-        other = None if second is None else [clean_text(text) for text in second]
-        if len(cleaned) == 1:  # a single text needs no threads
-            encoded = [self.tokenizer.encode(cleaned[0], None if other is None else other[0])]
-        else:
-            encoded = self.tokenizer.encode_batch(
-                cleaned if other is None else list(zip(cleaned, other, strict=True))
-            )
-        return [{name: getattr(encoding, FIELDS[name]) for name in self.inputs} for encoding in encoded]

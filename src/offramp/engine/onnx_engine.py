@@ -80,7 +80,9 @@ class FusedGraph:
         """The answer of layer 0, or None for a text that goes on. A fused rule has no memory of earlier exits."""
         assert self.linear is not None
         logits = self.linear.logits(ids, np.ones_like(ids))
-        evidence = Evidence(0, len(self.policy.exit_layers), logits).scaled(self.policy.temperatures)
+        evidence = Evidence(0, len(self.policy.exit_layers), logits, layer_zero=True).scaled(
+            self.policy.temperatures
+        )
         scores, _ = self.policy.criterion.score(evidence, {})
         if not self.policy.criterion.leaves(scores, 0)[0]:
             return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from offramp._core import progress as display
 from offramp._core.arguments import check_share, name_list, seed_number, whole
 from offramp._core.errors import ConfigError
 from offramp._core.trace import Trace
@@ -185,11 +186,11 @@ def evaluate(
         run = trace(model, data[split], progress=progress)
         doubts = dict.fromkeys(doubt for policy in chosen.values() for doubt in trace_doubts(run, policy))
         timings = {
-            criterion: time_policy(model, policy, data[split], timed, batch_size=batch_size)
-            for criterion, policy in chosen.items()
-            if timed
+            criterion: time_policy(model, chosen[criterion], data[split], timed, batch_size=batch_size)
+            for criterion in display.track([*chosen] if timed else [], "time the policy", show=progress)
         }
-        evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)
+        with display.progress("resample for intervals", show=progress):
+            evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)
     comparisons = {
         criterion: compare_models(evaluated, criterion, data.metrics[0], seed=seed)
         for criterion in criteria

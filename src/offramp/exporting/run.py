@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.text import Text
-
+from offramp._core import progress as display
 from offramp._core.arguments import choice, whole
 from offramp._core.errors import ConfigError, ModelError
 from offramp._core.files import check_writable
@@ -31,6 +28,7 @@ from offramp.model.loading import require_model
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+STAGES: dict[Precision, int] = {"fp32": 2, "int8": 3}
 MIN_CALIBRATION = 16
 FEW = 32  # texts for comparing the graphs behind int8 with the model
 
@@ -58,7 +56,7 @@ def export(
             validation split the texts for the comparison.
         calibration_examples: texts taken from the calibration split.
         compared_examples: texts taken from the validation split.
-        progress: show a status line.
+        progress: show a live line.
 
     Returns:
         The manifest; its `checks` hold the comparison with the model.
@@ -78,11 +76,16 @@ def export(
             data.sample("calibration", calibration_examples, 0),
             data.sample("validation", compared_examples, 0),
         )
-    console = Console(stderr=True)
-    with (
-        console.status(Text(f"export to {output_dir}")) if progress and console.is_terminal else nullcontext()
-    ):
-        return export_model(model, output_dir, precision=precision, policy=policy, texts=texts)
+    stages = iter(range(STAGES[precision]))
+    with display.progress("export", STAGES[precision], show=progress) as update:
+        return export_model(
+            model,
+            output_dir,
+            precision=precision,
+            policy=policy,
+            texts=texts,
+            on_stage=lambda stage: update(next(stages), None, stage),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,12 @@ def export_model(
     precision: Precision = "fp32",
     policy: Policy | UserPath | None = None,
     texts: Texts = Texts(),
+    on_stage: Callable[[str], object] = lambda stage: None,
 ) -> Manifest:
-    """Export a multi-exit model or a cascade with texts from any source; see `export`."""
+    """Export a multi-exit model or a cascade with texts from any source; see `export`.
+
+    `on_stage` is called with the name of each of the `STAGES`.
+    """
     choice("precision", precision, PRECISIONS)
     folder = check_output(user_path(output_dir, "output_dir"))
     check_writable(folder)
@@ -126,9 +133,12 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "fp32"
         draft.mkdir()
+        on_stage("write graphs")
         manifest = write_graphs(loaded, encoder, chosen, draft)
+        on_stage("compare")
         if precision == "int8":
             refuse_wrong_graph(compare_exports(loaded, draft, compared[:FEW], chosen))
+            on_stage("quantise")
             fp32, draft = draft, Path(scratch) / "int8"
             manifest = write_int8(loaded, manifest, fp32, draft, calibration, compared, labels)
         else:

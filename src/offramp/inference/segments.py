@@ -61,7 +61,14 @@ class TorchSegments:
             logits, gate, share = self.model.head_and_residual(k, state, self.spaces[k])
             residual = share.cpu().numpy()
         gates = None if gate is None else gate.sigmoid().cpu().numpy()
-        return state, Evidence(k, len(self.exit_layers), logits.cpu().numpy(), gates, residual=residual)
+        return state, Evidence(
+            k,
+            len(self.exit_layers),
+            logits.cpu().numpy(),
+            gates,
+            residual=residual,
+            layer_zero=self.exit_layers[k] == 0,
+        )
 
     @torch.inference_mode()
     def take(self, state: Any, rows: NDArray[np.intp]) -> Any:

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
 from offramp._core.trace import Evidence, Trace
 from offramp.criteria import make_criterion
@@ -49,15 +48,9 @@ def trace(model: SegmentedModel, dataset: Any, *, batch_size: int = 32, progress
         raise DataError("the dataset is empty: there is nothing to trace")
     labels = fitting_labels(dataset, model.labels, model.kind, pair=model.pair)
     encoder = TextEncoder.of(model)
-    encodings, truncated = encoder.dataset(dataset)
-    console = Console(stderr=True)  # stdout is for results
-    bar = partial(
-        track,
-        description="trace",
-        disable=not (progress and console.is_terminal),
-        transient=True,
-        console=console,
-    )
+    with display.progress("tokenise", show=progress):
+        encodings, truncated = encoder.dataset(dataset)
+    bar = partial(display.track, title="run every exit", show=progress)
     run = trace_segments(TorchSegments(model, residuals=True), encodings, encoder.pad_values, batch_size, bar)
     return replace(run, labels=labels, fingerprint=fingerprint(dataset), truncated=truncated)
 

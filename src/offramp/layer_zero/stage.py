@@ -21,7 +21,8 @@ class LinearStage:
 
     The logits are `b + mean_j T[w_j] + (Σ_g v_g W[g]) / ‖v‖` over tokens `w_j` and the known uni- and bigrams g of the
     text, with `v_g = (1 + ln count) · idf_g` (TF-IDF with sublinear counts, as scikit-learn defines it). A text
-    without a known n-gram has the logits 0, which favour no class, unless the stage reads embeddings.
+    without a known n-gram has the logits 0. They mark it as not recognised, so that no rule lets it leave here
+    (`Evidence.silent`).
 
     Attributes:
         tokens: `(vocabulary, classes)`: T, the linear head on the mean token embedding, applied to each embedding; zero
@@ -56,11 +57,9 @@ class LinearStage:
         """Logits `(batch, classes)` of token ids and their mask, both `(batch, length)`."""
         valid = self.valid(ids, mask)
         logits, norms = self.ngram_logits(ids, valid)
-        informed = norms > 0
         if self.reads_embeddings:
             logits += mean_rows(self.tokens[ids], valid)
-            informed |= valid.any(axis=1)
-        return np.where(informed[:, None], logits + self.bias, np.float32(0))
+        return np.where(norms[:, None] > 0, logits + self.bias, np.float32(0))
 
     def ngram_logits(
         self, ids: NDArray[np.int64], valid: NDArray[np.bool_]
@@ -97,7 +96,8 @@ class LinearStage:
         No gate is trained for this exit: where the model has gates, its own is the probability of its answer.
         """
         logits = self.logits(batch["input_ids"], batch["attention_mask"])
-        return Evidence(0, exits, logits, softmax(logits).max(axis=-1) if gates else None)
+        gate = softmax(logits).max(axis=-1) if gates else None
+        return Evidence(0, exits, logits, gate, layer_zero=True)
 
     def flops(self) -> NDArray[np.float64]:
         """Coefficients `(3,)` of 1, n, n² of its FLOPs on n tokens: at most 2n n-grams and n embeddings."""

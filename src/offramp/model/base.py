@@ -17,6 +17,7 @@ from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Kind
 from offramp.backbones import load_backbone, spec_of, truncated_config
 from offramp.backbones.weight_files import check_files, refuse_undefined
+from offramp.model.card import update_card
 from offramp.model.checkpoint_files import (
     read_tokenizer,
     readable_checkpoint,
@@ -118,7 +119,7 @@ class SegmentedModel(ExitClassifier):
         policy: SavedPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save config, weights and tokenizer, and a policy, which `offramp.load_model` returns with the model.
+        """Save config, weights, tokenizer and model card, and a policy, which `offramp.load_model` returns with them.
 
         Args:
             save_directory: the folder.
@@ -150,6 +151,7 @@ class SegmentedModel(ExitClassifier):
             raise
         if policy is not None:
             policy.save(folder / policy_file(policy.criterion.name))
+        update_card(folder)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

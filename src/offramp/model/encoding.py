@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.errors import DataError, ModelError
+from offramp._core.long_pairs import Spans, shorten_pairs
 from offramp._core.text import clean_text, read_texts
 from offramp.model.base import INPUTS, SegmentedModel
 from offramp.model.tokenizer_check import refuse_other_tokenizer
@@ -43,15 +44,26 @@ class TextEncoder:
         first, second = read_texts(texts, pairs)
         if not first:
             return [], 0
+        first = [clean_text(t) for t in first]
+        if second is not None:
+            second = [clean_text(t) for t in second]
+            left = self.tokenizer.truncation_side == "left"
+            first, second = shorten_pairs(first, second, self.max_length, self._spans, left=left)
         batch = self.tokenizer(
-            [clean_text(t) for t in first],
-            None if second is None else [clean_text(t) for t in second],
+            first,
+            second,
             truncation=True,
             max_length=self.max_length,
         )
         names = [name for name in INPUTS if name in batch]
         encodings = [{name: batch[name][i] for name in names} for i in range(len(first))]
         return encodings, sum(bool(e.overflowing) for e in batch.encodings)
+
+    def _spans(self, text: str) -> Spans:
+        """The characters of each token of a text."""
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        spans: Spans = self.tokenizer(text, truncation=False, **options)["offset_mapping"]
+        return spans
 
     def full_lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
         """Tokens of each text before truncation, including special tokens."""

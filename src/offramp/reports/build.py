@@ -38,16 +38,14 @@ def report(
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
-    interactive: bool = True,
 ) -> dict[str, Path]:
     """Write a report of all runs below a folder, from their records alone.
 
     Args:
         run_folder: a run's folder, or one that holds several; see `offramp.reports.records`.
         output: folder for the report; files of an earlier one are overwritten.
-        figures: figures to write as files, as names or patterns such as `curves-*`. The page holds all of them.
+        figures: figures to write as files, as names or patterns such as `curves-*`. The page has charts of its own.
         table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
-        interactive: whether the page's curves answer to the mouse, which takes 5 MB.
 
     Returns:
         The files written, by name: `index.html`, `report.md`, `tables/….md`, `figures/….svg` and `.png`.
@@ -56,7 +54,7 @@ def report(
         DataError: there are no records, or a record's table is missing or broken.
         ConfigError: a name in `figures` that matches no figure.
         OfframpError: the report cannot be written.
-        MissingExtraError: matplotlib, jinja2 or plotly is not installed.
+        MissingExtraError: matplotlib or jinja2 is not installed.
     """
     check_report(output)
     contents = load_contents(run_folder)
@@ -69,7 +67,7 @@ def report(
         figures=all_figures(contents),
         shown=figures,
         table_files=table_files,
-        page=lambda images: page(contents, tables, images, interactive=interactive),
+        page=lambda drawn: page(contents, tables, drawn),
     )
 
 

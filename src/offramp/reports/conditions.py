@@ -195,7 +195,7 @@ def matching_numbers(folder: UserPath, condition: Condition) -> list[tuple[str, 
     with_table = [run for run in runs if table_name in run.record["tables"]]
     rows = [row for run in with_table for row in _rows(run, table_name, files)]
     if not with_table:
-        rows, column = [_Row(run.name, _facts(run), _numbers(run)) for run in runs], condition.metric
+        rows, column = [_Row(run.name, run_facts(run), run_numbers(run)) for run in runs], condition.metric
     named = [row for row in rows if column in row.numbers]
     if not named:
         raise ConfigError(unknown_name("metric", condition.metric, _metric_names(runs, rows, table_name)))
@@ -227,7 +227,7 @@ def _metric_names(runs: list[Run], rows: list[_Row], table_name: str) -> set[str
     return {f"{prefix}{name}" for row in rows for name in row.numbers} | (set() if prefix else tables)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def run_facts(run: Run) -> dict[str, Any]:
     """Everything about a run that `where` may ask for; nested options with dots."""
     record = run.record
     own = {
@@ -237,15 +237,15 @@ def _facts(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "path": record["path"],
     }
-    return dict(_flat(record["config"])) | dict(_flat(record["metrics"])) | own
+    return dict(flat(record["config"])) | dict(flat(record["metrics"])) | own
 
 
-def _numbers(run: Run) -> dict[str, float]:
+def run_numbers(run: Run) -> dict[str, float]:
     """The numbers among a record's metrics."""
     metrics = run.record["metrics"]
     if isinstance(metrics.get("metric"), str) and "score" in metrics:
         metrics = {metrics["metric"]: metrics["score"]} | metrics
-    return {name: number for name, value in _flat(metrics) if (number := _as_number(value)) is not None}
+    return {name: number for name, value in flat(metrics) if (number := _as_number(value)) is not None}
 
 
 def _as_number(value: Any) -> float | None:
@@ -257,11 +257,11 @@ def _as_number(value: Any) -> float | None:
     return None
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Values by name, those of nested mappings under names with dots."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -274,7 +274,7 @@ def _rows(run: Run, name: str, files: RunFiles) -> list[_Row]:
             content = files.table(PurePosixPath(run.record["path"]).parent / stored)
         else:
             content = table(stored) if isinstance(stored, Mapping) else as_table(stored)
-    facts, rows = _facts(run), []
+    facts, rows = run_facts(run), []
     for position, row in enumerate(content.to_pylist(), start=1):
         numbers = {key: value for key, cell in row.items() if (value := _as_number(cell)) is not None}
         rows.append(_Row(f"{run.name}, {name} row {position}", facts | row, numbers))

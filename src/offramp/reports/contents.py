@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One attack on one model; its label is the recipe, behind the model's name where several models are attacked."""
+    """One attack on one model.
+
+    Attributes:
+        label: the recipe, behind the model's name where several models are attacked.
+        run: the record that holds the rows.
+        classes: names of the classes in their order; empty where no record has them.
+    """
 
     label: str
+    run: Run
     rows: pa.Table
     robustness: Robustness
     exit_layers: tuple[int, ...]
     metric: str
     doubts: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,15 @@ class ReportSection:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A sentence of doubt about a run or an attack, with the path of the record."""
+
+    subject: str
+    sentence: str
+    path: str
+
+
+@dataclass(frozen=True)
 class ReportContents:
     """All runs below a folder, in a section for each data set; `left_out` has sentences about unreadable records."""
 
@@ -82,15 +99,26 @@ class ReportContents:
     sections: list[ReportSection]
 
     @property
-    def doubts(self) -> list[str]:
-        """Every doubt that a run or an attack raises about itself, with its name in front."""
-        recorded = [
-            f"{run.name}, {run.command}: {doubt}" for run in self.runs for doubt in run.get("doubts") or ()
-        ]
-        idle = [f"{run.name}, {run.command}: no example was attacked" for run in self.runs if _is_idle(run)]
+    def raised(self) -> list[Doubt]:
+        """Every doubt that a run or an attack raises about itself."""
+        recorded, idle = [], []
+        for run in self.runs:
+            subject, path = f"{run.name}, {run.command}", run.record["path"]
+            recorded += [Doubt(subject, sentence, path) for sentence in run.get("doubts") or ()]
+            idle += [Doubt(subject, "no example was attacked", path)] if _is_idle(run) else []
         attacks = [attack for section in self.sections for attack in section.attacks]
-        about_rows = [f"{attack.label}: {doubt}" for attack in attacks for doubt in attack.doubts]
-        return list(dict.fromkeys([*self.left_out, *recorded, *idle, *about_rows]))
+        about_rows = [
+            Doubt(attack.label, sentence, attack.run.record["path"])
+            for attack in attacks
+            for sentence in attack.doubts
+        ]
+        return [*recorded, *idle, *about_rows]
+
+    @property
+    def doubts(self) -> list[str]:
+        """The doubts as sentences, each with its subject in front, behind those about unreadable records."""
+        about_runs = [f"{doubt.subject}: {doubt.sentence}" for doubt in self.raised]
+        return list(dict.fromkeys([*self.left_out, *about_runs]))
 
 
 def load_contents(folder: UserPath) -> ReportContents:
@@ -102,7 +130,8 @@ def load_contents(folder: UserPath) -> ReportContents:
     for run in runs:
         if run.tables:
             by_data.setdefault(run.data or only, []).append(run)
-    sections = [make_section(data, group) for data, group in by_data.items()]
+    classes = {run.name: tuple(map(str, run.get("labels") or ())) for run in runs if run.command == "train"}
+    sections = [make_section(data, group, classes) for data, group in by_data.items()]
     if len(sections) > 1:
         stems = [slug(re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "other") for data in by_data]
         sections = [
@@ -112,8 +141,8 @@ def load_contents(folder: UserPath) -> ReportContents:
     return ReportContents(user_path(folder).resolve().name, runs, left_out, sections)
 
 
-def make_section(data: str, runs: list[Run]) -> ReportSection:
-    """The section for the runs on one data set."""
+def make_section(data: str, runs: list[Run], classes: Mapping[str, tuple[str, ...]]) -> ReportSection:
+    """The section for the runs on one data set; `classes` has the names of the classes by model."""
     curves: dict[str, list[tuple[str, Curve]]] = {}
     for run in runs:
         stacked = unstack_curves(run.tables["curves"]) if "curves" in run.tables else {}
@@ -133,7 +162,7 @@ def make_section(data: str, runs: list[Run]) -> ReportSection:
     for method, curve in drawn:  # a method drawn with several rules gets the rule in its label
         label = method if len(rules[method]) == 1 else f"{method}, {curve.criterion}"
         by_metric.setdefault(curve.metric, {}).setdefault(label, []).append(curve)
-    return ReportSection(data, runs, by_metric, covered, gather_attacks(runs))
+    return ReportSection(data, runs, by_metric, covered, gather_attacks(runs, classes))
 
 
 def _content(curve: Curve) -> tuple[str, bytes, bytes]:
@@ -141,8 +170,8 @@ def _content(curve: Curve) -> tuple[str, bytes, bytes]:
     return curve.metric, floats(curve.table, "cost").tobytes(), floats(curve.table, "score").tobytes()
 
 
-def gather_attacks(runs: Iterable[Run]) -> list[AttackRun]:
-    """Every attack of every run, recipe by recipe, with its robustness numbers."""
+def gather_attacks(runs: Iterable[Run], classes: Mapping[str, tuple[str, ...]]) -> list[AttackRun]:
+    """Every attack of every run, recipe by recipe, with its robustness numbers; `classes` as in `make_section`."""
     attacked = [run for run in runs if "attack" in run.tables and not _is_idle(run)]
     several = len({run.name for run in attacked}) > 1
     attacks = []
@@ -156,9 +185,24 @@ def gather_attacks(runs: Iterable[Run]) -> list[AttackRun]:
         for recipe, numbers in robustness_by(table, layers, metric=metric, seed=run.seed).items():
             rows = rows_where(table, "recipe", recipe)
             label = f"{run.name}, {recipe}" if several else recipe
-            attacks.append(AttackRun(label, rows, numbers, layers, metric, attack_doubts(rows)))
+            names = tuple(map(str, run.get("labels") or classes.get(run.name, ())))
+            attacks.append(AttackRun(label, run, rows, numbers, layers, metric, attack_doubts(rows), names))
+    attacks = _with_budgets(attacks)
     labels = _distinct([attack.label for attack in attacks])
     return [replace(attack, label=label) for attack, label in zip(attacks, labels, strict=True)]
+
+
+def _with_budgets(attacks: list[AttackRun]) -> list[AttackRun]:
+    """The attacks; where labels repeat, those that differ in their budget of words have it in their label."""
+    budgets: dict[str, set[Any]] = {}
+    for attack in attacks:
+        budgets.setdefault(attack.label, set()).add(attack.run.get("words"))
+    return [
+        replace(attack, label=f"{attack.label}, words at most {attack.run.get('words')}")
+        if len(budgets[attack.label]) > 1
+        else attack
+        for attack in attacks
+    ]
 
 
 def _is_idle(run: Run) -> bool:

@@ -31,6 +31,7 @@ from offramp._core.run_files import RunFiles
 from offramp.evaluation.arrow_tables import as_table, require_columns, table
 from offramp.evaluation.bootstrap import INTERVALS
 from offramp.evaluation.compare import SCORES, WINNERS
+from offramp.evaluation.conflict import PAIRS
 from offramp.evaluation.curves import COLUMNS as CURVE
 from offramp.evaluation.curves import FRONT
 from offramp.evaluation.operating_points import HISTOGRAM, PER_EXIT, RELIABILITY
@@ -63,6 +64,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "attack": ("id", "recipe", "seed", *TEXTS, *ATTACK),  # the rows of an attack
     "timing": TIMING,  # `evaluation.time_speedups`
     "reliability": RELIABILITY,  # `evaluation.reliability_table`
+    "conflict": PAIRS,  # `evaluation.conflict.conflict_table`
     # Rows of `bench.speed`: every peer at every batch size.
     "bench": ("peer", "kind", "batch_size", "length", *LATENCY, "cost", "share", "score", "peak_mib"),
     "bench_train": ("name", *STEP),  # rows of `bench.training_steps`
@@ -72,6 +74,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "promises": (*STATED, "held", "mean_risk", "high_risk", "cost", "kept"),  # rows of `bench.coverage_check`
     # Rows of `bench.drift`.
     "drift": ("stage", "texts", "depth", "cost", "disagreement", "promise", *ALARMS),
+    # Rows of `bench.service`.
+    "service": ("peer", "rows", "texts_per_second", "p99", "ratio", "accuracy", "start_seconds"),
+    "service_latency": ("way", "rate", "reached", "p50", "p95", "p99", "ratio"),
+    "service_attack": ("service", "attacked_share", "p50", "p99", "rise", "cost"),
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 
@@ -91,8 +97,12 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Name of the data, "" where the run has none; splits other than validation are named."""
+        """Name of the data, "" where the run has none; splits other than validation are named.
+
+        Gradient conflict says nothing about a split's texts: it belongs to the other runs on the data.
+        """
         name, split = str(self.get("data", "")), self.get("split", "validation")
+        split = "validation" if set(self.tables) == {"conflict"} else split
         return name if split == "validation" else f"{name}, {split}".strip(", ")
 
     @property
@@ -113,8 +123,12 @@ class Run:
         return tuple(int(layer) for layer in layers or ())
 
 
-def load_runs(folder: UserPath) -> tuple[list[Run], list[str]]:
+def load_runs(folder: UserPath, *, tables: bool = True) -> tuple[list[Run], list[str]]:
     """Read all records below a folder (of a run, or of several), with their tables.
+
+    Args:
+        folder: of a run, of several runs, or of packed ones.
+        tables: whether to read the tables; without them a run has none.
 
     Returns:
         The runs in order of their paths, and a sentence for each record that cannot be read.
@@ -135,14 +149,14 @@ def load_runs(folder: UserPath) -> tuple[list[Run], list[str]]:
     files = RunFiles(root if root.is_dir() else root.parent)
     runs = []
     for record in records:
-        tables = {
+        loaded = {
             name: read_table(content, files, record["path"], name)
             for name, content in record["tables"].items()
-            if name in TABLES
+            if tables and name in TABLES
         }
         named = record["metrics"].get("name", record["config"].get("name"))
         named = named or _name(record, records, files.root)
-        runs.append(Run(str(named), command_word(record), record, tables))
+        runs.append(Run(str(named), command_word(record), record, loaded))
     return runs, left_out
 
 

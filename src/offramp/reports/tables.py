@@ -21,6 +21,7 @@ from offramp.reports.bench_tables import (
 )
 from offramp.reports.contents import ReportContents, ReportSection
 from offramp.reports.reliability import calibration_table
+from offramp.reports.service_tables import service_attack_table, service_latency_table, service_table
 from offramp.reports.text_table import NOTHING, TextTable, change, interval, number
 
 if TYPE_CHECKING:
@@ -236,4 +237,7 @@ TABLES: dict[str, Callable[[ReportSection], TextTable]] = {
     "stream": stream_table,
     "promises": promises_table,
     "drift": drift_table,
+    "service": service_table,
+    "service-latency": service_latency_table,
+    "service-attack": service_attack_table,
 }

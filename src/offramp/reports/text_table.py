@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from offramp._core.markdown import plain_markdown
 from offramp._core.text import one_line
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 MINUS = "−"
-MARKDOWN = str.maketrans({"<": "&lt;", "&": "&amp;", **{mark: "\\" + mark for mark in "\\|`*~$"}})
-# Underscores at the ends of words, links, and what would begin a heading, a list or a quote.
-MARKS = re.compile(r"(?<![^\W_])_|_(?![^\W_])|(?<=\])\(|^>|^[#+-](?=[#+\s-]|$)")
-LIST = re.compile(r"^(\d+)(?=[.)](?:\s|$))")
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,6 @@ class TextTable:
         for row in self.rows:
             table.add_row(*(Text(one_line(cell)) for cell in row))
         return table
-
-
-def plain_markdown(content: str) -> str:
-    """Text for Markdown, on one line: shown as it is, without HTML, links, emphasis, formulas or new columns."""
-    plain = LIST.sub(r"\1\\", one_line(content).translate(MARKDOWN))
-    return MARKS.sub(r"\\\g<0>", plain)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write, check_writable
+from offramp._core.markdown import plain_markdown
 from offramp._core.paths import UserPath, user_path
 from offramp.evaluation.arrow_tables import to_csv
 from offramp.reports.style import render
-from offramp.reports.text_table import TextTable, plain_markdown
+from offramp.reports.text_table import TextTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +36,7 @@ def write_report(
     shown: Sequence[str] = NO_FIGURES,
     data: Mapping[str, pa.Table] | None = None,
     table_files: bool = True,
-    page: Callable[[Mapping[str, bytes]], str] | None = None,
+    page: Callable[[Mapping[str, Figure]], str] | None = None,
 ) -> dict[str, Path]:
     """Write the files of a report. Files of an earlier one are overwritten.
 
@@ -48,7 +49,7 @@ def write_report(
         shown: which figures to write, as names or patterns such as `curves-*`.
         data: tables for programs, written as CSV, by file name.
         table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
-        page: makes an HTML page from the SVG images of all figures; None writes no page.
+        page: makes an HTML page from all figures; None writes no page.
 
     Returns:
         The files written, by name: `report.md`, `tables/….md`, `tables/….csv`, `figures/….svg` and `.png`, and
@@ -59,8 +60,7 @@ def write_report(
         OfframpError: a file cannot be written.
     """
     root, chosen = user_path(folder, "the report's folder"), matching(figures, shown)
-    images = {name: render(figures[name], "svg") for name in (figures if page else chosen)}
-    files = {f"figures/{name}.svg": images[name] for name in chosen}
+    files = {f"figures/{name}.svg": render(figures[name], "svg") for name in chosen}
     files |= {f"figures/{name}.png": render(figures[name], "png") for name in chosen}
     texts = {name: table.markdown() for name, table in tables.items()}
     if table_files:
@@ -73,7 +73,7 @@ def write_report(
     paragraphs = [f"# {plain_markdown(title)}", *map(plain_markdown, lead), *quotes, *pictures, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
-        files["index.html"] = page(images).encode()
+        files["index.html"] = page(figures).encode()
     for name, content in files.items():
         with atomic_write(root / name) as draft:
             draft.write_bytes(content)

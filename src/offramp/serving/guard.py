@@ -19,6 +19,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health",)  # needs no key
+DROPPED = 10  # a body is read up to this many times its limit, and then the connection closes
 LOG = logging.getLogger("offramp.service")
 
 
@@ -93,27 +94,34 @@ class Guard:
         return names[0]
 
     async def read(self, receive: Receive) -> bytes:
-        """The body; `TooLarge`, `TooSlow` or `Disconnected` if it does not arrive."""
+        """The body; `TooLarge`, `TooSlow` or `Disconnected` if it does not arrive.
+
+        What a body has beyond its limit is read and dropped: a client that is still sending when the connection closes
+        never sees why.
+        """
         limits = self.service.limits
-        chunks, size = [], 0
+        chunks: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(limits.body_seconds):
-                while True:
+                more = True
+                while more and size <= DROPPED * limits.body_bytes:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Disconnected
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    if size > limits.body_bytes:
-                        raise TooLarge(
-                            f"expected a body of at most {limits.body_bytes} bytes: send fewer texts"
-                        )
-                    if not message.get("more_body"):
-                        return b"".join(chunks)
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size <= limits.body_bytes:
+                        chunks.append(chunk)
+                    more = message.get("more_body", False)
         except TimeoutError as error:
-            raise TooSlow(
-                f"the body did not arrive within {limits.body_seconds} s: send it at once"
-            ) from error
+            if size <= limits.body_bytes:
+                raise TooSlow(
+                    f"the body did not arrive within {limits.body_seconds} s: send it at once"
+                ) from error
+        if size > limits.body_bytes:
+            raise TooLarge(f"expected a body of at most {limits.body_bytes} bytes: send fewer texts")
+        return b"".join(chunks)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

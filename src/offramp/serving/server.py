@@ -117,23 +117,27 @@ def read_keys(file: Path | None) -> dict[str, str]:
     return keys
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, which no other machine reaches."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def check_exposure(host: str, keys: Mapping[str, str], expose: bool) -> None:
     """Raise `ConfigError` if other machines could reach a service without keys, and nobody said so."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local and not keys and not expose:
+    if not is_loopback(host) and not keys and not expose:
         raise ConfigError(
             f"on {host} every machine that reaches this one could use the service: set {KEY_VARIABLE} or --keys, or "
             "give --expose to allow it"
         )
 
 
-def make_server(app: Asgi, host: str, port: int, drain_seconds: int) -> uvicorn.Server:
+def make_server(app: Asgi, host: str, port: int, drain_seconds: int, **options: Any) -> uvicorn.Server:
     """A server whose `run` serves until SIGTERM or Ctrl-C.
 
-    It then answers what was accepted, for at most `drain_seconds`.
+    It then answers what was accepted, for at most `drain_seconds`. The options are those of `uvicorn.Config`.
     """
     config = uvicorn.Config(
         app,
@@ -147,5 +151,6 @@ def make_server(app: Asgi, host: str, port: int, drain_seconds: int) -> uvicorn.
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
+        **options,
     )
     return uvicorn.Server(config)

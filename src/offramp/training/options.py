@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from offramp._core.arguments import check_share, choice, number, set_fields, whole
+from offramp._core.arguments import check_share, choice, name_list, number, set_fields, whole
 from offramp._core.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "auto"]
 Order = Literal["length", "random"]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]  # each is also the name of its package
 RECORD = "train.json"  # in the folder of a run
 SMALL_HIDDEN_SIZE = 512
 
@@ -32,6 +34,9 @@ class TrainingOptions:
         precision: `fp32`; `bf16` for bfloat16 autocast, two to three times faster on hardware with bfloat16; or `auto`,
             which is bf16 on such hardware.
         strategy_options: options of the strategy, such as `{"weights": "linear"}` for `joint`.
+        report_to: where the loss and the learning rate are reported every 20 steps: `tensorboard`, `mlflow` or
+            `wandb`, by the library's own callbacks, which read the trackers' usual environment variables. TensorBoard's
+            files go to `logs` in the run's folder.
     """
 
     epochs: float = 2.0
@@ -44,6 +49,7 @@ class TrainingOptions:
     order: Order = "length"
     precision: Precision = "fp32"
     strategy_options: dict[str, Any] = field(default_factory=dict)
+    report_to: tuple[Tracker, ...] = ()
 
     def __post_init__(self) -> None:
         set_fields(
@@ -64,6 +70,7 @@ class TrainingOptions:
             set_fields(self, learning_rate=rate)
         if not isinstance(self.strategy_options, Mapping):
             raise ConfigError(f"strategy_options must be values by name, got {self.strategy_options!r}")
+        set_fields(self, report_to=_installed_trackers(self.report_to))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""
@@ -74,8 +81,20 @@ class TrainingOptions:
 PLAN_OPTIONS = tuple(
     option.name
     for option in fields(TrainingOptions)
-    if option.name not in ("learning_rate", "strategy_options")
+    if option.name not in ("learning_rate", "strategy_options", "report_to")
 )
+
+
+def _installed_trackers(names: Any) -> tuple[str, ...]:
+    """The names of trackers; `ConfigError` for an unknown one, or one that is not installed."""
+    listed = name_list("report_to", [names] if isinstance(names, str) else names, "names of trackers")
+    for name in listed:
+        choice("tracker of report_to", name, get_args(Tracker))
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"report_to {name} needs its package, which is not installed: pip install {name}"
+            )
+    return listed
 
 
 def default_learning_rate(hidden_size: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from offramp._core.arguments import seed_number, sequence
-from offramp._core.errors import ConfigError, DataError
+from offramp._core.errors import ConfigError, DataError, OfframpError
 from offramp._core.files import write_failure
 from offramp._core.paths import UserPath, user_path
 from offramp._core.run_folder import RunFolder
@@ -22,10 +22,11 @@ from offramp._core.stopping import Stopped, StopRequest, handled, postponing
 from offramp.data import TextData, fingerprint, fitting_labels, require_split, require_splits, row_hashes
 from offramp.model import MultiExitForSequenceClassification, require_model
 from offramp.model.base import SegmentedModel
+from offramp.model.card import update_card
 from offramp.model.cascade import MultiModelForSequenceClassification
 from offramp.model.encoding import TextEncoder
 from offramp.training.audit import refuse_shared_layers
-from offramp.training.options import RECORD, Order, Precision, TrainingOptions
+from offramp.training.options import RECORD, Order, Precision, Tracker, TrainingOptions
 from offramp.training.stages import stages_of, trainer_of
 from offramp.training.strategies import STRATEGIES, Strategy, make_strategy, read_options, strategy_class
 from offramp.training.trainer import (
@@ -89,11 +90,13 @@ def train(
     order: Order = DEFAULTS.order,
     precision: Precision = DEFAULTS.precision,
     strategy_options: Mapping[str, Any] = MappingProxyType({}),
+    report_to: Sequence[Tracker] | Tracker = DEFAULTS.report_to,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> SegmentedModel:
     """Fine-tune a model in place and save it under `output_dir/model`.
 
     Repeat the call to resume a stopped run from its last checkpoint. A complete run is loaded, not repeated.
+    The options from `epochs` to `report_to` are those of `TrainingOptions`.
 
     Args:
         model: a multi-exit model, or a cascade for a strategy that trains exits separately.
@@ -102,8 +105,6 @@ def train(
         seed: for data order, dropout and everything else that is random.
         output_dir: folder of the run.
         progress: show a progress bar.
-        epochs, max_steps, batch_size, learning_rate, warmup, weight_decay, max_grad_norm, order, precision,
-            strategy_options: see `TrainingOptions`.
         callbacks: of the library's trainer, called in every stage of the run (members of a cascade, phases of a
             strategy); they must not change weights, gradients or random numbers.
 
@@ -130,15 +131,14 @@ def train(
         order=order,
         precision=precision,
         strategy_options=read_options(strategy, strategy_options),
+        report_to=report_to,  # type: ignore[arg-type]  # checked, and made a tuple
     )
     method = make_strategy(strategy, **settings.strategy_options)
     _check_strategy(model, method)
     with model.without_layer_zero():
         refuse_shared_layers(model, method)
-    folder = user_path(output_dir, "output_dir")
-    run = RunFolder(
-        folder, "run", mark="strategy", own=("model", "checkpoints"), shared=True, record_file=RECORD
-    )
+    path, own = user_path(output_dir, "output_dir"), ("model", "checkpoints")
+    run = RunFolder(path, "run", mark="strategy", own=own, shared=True, record_file=RECORD)
     run.check_free()
     rows = data["train"]
     train_set, config = encoded(model, rows), _described(model, strategy, rows, settings)
@@ -150,7 +150,7 @@ def train(
                 started = datetime.now(UTC)
                 _mark(model, strategy, rows)
                 seconds = _fit_stages(model, train_set, method, settings, seed, run.path, callbacks, progress)
-                _finish(model, run, config, seed, started, seconds, len(train_set))
+                _finish(model, run, config, data, seed, started, seconds)
                 return model
     model.adopt(type(model).from_pretrained(str(run.path / "model")))
     _mark(model, strategy, rows)
@@ -161,17 +161,20 @@ def _finish(
     model: SegmentedModel,
     run: RunFolder,
     config: dict[str, Any],
+    data: Mapping[str, Any],
     seed: int,
     started: datetime,
     seconds: float,
-    examples: int,
 ) -> None:
     """Save a trained model and record its run; its checkpoints are then gone."""
     model.flops(np.array([8]))  # counted once and kept in the config
-    metrics = {"train_seconds": seconds, "train_examples": examples}
+    metrics: dict[str, Any] = {"train_seconds": seconds, "train_examples": len(data["train"])}
+    if isinstance(data, TextData):
+        metrics["data"] = data.name
     with postponing():  # the newest checkpoint may be minutes old
         _save_whole(model, run.path / "model")
         run.record(command="train", config=config, metrics=metrics, seed=seed, started=started)
+        update_card(run.path)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
 
 
@@ -241,7 +244,7 @@ def _described(model: SegmentedModel, strategy: str, rows: Any, settings: Traini
         "max_length": model.max_length,
         "examples": len(rows),
         "data": fingerprint(rows),
-        **asdict(settings),
+        **{name: value for name, value in asdict(settings).items() if name != "report_to"},
     }
 
 
@@ -284,7 +287,7 @@ def _fit(trainer: MultiExitTrainer, folder: Path, *, save_last: bool) -> float:
         with handled(request.note):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Exception as error:  # each file of a checkpoint has its own library and error types
-        if checkpoint is None or stop.began:
+        if checkpoint is None or stop.began or isinstance(error, OfframpError):
             raise
         raise ConfigError(
             f"cannot resume from {checkpoint} ({type(error).__name__}: {error}): it is damaged; delete it to resume "

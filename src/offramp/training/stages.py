@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from offramp.model.base import SegmentedModel
 from offramp.model.cascade import MultiModelForSequenceClassification
@@ -69,6 +70,9 @@ def trainer_of(
         order=options.order,
     )
     trainer.remove_callback(PrinterCallback)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder.parents[1] / "logs" / folder.name)  # checkpoints are deleted
     return trainer
 
 
@@ -92,7 +96,7 @@ def arguments(options: TrainingOptions, seed: int, folder: Path, model: Segmente
         save_steps=10**9,  # SafeStop saves by the clock
         save_total_limit=1,
         logging_steps=20,
-        report_to="none",
+        report_to=list(options.report_to),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,

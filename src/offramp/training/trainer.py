@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, TypeAlias
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import integration_utils
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from offramp._core.errors import ConfigError, OfframpError
 from offramp._core.files import write_failure
+from offramp._core.progress import Update, progress
 from offramp._core.records import write_text
 from offramp._core.stopping import StopRequest
 from offramp.engine.batching import pad
@@ -102,6 +102,18 @@ class MultiExitTrainer(Trainer):
                 "one run trains on one device: start a run for each device, or set CUDA_VISIBLE_DEVICES"
             )
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, as the library does; `ConfigError` for a tracker that cannot be reported to."""
+        try:
+            return super().train(*args, **kwargs)
+        except Exception as error:  # each tracker has its own types
+            if self.args.report_to and from_tracker(error):
+                raise ConfigError(
+                    f"cannot report to {' or '.join(self.args.report_to)} ({type(error).__name__}: {error}): check the "
+                    "tracker's settings, or leave report_to out; the same call then resumes from the last checkpoint"
+                ) from error
+            raise
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
@@ -139,6 +151,11 @@ class MultiExitTrainer(Trainer):
         lengths = [len(encoding["input_ids"]) for encoding in dataset.encodings]
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return EpochSampler(batch, lengths, self.args.seed, self.order)
+
+
+def from_tracker(error: Exception) -> bool:
+    """Whether an error comes out of the library's callbacks that report to trackers."""
+    return any(frame.filename == integration_utils.__file__ for frame in extract_tb(error.__traceback__))
 
 
 class SafeStop(TrainerCallback):
@@ -187,41 +204,26 @@ class SafeStop(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """A live line on a terminal: steps, loss, time left. Elsewhere, a plain line every ten seconds."""
+    """Steps, loss and time left."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}", markup=False),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),  # stdout is for results
-        )
-        self.task: Any = None
-        self.printed = 0.0
+        self.title, self.loss = title, ""
+        self.display = ExitStack()
+        self.update: Update
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.task = self.bar.add_task(
-            self.title, total=state.max_steps, completed=state.global_step, loss="-"
-        )
-        if self.bar.console.is_terminal:
-            self.bar.start()
+        self.update = self.display.enter_context(progress(self.title, state.max_steps))
+        self.update(state.global_step, state.max_steps, "")
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.update(self.task, completed=state.global_step)
-        due = time.monotonic() - self.printed > 10 or state.global_step == state.max_steps
-        if not self.bar.console.is_terminal and due:
-            self.printed = time.monotonic()
-            print(f"{self.title}: step {state.global_step}/{state.max_steps}", file=sys.stderr, flush=True)
+        self.update(state.global_step, state.max_steps, self.loss)
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if "loss" in (kwargs.get("logs") or {}):
-            self.bar.update(self.task, loss=f"{kwargs['logs']['loss']:.3f}")
+            self.loss = f"loss {kwargs['logs']['loss']:.3f}"
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.stop()
+        self.display.close()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -118,7 +118,7 @@ class SearchState:
     def ask(self, texts: Sequence[AttackedText]) -> Generator[Query, Any, list[Candidate]]:
         """Try texts, keep the strongest that the constraints accept, and return all that the budget allowed."""
         candidates = score_candidates(texts, (yield Query(texts)), self.objective)
-        self._keep_best(candidates)
+        self.keep_best(candidates)
         return candidates
 
     def rank(
@@ -131,10 +131,11 @@ class SearchState:
         answers: list[Answer | None] = yield Query(texts) if ranking is None else Rank(texts, ranking)
         placed = {text: answer for text, answer in zip(texts, answers, strict=False) if answer is not None}
         candidates = score_candidates(list(placed), list(placed.values()), self.objective)
-        self._keep_best(candidates)
+        self.keep_best(candidates)
         return dict.fromkeys(texts[: len(answers)]) | {c.text: c for c in candidates}
 
-    def _keep_best(self, candidates: Sequence[Candidate]) -> None:
+    def keep_best(self, candidates: Sequence[Candidate]) -> None:
+        """Keep the strongest of these candidates if it is stronger than the best so far."""
         better = [c for c in candidates if c.score > self.best.score]
         self.best = next(iter(self.strongest(better, 1)), self.best)
 
@@ -197,7 +198,7 @@ class Outcome:
         return after.layer > before.layer if before.layer else after.spent > before.spent
 
 
-class _Running:
+class RunningSearch:
     """One running search: the request it waits for, and its cost so far."""
 
     def __init__(self, steps: Steps, budget: QueryBudget) -> None:
@@ -237,14 +238,23 @@ def run_searches(
         gradients: whether the searches need gradients of the texts they inspect.
         queries: most forward queries per example; None for the victim's own limit.
     """
-    running = [_Running(steps, victim.budget(queries)) for steps in searches]
+    *_, running = search_rounds(victim, searches, gradients=gradients, queries=queries)
+    return [r.outcome() for r in running]
+
+
+def search_rounds(
+    victim: Victim, searches: Sequence[Steps], *, gradients: bool = False, queries: int | None = None
+) -> Iterator[list[RunningSearch]]:
+    """`run_searches` in steps: yield the searches before each round of requests, and once all are over."""
+    running = [RunningSearch(steps, victim.budget(queries)) for steps in searches]
+    yield running
     while any(r.request for r in running):
         waiting = [r for r in running if isinstance(r.request, Query)]
         _reply(waiting, victim.query_many([r.asked for r in waiting]))
         ranked = [(r, r.request.ranking) for r in running if isinstance(r.request, Rank)]
         ranking_replies = victim.rank_many([r.asked for r, _ in ranked], [ranking for _, ranking in ranked])
         _reply([r for r, _ in ranked], ranking_replies)
-        groups: dict[Objective, list[_Running]] = defaultdict(list)  # each gradient is of one objective
+        groups: dict[Objective, list[RunningSearch]] = defaultdict(list)  # each gradient is of one objective
         for r in running:
             if isinstance(r.request, Inspect):
                 groups[r.request.objective].append(r)
@@ -256,9 +266,9 @@ def run_searches(
         for r in running:
             if isinstance(r.request, Measure):  # not in batches: texts in one batch would share the time
                 r.send(victim.measure(*r.asked))
-    return [r.outcome() for r in running]
+        yield running
 
 
-def _reply(waiting: Sequence[_Running], replies: Sequence[Any]) -> None:
+def _reply(waiting: Sequence[RunningSearch], replies: Sequence[Any]) -> None:
     for r, reply in zip(waiting, replies, strict=True):
         r.send(reply)

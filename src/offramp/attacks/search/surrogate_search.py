@@ -50,7 +50,8 @@ class SurrogateSearch(Search):
     def steps(self, text: AttackedText, space: SearchSpace, rng: Rng, label: Label = None) -> Steps:
         state = yield from start_search(text, space, label)
         white_box = self.predictor.victim
-        at_once = self.predictor.own and white_box.policy.criterion.leaves_at_once  # whatever the text
+        policy = white_box.policy  # under which every text may leave at the first exit, except from layer 0
+        at_once = self.predictor.own and policy.exit_layers[0] > 0 and policy.criterion.leaves_at_once
         if state.best.done or at_once:
             return state.clean, state.best
         inspected: list[TokenizedText] = yield Inspect([text], state.objective)

@@ -22,7 +22,7 @@ _HTML = {
 def diff_text(row: Mapping[str, Any]) -> Text:
     """A row of an `AttackResult` for the terminal: exits, then the texts with removed and added words."""
     lines = [Text(one_line(headline(row)), style="bold")]
-    for stretches in _segments(row):
+    for stretches in marked_words(row):
         lines.append(Text.assemble(*((visible(text), style) for text, style in stretches)))
     return Text("\n").join(lines)
 
@@ -30,7 +30,7 @@ def diff_text(row: Mapping[str, Any]) -> Text:
 def diff_html(row: Mapping[str, Any]) -> str:
     """A row of an `AttackResult` as a fragment of HTML; every text is escaped."""
     lines = [f"<strong>{escape(headline(row))}</strong>"]
-    for stretches in _segments(row):
+    for stretches in marked_words(row):
         lines.append("".join(_HTML[s].format(escape(text)) if s else escape(text) for text, s in stretches))
     return '<div class="attack-diff">' + "".join(f"<p>{line}</p>" for line in lines) + "</div>"
 
@@ -44,7 +44,7 @@ def headline(row: Mapping[str, Any]) -> str:
     return line
 
 
-def _segments(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
+def marked_words(row: Mapping[str, Any]) -> Iterator[list[tuple[str, str]]]:
     """For each segment its stretches: (characters, style), with an empty style for unchanged ones."""
     for name in ("text", "text_pair"):
         if row.get(name) is None:

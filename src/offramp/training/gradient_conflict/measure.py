@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from offramp._core.errors import ConfigError, DataError
 from offramp._core.paths import UserPath, user_path
+from offramp._core.progress import track
 from offramp._core.run_files import GRADIENT_FILE, read_gradients, write_gradients
 from offramp._core.seeding import generator
 from offramp.data import require_split
@@ -115,6 +116,7 @@ def measure_products(
     batch_size: int = 16,
     seed: int = 0,
     cut: bool | None = None,
+    progress: bool = False,
 ) -> Products:
     """`gradient_products` on some batches, `(batches, layers, exits, exits)`, without dropout; no weight changes.
 
@@ -123,6 +125,7 @@ def measure_products(
         batches: number of batches; fewer for small data.
         seed: chooses the examples.
         cut: whether the graph is cut after every exit; None takes the choice of the model's training strategy.
+        progress: show a progress bar.
 
     Raises:
         ConfigError: a cascade, or fewer than one batch or example.
@@ -135,7 +138,8 @@ def measure_products(
     model.eval()
     try:
         examples = batches_of(model, dataset, batches, batch_size, seed)
-        return np.stack([gradient_products(whole, *batch, cut=severed) for batch in examples])
+        shown = track([*examples], "measure the conflict", show=progress)
+        return np.stack([gradient_products(whole, *batch, cut=severed) for batch in shown])
     finally:
         model.train(training)
 

@@ -1,0 +1,143 @@
+"""Thresholds of their own for each exit against one for all, on the models of a training study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from offramp._core.errors import DataError
+from offramp._core.paths import UserPath, user_path
+from offramp._core.seeding import generator
+from offramp.calibration.thresholds import measure, tune_threshold
+from offramp.criteria import with_threshold
+from offramp.evaluation.bootstrap import LEVEL
+from offramp.reports import check_report, write_report
+from offramp.reports.text_table import TextTable, interval, number, signed
+from offramp.studies.training.results import Result, load_results
+from offramp.studies.training.tables import POINTS, name_of
+
+DROP = 0.01  # how far below the full model's the score may be on the half that tunes
+MODEL = ["encoder", "task", "method", "size", "seed"]
+
+
+def thresholds_report(
+    folder: UserPath, output: UserPath, *, figures: Sequence[str] = (), table_files: bool = True
+) -> dict[str, Path]:
+    """Write a report that compares thresholds of their own with shared ones, and return its files by name.
+
+    Every model is tuned on half of its validation rows for a score at most one point below the full model's, and
+    measured on the other half; then the halves change places.
+
+    Args:
+        folder: of the study.
+        output, figures, table_files: as for `study_report`, which also lists the errors; there are no figures.
+    """
+    check_report(output)
+    frame = compare_thresholds(load_results(folder))
+    lead = (
+        f"{len(frame)} models, each tuned on half of its validation rows for a score at most one point below the full "
+        "model's and measured on the other half, both ways."
+    )
+    return write_report(
+        output,
+        title=f"{user_path(folder).resolve().name}, thresholds",
+        lead=[lead],
+        doubts=[],
+        tables={"thresholds": thresholds_table(frame)},
+        figures={},
+        shown=figures,
+        table_files=table_files,
+    )
+
+
+def compare_thresholds(results: Sequence[Result]) -> pd.DataFrame:
+    """A row for each model: `MODEL`, and `shared_cost`, `own_cost`, `shared_drop` and `own_drop` on rows held out.
+
+    Raises:
+        DataError: no model is a classifier.
+    """
+    rows = [
+        dict(
+            zip(
+                MODEL,
+                (r.setting.backbone, r.setting.task, name_of(r.method), r.setting.train_size, r.seed),
+                strict=True,
+            )
+        )
+        | pd.DataFrame(held_out_halves(r)).mean().to_dict()
+        for r in results
+        if r.logits_trace.kind == "classification"
+    ]
+    if not rows:
+        raise DataError("no model of this study is a classifier: thresholds are compared for classifiers")
+    return pd.DataFrame(rows)
+
+
+def held_out_halves(result: Result) -> Iterator[dict[str, float]]:
+    """Cost and drop with both kinds of thresholds, on each half of the rows; the halves are the same for all models."""
+    run = result.logits_trace
+    halves = np.array_split(generator(0, "thresholds", len(run)).permutation(len(run)), 2)
+    for tuning, scoring in (halves, halves[::-1]):
+        numbers = {}
+        for form in ("shared", "own"):
+            policy = tune_threshold(
+                run.take(np.sort(tuning)),
+                with_threshold(result.rule, result.rule.default_threshold),
+                max_accuracy_drop=DROP,
+                metric=result.metric,
+                thresholds=form,
+            )
+            held_out = run.take(np.sort(scoring))
+            measured = measure(held_out, policy.decide(held_out).exit, result.metric)
+            numbers[f"{form}_cost"] = measured["cost"]
+            numbers[f"{form}_drop"] = measured["full"] - measured["reached"]
+        yield numbers
+
+
+def thresholds_table(frame: pd.DataFrame) -> TextTable:
+    """Costs and drops by method and by task, and for all models together."""
+    rows = [
+        _row((encoder, f"mean of {models['task'].nunique()}", method), models, "task")
+        for (encoder, method), models in frame.groupby(["encoder", "method"], sort=False)
+    ]
+    rows += [
+        _row((encoder, task, "all"), models, ["method", "seed"])
+        for (encoder, task), models in frame.groupby(["encoder", "task"], sort=False)
+    ]
+    rows.append(_row(("all", f"mean of {frame['task'].nunique()}", "all"), frame, "task"))
+    costs = ("cost, shared", "own", "difference")
+    drops = ("drop in points, shared", "own", "difference")
+    note = (
+        "Means over models and both halves. Differences are paired, own − shared; brackets: 95 % t-intervals over the "
+        "means of tasks, in the rows of one task over its models."
+    )
+    header = ("encoder", "task", "method", "models", *costs, *drops)
+    return TextTable("Own thresholds against shared ones", header, tuple(rows), note, words=3)
+
+
+def _row(names: tuple[str, str, str], models: pd.DataFrame, unit: str | list[str]) -> tuple[str, ...]:
+    """A row of the table; the interval is over the means of units."""
+    means = models.groupby(unit)[["shared_cost", "own_cost", "shared_drop", "own_drop"]].mean()
+    cells = []
+    for what, scale, digits in (("cost", 1, 3), ("drop", POINTS, 2)):
+        shared, own = means[f"shared_{what}"] * scale, means[f"own_{what}"] * scale
+        cells += [
+            number(shared.mean(), digits),
+            number(own.mean(), digits),
+            _difference(own - shared, digits),
+        ]
+    return (*names, str(len(models)), *cells)
+
+
+def _difference(differences: pd.Series[float], digits: int) -> str:
+    """A mean with its interval; without one for a single difference."""
+    from scipy.stats import sem, t
+
+    mean = differences.mean()
+    if len(differences) < 2:
+        return signed(mean, digits)
+    half = t.ppf((1 + LEVEL) / 2, len(differences) - 1) * sem(differences)
+    return interval(mean, mean - half, mean + half, digits, sign=True)
