@@ -61,7 +61,7 @@ def test_training_prints_one_json_object_and_nothing_else_on_stdout(
     said = capsys.readouterr()
     assert said.out.startswith("{")
     assert [row["exit_layer"] for row in json.loads(said.out)["exits"]] == [1, 2]
-    assert "step 2/2" in said.err
+    assert "accuracy on validation" in said.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

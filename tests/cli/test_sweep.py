@@ -99,7 +99,7 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=100, file=io.StringIO())
     console.print(board.view())
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "3 of 8 trials, about 3 min to go" in text
+    assert "3 of 8 trials, about 3 min 00 s to go" in text
     assert "minilm-l6/sst2/joint/n2000-lrdefault-seed1, 7 s" in text
     rows = {line.split("│")[1].strip(): line.split() for line in text.splitlines() if "│" in line}
     assert {"1/2…", "1/2"} <= set(rows["minilm-l6, sst2, 2,000"])

@@ -30,7 +30,8 @@ def test_a_ladder_by_hand() -> None:
     ladder = climb(run, Policy(make_criterion("confidence", 0.8), (0, 2, 4)), ("no", "yes"))
     assert [rung.fate for rung in ladder.rungs] == ["passed", "left", "unreached"]
     assert [rung.answer for rung in ladder.rungs] == ["no", "yes", "yes"]
-    assert [rung.score for rung in ladder.rungs] == pytest.approx([0.5, 0.9, 0.75])
+    assert [rung.score for rung in ladder.rungs[1:]] == pytest.approx([0.9, 0.75])
+    assert ladder.rungs[0].score is None  # logits of 0: layer 0 recognises nothing, and the text passes
     assert [rung.threshold for rung in ladder.rungs] == [0.8, 0.8, None]
     assert [rung.cost for rung in ladder.rungs] == [0.0, 0.5, 1.0]
     assert dict(ladder.rungs[2].classes) == pytest.approx({"no": 0.25, "yes": 0.75})

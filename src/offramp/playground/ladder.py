@@ -27,7 +27,7 @@ class Rung:
         answer: class name, or the value for regression.
         classes: some classes with their calibrated probabilities; none for regression.
         hidden: the number of classes that are not shown.
-        score: of the exit rule.
+        score: of the exit rule; None where layer 0 recognises nothing of the text, which then passes by any rule.
         threshold: that the score is compared with; None at the last exit, where every text leaves.
         cost: FLOPs spent if the text leaves here, as a share of the full model's.
     """
@@ -37,7 +37,7 @@ class Rung:
     answer: str
     classes: tuple[tuple[str, float], ...]
     hidden: int
-    score: float
+    score: float | None
     threshold: float | None
     cost: float
 
@@ -96,7 +96,7 @@ def climb(trace: Trace, policy: Policy, labels: Sequence[str]) -> Ladder:
                 answer=labels[int(value)] if labels else f"{value:.3g}",
                 classes=tuple((labels[k], float(probabilities[exit, k])) for k in shown),
                 hidden=len(labels) - len(shown),
-                score=table[exit],
+                score=table[exit] if np.isfinite(table[exit]) else None,
                 threshold=thresholds[exit] if exit < trace.exits - 1 else None,
                 cost=float(trace.flops[0, exit] / trace.full_flops[0]),
             )
@@ -107,7 +107,7 @@ def climb(trace: Trace, policy: Policy, labels: Sequence[str]) -> Ladder:
         probability=float(decisions.probability[0]) if labels else None,
         left=left,
         answered=answered,
-        scale=scale(policy, [*table, *thresholds]),
+        scale=scale(policy, [*filter(np.isfinite, table), *thresholds]),
     )
 
 
