@@ -29,7 +29,7 @@ class Gini(Criterion):
     default_threshold: ClassVar[float] = 0.8
     threshold_range: ClassVar[tuple[float, float]] = (0.0, 1.0 + 1e-9)  # the upper end: nothing leaves early
 
-    def score(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
+    def rate(self, evidence: Evidence, memory: Memory) -> tuple[NDArray[np.float64], Memory]:
         """The sum of the squared probabilities, at one exit."""
         return np.square(np.exp(log_probabilities(evidence))).sum(axis=1), memory
 

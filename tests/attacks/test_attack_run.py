@@ -386,8 +386,8 @@ def test_a_diff_for_the_terminal() -> None:
     console.print(diff_text(ROW))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert headline(ROW) == "layer 1 → 4, 2 of 9 words changed, prediction 1 → 0"
-    assert "\x1b[9;31mgood\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
-    assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]goodbad[/red] film <b>", "so it iswas"]
+    assert "\x1b[9;31mgood\x1b[0m\x1b[2m→\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
+    assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]good→bad[/red] film <b>", "so it is→was"]
     steering = {**ROW, "text": "a \x1b[2Jgood\r", "adversarial_text": "a \x1b[2Jbad\r"}
     assert diff_text(steering).plain.splitlines()[1] == "a ⟨U+001B⟩[2Jgood2Jbad⟨U+000D⟩"
 

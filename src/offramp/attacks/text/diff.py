@@ -23,7 +23,13 @@ def diff_text(row: Mapping[str, Any]) -> Text:
     """A row of an `AttackResult` for the terminal: exits, then the texts with removed and added words."""
     lines = [Text(one_line(headline(row)), style="bold")]
     for stretches in marked_words(row):
-        lines.append(Text.assemble(*((visible(text), style) for text, style in stretches)))
+        line, before = Text(), ""
+        for text, style in stretches:
+            if (before, style) == (REMOVED, ADDED):
+                line.append("→", "dim")  # without colours, the two words would be one
+            line.append(visible(text), style)
+            before = style
+        lines.append(line)
     return Text("\n").join(lines)
 
 
