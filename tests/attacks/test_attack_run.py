@@ -389,7 +389,7 @@ def test_a_diff_for_the_terminal() -> None:
     assert "\x1b[9;31mgood\x1b[0m\x1b[2m→\x1b[0m\x1b[1;32mbad\x1b[0m[/red] film <b>" in shown
     assert diff_text(ROW).plain.splitlines()[1:] == ["a [red]good→bad[/red] film <b>", "so it is→was"]
     steering = {**ROW, "text": "a \x1b[2Jgood\r", "adversarial_text": "a \x1b[2Jbad\r"}
-    assert diff_text(steering).plain.splitlines()[1] == "a ⟨U+001B⟩[2Jgood2Jbad⟨U+000D⟩"
+    assert diff_text(steering).plain.splitlines()[1] == "a ⟨U+001B⟩[2Jgood→2Jbad⟨U+000D⟩"
 
 
 def test_a_diff_for_a_page_escapes_its_texts() -> None:
