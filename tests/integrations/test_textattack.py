@@ -39,6 +39,23 @@ pytestmark = [
 ]
 
 
+@pytest.fixture
+def same_library() -> Iterator[None]:
+    """Puts back every module of TextAttack: two copies of the library do not know each other's classes."""
+
+    def ours() -> dict[str, Any]:
+        return {
+            name: module for name, module in sys.modules.items() if name.partition(".")[0] == "textattack"
+        }
+
+    before = ours()
+    yield
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("same_library")
 @pytest.mark.parametrize("missing", ["nltk", "textattack"])
 def test_without_the_library_both_install_lines_are_said(
     missing: str, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +95,7 @@ def wrapper(bridge: Any, victim: WhiteBoxVictim) -> Any:
 
 
 @installed
+@pytest.mark.usefixtures("same_library")
 def test_the_import_leaves_no_trace(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n.partition(".")[0] == "textattack"]:
         monkeypatch.delitem(sys.modules, name)
