@@ -53,12 +53,15 @@ def conflict_free_sum(
     return total
 
 
-def equal_norm_sum(gradients: Floats, reached: NDArray[np.bool_], groups: Sequence[object]) -> Floats:
+def equal_norm_sum(
+    gradients: Floats, reached: NDArray[np.bool_], groups: Sequence[object], owner: float = 1.0
+) -> Floats:
     """The twin of `surgery.equal_norm_sum`.
 
     Args:
         gradients, reached: as in `conflict_free_sum`.
         groups: of each parameter; None for the plain sum.
+        owner: the weight of the first exit that reaches a group.
 
     Returns:
         `(parameters,)`.
@@ -67,8 +70,13 @@ def equal_norm_sum(gradients: Floats, reached: NDArray[np.bool_], groups: Sequen
     for group in {group for group in groups if group is not None}:
         inside = np.array([other == group for other in groups])
         parts = [np.where(row & inside, g, 0.0) for g, row in zip(gradients, reached, strict=True)]
+        first = next((i for i, row in enumerate(reached) if (row & inside).any()), None)
         norms = [float(np.sqrt((part**2).sum())) for part in parts]
-        positive = [(norm, part) for norm, part in zip(norms, parts, strict=True) if norm > 0]
-        mean = sum(norm for norm, _ in positive) / max(len(positive), 1)
-        total[inside] = sum((mean / norm * part for norm, part in positive), np.zeros(len(groups)))[inside]
+        weighted = [
+            (owner if i == first else 1.0, norms[i], parts[i]) for i in range(len(parts)) if norms[i] > 0
+        ]
+        unit = sum(norms) / (sum(weight for weight, _, _ in weighted) or 1.0)
+        total[inside] = sum((w * unit / norm * part for w, norm, part in weighted), np.zeros(len(groups)))[
+            inside
+        ]
     return total

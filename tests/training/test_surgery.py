@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp._core.errors import ConfigError
 from offramp.model import MultiExitForSequenceClassification
-from offramp.training.strategies import EqualNorm, GradientEquilibrium, Moment, PCGrad
+from offramp.training.strategies import EqualNorm, GradientEquilibrium, Moment, PCGrad, Sweet
 from offramp.training.strategies.losses import exit_losses
 from offramp.training.surgery import conflict_free_sum, equal_norm_sum, projection_order, scale_gradient
 from tests.backbones.backbone_zoo import ZOO, build, save
@@ -124,6 +125,40 @@ def test_equal_norms_by_hand() -> None:
     assert equal_norm_sum([(None,), (None,)], [[0]]) == [None]
 
 
+def test_the_owner_of_a_layer_gets_its_weight() -> None:
+    """Norms 5 and 1 add up to 6. With the weights 2 and 1 they become 4 and 2."""
+    gradients = [(torch.tensor([3.0, 4.0]),), (torch.tensor([0.0, 1.0]),)]
+    (summed,) = equal_norm_sum(gradients, [[0]], owner=2)
+    assert summed is not None
+    assert summed.tolist() == pytest.approx([2.4, 5.2])
+    (alone,) = equal_norm_sum(gradients[:1], [[0]], owner=7)  # the only exit keeps its gradient
+    assert alone is not None
+    assert alone.tolist() == pytest.approx([3.0, 4.0])
+    (absent,) = equal_norm_sum(
+        [(torch.zeros(2),), gradients[1]], [[0]], owner=7
+    )  # its share goes to the others
+    assert absent is not None
+    assert absent.tolist() == pytest.approx([0.0, 1.0])
+
+
+@pytest.mark.parametrize("owner", [0, -1.0, math.inf, math.nan, "3", True])
+def test_an_owner_needs_a_positive_weight(owner: Any) -> None:
+    with pytest.raises(ConfigError, match="owner of equal_norm"):
+        EqualNorm(owner=owner)
+
+
+def test_a_great_owner_has_the_direction_of_sweet(model: Any) -> None:
+    inputs, labels = batch()
+    EqualNorm(owner=1e9).step(model, inputs, labels, torch.Tensor.backward)
+    owned = [[p.grad.clone() for p in layer] for layer in model.parameters_by_layer()[1:]]
+    model.zero_grad()
+    Sweet().step(model, inputs, labels, torch.Tensor.backward)
+    for layer, of_sweet in zip(owned, model.parameters_by_layer()[1:], strict=True):
+        a = torch.cat([g.flatten() for g in layer])
+        b = torch.cat([p.grad.flatten() for p in of_sweet])
+        assert float(torch.cosine_similarity(a, b, dim=0)) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
     for bad in (math.nan, math.inf):
         (total,) = equal_norm_sum([(torch.tensor([bad, 1.0]),), (torch.tensor([1.0, 1.0]),)], [[0]])
@@ -132,8 +167,8 @@ def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), exits=st.integers(1, 4))
-def test_equal_norms_are_their_twin(data: st.DataObject, exits: int) -> None:
+@given(data=st.data(), exits=st.integers(1, 4), share=st.sampled_from([1.0, 0.1, 3.0]))
+def test_equal_norms_are_their_twin(data: st.DataObject, exits: int, share: float) -> None:
     """Three parameters of 2, 3 and 1 numbers, each in one of two groups or in none."""
     owner = np.array([0, 0, 1, 1, 1, 2])
     rows = np.array(
@@ -147,8 +182,8 @@ def test_equal_norms_are_their_twin(data: st.DataObject, exits: int) -> None:
         [torch.tensor(row[owner == p]) if has[i][p] else None for p in range(3)] for i, row in enumerate(rows)
     ]
     groups = [[p for p in range(3) if group_of[p] == group] for group in (0, 1)]
-    wanted = reference.equal_norm_sum(rows, has[:, owner], [group_of[p] for p in owner])
-    for p, total in enumerate(equal_norm_sum(iter(gradients), groups)):
+    wanted = reference.equal_norm_sum(rows, has[:, owner], [group_of[p] for p in owner], share)
+    for p, total in enumerate(equal_norm_sum(iter(gradients), groups, share)):
         assert (total is None) == (not has[:, p].any())
         assert np.allclose(0.0 if total is None else total.numpy(), wanted[owner == p], atol=1e-9)
 

@@ -90,15 +90,19 @@ def _project(gradient: list[Tensor | None], other: Gradient) -> None:
         gradient[position] = a - (product / length) * b
 
 
-def equal_norm_sum(gradients: Iterable[Gradient], groups: Sequence[Sequence[int]]) -> list[Tensor | None]:
-    """The sum of all gradients, each scaled within a group of parameters to the mean of their norms there.
+def equal_norm_sum(
+    gradients: Iterable[Gradient], groups: Sequence[Sequence[int]], owner: float = 1.0
+) -> list[Tensor | None]:
+    """The sum of all gradients, in which those of one group of parameters have set norms there.
 
-    In a group: `Σ_i (m / ‖g_i‖) g_i`, with `m` the mean of the norms `‖g_i‖` that are not zero. So the norms still
-    add up to what they were. Parameters in no group get the plain sum.
+    In a group: `Σ_i (w_i m / ‖g_i‖) g_i`. The weight `w_i` is `owner` for the first exit that reaches the group (SWEET
+    gives it the group alone) and 1 for the others; `m` is the sum of the norms over the sum of the weights. So the
+    norms still add up to what they were. Parameters in no group get the plain sum.
 
     Args:
         gradients: one for each exit. Only the running sum and one of them are in memory, if they come one at a time.
         groups: positions of the parameters of each group.
+        owner: the weight of the first exit. 1: all norms are equal. Without bound: the direction of SWEET's gradient.
 
     Source: Chen et al. 2018 (GradNorm), equation 1 with α = 0.
     """
@@ -110,14 +114,18 @@ def equal_norm_sum(gradients: Iterable[Gradient], groups: Sequence[Sequence[int]
             reached = {p: g for p in positions if (g := gradient[p]) is not None}
             if not reached:
                 continue
+            weight = 1.0 if of_group else owner
             norm = torch.nn.utils.get_total_norm(list(reached.values()))
             of_group.append(norm)
             for position, own in reached.items():  # a NaN stays one
-                units[position] = own * torch.where(norm == 0, 0.0, 1 / norm)
+                units[position] = own * torch.where(norm == 0, 0.0, weight / norm)
         total = units if not total else [_plus(a, b) for a, b in zip(total, units, strict=True)]
     for positions, of_group in zip(groups, norms, strict=True):
         sizes = torch.stack(of_group) if of_group else torch.zeros(1)
-        mean = sizes.sum() / sizes.count_nonzero().clamp(min=1)
+        weights = torch.ones_like(sizes)
+        weights[0] = owner
+        divisor = (weights * (sizes != 0)).sum()
+        mean = sizes.sum() / torch.where(divisor == 0, 1.0, divisor)
         for position in positions:
             summed = total[position]
             total[position] = None if summed is None else summed * mean

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
-from offramp._core.arguments import choice
+from offramp._core.arguments import choice, number
 from offramp._core.errors import ConfigError
 from offramp.training.strategies.base import Inputs, Losses, Moment, Strategy
 
@@ -177,11 +178,17 @@ class EqualNorm(Strategy):
 
     The gradient of a layer is `Σ_i (m / ‖g_i‖) g_i`, where `g_i` is exit i's gradient there and `m` the mean of the
     exits' norms. So each exit owns an equal share of the update, and the norms still add up to what they are in joint
-    training. The embeddings, with the tables that all layers share by construction, count as one layer. Layers that
-    share their parameters count as one, too. Each head keeps its own gradient. A step is one forward pass and a
-    backward pass for each exit.
+    training. With `owner` above 1, the first exit above a layer owns more of it, up to all of it, as in SWEET.
+
+    The embeddings, with the tables that all layers share by construction, count as one layer. Layers that share their
+    parameters count as one, too. Each head keeps its own gradient. A step is one forward pass and a backward pass for
+    each exit.
 
     Adam divides every gradient by its own running size, so `m` itself hardly matters. The ratios between the exits do.
+
+    Args:
+        owner: how many times the norm of each other exit's gradient that of the first exit above the layer has. Of four
+            exits, the first owns a quarter of the first layer's norms with 1, half with 3, nine tenths with 27.
 
     Source: Chen et al. 2018 (GradNorm), equation 1 with α = 0: the same norm for every task. GradNorm learns weights of
     the losses that approach it in the last shared layer. Here it holds exactly, in each layer and at each step.
@@ -189,6 +196,9 @@ class EqualNorm(Strategy):
 
     name = "equal_norm"
     label = "equal norms"
+
+    def __init__(self, owner: float = 1.0) -> None:
+        self.owner = number("owner of equal_norm", owner, "a positive number", lambda w: 0 < w < math.inf)
 
     def losses(self, model: SegmentedModel, inputs: Inputs, labels: Tensor, moment: Moment) -> Losses:
         import torch
@@ -206,5 +216,7 @@ class EqualNorm(Strategy):
             for loss in losses
         )
         yield with_gradients(
-            torch.stack(losses).sum(), parameters, equal_norm_sum(gradients, [g for g in groups if g])
+            torch.stack(losses).sum(),
+            parameters,
+            equal_norm_sum(gradients, [g for g in groups if g], self.owner),
         )
