@@ -17,7 +17,7 @@ from offramp.cli.paths import PathOption
 from offramp.cli.watching import WatchOptions
 from offramp.serving.service import Limits
 
-REQUIRED = ("fastapi", "uvicorn", "prometheus_client")
+REQUIRED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 
 
 @Parameter(name="*", group=Group("Limits", sort_key=8))
