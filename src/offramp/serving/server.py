@@ -29,7 +29,7 @@ MOST_CONNECTIONS = 1000  # more get 503
 class ImpatientProtocol(HttpToolsProtocol):
     """HTTP that bounds the time and the memory of a request that does not arrive, and refuses ambiguous ones.
 
-    llhttp, the parser, would take heads of any size, requests without a `Host`, and encodings that nothing here decodes.
+    llhttp, the parser, would take heads of any size, requests without a `Host`, and encodings that nothing decodes.
 
     Args:
         head_bytes: most bytes of a head, and of what frames a body, before the request is refused.
