@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,7 @@ BIG = b"x" * (HEAD_BYTES // 2)  # three of them are more than a head may have
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the method, the path and the size of the body, which it waits for; `/slow` takes a moment."""
+    """Answers with the method, the path, and the size of query and body; `/slow` takes a moment."""
     if scope["type"] != "http":
         for event in ("startup", "shutdown"):
             await receive()
@@ -37,6 +38,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
             return
         size, more = size + len(message["body"]), message["more_body"]
     await asyncio.sleep(0.05 if scope["path"] == "/slow" else 0)
+    size += len(scope["query_string"])
     content = f"{scope['method']} {scope['path']} {size}\n".encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": content})
@@ -74,7 +76,8 @@ READ = {
     "plain": (get(), "GET /a 0"),
     "old, without a host": (get(version=b"1.0", host=b""), "GET /a 0"),
     "empty lines before it": (b"\r\n\r\n" + get(), "GET /a 0"),
-    "absolute address": (get().replace(b"/a", b"http://h/a?b"), "GET /a 0"),
+    "absolute address": (get().replace(b"/a", b"http://h/a?b"), "GET /a 1"),
+    "long address": (get().replace(b"/a", b"/a?" + b"x" * 100_000), "GET /a 100000"),
     "body": (post(b"Content-Length: 3", body=b"abc"), "POST /a 3"),
     "body of a GET": (get(b"Content-Length: 3") + b"abc", "GET /a 3"),
     "chunks": (CHUNKED + b"1;a=b\r\nx\r\n2\r\nyz\r\n0\r\na: b\r\n\r\n", "POST /a 3"),
@@ -90,6 +93,7 @@ READ = {
 REFUSED = {
     "no host": get(host=b""),
     "two hosts": get(HOST.strip()),
+    "long path": get().replace(b"/a", b"/" + b"x" * 70_000),
     "bytes that are no HTTP": b"\x16\x03\x01\x02\x00\r\n\r\n",
     "HTTP 0.9": b"GET /a\r\n\r\n",
     "HTTP/2 at once": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -158,3 +162,21 @@ def test_clients_that_leave_while_their_requests_wait_raise_nothing(
     time.sleep(0.1)
     assert talk(port, get(b"Connection: close")) == ([200], ["GET /a 0"])
     assert not caplog.records
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_loop_is_uvloop_where_it_exists(missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    else:
+        pytest.importorskip("uvloop")
+    loops: list[str] = []
+
+    async def note_loop(scope: Any, receive: Any, send: Any) -> None:
+        loops.append(type(asyncio.get_running_loop()).__module__.split(".")[0])
+        await echo(scope, receive, send)
+
+    with running_app(note_loop) as server:
+        answer = talk(server.servers[0].sockets[0].getsockname()[1], get(b"Connection: close"))
+    assert answer == ([200], ["GET /a 0"])
+    assert set(loops) == {"asyncio" if missing else "uvloop"}

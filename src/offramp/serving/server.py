@@ -84,7 +84,10 @@ class ImpatientProtocol(HttpToolsProtocol):
             or self.parser.get_method() == b"CONNECT"
         ):
             raise ValueError("refused")  # ends the parser, and `data_received` answers
+        url = self.url
+        self.url, _, query = url.partition(b"?")  # httptools splits no address of more than 64 KiB
         super().on_headers_complete()
+        self.url, self.scope["query_string"] = url, query
         self._cycles = {c for c in (*self._cycles, self.cycle) if c and not c.response_complete}
 
     def on_body(self, body: bytes) -> None:
