@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from offramp.serving import server as server_module
 from offramp.serving.server import HEAD_BYTES
 
 from .running import running_app
@@ -162,6 +163,18 @@ def test_clients_that_leave_while_their_requests_wait_raise_nothing(
     time.sleep(0.1)
     assert talk(port, get(b"Connection: close")) == ([200], ["GET /a 0"])
     assert not caplog.records
+
+
+def test_a_request_that_crosses_the_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LAST_SECONDS", 5)
+    with running_app(echo) as server:
+        address = server.servers[0].sockets[0].getsockname()[:2]
+        with socket.create_connection(address, timeout=10) as client:
+            server.should_exit = True
+            while server.servers[0].sockets:  # until the port is closed
+                time.sleep(0.002)
+            client.sendall(get(b"Connection: close"))
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("missing", [True, False])

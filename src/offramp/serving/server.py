@@ -22,6 +22,7 @@ from offramp.serving.guard import Asgi
 KEY_VARIABLE = "OFFRAMP_API_KEY"
 HEADER_SECONDS = 10.0  # for the head of a request
 HEAD_BYTES = 16_384  # of the head of a request
+LAST_SECONDS = 0.1  # at the end, for requests that are on their way
 IDLE_SECONDS = 60  # between two requests of a connection
 MOST_CONNECTIONS = 1000  # more get 503
 
@@ -68,6 +69,13 @@ class ImpatientProtocol(HttpToolsProtocol):
             if self._unfinished > self.head_bytes:
                 self._refuse()
             self._watch()
+
+    def shutdown(self) -> None:
+        """The end of the service: a request that its client has sent by now is still answered."""
+        if self._answering():
+            super().shutdown()
+        else:
+            self.loop.call_later(LAST_SECONDS, super().shutdown)
 
     def on_message_begin(self) -> None:
         self._unfinished = 0
