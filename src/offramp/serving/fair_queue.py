@@ -16,7 +16,7 @@ from offramp.engine.batching import token_counts
 from offramp.engine.policy import Decisions
 from offramp.serving.hooks import Submission
 
-REMEMBERED = 10_000  # clients that may be ahead of others without waiting
+REMEMBERED = 10_000  # clients whose work counts although they do not wait
 
 
 @dataclass
@@ -112,7 +112,9 @@ class FairQueue:
         self._client_rows[ticket.client] += sign * ticket.rows
 
     def _forget(self) -> None:
-        """Drop the clients that do not wait and have no more work than the last turn, when there are many."""
-        if len(self._work) > REMEMBERED + 2 * len(self._tickets):
-            kept = {c: work for c, work in self._work.items() if work > self._now or c in self._tickets}
-            self._work = kept
+        """Start anew when nothing waits; and forget those who do not wait when they are many."""
+        if not self._turns:
+            self._work.clear()
+            self._now = 0.0
+        elif len(self._work) > REMEMBERED + 2 * len(self._tickets):
+            self._work = {client: self._work[client] for client in self._tickets}
