@@ -73,7 +73,7 @@ def serving(app: Any) -> Iterator[str]:
     """The address of an application that a server answers for."""
     from offramp.serving.server import make_server
 
-    server = make_server(app, "127.0.0.1", 0, 1, h11_max_incomplete_event_size=ADDRESS_BYTES)
+    server = make_server(app, "127.0.0.1", 0, 1, head_bytes=ADDRESS_BYTES)
     thread = Thread(target=server.run)
     thread.start()
     try:

@@ -50,10 +50,9 @@ class Running:
 
 
 @contextmanager
-def running(
-    service: Service, keys: dict[str, str] | None = None, drain_seconds: int = 10
-) -> Iterator[Running]:
-    server = make_server(make_app(service, keys), "127.0.0.1", 0, drain_seconds)
+def running_app(app: Any, drain_seconds: int = 10) -> Iterator[Any]:
+    """A server that runs an ASGI application in a thread."""
+    server = make_server(app, "127.0.0.1", 0, drain_seconds)
     thread = Thread(target=server.run)
     thread.start()
     try:
@@ -61,7 +60,15 @@ def running(
         while not server.started and thread.is_alive() and monotonic() < deadline:
             sleep(0.005)
         assert server.started
-        yield Running(server.servers[0].sockets[0].getsockname()[1], service, server)
+        yield server
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def running(
+    service: Service, keys: dict[str, str] | None = None, drain_seconds: int = 10
+) -> Iterator[Running]:
+    with running_app(make_app(service, keys), drain_seconds) as server:
+        yield Running(server.servers[0].sockets[0].getsockname()[1], service, server)

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from fastapi import FastAPI
+
 from offramp.inference.engine import Engine
 from offramp.serving.service import Limits, Service
 
@@ -219,3 +221,54 @@ def test_keys_and_hidden_exits(engine: Engine) -> None:
         status, content = server.post("/v1/classify", {"texts": ["a"], "max_layer": 1}, **key)
         assert status == 422
         assert "does not show its exits" in content["error"]
+
+
+BODIES = {
+    "/predict": [
+        {"inputs": TEXTS[0]},
+        {"inputs": TEXTS, "raw_scores": True},
+        {"inputs": [[TEXTS[0]], [TEXTS[1]]]},
+        {"inputs": [TEXTS[:2], TEXTS[:1]]},
+        {"inputs": 1},
+        {"inputs": "a", "truncation_direction": "left"},
+    ],
+    "/": [{"inputs": TEXTS}, {"inputs": TEXTS[0], "parameters": {"top_k": 1}}, {}],
+    "/classify": [{"input": TEXTS}, {"input": TEXTS, "raw_scores": False}, {"input": "a", "model": "no"}],
+    "/v1/classify": [
+        {"texts": TEXTS},
+        {"texts": TEXTS, "probabilities": True, "max_layer": 1},
+        {"texts": []},
+        {"texts": ["a"] * 9},
+        {"texts": ["a"], "other": 1},
+        b'{"texts": ["a"]',
+        b'{"texts": ["\\ud800"]}',
+        b"\xff",
+        b"[" * 100_000,
+        b"",
+    ],
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_the_short_way_answers_as_fastapi_does(
+    path: str, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, whole = [], FastAPI.__call__
+
+    async def note(app: Any, scope: Any, *channels: Any) -> None:
+        asked.append(scope["path"])
+        await whole(app, scope, *channels)
+
+    monkeypatch.setattr(FastAPI, "__call__", note)
+    for body in BODIES[path]:
+        short = server.send("POST", path, body)
+        invalid = len(asked)
+        long = server.send("POST", path, body, content_type="application/json; charset=utf-8")
+        assert asked == [path] * (invalid + 1)
+        assert invalid == 0 or short[0] in (400, 422)
+        asked.clear()
+        for _, content, fields in (short, long):
+            del fields["date"]
+            for changing in ("id", "created") if isinstance(content, dict) else ():
+                content.pop(changing, None)
+        assert short == long

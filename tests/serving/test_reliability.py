@@ -45,6 +45,7 @@ class Recorder(NoHooks):
 
     def __init__(self) -> None:
         self.admitted, self.answers, self.drops = 0, 0, 0
+        self.clients: list[str] = []  # in the order of their answers
         self.batches: list[int] = []
         self.statuses: list[int] = []
         self.caps: float | Refusal = np.inf
@@ -61,6 +62,7 @@ class Recorder(NoHooks):
         assert len(decisions) == len(submission)
         assert set(submission.seconds) == {"tokenisation", "queue", "inference"}
         self.answers += 1
+        self.clients.append(client)
 
     def dropped(self, submission: Submission) -> None:
         self.drops += 1
@@ -114,7 +116,7 @@ def test_requests_that_wait_share_a_batch_and_get_the_same_answers(slow: Engine)
         first = pool.submit(server.post, "/v1/classify", {"texts": texts[:1]})
         assert slow.compacting.running.wait(10)
         rest = [pool.submit(server.post, "/v1/classify", {"texts": [text]}) for text in texts[1:]]
-        wait_for(lambda: server.service.batchers["m"].waiting_rows == 19)
+        wait_for(lambda: server.service.batchers["m"].queue.rows == 19)
         slow.compacting.open.set()
         answers = [future.result()[1]["answers"][0] for future in (first, *rest)]
     assert hooks.batches == [1, 8, 8, 3]  # the text that came alone did not wait
@@ -140,9 +142,9 @@ def test_a_full_queue_a_deadline_and_the_earliest_deadline_first(slow: Engine) -
         futures = [pool.submit(server.post, "/v1/classify", {"texts": ["a"]})]
         assert slow.compacting.running.wait(10)
         late = pool.submit(server.post, "/v1/classify", {"texts": ["b"], "deadline_ms": 1})
-        wait_for(lambda: service.batchers["m"].waiting_rows == 1)
+        wait_for(lambda: service.batchers["m"].queue.rows == 1)
         futures += [pool.submit(server.post, "/v1/classify", {"texts": ["b", "c"]})]
-        wait_for(lambda: service.batchers["m"].waiting_rows == 3)
+        wait_for(lambda: service.batchers["m"].queue.rows == 3)
         status, content, fields = server.send("POST", "/predict", {"inputs": "a"})
         assert (status, content["error_type"], fields["retry-after"]) == (429, "Overloaded", "1")
         assert "3 texts wait for model 'm' already" in content["error"]
@@ -155,6 +157,28 @@ def test_a_full_queue_a_deadline_and_the_earliest_deadline_first(slow: Engine) -
         assert "deadline passed" in content["error"]
     assert (hooks.admitted, hooks.answers, hooks.drops) == (3, 2, 1)
     assert sorted(hooks.statuses) == [408, 429, 429]
+
+
+def test_a_client_that_floods_the_queue_does_not_delay_another_one(slow: Engine) -> None:
+    hooks, keys = Recorder(), {"flood": "k1", "calm": "k2"}
+    service = Service({"m": slow}, Limits(queue_rows=20), hooks)
+    with running(service, keys) as server, ThreadPoolExecutor(22) as pool:
+
+        def ask(client: str) -> int:
+            return server.post("/predict", {"inputs": "a"}, authorization=f"Bearer {keys[client]}")[0]
+
+        slow.compacting.open.clear()
+        slow.compacting.running.clear()
+        futures = [pool.submit(ask, "flood")]
+        assert slow.compacting.running.wait(10)
+        futures += [pool.submit(ask, "flood") for _ in range(20)]
+        wait_for(lambda: service.batchers["m"].queue.rows == 20)
+        assert ask("flood") == 429
+        futures.append(pool.submit(ask, "calm"))  # a full queue has room for who has nothing in it
+        wait_for(lambda: service.batchers["m"].queue.rows == 21)
+        slow.compacting.open.set()
+        assert [future.result() for future in futures] == [200] * 22
+    assert hooks.clients[:3] == ["flood", "flood", "calm"]
 
 
 def test_a_budget_caps_or_refuses(engine: Engine) -> None:
@@ -182,7 +206,7 @@ def test_a_request_that_fails_does_not_fail_its_batch(slow: Engine) -> None:
         first = pool.submit(server.post, "/predict", {"inputs": "a"})
         assert slow.compacting.running.wait(10)
         others = [pool.submit(server.post, "/predict", {"inputs": text}) for text in ("bad", "good")]
-        wait_for(lambda: server.service.batchers["m"].waiting_rows == 2)
+        wait_for(lambda: server.service.batchers["m"].queue.rows == 2)
         slow.compacting.open.set()
         assert [future.result()[0] for future in (first, *others)] == [200, 500, 200]
         assert server.post("/predict", {"inputs": "a"})[0] == 200
@@ -288,7 +312,7 @@ def test_the_end_answers_what_was_accepted(slow: Engine) -> None:
         futures = [pool.submit(server.post, "/predict", {"inputs": TEXTS[0]})]
         assert slow.compacting.running.wait(10)  # alone: the batch would take what has arrived by then
         futures += [pool.submit(server.post, "/predict", {"inputs": text}) for text in TEXTS[1:]]
-        wait_for(lambda: server.service.batchers["m"].waiting_rows == 3)
+        wait_for(lambda: server.service.batchers["m"].queue.rows == 3)
         server.server.should_exit = True
         time.sleep(0.2)
         with pytest.raises(ConnectionRefusedError):
@@ -411,7 +435,7 @@ def test_a_cancelled_request_is_dropped(slow: Engine) -> None:
         while not slow.compacting.running.is_set():
             await asyncio.sleep(0.001)
         second = asyncio.create_task(service.answer(Demand(["b"]), "c"))
-        while not service.batchers["m"].waiting_rows:
+        while not service.batchers["m"].queue.rows:
             await asyncio.sleep(0.001)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -16,7 +16,7 @@ from offramp._core.stopping import Stopped
 from offramp.cli.common import Threads, note
 from offramp.cli.paths import PathOption
 
-REQUIRED = ("fastapi", "uvicorn", "jinja2")
+REQUIRED = ("fastapi", "uvicorn", "httptools", "jinja2")
 ADDRESS_BYTES = (
     2**19
 )  # an address holds two texts of 10,000 characters, and a character takes up to 12 bytes of it
@@ -63,7 +63,7 @@ def play(
         )
     with closing(listen(host, port)) as listener, suppress(Stopped):  # the usual end
         app = make_app(open_models(models, policy or (), threads), host=host, attack_seconds=attack_seconds)
-        server = make_server(app, host, port, 1, h11_max_incomplete_event_size=ADDRESS_BYTES)
+        server = make_server(app, host, port, 1, head_bytes=ADDRESS_BYTES)
         name = f"[{host}]" if ":" in host else host
         note(f"playground: http://{name}:{listener.getsockname()[1]} (Ctrl-C ends it)")
         server.run(sockets=[listener])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -50,7 +50,7 @@ class Decisions:
 
     def rows(self, chosen: slice) -> Decisions:
         """The decisions on some examples."""
-        return Decisions(*(getattr(self, attribute.name)[chosen] for attribute in fields(self)))
+        return Decisions(*(values[chosen] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)

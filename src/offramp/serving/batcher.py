@@ -1,50 +1,24 @@
-"""Dynamic batching: requests that wait together run together, the earliest deadline first."""
+"""Dynamic batching: requests that wait together run together, and clients take turns."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Condition, Thread
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.engine.batching import token_counts
-from offramp.engine.policy import Decisions
 from offramp.engine.segment_times import SegmentTimes, guess_times
 from offramp.inference.engine import Engine
 from offramp.serving.errors import Closing, DeadlinePassed, Overloaded
-from offramp.serving.hooks import Hooks, Submission
+from offramp.serving.fair_queue import FairQueue, Ticket
+from offramp.serving.hooks import Hooks
 
 SMOOTHING = 0.2  # weight of the newest batch in the estimate of the machine's speed
 WARM_UP = 3
-
-
-@dataclass
-class Ticket:
-    """A request in the queue.
-
-    Attributes:
-        submission: its rows.
-        exits: the exit, 0-based, at which each row leaves at the latest `(rows,)`; None for no cap.
-        deadline: when its batch must end, by `time.monotonic`.
-        answer: gets the decisions.
-    """
-
-    submission: Submission
-    exits: NDArray[np.intp] | None
-    deadline: float
-    answer: Future[Decisions] = field(default_factory=Future)
-    arrived: float = field(default_factory=monotonic)
-
-    def __post_init__(self) -> None:
-        self.rows = len(self.submission)
-        self.longest = int(token_counts(self.submission.encodings).max())
 
 
 class BatchTimes:
@@ -55,7 +29,7 @@ class BatchTimes:
     """
 
     def __init__(self, times: SegmentTimes) -> None:
-        self.times = times
+        self.sums = sum(times.fixed), sum(times.per_token), sum(times.per_pair)  # over the segments
         self.scale: float | None = None
 
     def seconds(self, rows: int, longest: int) -> float:
@@ -68,15 +42,17 @@ class BatchTimes:
         self.scale = newest if self.scale is None else (1 - SMOOTHING) * self.scale + SMOOTHING * newest
 
     def _full_depth(self, rows: int, longest: int) -> float:
-        return sum(self.times.ms(k, rows, longest) for k in range(len(self.times.fixed)))
+        fixed, per_token, per_pair = self.sums
+        return fixed + rows * longest * (per_token + longest * per_pair)
 
 
 class Batcher:
     """A queue before an engine, and the thread that runs it.
 
     The thread never waits for a batch to fill: it takes what waits, so a text that comes alone runs at once, and
-    batches grow under load by themselves. Requests run in the order of their deadlines. A batch takes no further
-    request once its predicted end would pass the earliest deadline in it.
+    batches grow under load by themselves. Clients take turns, and the requests of a client run in the order of their
+    deadlines; see `FairQueue`. A batch takes no further request once its predicted end would pass the earliest deadline
+    in it.
 
     Args:
         name: of the model.
@@ -90,9 +66,7 @@ class Batcher:
         compacting = engine.compacting
         self.batch_rows = compacting.batch_size * compacting.workers.count
         self.times = BatchTimes(guess_times(engine.segments))
-        self.waiting_rows = 0
-        self._waiting: list[tuple[float, int, Ticket]] = []
-        self._numbers = itertools.count()
+        self.queue = FairQueue()
         self._changed = Condition()
         self._closed = False
         self._thread = Thread(target=self._run, name=f"offramp-{name}", daemon=True)
@@ -106,25 +80,24 @@ class Batcher:
             self.times.learn(1, len(encodings[0]["input_ids"]), monotonic() - started)
         self._thread.start()
 
-    def check_room(self, rows: int) -> None:
-        """Raise `Overloaded` if some rows do not fit in the queue, `Closing` if the service stops."""
+    def check_room(self, client: str, rows: int) -> None:
+        """Raise `Overloaded` if some rows of a client do not fit in the queue, `Closing` if the service stops."""
         if self._closed:
             raise Closing("the service is stopping: try another one")
-        if self.waiting_rows and self.waiting_rows + rows > self.queue_rows:
+        if not self.queue.fits(client, rows, self.queue_rows):
             # What waits runs in batches of this many rows.
-            batches = math.ceil(self.waiting_rows / self.batch_rows)
+            batches = math.ceil(self.queue.rows / self.batch_rows)
             wait = batches * self.times.seconds(self.batch_rows, 32)
             raise Overloaded(
-                f"{self.waiting_rows} texts wait for model {self.name!r} already: try again later",
+                f"{self.queue.rows} texts wait for model {self.name!r} already: try again later",
                 max(1.0, wait),
             )
 
     def submit(self, ticket: Ticket) -> None:
         """Put a request in the queue; raises what `check_room` raises."""
         with self._changed:
-            self.check_room(ticket.rows)
-            heapq.heappush(self._waiting, (ticket.deadline, next(self._numbers), ticket))
-            self.waiting_rows += ticket.rows
+            self.check_room(ticket.client, ticket.rows)
+            self.queue.push(ticket)
             self._changed.notify()
 
     def close(self) -> None:
@@ -138,9 +111,9 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
+                while not self.queue and not self._closed:
                     self._changed.wait()
-                if not self._waiting:
+                if not self.queue:
                     return
                 batch, expired = self._collect(monotonic())
             for ticket in expired:
@@ -154,25 +127,20 @@ class Batcher:
         """Take the next batch out of the queue, and the requests whose deadline passed."""
         batch: list[Ticket] = []
         expired: list[Ticket] = []
-        rows = longest = 0
-        while self._waiting:
-            ticket = self._waiting[0][2]
+        rows, longest, deadline = 0, 0, math.inf
+        while self.queue:
+            ticket = self.queue.first()
             if ticket.deadline <= now or ticket.answer.cancelled():
                 expired.append(ticket)
-            else:
-                size, length = rows + ticket.rows, max(longest, ticket.longest)
-                late = now + self.times.seconds(size, length) > self._earliest(batch, ticket)
-                if batch and (size > self.batch_rows or late):
-                    break
-                batch.append(ticket)
-                rows, longest = size, length
-            heapq.heappop(self._waiting)
-            self.waiting_rows -= ticket.rows
+                self.queue.give_back(self.queue.pop(), 0.0)
+                continue
+            size, length = rows + ticket.rows, max(longest, ticket.longest)
+            late = now + self.times.seconds(size, length) > min(deadline, ticket.deadline)
+            if batch and (size > self.batch_rows or late):
+                break
+            batch.append(self.queue.pop())
+            rows, longest, deadline = size, length, min(deadline, ticket.deadline)
         return batch, [ticket for ticket in expired if ticket.answer.set_running_or_notify_cancel()]
-
-    @staticmethod
-    def _earliest(batch: Sequence[Ticket], ticket: Ticket) -> float:
-        return batch[0].deadline if batch else ticket.deadline
 
     def _answer(self, batch: Sequence[Ticket]) -> None:
         """Run a batch and hand out the decisions; if it fails, its requests run one by one."""
@@ -195,12 +163,15 @@ class Batcher:
             return
         seconds = monotonic() - started
         self.times.learn(len(encodings), max(ticket.longest for ticket in batch), seconds)
-        self.hooks.ran_batch(self.name, len(encodings), self.waiting_rows, seconds)
-        first = 0
-        for ticket in batch:
+        self.hooks.ran_batch(self.name, len(encodings), self.queue.rows, seconds)
+        ends = np.cumsum([ticket.rows for ticket in batch]).tolist()
+        answers = [decisions.rows(slice(first, end)) for first, end in pairwise([0, *ends])]
+        with self._changed:
+            for ticket, answer in zip(batch, answers, strict=True):
+                self.queue.give_back(ticket, float(answer.flops.sum()))
+        for ticket, answer in zip(batch, answers, strict=True):
             ticket.submission.seconds |= {"queue": started - ticket.arrived, "inference": seconds}
-            ticket.answer.set_result(decisions.rows(slice(first, first + ticket.rows)))
-            first += ticket.rows
+            ticket.answer.set_result(answer)
 
     def _caps(self, batch: Sequence[Ticket]) -> NDArray[np.intp] | None:
         if all(ticket.exits is None for ticket in batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,11 @@ class Submission:
 
     def __len__(self) -> int:
         return len(self.encodings)
+
+    @cached_property
+    def reserved(self) -> float:
+        """The most FLOPs that all rows together may use."""
+        return float(np.minimum(self.caps, self.flops_full).sum())
 
 
 class Hooks(Protocol):

@@ -161,7 +161,7 @@ async def models(request: Request) -> dict[str, Any]:
     service = service_of(request)
     data = []
     for name, batcher in service.batchers.items():
-        waiting = batcher.waiting_rows
+        waiting = batcher.queue.rows
         stats = {
             "queue_fraction": waiting / service.limits.queue_rows,
             "queue_absolute": waiting,

@@ -16,8 +16,9 @@ from offramp._core.text import check_pairs
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.policy import Decisions
 from offramp.inference.engine import Engine, Prediction
-from offramp.serving.batcher import Batcher, Ticket
+from offramp.serving.batcher import Batcher
 from offramp.serving.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
+from offramp.serving.fair_queue import Ticket
 from offramp.serving.hooks import Hooks, NoHooks, Refusal, Submission
 
 UNSPECIFIED = (None, "", "default/not-specified")  # the last one is infinity's
@@ -158,7 +159,7 @@ class Service:
         name = self.model_name(demand.model)
         engine, batcher = self.engines[name], self.batchers[name]
         self._check(demand, engine)
-        batcher.check_room(len(demand.texts))
+        batcher.check_room(client, len(demand.texts))
         encodings = await self._encode(engine, demand)
         tokenisation = monotonic() - arrived
         lengths = token_counts(encodings)

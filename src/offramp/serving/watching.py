@@ -79,7 +79,7 @@ class Watch:
 
     def dropped(self, submission: Submission) -> None:
         """See `Hooks.dropped`. The request costs its worst case: it may have run, and who hangs up must still pay."""
-        self._settle(submission, _reserved(submission))
+        self._settle(submission, submission.reserved)
         self.metrics.dropped(submission.model, submission.client)
 
     def refused(self, client: str, model: str, status: int) -> None:
@@ -103,7 +103,7 @@ class Watch:
 
     def _settle(self, submission: Submission, spent: float) -> None:
         if self.budget is not None:
-            self.budget.settle(submission.client, _reserved(submission), spent)
+            self.budget.settle(submission.client, submission.reserved, spent)
 
     def _audited(self, model: str, audit: ShadowAudit) -> Callable[[int], None]:
         def note(alarms: int) -> None:
@@ -114,11 +114,6 @@ class Watch:
                     write_retuned(audit.audit, self.retuned / policy_file(model))
 
         return note
-
-
-def _reserved(submission: Submission) -> float:
-    """What the budget reserved for a request, in FLOPs."""
-    return float(np.minimum(submission.caps, submission.flops_full).sum())
 
 
 def write_retuned(audit: Audit, path: Path) -> None:
