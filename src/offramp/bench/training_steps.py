@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy
 
+from offramp._core import progress as display
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
@@ -74,7 +75,7 @@ def bench_training(
     steps: int = 50,
     rounds: int = 3,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: bool = False,
 ) -> list[StepCost]:
     """Time training steps of some strategies and of plain fine-tuning, in turns, on the same batches.
 
@@ -87,7 +88,7 @@ def bench_training(
         steps: of each way in each round; 50 batches hold texts of every length.
         rounds: number of rounds, in each of which all ways take a turn.
         seed: for the order of the data.
-        progress: receives a line for each step.
+        progress: show progress bars.
 
     Returns:
         One entry for each way, plain fine-tuning first.
@@ -112,19 +113,25 @@ def bench_training(
             ways[name] = _strategy(name, model, rows, limited, seed, Path(folder))
         names = [*ways]
         times: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(rounds):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                progress(f"round {turn + 1} of {rounds}: {name}")
+        turns = [name for turn in range(rounds) for name in in_turn(names, turn)]
+        with display.progress("time training steps", len(turns), show=progress, timed=True) as update:
+            for done, name in enumerate(turns):
+                update(done, None, name)
                 times[name].append(ways[name]())
     batch = _longest(whole, rows, options.batch_size)
     plain = _plain_model(whole).to(whole.device).train()
     with _autocast(whole, options):
         memory = {PLAIN: peak_held_bytes(plain.parameters(), lambda: plain(**batch).loss.backward())}
-    for name, model in models.items():
+    for name, model in display.track([*models.items()], "measure memory", show=progress):
         with _autocast(model, options):
             memory[name] = _memory(name, model, batch, options)
     return [_cost(name, times, options.batch_size, memory[name]) for name in ways]
+
+
+def in_turn(names: Sequence[str], turn: int) -> list[str]:
+    """The names in the order of a round: each round starts with the next one."""
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
 
 
 def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) -> StepCost:
