@@ -22,7 +22,7 @@ from offramp.cli.main import run
 from offramp.cli.play import listen
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
-from offramp.playground.state import MOST_CHARACTERS
+from offramp.playground.state import MOST_CHARACTERS, read_state
 
 httpx = pytest.importorskip("httpx")
 TORCH_LIKE = ("torch", "transformers", "datasets", "safetensors")
@@ -186,10 +186,11 @@ def test_policies_of_other_folders_can_be_chosen(folders: dict[str, Path], tmp_p
 
     Policy(make_criterion("margin", 0.4), (0, 1, 3)).save(tmp_path / "mine.json")
     (model,) = open_models([str(folders["exported"])], [tmp_path / "mine.json"], threads=1).values()
-    assert list(model.rules)[:2] == ["policy", str(tmp_path / "mine.json")]
+    assert list(model.rules)[:2] == [str(tmp_path / "mine.json"), "policy"]
+    assert read_state([], {model.name: model}).sides[0].policy.criterion.threshold == 0.4
     assert model.tuned == 2
     Policy(make_criterion("margin", 0.4), (1, 3)).save(tmp_path / "foreign.json")
-    with pytest.raises(CriterionError, match=r"foreign.json is for exits \[1, 3\], and no model here"):
+    with pytest.raises(CriterionError, match=r"foreign.json fits no model here \(exported: .*\[1, 3\]"):
         open_models([str(folders["exported"])], [tmp_path / "foreign.json"], threads=1)
 
 

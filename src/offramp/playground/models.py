@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class PlayModel:
         pair: whether it reads pairs of texts; None if unknown.
         rules: policies by name: those that were tuned for the model first, then every exit rule that fits it.
         tuned: the number of tuned policies among the rules.
+        refused: why each given policy that the model cannot leave by does not fit, by its name.
         model: the torch model, which gradients come from; None for an exported folder.
     """
 
@@ -46,6 +47,7 @@ class PlayModel:
     pair: bool | None
     rules: Mapping[str, Policy]
     tuned: int
+    refused: Mapping[str, str]
     model: SegmentedModel | None
 
     def segments_of(self, text: str, text_pair: str) -> tuple[str, ...]:
@@ -80,11 +82,14 @@ def open_models(
         raise ConfigError("expected a model, got none: give the folder of one, or of two to compare")
     extra = {str(path): Policy.load(path) for path in policies}
     opened = {name: open_model(name, path, extra, threads) for name, path in model_folders(models).items()}
-    for name, policy in extra.items():
-        if not any(policy in model.rules.values() for model in opened.values()):
+    for name in extra:
+        reasons = [
+            f"{model.name}: {model.refused[name]}" for model in opened.values() if name in model.refused
+        ]
+        if len(reasons) == len(opened):
             raise CriterionError(
-                f"the policy {name} is for exits {list(policy.exit_layers)}, and no model here has a rule that it "
-                f"fits: give one that 'offramp tune' wrote for {' or '.join(opened)}"
+                f"the policy {name} fits no model here ({'; '.join(reasons)}): give one that 'offramp tune' wrote for "
+                f"{' or '.join(opened)}"
             )
     return opened
 
@@ -114,9 +119,14 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         residuals = in_torch.spaces is not None
         for source in dict.fromkeys((folder, Path(str(model.name_or_path)))):
             policies |= {path.stem: Policy.load(path) for path in sorted(source.glob("policy-*.json"))}
-    own = list(fitting({**policies, **extra}, segments, len(labels) or 1, residuals))
-    temperatures = own[0][1].temperatures if own else None
-    rules = dict([*own, *fitting(untuned(segments, temperatures), segments, len(labels) or 1, residuals)])
+
+    def reason(policy: Policy) -> str:
+        return misfit(policy, segments, len(labels) or 1, residuals)
+
+    tuned = {**extra, **policies, **extra}  # the given ones first: the page opens with the first rule
+    own = {name: policy for name, policy in tuned.items() if not reason(policy)}
+    temperatures = next((policy.temperatures for policy in own.values()), None)
+    usual = {name: policy for name, policy in untuned(segments, temperatures).items() if not reason(policy)}
     opened = PlayModel(
         name=name,
         folder=folder,
@@ -124,8 +134,9 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         encoder=encoder,
         labels=tuple(labels),
         pair=pair,
-        rules=rules,
+        rules={**own, **{name: policy for name, policy in usual.items() if name not in own}},
         tuned=len(own),
+        refused={name: reason(policy) for name, policy in extra.items() if name not in own},
         model=model,
     )
     opened.trace(WARM_UP, WARM_UP)
@@ -145,17 +156,15 @@ def untuned(segments: Segments[Any], temperatures: Sequence[float] | None) -> di
     }
 
 
-def fitting(
-    policies: Mapping[str, Policy], segments: Segments[Any], outputs: int, residuals: bool
-) -> Iterable[tuple[str, Policy]]:
-    """The policies that a model can leave by."""
-    for name, policy in policies.items():
-        try:
-            policy.check(segments.exit_layers, segments.kind, segments.gates, outputs)
-        except CriterionError:
-            continue
-        if residuals or not policy.criterion.needs_residual:
-            yield name, policy
+def misfit(policy: Policy, segments: Segments[Any], outputs: int, residuals: bool) -> str:
+    """Why a model cannot leave by a policy; "" if it can."""
+    try:
+        policy.check(segments.exit_layers, segments.kind, segments.gates, outputs)
+    except CriterionError as error:
+        return str(error)
+    if policy.criterion.needs_residual and not residuals:
+        return f"{policy.criterion.name} needs residuals, which this export does not give: open the trained model"
+    return ""
 
 
 def adjusted(policy: Policy, threshold: float | None, *, calibrated: bool = True) -> Policy:
