@@ -45,6 +45,7 @@ def report(
     options: dict[str, Any] = {
         "figures": () if figures == ("none",) else figures,
         "table_files": tables == "files",
+        "progress": True,
     }
     if rules and thresholds:
         raise ConfigError("--rules and --thresholds make a report each: give one of them")
