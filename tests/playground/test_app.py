@@ -87,6 +87,30 @@ def test_invisible_characters_are_written_out_but_kept_in_the_box(address: str) 
     assert "⟨U+202E⟩" in events(get(address, "/attack", **query).text)[0][1]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a%00b%20good%20film",
+        "caf%E9",
+        "a%ED%A0%80b",
+        "e" + "%CC%81" * 3000,
+        "%F3%A0%81%81%EF%BF%BF",
+        "%FF%FE",
+    ],
+    ids=["NUL", "not UTF-8", "half a pair", "3,000 accents", "no characters", "no text"],
+)
+def test_a_link_may_name_any_text(address: str, written: str) -> None:
+    with urlopen(f"{address}/?text={written}&model=trained&sides=1", timeout=60) as answer:
+        assert answer.read().decode().count('class="ladder"') == 1
+
+
+def test_a_link_to_a_longer_text_says_what_is_left_out(address: str) -> None:
+    with urlopen(f"{address}/?text={'good%20' * 2000}&model=trained&sides=1", timeout=60) as answer:
+        shown = answer.read().decode()
+    assert "expected a text of at most 4,000 characters, got 10,000: the rest is left out" in shown
+    assert shown.count('class="ladder"') == 1
+
+
 def test_an_address_holds_two_long_texts(address: str) -> None:
     text = "映" * MOST_CHARACTERS
     query = urlencode({"text": text, "text_pair": text, "model": "trained", "sides": "1"})

@@ -87,9 +87,9 @@ def test_the_page_answers_with_the_strongest_attack(study: Any) -> None:
     strongest = max(lost, key=lambda name: lost[name])
     assert first.startswith(f"{strongest} takes away {100 * lost[strongest]:.0f} % [")
     assert " loses least, " in second
-    named = {name for part in contents.parts for name in part.tables}
+    named = {name for chapter in contents.chapters for name in chapter.tables}
     assert {name for name in attack_tables(study) if not name.startswith("transfer-")} <= named
-    charts = [chart for part in contents.parts for chart in part.charts if chart]
+    charts = [chart for chapter in contents.chapters for chart in chapter.charts if chart]
     assert {name for _, name in charts[0].rows} == set(study.values("attack"))
 
 

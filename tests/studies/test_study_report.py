@@ -72,8 +72,8 @@ def test_the_answer_is_that_of_the_table(folder: Path) -> None:
 
 def test_every_table_has_a_part_of_the_page(folder: Path) -> None:
     methods = study(load_results(folder), resamples=30)
-    parts = training_contents(methods, left_out=(), records=()).parts
-    named = {name for part in parts for name in part.tables}
+    chapters = training_contents(methods, left_out=(), records=()).chapters
+    named = {name for chapter in chapters for name in chapter.tables}
     assert named >= {*study_tables(methods), "calibration", "ranking", "protocols"}
 
 

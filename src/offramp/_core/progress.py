@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from offramp._core.text import one_line
 
@@ -26,6 +27,7 @@ Update = Callable[[int, int | None, str], None]  # steps done, steps in all if k
 EVERY = 10.0  # seconds between plain lines
 REDRAWN = 0.5  # seconds between two drawings of a bar beside work that is timed
 BAR = 16  # characters: a line must fit 80 columns
+ROOM, SHORTEST = 36, 8  # characters of a title and a remark together; of a remark beside a long title
 
 # All live lines share one console, since a terminal has one cursor. Names come from data, so no text is markup.
 console = Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -66,7 +68,11 @@ def progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(BAR),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[remark]}", markup=False),
+            TextColumn(
+                "{task.fields[remark]}",
+                markup=False,
+                table_column=Column(no_wrap=True, max_width=max(ROOM - len(title), SHORTEST)),
+            ),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -113,7 +113,8 @@ def bench_training(
             ways[name] = _strategy(name, model, rows, limited, seed, Path(folder))
         names = [*ways]
         times: dict[str, list[float]] = {name: [] for name in names}
-        turns = [name for turn in range(rounds) for name in in_turn(names, turn)]
+        # Each round starts with the next way.
+        turns = [names[(turn + k) % len(names)] for turn in range(rounds) for k in range(len(names))]
         with display.progress("time training steps", len(turns), show=progress, timed=True) as update:
             for done, name in enumerate(turns):
                 update(done, None, name)
@@ -126,12 +127,6 @@ def bench_training(
         with _autocast(model, options):
             memory[name] = _memory(name, model, batch, options)
     return [_cost(name, times, options.batch_size, memory[name]) for name in ways]
-
-
-def in_turn(names: Sequence[str], turn: int) -> list[str]:
-    """The names in the order of a round: each round starts with the next one."""
-    first = turn % len(names)
-    return [*names[first:], *names[:first]]
 
 
 def _cost(name: str, times: dict[str, list[float]], batch_size: int, held: int) -> StepCost:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.files import policy_file
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion, with_threshold
 from offramp.engine.manifest import FILE_NAME
@@ -117,16 +118,12 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         segments = in_torch = TorchSegments(model, residuals=True)
         encoder, labels, pair = TextEncoder.of(model), model.labels, model.pair
         residuals = in_torch.spaces is not None
-        for source in dict.fromkeys((folder, Path(str(model.name_or_path)))):
-            policies |= {path.stem: Policy.load(path) for path in sorted(source.glob("policy-*.json"))}
-
-    def reason(policy: Policy) -> str:
-        return misfit(policy, segments, len(labels) or 1, residuals)
-
-    tuned = {**extra, **policies, **extra}  # the given ones first: the page opens with the first rule
-    own = {name: policy for name, policy in tuned.items() if not reason(policy)}
-    temperatures = next((policy.temperatures for policy in own.values()), None)
-    usual = {name: policy for name, policy in untuned(segments, temperatures).items() if not reason(policy)}
+        policies = saved_policies(folder, Path(str(model.name_or_path)))
+    outputs = len(labels) or 1
+    rules, tuned = rules_of(
+        {**extra, **policies, **extra}, segments, outputs, residuals
+    )  # the given ones first
+    refused = {name: misfit(policy, segments, outputs, residuals) for name, policy in extra.items()}
     opened = PlayModel(
         name=name,
         folder=folder,
@@ -134,13 +131,29 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         encoder=encoder,
         labels=tuple(labels),
         pair=pair,
-        rules={**own, **{name: policy for name, policy in usual.items() if name not in own}},
-        tuned=len(own),
-        refused={name: reason(policy) for name, policy in extra.items() if name not in own},
+        rules=rules,
+        tuned=tuned,
+        refused={name: reason for name, reason in refused.items() if reason},
         model=model,
     )
     opened.trace(WARM_UP, WARM_UP)
     return opened
+
+
+def saved_policies(*folders: Path) -> dict[str, Policy]:
+    """The policies in a run's folder and in that of its weights, by name."""
+    files = [path for folder in dict.fromkeys(folders) for path in sorted(folder.glob(policy_file("*")))]
+    return {path.stem: Policy.load(path) for path in files}
+
+
+def rules_of(
+    policies: Mapping[str, Policy], segments: Segments[Any], outputs: int, residuals: bool
+) -> tuple[dict[str, Policy], int]:
+    """The policies that a model can leave by, then every other exit rule that fits it; and how many are policies."""
+    own = fitting(policies, segments, outputs, residuals)
+    temperatures = next((policy.temperatures for policy in own.values()), None)
+    usual = fitting(untuned(segments, temperatures), segments, outputs, residuals)
+    return {**own, **usual, **own}, len(own)
 
 
 def untuned(segments: Segments[Any], temperatures: Sequence[float] | None) -> dict[str, Policy]:
@@ -154,6 +167,13 @@ def untuned(segments: Segments[Any], temperatures: Sequence[float] | None) -> di
         for name, rule in CRITERIA.items()
         if rule.tunable
     }
+
+
+def fitting(
+    policies: Mapping[str, Policy], segments: Segments[Any], outputs: int, residuals: bool
+) -> dict[str, Policy]:
+    """The policies that a model can leave by."""
+    return {name: p for name, p in policies.items() if not misfit(p, segments, outputs, residuals)}
 
 
 def misfit(policy: Policy, segments: Segments[Any], outputs: int, residuals: bool) -> str:

@@ -23,6 +23,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def bounded(self) -> bool:
+        """Whether both ends of the interval are defined."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
 
 @dataclass(frozen=True)
 class ForestDrawing:
@@ -84,45 +89,34 @@ def forest_chart(
     names = list(dict.fromkeys(name for rows in methods.values() for name in rows))
     entries, top = legend(list(methods))
     each = APART * len(methods) + MARGIN
-    bottom = top + 8 + each * len(names)
-    span = _span(
-        [estimate for rows in methods.values() for estimate in rows.values()],
-        [*lines, *dashed, *claims.values()],
-    )
+    first, bottom = top + 8, top + 8 + each * len(names)
+    estimates = [estimate for rows in methods.values() for estimate in rows.values()]
+    span = _span(estimates, [*lines, *dashed, *claims.values()])
     if span is None:
         return None
     across = axis(x, *span, (LABELS, WIDTH - RIGHT), write)
-    middles = {name: top + 8 + each * (row + 0.5) for row, name in enumerate(names)}
+    middles = {name: first + each * (row + 0.5) for row, name in enumerate(names)}
     drawings = []
     for i, (method, rows) in enumerate(methods.items()):
         down = APART * (i - (len(methods) - 1) / 2)
-        shown = {name: estimate for name, estimate in rows.items() if math.isfinite(estimate.value)}
-        marks = tuple(
-            (across.at(e.value), middles[name] + down, f"{method}, {name}: {say(e)}")
-            for name, e in shown.items()
+        shown = [
+            (name, middles[name] + down, estimate)
+            for name, estimate in rows.items()
+            if math.isfinite(estimate.value)
+        ]
+        drawings.append(
+            ForestDrawing(
+                cut(method, LONGEST),
+                i % len(PALETTE),
+                tuple((across.at(e.value), y, f"{method}, {name}: {say(e)}") for name, y, e in shown),
+                tuple((across.at(e.low), across.at(e.high), y) for _, y, e in shown if e.bounded),
+                across.at(claims[method]) if method in claims else None,
+                entries[i],
+            )
         )
-        whiskers = tuple(
-            (across.at(e.low), across.at(e.high), middles[name] + down)
-            for name, e in shown.items()
-            if math.isfinite(e.low) and math.isfinite(e.high)
-        )
-        claim = across.at(claims[method]) if method in claims else None
-        label = cut(method, LONGEST)
-        drawings.append(ForestDrawing(label, i % len(PALETTE), marks, whiskers, claim, entries[i]))
-    places = tuple((height, cut(name, MOST_CHARACTERS)) for name, height in middles.items())
-    return Forest(
-        id,
-        title,
-        note,
-        across,
-        top,
-        bottom,
-        bottom + 46,
-        places,
-        tuple(map(across.at, lines)),
-        tuple(map(across.at, dashed)),
-        tuple(drawings),
-    )
+    labels = tuple((height, cut(name, MOST_CHARACTERS)) for name, height in middles.items())
+    solid, broken = (tuple(map(across.at, values)) for values in (lines, dashed))
+    return Forest(id, title, note, across, top, bottom, bottom + 46, labels, solid, broken, tuple(drawings))
 
 
 def _span(estimates: Sequence[Estimate], lines: Sequence[float]) -> tuple[float, float] | None:

@@ -41,7 +41,7 @@ class StudyCurves:
 
 
 @dataclass(frozen=True)
-class StudyPart:
+class Chapter:
     """A section of the page.
 
     Attributes:
@@ -65,14 +65,14 @@ class StudyContents:
 
     Attributes:
         summary: the first screen.
-        parts: the sections, the one with the answer's chart first.
+        chapters: the sections, the one with the answer's chart first.
         left_out: sentences about what is not compared.
         doubts: sentences, each with the name of its check in brackets.
         records: of all runs, each with its `path`.
     """
 
     summary: Summary
-    parts: Sequence[StudyPart]
+    chapters: Sequence[Chapter]
     left_out: Sequence[str]
     doubts: Sequence[str]
     records: Sequence[Mapping[str, Any]]
@@ -86,15 +86,15 @@ def study_page(
     Args:
         title: of the study.
         contents: the first screen, and how the rest is divided.
-        tables: by name; those that no part names stand in a part of their own.
-        figures: by name; the page shows those that a part names.
+        tables: by name; those that no chapter names stand in one of their own.
+        figures: by name; the page shows those that a chapter names.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    named = {name for part in contents.parts for name in part.tables}
-    rest = StudyPart(REST, tables=[name for name in tables if name not in named and name != "doubts"])
-    sections = [_section(part, tables, figures) for part in (*contents.parts, rest)]
+    named = {name for chapter in contents.chapters for name in chapter.tables}
+    rest = Chapter(REST, tables=[name for name in tables if name not in named and name != "doubts"])
+    sections = [_section(chapter, tables, figures) for chapter in (*contents.chapters, rest)]
     return render_page(
         title,
         contents.summary,
@@ -125,29 +125,29 @@ def study_curves(
     return StudyCurves(data, chart, explorer(NO_RUNS, metric, firsts, chart))
 
 
-def _section(part: StudyPart, tables: Mapping[str, TextTable], figures: Mapping[str, Figure]) -> PageSection:
+def _section(chapter: Chapter, tables: Mapping[str, TextTable], figures: Mapping[str, Figure]) -> PageSection:
     block = macros()
     charts = [
         block.forest(chart) if isinstance(chart, Forest) else block.chart(chart)
-        for chart in part.charts
+        for chart in chapter.charts
         if chart
     ]
-    sliders = [(curves.name, _slider(curves)) for curves in part.curves if curves]
+    sliders = [(curves.name, _slider(curves)) for curves in chapter.curves if curves]
     opened = [slider for _, slider in sliders[:1]]
     folded = [block.folded(name, [slider]) for name, slider in sliders[1:]]
     drawn = [
         block.picture(name, "data:image/svg+xml;base64," + base64.b64encode(render(figure, "svg")).decode())
         for name, figure in figures.items()
-        if any(fnmatchcase(name, pattern) for pattern in part.figures)
+        if any(fnmatchcase(name, pattern) for pattern in chapter.figures)
     ]
     blocks = [
         *([block.side_by_side(charts)] if charts else []),
         *opened,
         *folded,
-        *(block.table(tables[name]) for name in part.tables if name in tables),
+        *(block.table(tables[name]) for name in chapter.tables if name in tables),
         *([block.folded("Figures", drawn)] if drawn else []),
     ]
-    return PageSection(slug(part.title.lower().replace(" ", "-")), part.title, blocks)
+    return PageSection(slug(chapter.title.lower().replace(" ", "-")), chapter.title, blocks)
 
 
 def _slider(curves: StudyCurves) -> Markup:

@@ -9,7 +9,7 @@ from offramp._core.text import slug, some_of
 from offramp.attacks.recipes.same import SAME_CLAIM
 from offramp.reports.charts import percent
 from offramp.reports.forest import Estimate, Forest, forest_chart
-from offramp.reports.study_page import StudyContents, StudyPart
+from offramp.reports.study_page import Chapter, StudyContents
 from offramp.reports.summary import Summary, count_of, share
 from offramp.reports.text_table import interval, number
 from offramp.studies.attacks.results import AXES
@@ -29,15 +29,15 @@ def attack_contents(study: AttackStudy, records: Sequence[Mapping[str, Any]]) ->
     summary = Summary(
         "How much of the saved work do attacks take away?", _scope(study), tuple(_answer(study))
     )
-    parts = [
-        StudyPart("What attacks take away", charts=list(_drops(study)), tables=("claims",)),
-        StudyPart("Recipes", tables=("recipes", "recipe-differences", "ablations"), figures=("ablations-*",)),
-        StudyPart("Training methods", tables=("strategies",), figures=("cost-*",)),
-        StudyPart("Exit rules", tables=("criteria", "criterion-differences")),
-        StudyPart("Every setting", tables=("robustness",)),
-        StudyPart("Transfer", tables=("transfer",), figures=("transfer-*",)),
+    chapters = [
+        Chapter("What attacks take away", charts=list(_drops(study)), tables=("claims",)),
+        Chapter("Recipes", tables=("recipes", "recipe-differences", "ablations"), figures=("ablations-*",)),
+        Chapter("Training methods", tables=("strategies",), figures=("cost-*",)),
+        Chapter("Exit rules", tables=("criteria", "criterion-differences")),
+        Chapter("Every setting", tables=("robustness",)),
+        Chapter("Transfer", tables=("transfer",), figures=("transfer-*",)),
     ]
-    return StudyContents(summary, parts, (), study.doubts, records)
+    return StudyContents(summary, chapters, (), study.doubts, records)
 
 
 def _scope(study: AttackStudy) -> str:

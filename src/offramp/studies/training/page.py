@@ -9,7 +9,7 @@ from offramp._core.text import slug, some_of
 from offramp.reports.charts import Chart, short
 from offramp.reports.forest import Estimate, Forest, forest_chart
 from offramp.reports.page_sections import exit_marks
-from offramp.reports.study_page import StudyContents, StudyCurves, StudyPart, study_curves
+from offramp.reports.study_page import Chapter, StudyContents, StudyCurves, study_curves
 from offramp.reports.summary import Summary, count_of, points
 from offramp.reports.text_table import number, signed
 from offramp.studies.training.results import ModelSetting
@@ -43,28 +43,28 @@ def training_contents(
     summary = Summary(_question(study), _scope(study), tuple(_answer(study, measure)))
     tables = ("protocols", "rules", "differences") if measure == "exits" else ("rules", "tasks")
     exits = ("individual", "exits") if measure == "exits" else ()
-    parts = [
-        StudyPart("Methods compared", charts=list(_differences(study, measure)), tables=tables),
-        StudyPart(
+    chapters = [
+        Chapter("Methods compared", charts=list(_differences(study, measure)), tables=tables),
+        Chapter(
             "Speed and accuracy",
             curves=[_curves(study, setting) for setting in study.groups],
             tables=("curves", "areas", "curve-differences", "layer-zero"),
         ),
-        StudyPart(
+        Chapter(
             "Every exit",
             charts=[_exits(study, setting) for setting in study.groups] if exits else (),
             tables=exits,
         ),
-        StudyPart("Who wins where", tables=("winners",)),
-        StudyPart("Training", tables=("sizes", "learning-rates"), figures=("sizes-*",)),
-        StudyPart("Calibration", tables=("calibration", "ranking"), figures=("reliability-*",)),
-        StudyPart(
+        Chapter("Who wins where", tables=("winners",)),
+        Chapter("Training", tables=("sizes", "learning-rates"), figures=("sizes-*",)),
+        Chapter("Calibration", tables=("calibration", "ranking"), figures=("reliability-*",)),
+        Chapter(
             "Gradient conflict",
             tables=("conflict", "conflict-exits", "conflict-relation", "owners"),
             figures=("conflict-*", "owners-*"),
         ),
     ]
-    return StudyContents(summary, parts, left_out, study.doubts, records)
+    return StudyContents(summary, chapters, left_out, study.doubts, records)
 
 
 def _question(study: MethodStudy) -> str:
@@ -83,11 +83,12 @@ def _scope(study: MethodStudy) -> str:
         for name in ("backbone", "task", "train_size")
     )
     seeds = {len(results) for group in study.groups.values() for results in group.values()}
+    least, most = min(seeds, default=0), max(seeds, default=0)
     facts = [
         some_of(encoders, MOST_NAMES),
         some_of(tasks, MOST_NAMES),
         f"{some_of([size_of(size) for size in sizes], MOST_NAMES, separator=' or ')} training examples",
-        count_of(min(seeds), "seed") if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds",
+        count_of(most, "seed") if least == most else f"{least} to {most} seeds",
         count_of(len(study.compared), "model"),
     ]
     return " · ".join(facts)

@@ -16,7 +16,7 @@ from offramp.calibration.thresholds import measure, tune_threshold
 from offramp.criteria import with_threshold
 from offramp.evaluation.bootstrap import LEVEL
 from offramp.reports import check_report, write_report
-from offramp.reports.study_page import StudyContents, StudyPart, study_page
+from offramp.reports.study_page import Chapter, StudyContents, study_page
 from offramp.reports.summary import Summary
 from offramp.reports.text_table import TextTable, interval, number, signed
 from offramp.studies.training.results import Result, load_results, records_of
@@ -53,7 +53,7 @@ def thresholds_report(
     title, tables = f"{user_path(folder).resolve().name}, thresholds", {"thresholds": thresholds_table(frame)}
     contents = StudyContents(
         Summary("Do thresholds of their own for each exit save more?", lead, _answer(tables["thresholds"])),
-        [StudyPart("Thresholds compared", tables=list(tables))],
+        [Chapter("Thresholds compared", tables=list(tables))],
         left_out=(),
         doubts=(),
         records=records_of([folder]),
