@@ -239,6 +239,6 @@ def test_the_page_of_a_study_at_every_width(opened: Open, tmp_path: Path) -> Non
         panel.locator('input[type="range"]').press(key)
         seen.append(panel.locator('[data-show="cost"]').inner_text())
     assert seen[0] != seen[1]
-    page.locator("details summary", has_text="rte").first.click()
+    page.locator("details summary", has_text="sst2").first.click()
     narrow = opened(path, viewport={"width": 390, "height": 844}, color_scheme="dark")
     assert narrow.evaluate("document.documentElement.scrollWidth <= innerWidth")
