@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from offramp.cli.main import COMMANDS, SUBCOMMANDS, make_app
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "build" / "pages"
 REFERENCE = Path("docs", "reference")
+# The script that draws the flowcharts; the theme would load it from another host whenever a page is read.
+MERMAID = "mermaid@12.3.0"
 # Rooms with names for users, beside those that `offramp` itself has.
 ROOMS = {
     "data": "Data",
@@ -40,7 +43,9 @@ def main() -> None:
         (PAGES / REFERENCE).mkdir(parents=True, exist_ok=True)
         (PAGES / REFERENCE / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SystemExit(code)
+    bundle_mermaid(ROOT / "build" / "site", ROOT / "build" / "npm")
 
 
 def lay_out(pages: Path) -> None:
@@ -52,6 +57,30 @@ def lay_out(pages: Path) -> None:
         if (ROOT / name).is_file():
             (pages / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, pages / name)
+
+
+def bundle_mermaid(site: Path, cache: Path) -> None:
+    """Give the pages with drawings the script that draws them, which npm fetches once: no page needs a network."""
+    script = cache / f"{MERMAID}.min.js"
+    npm = shutil.which("npm")
+    if not script.is_file() and npm is None:
+        print("npm is not installed: the drawings will need a network to be seen", file=sys.stderr)
+        return
+    if not script.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        packed = [npm, "pack", "--silent", "--pack-destination", str(cache), MERMAID]
+        archive = subprocess.run(packed, check=True, capture_output=True, text=True).stdout.strip()
+        with tarfile.open(cache / archive) as tar:
+            member = tar.extractfile("package/dist/mermaid.min.js")
+            assert member is not None
+            script.write_bytes(member.read())
+    shutil.copyfile(script, site / "mermaid.min.js")
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if '<pre class="mermaid">' in text:
+            up = "../" * (len(page.relative_to(site).parts) - 1)
+            added = text.replace("</head>", f'<script src="{up}mermaid.min.js"></script></head>', 1)
+            page.write_text(added, encoding="utf-8")
 
 
 def reference() -> dict[str, str]:

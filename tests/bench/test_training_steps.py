@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from offramp._core import progress
 from offramp._core.errors import ConfigError
 from offramp.bench.training_steps import PLAIN, bench_training
 from offramp.cli.main import run
@@ -21,14 +22,20 @@ def model(tiny_encoder: Path) -> Any:
     return MultiExitForSequenceClassification.from_backbone(str(tiny_encoder), [1, 2, 4], labels=["n", "y"])
 
 
-def test_ways_take_turns(model: Any, tiny_data: Any) -> None:
-    told: list[str] = []
+def test_ways_take_turns(
+    model: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0)
     models = {"joint": model, "sweet": model, "two_stage": model}
-    costs = bench_training(models, tiny_data["train"], OPTIONS, steps=4, rounds=2, progress=told.append)
+    costs = bench_training(models, tiny_data["train"], OPTIONS, steps=4, rounds=2, progress=True)
     assert [cost.name for cost in costs] == [PLAIN, "joint", "sweet", "two_stage"]
-    assert [line.partition(": ")[2] for line in told] == [
-        *(PLAIN, "joint", "sweet", "two_stage"),
-        *("joint", "sweet", "two_stage", PLAIN),
+    lines = capsys.readouterr().err.splitlines()
+    names = [PLAIN, "joint", "sweet", "two_stage"]
+    for done, name in enumerate([*names, *names[1:], PLAIN]):
+        assert lines[done].startswith(f"time training steps: {done} of 8, {name}, ")
+        assert lines[done].endswith(" to go") == (done > 0)  # the first turn has no pace yet
+    assert [line.partition(",")[0] for line in lines[8:]] == [
+        f"measure memory: {done} of 3" for done in (1, 2, 3)
     ]
     plain, joint, sweet, _ = costs
     assert plain.times_plain == 1

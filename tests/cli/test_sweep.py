@@ -57,7 +57,7 @@ def test_sweep_then_report(
         run(["report", "results/toy", "--output", "bare", "--tables", "none", "--figures", "none", "--json"])
         == 0
     )
-    assert set(json.loads(capsys.readouterr().out)) == {"report.md"}
+    assert set(json.loads(capsys.readouterr().out)) == {"report.md", "index.html"}
     assert all(Path(path).stat().st_size for path in files.values())
 
 
@@ -72,7 +72,9 @@ def test_a_trial_that_cannot_run(config: Path, tmp_path: Path, capsys: pytest.Ca
     assert "no sweep at" in capsys.readouterr().err
 
 
-def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_board_tells_what_remains(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock = [0.0]
     monkeypatch.setattr(command.time, "monotonic", lambda: clock[0])
     plan = make_sweep(
@@ -91,6 +93,8 @@ def test_the_board_tells_what_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += 60 if trial.method.name == "joint" else 30
         assert board.counts()["running"] == 1
         board.note(trial, "done", "")
+    third = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[3/8]")]
+    assert third[-1].endswith(", about 3 min 30 s to go")
     board.note(plan.trials[3], "running", "")
     board.note(plan.trials[3], "failed", "why")
     board.note(plan.trials[4], "running", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 import pytest
@@ -92,6 +93,35 @@ def test_a_line_fits_80_columns_and_leaves_nothing_behind(monkeypatch: pytest.Mo
     assert all(len(line.encode("ascii", "ignore").split(b"[2K")[-1]) <= 80 for line in lines)
     assert "above the bar" in drawn.getvalue()
     assert "\x1b[2K" in drawn.getvalue()  # transient: the line is erased
+
+
+@pytest.mark.parametrize("title", ["time training steps", "fit baselines that read words"])
+def test_a_long_remark_hides_no_number(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = io.StringIO()
+    monkeypatch.setattr(
+        module, "console", Console(file=drawn, force_terminal=True, width=80, color_system=None)
+    )
+    with progress(title, 7200) as update:
+        update(1234, None, "one exit, transformers.Trainer")
+    last = [line for line in drawn.getvalue().replace("\r", "\n").splitlines() if title in line][-1]
+    assert " 1234/7200 one ex" in last
+    assert ":" in last[-8:]
+
+
+def test_no_thread_draws_beside_work_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = io.StringIO()
+    monkeypatch.setattr(module, "console", Console(file=drawn, force_terminal=True, width=80))
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    before = set(threading.enumerate())
+    shown = []
+    for _ in track(range(4), "time rounds", timed=True):
+        assert not set(threading.enumerate()) - before
+        now[0] += 0.3
+        shown.append(drawn.getvalue().count("/4"))
+    assert shown == [1, 2, 2, 3]  # at the start, after the first step, and then every half a second
+    with progress("draw", 4):
+        assert set(threading.enumerate()) - before
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The documentation site: every page has a place in it, and it builds without a warning."""
 
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -46,3 +48,9 @@ def test_the_site_builds_without_warnings_and_documents_every_public_name():
         module = offramp if page.stem == "offramp" else import_module(f"offramp.{page.stem}")
         missing = [name for name in module.__all__ if f'id="{module.__name__}.{name}"' not in html]
         assert not missing, f"{page.stem}: {missing}"
+    built_pages = (ROOT / "build" / "site").rglob("*.html")
+    drawings = [page for page in built_pages if '<pre class="mermaid">' in page.read_text(encoding="utf-8")]
+    assert drawings
+    for page in drawings if shutil.which("npm") else ():
+        (script,) = re.findall(r'<script src="([./]*mermaid.min.js)">', page.read_text(encoding="utf-8"))
+        assert (page.parent / script).is_file()

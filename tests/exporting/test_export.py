@@ -102,7 +102,10 @@ def test_the_manifest_says_how_the_export_compares(exports: dict[str, Path]) -> 
         assert manifest.checks["engine_differs_from_trace"] == 0
         assert {"changed_exits", "changed_labels", "changed_answers"} <= set(manifest.checks)
         assert {"torch", "onnxruntime", "offramp"} <= set(manifest.versions)
-        assert {path.name for path in exports[kind].iterdir()} == {*manifest.files, "manifest.json"}
+        assert {path.name for path in exports[kind].iterdir()} - {"README.md"} == {
+            *manifest.files,
+            "manifest.json",
+        }
 
 
 def test_int8_is_int8_and_near(exports: dict[str, Path]) -> None:
@@ -241,6 +244,10 @@ def test_the_policy_of_the_model_travels_with_its_export(
     data = TextData("tiny", dict(tiny_data), labels, "classification", False, ("accuracy",))
     manifest = export(tmp_path / "model", tmp_path / "out", data=data, compared_examples=20, progress=False)
     assert manifest.checks["examples"] == 20
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "an export in fp32" in card
+    assert "| margin | 0.250 |" in card
+    assert "| examples | 20 |" in card
     assert Engine(tmp_path / "out").compacting.policy == policy
     assert Engine(tmp_path / "model").compacting.policy == policy
     theirs = Engine(tmp_path / "model").predict("a film")

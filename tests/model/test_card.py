@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import offramp
+from offramp._core.errors import ConfigError
 from offramp._core.records import write_record
 from offramp.criteria import make_criterion
 from offramp.model.card import END, _digest, update_card
@@ -183,3 +185,106 @@ def test_saved_with_every_model(tiny_encoder: Path, tmp_path: Path) -> None:
     cascade.save_pretrained(tmp_path / "cascade")
     assert "layers 1, 4" in (tmp_path / "cascade" / "README.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "cascade" / "config.json").read_text())["model_type"] == "offramp-cascade"
+
+
+def test_a_policy_that_was_tuned_again_makes_old_numbers_known_as_old(run: Path) -> None:
+    sentence = "The policy has changed since"
+    assert sentence not in card_of(run)
+    path = run / "policy-confidence.json"
+    policy = json.loads(path.read_text())
+    policy["criterion"]["threshold"] = 0.5
+    path.write_text(json.dumps(policy))
+    card = card_of(run)
+    assert sentence in card
+    assert "| confidence | 0.500 |" in card
+
+
+@pytest.fixture
+def trained(tiny_encoder: Path, tmp_path: Path) -> Any:
+    """A model in a run's folder, with the records of another one: no card reads the weights."""
+    shutil.copytree(FROZEN, tmp_path / "run")
+    model = offramp.MultiExitForSequenceClassification.from_backbone(
+        str(tiny_encoder), [1, 4], labels=["no", "yes"]
+    )
+    model.save_pretrained(tmp_path / "run" / "model")
+    return offramp.load_model(tmp_path / "run" / "model")
+
+
+def test_a_copy_of_the_same_weights_keeps_the_numbers_of_the_run(trained: Any, tmp_path: Path) -> None:
+    trained.save_pretrained(tmp_path / "copy", policy=offramp.Policy(NEW_POLICY, (1, 4)))
+    card = (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
+    assert "2000 training examples" in card
+    assert "| entropy | 0.250 |" in card
+    assert "The policy has changed since" in card  # the evaluation was that of another one
+    for parameter in trained.parameters():
+        parameter.data += 1
+    trained.save_pretrained(tmp_path / "changed")
+    assert "There is no record of" in (tmp_path / "changed" / "README.md").read_text(encoding="utf-8")
+
+
+class Hub:
+    """A hub that keeps what is uploaded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, card: Path | None) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import EntryNotFoundError
+
+        self.files: dict[str, bytes] = {}
+        self.calls: list[dict[str, Any]] = []
+
+        def create_repo(api: Any, repo_id: str, **options: Any) -> Any:
+            self.calls.append(options)
+            return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+        def download(api: Any, repo_id: str, name: str, **options: Any) -> str:
+            if card is None:
+                raise EntryNotFoundError(name)
+            return str(card)
+
+        def upload(api: Any, *, folder_path: Path, repo_id: str, **options: Any) -> str:
+            self.calls.append(options)
+            self.files = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
+            return f"https://hub/{repo_id}"
+
+        monkeypatch.setattr(HfApi, "create_repo", create_repo)
+        monkeypatch.setattr(HfApi, "hf_hub_download", download)
+        monkeypatch.setattr(HfApi, "upload_folder", upload)
+
+
+def test_our_card_is_what_is_pushed(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch, None)
+    policy = offramp.Policy(NEW_POLICY, (1, 4))
+    address = trained.push_to_hub("model", policy=policy, private=True, create_pr=True, tags=["films"])
+    assert address == "https://hub/me/model"
+    card = hub.files["README.md"].decode()
+    assert {"config.json", "model.safetensors", "tokenizer.json", "policy-entropy.json"} <= set(hub.files)
+    header = yaml.safe_load(card.split("---")[1])
+    assert (header["library_name"], header["tags"][-1]) == ("offramp", "films")
+    assert "2000 training examples" in card
+    assert "| entropy | 0.250 |" in card
+    assert hub.calls[0]["private"] is True
+    assert hub.calls[1]["create_pr"] is True
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("This is the model card of a 🤗 transformers model that has been pushed on the Hub.", False),
+        ("My own words about the model.", True),
+    ],
+)
+def test_a_card_of_the_library_is_replaced_and_an_owners_is_not(
+    before: str, kept: bool, trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.md"
+    there.write_text(before, encoding="utf-8")
+    hub = Hub(monkeypatch, there)
+    trained.push_to_hub("model")
+    assert (hub.files["README.md"].decode() == before) == kept
+    assert (b"with exits after layers 1, 4" in hub.files["README.md"]) != kept
+
+
+def test_a_folder_is_not_pushed_by_the_way(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"call push_to_hub\(repo_id\) to upload"):
+        trained.save_pretrained(tmp_path / "copy", push_to_hub=True)
+    assert not (tmp_path / "copy").exists()

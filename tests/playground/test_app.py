@@ -22,7 +22,7 @@ from offramp.cli.main import run
 from offramp.cli.play import listen
 from offramp.criteria import make_criterion
 from offramp.engine.policy import Policy
-from offramp.playground.state import MOST_CHARACTERS
+from offramp.playground.state import MOST_CHARACTERS, read_state
 
 httpx = pytest.importorskip("httpx")
 TORCH_LIKE = ("torch", "transformers", "datasets", "safetensors")
@@ -85,6 +85,30 @@ def test_invisible_characters_are_written_out_but_kept_in_the_box(address: str) 
     query = {"text": "a \u202egood film", "recipe": "random-char", "sides": "1"}
     assert "a \u202egood film</textarea>" in get(address, **query).text
     assert "⟨U+202E⟩" in events(get(address, "/attack", **query).text)[0][1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a%00b%20good%20film",
+        "caf%E9",
+        "a%ED%A0%80b",
+        "e" + "%CC%81" * 3000,
+        "%F3%A0%81%81%EF%BF%BF",
+        "%FF%FE",
+    ],
+    ids=["NUL", "not UTF-8", "half a pair", "3,000 accents", "no characters", "no text"],
+)
+def test_a_link_may_name_any_text(address: str, written: str) -> None:
+    with urlopen(f"{address}/?text={written}&model=trained&sides=1", timeout=60) as answer:
+        assert answer.read().decode().count('class="ladder"') == 1
+
+
+def test_a_link_to_a_longer_text_says_what_is_left_out(address: str) -> None:
+    with urlopen(f"{address}/?text={'good%20' * 2000}&model=trained&sides=1", timeout=60) as answer:
+        shown = answer.read().decode()
+    assert "expected a text of at most 4,000 characters, got 10,000: the rest is left out" in shown
+    assert shown.count('class="ladder"') == 1
 
 
 def test_an_address_holds_two_long_texts(address: str) -> None:
@@ -186,10 +210,11 @@ def test_policies_of_other_folders_can_be_chosen(folders: dict[str, Path], tmp_p
 
     Policy(make_criterion("margin", 0.4), (0, 1, 3)).save(tmp_path / "mine.json")
     (model,) = open_models([str(folders["exported"])], [tmp_path / "mine.json"], threads=1).values()
-    assert list(model.rules)[:2] == ["policy", str(tmp_path / "mine.json")]
+    assert list(model.rules)[:2] == [str(tmp_path / "mine.json"), "policy"]
+    assert read_state([], {model.name: model}).sides[0].policy.criterion.threshold == 0.4
     assert model.tuned == 2
     Policy(make_criterion("margin", 0.4), (1, 3)).save(tmp_path / "foreign.json")
-    with pytest.raises(CriterionError, match=r"foreign.json is for exits \[1, 3\], and no model here"):
+    with pytest.raises(CriterionError, match=r"foreign.json fits no model here \(exported: .*\[1, 3\]"):
         open_models([str(folders["exported"])], [tmp_path / "foreign.json"], threads=1)
 
 

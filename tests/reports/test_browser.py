@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from offramp.reports import report
+from offramp.studies.training.report import study_report
 from tests.evaluation.made_up import attack_row
 from tests.reports.made_up_runs import laddered, write_attack
+from tests.studies.made_up_trials import SWEEP, record_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -222,3 +224,21 @@ def test_in_print_nothing_is_cut_off(opened: Open, path: Path) -> None:
     assert not page.locator(".theme").is_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_the_page_of_a_study_at_every_width(opened: Open, tmp_path: Path) -> None:
+    record_all(tmp_path / "toy", {**SWEEP, "seeds": [0]})
+    path = study_report(tmp_path / "toy", tmp_path / "report", resamples=10)["index.html"]
+    page = opened(path, viewport={"width": 1280, "height": 900})
+    chart = page.locator("#main figure.chart").first
+    assert chart.locator("circle.mark").count() == 6  # two methods on two tasks, and their mean
+    assert chart.bounding_box()["y"] < 900, "it begins on the first screen"
+    panel = page.locator(".panel").first
+    seen = []
+    for key in ("Home", "End"):
+        panel.locator('input[type="range"]').press(key)
+        seen.append(panel.locator('[data-show="cost"]').inner_text())
+    assert seen[0] != seen[1]
+    page.locator("details summary", has_text="sst2").first.click()
+    narrow = opened(path, viewport={"width": 390, "height": 844}, color_scheme="dark")
+    assert narrow.evaluate("document.documentElement.scrollWidth <= innerWidth")

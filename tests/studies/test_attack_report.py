@@ -12,6 +12,7 @@ import pytest
 from offramp.cli.main import run
 from offramp.reports import ALL_FIGURES
 from offramp.reports.text_table import interval
+from offramp.studies.attacks.page import attack_contents, slows
 from offramp.studies.attacks.report import attack_report
 from offramp.studies.attacks.results import load_attacks, load_transfers
 from offramp.studies.attacks.study import attack_study, average
@@ -76,6 +77,20 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert len(rows) == 32 * 16
     assert float(rows[0]["low"]) <= float(rows[0]["estimate"]) <= float(rows[0]["high"])
+
+
+def test_the_page_answers_with_the_strongest_attack(study: Any) -> None:
+    contents = attack_contents(study, ())
+    first, second = contents.summary.answer
+    slowing = [name for name in study.values("attack") if slows(study, name)]
+    lost = {name: study.average_of(name).value("efficiency_drop") for name in slowing}
+    strongest = max(lost, key=lambda name: lost[name])
+    assert first.startswith(f"{strongest} takes away {100 * lost[strongest]:.0f} % [")
+    assert " loses least, " in second
+    named = {name for chapter in contents.chapters for name in chapter.tables}
+    assert {name for name in attack_tables(study) if not name.startswith("transfer-")} <= named
+    charts = [chart for chapter in contents.chapters for chart in chapter.charts if chart]
+    assert {name for _, name in charts[0].rows} == set(study.values("attack"))
 
 
 def test_claims_stand_beside_what_was_measured(study: Any) -> None:

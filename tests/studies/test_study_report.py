@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offramp._core import progress
 from offramp.reports import ALL_FIGURES
 from offramp.studies.grid import check_trials
+from offramp.studies.training.page import training_contents
 from offramp.studies.training.report import study_report
 from offramp.studies.training.results import load_results
 from offramp.studies.training.study import study
@@ -44,6 +46,45 @@ def test_all_files_are_written_and_are_the_same_again(folder: Path, tmp_path: Pa
     report = files["report.md"].read_text()
     assert report.startswith(f"# {folder.name}\n\n12 models, 4 comparisons.")
     assert "![curves minilm l6](figures/curves-minilm-l6.svg)" in report
+    page = files["index.html"].read_text(encoding="utf-8")
+    assert "<h1>How do Multi-Model, SWEET compare with Early-Exit on 2 tasks?</h1>" in page
+    assert page.count("data-explorer>") == 4  # two tasks at two sizes
+    for title in ("Methods compared", "Speed and accuracy", "Every exit", "Training", "Provenance"):
+        assert f">{title}</h2>" in page
+    assert "More tables" not in page
+    assert page.count('<img src="data:image/svg+xml;base64,') == 1 + len(SKILLS)  # sizes and reliability
+    assert all(f"n{size}-lrNone-seed0" in page for size in (200, 500)) or "All 12 records" in page
+
+
+def test_the_answer_is_that_of_the_table(folder: Path) -> None:
+    """Both methods, with the average that the table of differences has in its last rows."""
+    methods = study(load_results(folder), resamples=30)
+    contents = training_contents(methods, left_out=(), records=())
+    averages = methods.differences.query("measure == 'exits'")
+    averages = averages[averages["where"].str.startswith("mean of")]
+    for method, sentence in zip(("multi_model", "sweet"), contents.summary.answer, strict=True):
+        own = averages[averages["method"] == method].iloc[0]
+        assert sentence.startswith(f"{name_of(method)} scores ")
+        assert f"{100 * abs(own['difference']):.1f} points [" in sentence
+        assert "on average over the exits and 2 tasks (+" in sentence
+    assert contents.summary.scope.endswith("200 or 500 training examples · 1 seed · 12 models")
+
+
+def test_every_table_has_a_part_of_the_page(folder: Path) -> None:
+    methods = study(load_results(folder), resamples=30)
+    chapters = training_contents(methods, left_out=(), records=()).chapters
+    named = {name for chapter in chapters for name in chapter.tables}
+    assert named >= {*study_tables(methods), "calibration", "ranking", "protocols"}
+
+
+def test_a_report_shows_how_long_it_takes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0)
+    study_report(folder, tmp_path, figures=("curves-*",), resamples=5, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    for title, steps in (("compare methods", 4), ("rank the exits", 12), ("draw figures", 2)):
+        assert [line for line in lines if line.startswith(f"{title}: {steps} of {steps}, ")], title
 
 
 def test_differences_stand_beside_the_papers(folder: Path) -> None:
@@ -105,5 +146,8 @@ def test_no_common_seed_is_a_report_without_tables(tmp_path: Path) -> None:
         if (trial.method.name == "joint") == (trial.seed == 0):
             shutil.rmtree(tmp_path / trial.folder)
     files = study_report(tmp_path, tmp_path / "report", figures=ALL_FIGURES, resamples=30)
-    assert set(files) == {"report.md"}
+    assert set(files) == {"report.md", "index.html"}
     assert "no seed that all methods have" in files["report.md"].read_text()
+    page = files["index.html"].read_text(encoding="utf-8")
+    assert "no seed that all methods have" in page
+    assert "No two methods share a seed and a task" in page

@@ -87,7 +87,7 @@ def test_the_command_writes_it_beside_the_study(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "offramp.studies.training.rules.study", lambda ruled, resamples: study(ruled, resamples=5)
+        "offramp.studies.training.rules.study", lambda ruled, resamples, progress: study(ruled, resamples=5)
     )
     assert run(["report", str(folder), "--rules", "--figures", "none"]) == 0
     assert (folder / "rules" / "report.md").exists()

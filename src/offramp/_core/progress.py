@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from offramp._core.text import one_line
 
@@ -24,7 +25,9 @@ T = TypeVar("T")
 Update = Callable[[int, int | None, str], None]  # steps done, steps in all if known, and a remark
 
 EVERY = 10.0  # seconds between plain lines
+REDRAWN = 0.5  # seconds between two drawings of a bar beside work that is timed
 BAR = 16  # characters: a line must fit 80 columns
+ROOM, SHORTEST = 36, 8  # characters of a title and a remark together; of a remark beside a long title
 
 # All live lines share one console, since a terminal has one cursor. Names come from data, so no text is markup.
 console = Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -44,13 +47,16 @@ def quietly(*, everything: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def progress(title: str, total: int | None = None, *, show: bool = True) -> Iterator[Update]:
+def progress(
+    title: str, total: int | None = None, *, show: bool = True, timed: bool = False
+) -> Iterator[Update]:
     """Yield a function that shows how far the work is and how long the rest may take.
 
     Args:
         title: of the work, in a few words.
         total: number of steps; None until an update gives it, and for work of unknown length.
         show: False for silence.
+        timed: the steps are being timed, so the bar is drawn between them, and no thread of it runs beside them.
     """
     title = one_line(title)
     if not show or quiet.get():
@@ -62,23 +68,35 @@ def progress(title: str, total: int | None = None, *, show: bool = True) -> Iter
             TextColumn("{task.description}", markup=False),
             BarColumn(BAR),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[remark]}", markup=False),
+            TextColumn(
+                "{task.fields[remark]}",
+                markup=False,
+                table_column=Column(no_wrap=True, max_width=max(ROOM - len(title), SHORTEST)),
+            ),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         # What prints to stdout, such as the answers of `offramp predict`, must not pass through the display.
-        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        display = Progress(
+            *columns, console=console, transient=True, redirect_stdout=False, auto_refresh=not timed
+        )
+        with display as bar:
             task = bar.add_task(title, total=total, remark="")
+            drawn = -REDRAWN
 
             def update(done: int, total: int | None, remark: str) -> None:
+                nonlocal drawn
                 bar.update(task, completed=done, total=total, remark=remark)
+                if timed and (now := time.monotonic()) - drawn >= REDRAWN:
+                    drawn = now
+                    bar.refresh()
 
             yield update
 
 
-def track(steps: Sequence[T], title: str, *, show: bool = True) -> Iterable[T]:
+def track(steps: Sequence[T], title: str, *, show: bool = True, timed: bool = False) -> Iterable[T]:
     """Iterate with a bar; arguments as in `progress`."""
-    with progress(title, len(steps), show=show) as update:
+    with progress(title, len(steps), show=show, timed=timed) as update:
         for done, step in enumerate(steps):
             yield step
             update(done + 1, None, "")

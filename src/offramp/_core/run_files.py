@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
 from offramp._core.files import atomic_write, check_writable
 from offramp._core.paths import UserPath, user_path
@@ -163,12 +164,13 @@ class _Pack:
         return table.slice(start, rows).select(stored.names).cast(stored)
 
 
-def pack(root: UserPath, output: UserPath) -> dict[str, int]:
+def pack(root: UserPath, output: UserPath, *, progress: bool = False) -> dict[str, int]:
     """Pack the runs below a folder into a few files that every report reads as it reads the runs.
 
     Args:
         root: folder of the runs; nothing in it is changed.
         output: folder to write to; files packed there before are replaced.
+        progress: show progress bars.
 
     Returns:
         The number of files in each packed file.
@@ -196,9 +198,14 @@ def pack(root: UserPath, output: UserPath) -> dict[str, int]:
     ]
     gradients = [folder / GRADIENT_FILE for folder in folders if files.gradients(folder / GRADIENT_FILE)]
     written = {
-        ROWS: _write(output / ROWS, tables, files.table),
-        TRACES: _write(output / TRACES, traces, lambda path: _trace_rows(files.trace(path))),
-        GRADIENTS: _write(output / GRADIENTS, gradients, lambda path: _gradient_rows(files.gradients(path))),
+        name: _write(
+            output / name, display.track([*dict.fromkeys(paths)], f"pack {name}", show=progress), read
+        )
+        for name, paths, read in (
+            (ROWS, tables, files.table),
+            (TRACES, traces, lambda path: _trace_rows(files.trace(path))),
+            (GRADIENTS, gradients, lambda path: _gradient_rows(files.gradients(path))),
+        )
     }
     return {RECORDS: len(records), **written}
 
@@ -208,7 +215,7 @@ def _write(path: Path, names: Iterable[PurePosixPath], read: Callable[[PurePosix
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = {name.as_posix(): read(name) for name in dict.fromkeys(names)}
+    tables = {name.as_posix(): read(name) for name in names}
     if not tables:
         return 0
     schemas: dict[str, int] = {}

@@ -6,11 +6,13 @@ import hashlib
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from offramp._core import progress as display
 from offramp._core.environment import versions
 from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
@@ -32,7 +34,7 @@ from offramp.bench.text_peers import (
 from offramp.data import fingerprint, fitting_labels
 from offramp.data.text_data import TextData
 from offramp.engine.batching import PaddedBatch, batches
-from offramp.engine.manifest import sha256
+from offramp.engine.manifest import Manifest, sha256
 from offramp.engine.policy import Policy
 from offramp.exporting.folder import write_int8
 from offramp.exporting.graphs import silent
@@ -44,9 +46,10 @@ from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
 
 DONE = "prepared"  # file that says of what the exports are
+SEGMENTS = ("segments in fp32", "segments in int8")
 
 
-def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
+def prepare(model: Path, work: Path, policy: Policy, texts: Texts, *, progress: bool = False) -> None:
     """Export a model for every baseline: segments in float32 and int8, and one graph for each static model.
 
     Existing exports of the same model, policy and texts are reused.
@@ -56,34 +59,65 @@ def prepare(model: Path, work: Path, policy: Policy, texts: Texts) -> None:
         work: folder for the exports.
         policy: of our engines.
         texts: on which int8 scales are taken, and exports compared.
+        progress: show a progress bar.
     """
     done, stamp = work / DONE, stamp_of(model, policy, texts)
     if is_done(done, stamp):
         return
     done.unlink(missing_ok=True)
     loaded = read_model(model)
-    manifest = export_model(loaded, work / "fp32", policy=policy, texts=texts)
-    encoder = TextEncoder.of(loaded)
+    layers = [layer for layer in loaded.exit_layers if layer]  # layer 0 is no graph
+    named = (*SEGMENTS, *(f"layer {layer} in int8" for layer in layers), "int8 by other tools")
+    stages = iter(enumerate(named))
+
+    def begin() -> None:
+        done, name = next(stages)
+        update(done, None, name)
+
+    with display.progress("make exports", len(named), show=progress) as update:
+        manifest, feeds = _export_segments(loaded, work, policy, texts, begin)
+        _export_whole(work, manifest, layers, feeds, begin)
+    write_text(done, stamp)
+
+
+def _export_segments(
+    model: SegmentedModel, work: Path, policy: Policy, texts: Texts, begin: Callable[[], None]
+) -> tuple[Manifest, list[PaddedBatch]]:
+    """Segments in float32 and int8; returns their manifest, and the batches that int8 scales are taken on."""
+    begin()
+    manifest = export_model(model, work / "fp32", policy=policy, texts=texts)
+    begin()
+    encoder = TextEncoder.of(model)
     encodings = encoder.dataset(texts.calibration)[0]
     shutil.rmtree(work / "int8", ignore_errors=True)
     compared = encoder.dataset(texts.comparison)[0]
-    labels = fitting_labels(texts.comparison, loaded.labels, loaded.kind, pair=loaded.pair)
-    write_int8(loaded, manifest, work / "fp32", work / "int8", encodings, compared, labels)
+    labels = fitting_labels(texts.comparison, model.labels, model.kind, pair=model.pair)
+    write_int8(model, manifest, work / "fp32", work / "int8", encodings, compared, labels)
+    padded = [batch for _, batch in batches(encodings, 16, manifest.pad_values)]
+    return manifest, [{name: batch[name] for name in manifest.inputs} for batch in padded]
+
+
+def _export_whole(
+    work: Path,
+    manifest: Manifest,
+    layers: Sequence[int],
+    feeds: Sequence[PaddedBatch],
+    begin: Callable[[], None],
+) -> None:
+    """One graph for each static model, from the segments in float32."""
     full = work / "full"
     full.mkdir(parents=True, exist_ok=True)
     (full / "nncf.xml").unlink(missing_ok=True)  # the one file that is not always made anew
-    padded = [batch for _, batch in batches(encodings, 16, manifest.pad_values)]
-    feeds = [{name: batch[name] for name in manifest.inputs} for batch in padded]
-    layers = [layer for layer in manifest.exit_layers if layer]  # layer 0 is no graph
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         for segment, layer in enumerate(layers):
+            begin()
             source = full / "fp32.onnx" if layer == layers[-1] else Path(scratch) / "cut.onnx"
             write_cut(work / "fp32", manifest, segment, source)
             quantise_graph(source, full / int8_graph(layer, layers), feeds)
+    begin()
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", feeds)
-    write_text(done, stamp)
 
 
 def is_done(file: Path, stamp: str) -> bool:
@@ -92,7 +126,13 @@ def is_done(file: Path, stamp: str) -> bool:
 
 
 def prepare_text_peers(
-    work: Path, model: SegmentedModel, data: TextData, drop: float, names: Collection[str]
+    work: Path,
+    model: SegmentedModel,
+    data: TextData,
+    drop: float,
+    names: Collection[str],
+    *,
+    progress: bool = False,
 ) -> None:
     """Fit the classifiers of baselines that read texts, and tune their cascades with the static int8 models.
 
@@ -102,31 +142,44 @@ def prepare_text_peers(
         data: its data: the training rows fit the classifiers, the calibration rows the thresholds.
         drop: how far the score of a cascade may be below the whole model's on the calibration rows.
         names: of the baselines.
+        progress: show a progress bar.
     """
     learned = [fingerprint(data[split]) for split in ("train", "calibration")]
     stamp = repr((sha256(work / DONE), learned, drop, sorted(names)))
     if not names or is_done(work / FOLDER / DONE, stamp):
         return
-    layers = tuple(layer for layer in model.exit_layers if layer)
     words, classes = training_rows(data["train"], model, data.name)
-    classifier = fit_classifier(words, classes, model.kind)
-    rows, cascades = data.sample("calibration", TUNED), {}
-    if model.kind == "classification":
-        encodings = TextEncoder.of(model).dataset(rows)[0]
-        labels = np.asarray(fitting_labels(rows, model.labels, model.kind, pair=model.pair))
-        costs = dict(zip(layers, depth_costs(work, encodings), strict=True))
-        artifacts = BenchArtifacts(work, work, 1, layers)
-        answers = {
-            layer: in_batches(graph(artifacts, int8_graph(layer, layers), lean=True), encodings)
-            for layer in layers
-        }
-        cascades = tune_cascades(classifier, columns(rows), labels, costs, answers, data.metrics[0], drop)
-    save_text_peers(work / FOLDER, classifier, cascades)
-    if STATIC in names:
-        StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
-    if SETFIT in names:
-        SetFitClassifier.train(model, words, classes, work / FOLDER / SETFIT)
+    with display.progress("fit baselines that read words", 3, show=progress) as update:
+        update(0, None, "linear classifier")
+        classifier = fit_classifier(words, classes, model.kind)
+        cascades = _tune_cascades(work, model, data, drop, classifier)
+        save_text_peers(work / FOLDER, classifier, cascades)
+        update(1, None, STATIC)
+        if STATIC in names:
+            StaticEmbeddings.distil(model, words, classes, work / FOLDER / STATIC)
+        update(2, None, SETFIT)
+        if SETFIT in names:
+            SetFitClassifier.train(model, words, classes, work / FOLDER / SETFIT)
     write_text(work / FOLDER / DONE, stamp)
+
+
+def _tune_cascades(
+    work: Path, model: SegmentedModel, data: TextData, drop: float, classifier: Any
+) -> dict[str, dict[str, float]]:
+    """The cascades of the classifier and each static int8 model; none for regression."""
+    if model.kind != "classification":
+        return {}
+    rows = data.sample("calibration", TUNED)
+    layers = tuple(layer for layer in model.exit_layers if layer)
+    encodings = TextEncoder.of(model).dataset(rows)[0]
+    labels = np.asarray(fitting_labels(rows, model.labels, model.kind, pair=model.pair))
+    costs = dict(zip(layers, depth_costs(work, encodings), strict=True))
+    artifacts = BenchArtifacts(work, work, 1, layers)
+    answers = {
+        layer: in_batches(graph(artifacts, int8_graph(layer, layers), lean=True), encodings)
+        for layer in layers
+    }
+    return tune_cascades(classifier, columns(rows), labels, costs, answers, data.metrics[0], drop)
 
 
 def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:

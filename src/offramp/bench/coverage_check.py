@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp._core.errors import CalibrationError
 from offramp._core.seeding import generator
 from offramp._core.trace import Trace
@@ -69,7 +71,7 @@ def check_coverage(
     calibration: int,
     splits: int = 200,
     seed: int = 0,
-    progress: Callable[[str], object] = lambda message: None,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure on random splits how often guarantees hold.
 
@@ -88,7 +90,7 @@ def check_coverage(
         calibration: number of rows that a policy is chosen on; the others measure its risk, or all of them.
         splits: number of random splits.
         seed: of the splits.
-        progress: receives a line for each step.
+        progress: show a progress bar.
 
     Returns:
         A row for each criterion and guarantee: `criterion`, `guarantee`, `alpha`, `delta` (None: conformal),
@@ -104,33 +106,41 @@ def check_coverage(
             f"expected at least 1 split and fewer calibration rows than the {len(trace)} there are, got "
             f"{splits} splits and {calibration} rows: the others measure the risk"
         )
-    rows = []
-    for criterion in criteria:
-        for promise in promises:
-            progress(f"{criterion}: {promise.guarantee} at most {promise.alpha:g}, {splits} splits")
-            measured = np.array(
-                [_measure(trace, criterion, promise, calibration, (seed, split)) for split in range(splits)]
-            )
-            risks, costs = measured.T
-            conformal = promise.guarantee == "conformal"
-            rows.append(
-                {
-                    "criterion": criterion,
-                    "guarantee": promise.guarantee,
-                    "alpha": promise.alpha,
-                    "delta": None if conformal else promise.delta,
-                    "thresholds": promise.target.form,
-                    "calibration": calibration,
-                    "measured": len(trace) - (0 if promise.guarantee == "accumulated_gap" else calibration),
-                    "splits": splits,
-                    "held": float((risks <= promise.alpha).mean()),
-                    "mean_risk": float(risks.mean()),
-                    "high_risk": float(np.quantile(risks, 0.95)),
-                    "cost": float(costs.mean()),
-                    "kept": _kept(risks, promise),
-                }
-            )
+    checked = [(criterion, promise) for criterion in criteria for promise in promises]
+    rows, finished = [], itertools.count(1)
+    with display.progress("check on random splits", len(checked) * splits, show=progress) as update:
+        for criterion, promise in checked:
+            measured = []
+            for split in range(splits):
+                measured.append(_measure(trace, criterion, promise, calibration, (seed, split)))
+                update(next(finished), None, f"{criterion}, {promise.guarantee}")
+            rest = len(trace) - (0 if promise.guarantee == "accumulated_gap" else calibration)
+            sizes = {"calibration": calibration, "measured": rest, "splits": splits}
+            rows.append(_row(criterion, promise, sizes, *np.array(measured).T))
     return rows
+
+
+def _row(
+    criterion: str,
+    promise: GuaranteeSpec,
+    sizes: dict[str, int],
+    risks: NDArray[np.float64],
+    costs: NDArray[np.float64],
+) -> dict[str, Any]:
+    """What the splits `(splits,)` say about a guarantee."""
+    return {
+        "criterion": criterion,
+        "guarantee": promise.guarantee,
+        "alpha": promise.alpha,
+        "delta": None if promise.guarantee == "conformal" else promise.delta,
+        "thresholds": promise.target.form,
+        **sizes,
+        "held": float((risks <= promise.alpha).mean()),
+        "mean_risk": float(risks.mean()),
+        "high_risk": float(np.quantile(risks, 0.95)),
+        "cost": float(costs.mean()),
+        "kept": _kept(risks, promise),
+    }
 
 
 def _kept(risks: NDArray[np.float64], promise: GuaranteeSpec) -> bool:

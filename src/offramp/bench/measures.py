@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp.bench.baselines import Baseline, BenchArtifacts, find_baselines, make_engine
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.onnx import OnnxSegments
@@ -148,13 +149,13 @@ def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB  # bytes on macOS
 
 
-def cold_start(folder: Path, threads: int, repeats: int = 5) -> Timing:
+def cold_start(folder: Path, threads: int, repeats: int = 5, *, progress: bool = False) -> Timing:
     """From the start of a fresh Python to the first answer of an exported folder; the first run is not counted."""
     package = str(Path(__file__).resolve().parents[2])  # whichever copy of it is running
     code = f"import sys; sys.path.insert(0, {package!r}){FIRST_ANSWER}"
     command = [sys.executable, "-c", code, str(folder), str(threads)]
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in display.track(range(repeats + 1), "start fresh processes", show=progress, timed=True):
         before = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         seconds.append(time.perf_counter() - before)

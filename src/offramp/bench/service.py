@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from offramp._core import progress as display
 from offramp._core.seeding import generator
 from offramp.bench.service_load import MOST_ROWS, Load, Texts, answer_arrivals, finish, write_bodies, wrk
 from offramp.bench.service_peers import OURS, Running
@@ -29,7 +31,7 @@ ALLOWANCE = 1.5  # FLOPs that a client may use, as a multiple of what an honest 
 
 
 def saturate(
-    servers: Sequence[Running], texts: Texts, load: Load, folder: Path, seed: int
+    servers: Sequence[Running], texts: Texts, load: Load, folder: Path, seed: int, *, progress: bool = False
 ) -> list[dict[str, Any]]:
     """Texts a second of every service at saturation, all in turns.
 
@@ -38,14 +40,13 @@ def saturate(
         `ratio` of ours to it, its `accuracy`, and the `start_seconds` to its first answer.
     """
     measured: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for turn in range(load.rounds):
-        for rows in load.rows:
-            connections = max(load.connections // rows, 2)
-            for server in servers:
-                bodies = write_bodies(folder, server, texts.texts, rows)
-                result = finish(wrk(server, bodies, load.seconds, connections, seed=seed + turn))
-                result["texts_per_second"] = rows * result["requests"] / result["seconds"]
-                measured.setdefault((server.peer.name, rows), []).append(result)
+    turns = list(product(range(load.rounds), load.rows, servers))
+    for turn, rows, server in display.track(turns, "load to saturation", show=progress, timed=True):
+        bodies = write_bodies(folder, server, texts.texts, rows)
+        connections = max(load.connections // rows, 2)
+        result = finish(wrk(server, bodies, load.seconds, connections, seed=seed + turn))
+        result["texts_per_second"] = rows * result["requests"] / result["seconds"]
+        measured.setdefault((server.peer.name, rows), []).append(result)
     scores = {server.peer.name: accuracy(server, texts) for server in servers}
     starts = {server.peer.name: server.seconds for server in servers}
     table = []
@@ -78,12 +79,13 @@ def accuracy(server: Running, texts: Texts) -> float:
     return float(np.mean([answer == label for answer, label in zip(answers, texts.labels, strict=True)]))
 
 
-def changed_answers(server: Running, texts: Sequence[str], seed: int) -> int:
+def changed_answers(server: Running, texts: Sequence[str], seed: int, *, progress: bool = False) -> int:
     """Texts whose label, exit or probability (beyond `ROUNDING`) depends on the texts that share its batch.
 
     Each text is asked about alone, and then again while several clients ask about many at once.
     """
-    alone = [server.ask([text])["answers"][0] for text in texts]
+    each = display.track(texts, "ask about each text", show=progress)
+    alone = [server.ask([text])["answers"][0] for text in each]
     order = generator(seed, "batch mates").permutation(len(texts))
     chunks = np.array_split(order, max(len(order) // 5, 1))
     with ThreadPoolExecutor(8) as pool:
@@ -102,7 +104,15 @@ def same_answer(alone: Mapping[str, Any], together: Mapping[str, Any]) -> bool:
 
 
 def time_half_load(
-    server: Running, engine: Engine, texts: Texts, rate: float, load: Load, folder: Path, seed: int
+    server: Running,
+    engine: Engine,
+    texts: Texts,
+    rate: float,
+    load: Load,
+    folder: Path,
+    seed: int,
+    *,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Times of single texts that arrive at random, over HTTP and in process, in turns.
 
@@ -112,7 +122,7 @@ def time_half_load(
     """
     bodies = write_bodies(folder, server, texts.texts, 1)
     inside, outside = [], []
-    for turn in range(load.rounds):
+    for turn in display.track(range(load.rounds), "send single texts", show=progress, timed=True):
         inside.append(answer_arrivals(engine, texts.texts, rate, load.seconds, seed + turn))
         outside.append(
             finish(wrk(server, bodies, load.seconds, OPEN_CONNECTIONS, seed=seed + turn, rate=rate))
@@ -129,7 +139,14 @@ def time_half_load(
 
 
 def time_under_attack(
-    servers: Sequence[Running], texts: Texts, rate: float, load: Load, folder: Path, seed: int
+    servers: Sequence[Running],
+    texts: Texts,
+    rate: float,
+    load: Load,
+    folder: Path,
+    seed: int,
+    *,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Times of honest clients while a share of the traffic is attacked texts, with and without a work budget.
 
@@ -142,18 +159,18 @@ def time_under_attack(
         load: seconds, rounds and shares.
         folder: for the bodies.
         seed: of times and order.
+        progress: show a progress bar.
 
     Returns:
         A row per service and `attacked_share`: `p50` and `p99` of the honest clients in milliseconds, `rise` of p99
         over that without an attack, medians over the rounds, and the mean `cost` of the attacked texts.
     """
     measured: dict[tuple[str, float], list[dict[str, float]]] = {}
-    for turn in range(load.rounds):
-        for share in sorted({0.0, *load.shares}):
-            for server in servers:
-                measured.setdefault((server.peer.name, share), []).append(
-                    _one_attack(server, texts, rate, share, load.seconds, folder, seed + turn)
-                )
+    turns = list(product(range(load.rounds), sorted({0.0, *load.shares}), servers))
+    for turn, share, server in display.track(turns, "send attacked texts", show=progress, timed=True):
+        measured.setdefault((server.peer.name, share), []).append(
+            _one_attack(server, texts, rate, share, load.seconds, folder, seed + turn)
+        )
     return [
         {
             "service": name,

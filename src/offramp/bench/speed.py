@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offramp._core import progress as display
 from offramp._core.arguments import seed_number, set_fields
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
@@ -26,7 +27,6 @@ TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so man
 REST = 0.004  # seconds before each call, in which threads of torch and OpenVINO stop spinning
 LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
-Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run_benchmark(
     texts: Sequence[Text] = (),
     metric: str = "accuracy",
     tokenise: Tokenise | None = None,
-    progress: Progress = lambda message: None,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Time all baselines against each other.
 
@@ -77,7 +77,7 @@ def run_benchmark(
         metric: of the score, a key of `METRICS`.
         tokenise: encodes the texts of a request within the time of every baseline. Without it, and if texts are
             brought to one length, token ids are ready.
-        progress: receives a line for each step.
+        progress: show progress bars.
 
     Returns:
         A row for each baseline (`peer`) and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and
@@ -92,9 +92,8 @@ def run_benchmark(
     baselines = check_baselines(artifacts, config, len(encodings))
     if config.length:
         encodings, tokenise = [at_length(encoding, config.length) for encoding in encodings], None
-    entrants = {}
-    for name, baseline in baselines.items():
-        progress(f"{name}: {'memory and score' if config.memory else 'score'}")
+    entrants, first_look = {}, "measure memory and score" if config.memory else "measure the score"
+    for name, baseline in display.track([*baselines.items()], first_look, show=progress):
         source: Sequence[Any] = texts if baseline.kind == "text" else encodings
         peak = peak_memory(artifacts, name, source[: max(config.batch_sizes)]) if config.memory else None
         run = baseline.build(artifacts)
@@ -106,7 +105,7 @@ def run_benchmark(
     rows = []
     for size in config.batch_sizes:
         batches = request_batches(encodings, size, config.seed)
-        calls, timings = _time(entrants, batches, config.repeats, progress)
+        calls, timings = _time(entrants, batches, config.repeats, show=progress)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
         best = min(means[name] for name, baseline in baselines.items() if baseline.kind == "full")
         first, requested = next(iter(timings.values())), np.concatenate(batches)
@@ -150,12 +149,12 @@ def _score(run: Answers, source: Sequence[Any], labels: ArrayLike | None, metric
 
 
 def _time(
-    entrants: dict[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, progress: Progress
+    entrants: dict[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, *, show: bool
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     """The timed call of every baseline, and its times, for requests of one size."""
     size = len(batches[0])
-    progress(f"batch {size}: warming up")
-    for entrant in entrants.values():  # compilers and shape caches, before anything is timed
+    # Compilers and shape caches, before anything is timed.
+    for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):
         for batch in batches:
             entrant.run([entrant.source[i] for i in batch])
     lead = LEAD if size == 1 else 0
@@ -163,12 +162,16 @@ def _time(
         name: requests(entrant.run, entrant.request, batches, lead) for name, entrant in entrants.items()
     }
     rounds = repeats * len(batches)
-
-    def watch(done: int) -> None:
-        if done and done % max(rounds // 10, 1) == 0:
-            progress(f"batch {size}: {done} of {rounds} rounds")
-
-    return calls, time_interleaved(calls, repeats=rounds, warmup=WARMUP, rest=REST, lead=lead, watch=watch)
+    with display.progress(f"batch {size}: time rounds", rounds, show=show, timed=True) as update:
+        timings = time_interleaved(
+            calls,
+            repeats=rounds,
+            warmup=WARMUP,
+            rest=REST,
+            lead=lead,
+            watch=lambda done: update(done, None, ""),
+        )
+    return calls, timings
 
 
 def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) -> dict[str, Baseline]:

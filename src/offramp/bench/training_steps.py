@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy
 
+from offramp._core import progress as display
 from offramp._core.errors import ConfigError
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
@@ -74,7 +75,7 @@ def bench_training(
     steps: int = 50,
     rounds: int = 3,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: bool = False,
 ) -> list[StepCost]:
     """Time training steps of some strategies and of plain fine-tuning, in turns, on the same batches.
 
@@ -87,7 +88,7 @@ def bench_training(
         steps: of each way in each round; 50 batches hold texts of every length.
         rounds: number of rounds, in each of which all ways take a turn.
         seed: for the order of the data.
-        progress: receives a line for each step.
+        progress: show progress bars.
 
     Returns:
         One entry for each way, plain fine-tuning first.
@@ -112,16 +113,17 @@ def bench_training(
             ways[name] = _strategy(name, model, rows, limited, seed, Path(folder))
         names = [*ways]
         times: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(rounds):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                progress(f"round {turn + 1} of {rounds}: {name}")
+        # Each round starts with the next way.
+        turns = [names[(turn + k) % len(names)] for turn in range(rounds) for k in range(len(names))]
+        with display.progress("time training steps", len(turns), show=progress, timed=True) as update:
+            for done, name in enumerate(turns):
+                update(done, None, name)
                 times[name].append(ways[name]())
     batch = _longest(whole, rows, options.batch_size)
     plain = _plain_model(whole).to(whole.device).train()
     with _autocast(whole, options):
         memory = {PLAIN: peak_held_bytes(plain.parameters(), lambda: plain(**batch).loss.backward())}
-    for name, model in models.items():
+    for name, model in display.track([*models.items()], "measure memory", show=progress):
         with _autocast(model, options):
             memory[name] = _memory(name, model, batch, options)
     return [_cost(name, times, options.batch_size, memory[name]) for name in ways]

@@ -75,9 +75,9 @@ def bench(
         chosen = check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
         note(f"exports for every baseline: {folder}")
         compared = rows.select(range(min(COMPARED, len(rows))))
-        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared))
+        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared), progress=True)
         reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
-        prepare_text_peers(folder, loaded, texts, rule.max_accuracy_drop, reading_words)
+        prepare_text_peers(folder, loaded, texts, rule.max_accuracy_drop, reading_words, progress=True)
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
         rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
@@ -133,10 +133,10 @@ def _measure(
 
     load = OtherCpuLoad()
     table = run_benchmark(
-        artifacts, encodings, labels, config, texts=texts, metric=metric, tokenise=tokenise, progress=note
+        artifacts, encodings, labels, config, texts=texts, metric=metric, tokenise=tokenise, progress=True
     )
     return table, {
-        "cold_start_seconds": cold_start(int8, artifacts.threads).p50,
+        "cold_start_seconds": cold_start(int8, artifacts.threads, progress=True).p50,
         "other_cores_busy": load.cores(),
         "mean_tokens": float(token_counts(encodings).mean()),
     }

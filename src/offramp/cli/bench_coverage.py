@@ -83,7 +83,7 @@ def bench_coverage(
             calibration=calibration or len(rows) // 5,
             splits=splits,
             seed=seed,
-            progress=note,
+            progress=True,
         )
         config = {"data": data, "split": split, "examples": len(rows), "exit_layers": loaded.exit_layers}
         finish_bench(

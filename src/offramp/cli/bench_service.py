@@ -14,6 +14,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from offramp._core.errors import ConfigError
+from offramp._core.progress import track
 from offramp._core.records import write_record, write_text
 from offramp.bench.service_load import Load
 from offramp.cli.common import (
@@ -133,7 +134,7 @@ def _export(
     note(f"exports: {folder}")
     rows = content.sample(split, examples, seed)
     compared = rows.select(range(min(COMPARED, len(rows))))
-    prepare(model, folder, policy, Sources(content.sample("calibration", SCALED), compared))
+    prepare(model, folder, policy, Sources(content.sample("calibration", SCALED), compared), progress=True)
     write_full_depth(loaded, folder / "full" / "static.onnx", folder / "whole")
     return Texts(list(rows["text"]), [loaded.labels[label] for label in rows["label"]])
 
@@ -174,7 +175,8 @@ def _measure(
     chosen = [own, *(peers.plain(folder / "whole", threads, batching) for batching in (False, True))]
     chosen += [peers.infinity(infinity, folder / "whole")] if infinity else []
     starts, other = [], OtherCpuLoad()
-    for _ in range(STARTS + 1):  # the first one reads the files from the disk, and does not count
+    # The first start reads the files from the disk, and does not count.
+    for _ in track(range(STARTS + 1), "start the service"):
         with peers.running(own, texts.texts[:1], log) as server:
             starts.append(server.seconds)
     metrics = {
@@ -184,11 +186,13 @@ def _measure(
     }
     with ExitStack() as stack:
         servers = [stack.enter_context(peers.running(peer, texts.texts[:1], log)) for peer in chosen]
-        metrics["changed_answers"] = changed_answers(servers[0], texts.texts, seed)
-        tables = {"service": saturate(servers, texts, load, folder, seed)}
+        metrics["changed_answers"] = changed_answers(servers[0], texts.texts, seed, progress=True)
+        tables = {"service": saturate(servers, texts, load, folder, seed, progress=True)}
         rate = load.half or tables["service"][0]["texts_per_second"] / 2
         engine = Engine(exported, threads=threads)
-        tables["service_latency"] = time_half_load(servers[0], engine, texts, rate, load, folder, seed)
+        tables["service_latency"] = time_half_load(
+            servers[0], engine, texts, rate, load, folder, seed, progress=True
+        )
     if texts.attacked:
         tables["service_attack"] = _attack(own, engine, texts, rate, load, folder, seed)
     return tables, metrics
@@ -206,7 +210,7 @@ def _attack(
     bounded = replace(own, name=BUDGET, command=(*own.command, *options))
     log, first = folder / "services.log", texts.texts[:1]
     with running(own, first, log) as free, running(bounded, first, log) as limited:
-        return time_under_attack([free, limited], texts, rate, load, folder, seed)
+        return time_under_attack([free, limited], texts, rate, load, folder, seed, progress=True)
 
 
 def _write_keys(folder: Path) -> Path:

@@ -75,7 +75,7 @@ def bench_stream(
         try:
             for mode in modes:
                 engine = Engine(folder, batch_size=batch_size, threads=count, pools=MODES[mode])
-                with progress(f"stream, {mode}", texts) as update:
+                with progress(f"stream, {mode}", texts, timed=True) as update:
                     sample = partial(sampled, mode, update)
                     stream_series(engine, sources, count=texts, every=every, seed=seed, on_sample=sample)
         finally:  # a stopped stream, or a full disk: what was sampled is shown

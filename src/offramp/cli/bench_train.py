@@ -15,7 +15,6 @@ from offramp.cli.common import (
     Threads,
     finish_bench,
     limit_threads,
-    note,
 )
 from offramp.cli.paths import PathOption, writing
 from offramp.training.options import TrainingOptions
@@ -65,7 +64,7 @@ def bench_train(
             for name in strategies
         }
         costs = bench_training(
-            models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=note
+            models, texts["train"], training, steps=steps, rounds=rounds, seed=seed, progress=True
         )
         table = [asdict(cost) for cost in costs]
         config = {

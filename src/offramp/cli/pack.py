@@ -19,7 +19,7 @@ def pack(runs: PathOption, output: PathOption, *, json: JsonFlag = False) -> Non
     from offramp._core.run_files import pack as write
 
     with writing(output):
-        counts = write(runs, output)
+        counts = write(runs, output, progress=True)
     for name, count in counts.items():
         if count:
             note(f"{output / name}: {count} files, {(output / name).stat().st_size / 1e6:.1f} MB")

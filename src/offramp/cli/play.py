@@ -12,7 +12,9 @@ from cyclopts import Parameter
 
 from offramp._core.arguments import number, whole
 from offramp._core.errors import ConfigError, MissingExtraError
+from offramp._core.progress import progress
 from offramp._core.stopping import Stopped
+from offramp._core.text import some_of
 from offramp.cli.common import Threads, note
 from offramp.cli.paths import PathOption
 
@@ -62,7 +64,9 @@ def play(
             f"on {host} every machine that reaches this one could open the playground: give --expose to allow it"
         )
     with closing(listen(host, port)) as listener, suppress(Stopped):  # the usual end
-        app = make_app(open_models(models, policy or (), threads), host=host, attack_seconds=attack_seconds)
+        with progress(f"load {some_of(models, 3)}"):
+            opened = open_models(models, policy or (), threads)
+        app = make_app(opened, host=host, attack_seconds=attack_seconds)
         server = make_server(app, host, port, 1, head_bytes=ADDRESS_BYTES)
         name = f"[{host}]" if ":" in host else host
         note(f"playground: http://{name}:{listener.getsockname()[1]} (Ctrl-C ends it)")

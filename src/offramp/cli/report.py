@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Make figures, tables and a self-contained HTML page from run records alone.
 
-    For example `offramp report runs`, which reads every record below `runs`. A study's folder gets the tables and
+    For example `offramp report runs`, which reads every record below `runs`. A study's folder gets the page, tables and
     figures of a study instead: methods compared task by task and on average; or, for attacks, the savings lost to each
     attack. Several studies that train make one report, such as `offramp report results/sweet-minilm
     results/sweet-pooler --output results/sweet-pooling`: it compares the methods under each pooling.
@@ -45,6 +45,7 @@ def report(
     options: dict[str, Any] = {
         "figures": () if figures == ("none",) else figures,
         "table_files": tables == "files",
+        "progress": True,
     }
     if rules and thresholds:
         raise ConfigError("--rules and --thresholds make a report each: give one of them")

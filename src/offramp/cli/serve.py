@@ -12,7 +12,9 @@ from cyclopts import Group, Parameter
 
 from offramp._core.arguments import whole
 from offramp._core.errors import ConfigError, MissingExtraError
+from offramp._core.progress import progress
 from offramp._core.stopping import Stopped
+from offramp._core.text import some_of
 from offramp.cli.common import Threads
 from offramp.cli.paths import PathOption
 from offramp.cli.watching import WatchOptions
@@ -106,7 +108,8 @@ def serve(
             show_exits=not hide_exits,
         )
         return
-    engines = open_engines(models, **options)
+    with progress(f"load {some_of(models, 3)}"):
+        engines = open_engines(models, **options)
     open_log(log)
     hooks = watching.watch(engines, secrets)
     service = Service(engines, bounds, hooks, show_exits=not hide_exits)

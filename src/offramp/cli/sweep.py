@@ -118,7 +118,9 @@ class ProgressTable:
         if before in ("waiting", "running") and not console.is_terminal:
             spent = f", {time.monotonic() - self.started[name]:.0f} s" if before == "running" else ""
             why = f": {reason}" if reason else ""
-            note(f"[{self.counts()['done']}/{len(self.plan.trials)}] {name}: {status}{spent}{why}")
+            rest = self.remaining()
+            left = f", about {duration(rest)} to go" if rest is not None and status == "done" else ""
+            note(f"[{self.counts()['done']}/{len(self.plan.trials)}] {name}: {status}{spent}{why}{left}")
 
     def counts(self) -> dict[str, int]:
         """Number of trials, and of those with each status."""

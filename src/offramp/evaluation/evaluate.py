@@ -186,8 +186,10 @@ def evaluate(
         run = trace(model, data[split], progress=progress)
         doubts = dict.fromkeys(doubt for policy in chosen.values() for doubt in trace_doubts(run, policy))
         timings = {
-            criterion: time_policy(model, chosen[criterion], data[split], timed, batch_size=batch_size)
-            for criterion in display.track([*chosen] if timed else [], "time the policy", show=progress)
+            criterion: time_policy(
+                model, policy, data[split], timed, batch_size=batch_size, progress=progress
+            )
+            for criterion, policy in (chosen.items() if timed else ())
         }
         with display.progress("resample for intervals", show=progress):
             evaluated[name] = _evaluate_trace(run, chosen, data.metrics, timings, tuple(doubts), seed)

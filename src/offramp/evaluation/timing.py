@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from offramp._core import progress as display
 from offramp._core.errors import ConfigError
 from offramp.criteria import make_criterion, scores, threshold_grid, with_threshold
 from offramp.engine.batching import Encoding
@@ -31,7 +32,13 @@ TIMING = ("threshold", "seconds", "full_seconds", "time_speedup", "speedup_low",
 
 
 def time_policy(
-    model: SegmentedModel, policy: Policy, rows: Dataset, examples: int, *, batch_size: int = 32
+    model: SegmentedModel,
+    policy: Policy,
+    rows: Dataset,
+    examples: int,
+    *,
+    batch_size: int = 32,
+    progress: bool = False,
 ) -> pa.Table:
     """Measured speed-ups against full depth at the policy's threshold and a few others, on the first rows."""
     from offramp.inference.segments import TorchSegments
@@ -48,17 +55,18 @@ def time_policy(
     if isinstance(model, MultiModelForSequenceClassification):
         # At full depth a cascade is its last member: running the others first would gain nothing.
         full = TorchSegments(model.member(len(model.members) - 1))
-    return time_speedups(
-        TorchSegments(model, residuals=policy.criterion.needs_residual),
-        policy,
-        TextEncoder.of(model).dataset(first)[0],
-        thresholds=[*sorted(spread - {own}), own]
-        if isinstance(own, tuple)
-        else sorted(spread | {float(own)}),
-        full=full,
-        batch_size=batch_size,
-        repeats=TIMED_ROUNDS,
-    )
+    thresholds = [*sorted(spread - {own}), own] if isinstance(own, tuple) else sorted(spread | {float(own)})
+    with display.progress("time the policy", TIMED_ROUNDS, show=progress, timed=True) as update:
+        return time_speedups(
+            TorchSegments(model, residuals=policy.criterion.needs_residual),
+            policy,
+            TextEncoder.of(model).dataset(first)[0],
+            thresholds=thresholds,
+            full=full,
+            batch_size=batch_size,
+            repeats=TIMED_ROUNDS,
+            watch=lambda done: update(done, None, ""),
+        )
 
 
 def time_speedups(
@@ -71,6 +79,7 @@ def time_speedups(
     batch_size: int = 32,
     repeats: int = 5,
     clock: Callable[[], float] = time.perf_counter,
+    watch: Callable[[int], object] = lambda done: None,
 ) -> pa.Table:
     """Time a model under a policy at several thresholds, against the same model run to full depth.
 
@@ -86,6 +95,7 @@ def time_speedups(
         batch_size: for both.
         repeats: timed rounds, after one warm-up round.
         clock: returns seconds.
+        watch: called after each round with the number of rounds done.
 
     Returns:
         One row per threshold: `threshold` (NaN where each exit has its own), `seconds` and `full_seconds` (medians over
@@ -106,7 +116,7 @@ def time_speedups(
         at = replace(policy, criterion=rule)
         engines[repr(threshold)] = CompactingEngine(segments, at, batch_size=batch_size)
     calls = {name: partial(engine.run, encodings) for name, engine in engines.items()}
-    timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock)
+    timings = time_interleaved(calls, repeats=repeats, warmup=1, clock=clock, watch=watch)
     rows = []
     for threshold in tried:
         timing = timings[repr(threshold)]

@@ -23,6 +23,8 @@ from offramp.exporting.folder import seal, write_graphs, write_int8
 from offramp.exporting.parity import TEXTS, compare_exports, refuse_wrong_graph
 from offramp.inference.loading import load_model
 from offramp.model.base import SegmentedModel
+from offramp.model.card import FILE as CARD
+from offramp.model.card import write_export_card
 from offramp.model.encoding import TextEncoder
 from offramp.model.loading import require_model
 
@@ -118,7 +120,11 @@ def export_model(
     choice("precision", precision, PRECISIONS)
     folder = check_output(user_path(output_dir, "output_dir"))
     check_writable(folder)
-    loaded = load_model(model) if isinstance(model, str | PathLike) else require_model(model)
+    if isinstance(model, str | PathLike):
+        loaded = load_model(model)
+        source = str(loaded.name_or_path)
+    else:  # it may have changed since it was loaded
+        loaded, source = require_model(model), ""
     chosen = read_policy(policy) or loaded.policy
     if chosen is not None:
         chosen.check(loaded.exit_layers, loaded.kind, loaded.gates, loaded.num_labels)
@@ -144,6 +150,10 @@ def export_model(
         else:
             manifest = seal(manifest, draft, loaded, chosen, compared, labels)
             refuse_wrong_graph(manifest.checks)
+        if (folder / CARD).is_file():  # words of the owner stay
+            shutil.copyfile(folder / CARD, draft / CARD)
+        exported = {"precision": precision, "checks": manifest.checks}
+        write_export_card(draft, loaded.config, source, exported)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return manifest
@@ -175,7 +185,7 @@ def check_output(folder: Path) -> Path:
         return folder
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     try:  # attacks have a file of this name too, so only files that an export's manifest lists are replaced
-        own = {FILE_NAME, *Manifest.load(folder).files}
+        own = {FILE_NAME, CARD, *Manifest.load(folder).files}
     except ModelError:
         own = set()
     if foreign := sorted(held - own):

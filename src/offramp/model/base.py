@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from offramp._core.arguments import choice, flag, seed_number
+from offramp._core.errors import ConfigError
 from offramp._core.files import policy_file, write_failure
 from offramp._core.library import quiet
 from offramp._core.paths import UserPath, user_path
@@ -32,6 +34,7 @@ from offramp.model.config import (
     default_exits,
 )
 from offramp.model.exits import ExitClassifier
+from offramp.model.hub import push_folder
 from offramp.model.tokenizer_check import refuse_other_tokenizer, tokenizer_check
 from offramp.model.trained_on import FILE as ROWS_FILE
 from offramp.model.trained_on import Rows, load_rows
@@ -127,9 +130,14 @@ class SegmentedModel(ExitClassifier):
             policy: saved with the model; by default the model's own `policy`.
 
         Raises:
+            ConfigError: `push_to_hub=True`, which is a method of its own.
             CriterionError: the policy was made for another model.
             OfframpError: the folder cannot be written.
         """
+        if kwargs.pop("push_to_hub", False):
+            raise ConfigError(
+                "save_pretrained writes a folder alone: call push_to_hub(repo_id) to upload the model"
+            )
         folder, policy = user_path(save_directory, "save_directory"), policy or self.policy
         if policy is not None:
             policy.check(self.exit_layers, self.kind, self.gates, self.num_labels)
@@ -151,7 +159,37 @@ class SegmentedModel(ExitClassifier):
             raise
         if policy is not None:
             policy.save(folder / policy_file(policy.criterion.name))
-        update_card(folder)
+        update_card(folder, str(self.name_or_path))
+
+    def push_to_hub(  # type: ignore[override]  # the library lists what `upload` takes
+        self,
+        repo_id: str,
+        *,
+        policy: SavedPolicy | None = None,
+        max_shard_size: int | str | None = "50GB",
+        tags: Sequence[str] | None = None,
+        **upload: Any,
+    ) -> str:
+        """Save the model, with its card and policy, into a repository of the model hub.
+
+        The card is that of `save_pretrained`. A card that the repository holds keeps its text around the generated
+        block, and one that somebody wrote without such a block stays as it is.
+
+        Args:
+            repo_id: of the repository, which is made if there is none.
+            policy, max_shard_size: as in `save_pretrained`.
+            tags: added to those of the card.
+            **upload: `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`, as in
+                `transformers.PreTrainedModel.push_to_hub`.
+
+        Returns:
+            The address of the commit.
+        """
+
+        def save(folder: Path) -> None:
+            self.save_pretrained(folder, policy=policy, max_shard_size=max_shard_size)
+
+        return push_folder(save, repo_id, tags=tags or (), **upload)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from offramp._core.environment import versions
 from offramp._core.errors import DataError
-from offramp._core.files import atomic_write, policy_file
+from offramp._core.files import atomic_write
 from offramp._core.markdown import plain_markdown
 from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME, read_record
@@ -23,6 +23,8 @@ from offramp.model.config import MultiExitConfig
 FILE = "README.md"
 CONFIG = "config.json"
 TRAINING_RECORD = "train.json"
+WEIGHTS = "*.safetensors"
+POLICIES = "policy*.json"  # of a run, and of an export
 MOST_LABELS = 20
 SHOWN = ("exits", "pooling", "gates", "max_tokens", "strategy", "pair")
 TARGETS = ("max_accuracy_drop", "max_cost", "max_latency_ms", "guarantee", "risk", "alpha", "delta")
@@ -32,13 +34,14 @@ END = "<!-- /offramp -->"
 BLOCK = re.compile(rf"<!-- offramp (\w+): [^>]*-->\n(.*?){re.escape(END)}", re.DOTALL)
 
 
-def update_card(folder: UserPath) -> Path | None:
+def update_card(folder: UserPath, loaded_from: str = "") -> Path | None:
     """Write the card of the model in a folder, or bring its generated block up to date.
 
     A card without such a block, or with one that somebody edited, is left alone. So is all text outside the block.
 
     Args:
         folder: of a run, whose weights are in `model`; or of the weights.
+        loaded_from: the folder that the model came from. If it holds the same weights, the records beside it count.
 
     Returns:
         The card; None where the folder holds no model.
@@ -50,10 +53,37 @@ def update_card(folder: UserPath) -> Path | None:
     weights = next((path for path in (root, root / "model") if (path / CONFIG).is_file()), None)
     if weights is None:
         return None
-    path = weights / FILE
     # Through the class, since a file of the library's holds only what differs from the defaults.
     config = MultiExitConfig.from_dict(json.loads((weights / CONFIG).read_text(encoding="utf-8")))
-    block = _render(_facts(config, root, weights))
+    source = Path(loaded_from)
+    run = _run_of(source) if loaded_from and _same_weights(source, weights) else root
+    return _write_card(weights / FILE, config, run, _policies((root, weights)))
+
+
+def write_export_card(
+    folder: Path, config: MultiExitConfig, loaded_from: str, exported: Mapping[str, Any]
+) -> Path:
+    """Write the card of an exported folder: that of its model, and how the export is run.
+
+    Args:
+        folder: of the export, with its policy.
+        config: of the model.
+        loaded_from: the folder of the model, whose records count.
+        exported: its `precision`, and its `checks` against the model.
+    """
+    run = _run_of(Path(loaded_from)) if loaded_from else folder
+    return _write_card(folder / FILE, config, run, _policies((folder,)), exported)
+
+
+def _write_card(
+    path: Path,
+    config: MultiExitConfig,
+    run: Path,
+    policies: Sequence[Mapping[str, Any]],
+    exported: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a card, or bring its generated block up to date, from the records of a run."""
+    block = _render(_facts(config, run, policies) | {"exported": exported})
     marked = f"{MARK.format(digest=_digest(block))}\n{block}{END}"
     if not path.exists():
         _write(path, f"{_header(config)}\n{marked}\n")
@@ -64,6 +94,25 @@ def update_card(folder: UserPath) -> Path | None:
         start, end = blocks[0].span()
         _write(path, before[:start] + marked + before[end:])
     return path
+
+
+def _run_of(weights: Path) -> Path:
+    """The folder of the run that weights belong to: the one above, where it holds the record of their training."""
+    above = weights.resolve().parent
+    return above if (above / TRAINING_RECORD).is_file() else weights
+
+
+def _same_weights(source: Path, weights: Path) -> bool:
+    """Whether two folders hold the same files of weights."""
+    names = sorted(path.name for path in weights.glob(WEIGHTS))
+    if not names or names != sorted(path.name for path in source.glob(WEIGHTS)):
+        return False
+    return all(_file_digest(source / name) == _file_digest(weights / name) for name in names)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
@@ -115,13 +164,17 @@ def _shown(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else plain_markdown(str(value))
 
 
-def _facts(config: MultiExitConfig, root: Path, weights: Path) -> dict[str, Any]:
+def _facts(config: MultiExitConfig, root: Path, policies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     backbone = config.backbone
     records = _records(root)
     training = next((_training(record) for record in records if record["command"] == "train"), None)
     evaluation = next(filter(None, (_evaluation(record, root) for record in records)), None)
+    if evaluation is not None:
+        rules = [(policy["rule"], policy["threshold"]) for policy in policies]
+        evaluation["outdated"] = (
+            bool(rules) and (evaluation["criterion"], evaluation["threshold"]) not in rules
+        )
     attacks = [_attack(record) for record in records if record["command"] == "attack"]
-    policies = _policies((root, weights))
     return {
         "version": versions()["offramp"],
         "encoder": Path(config.backbone_config.get("_name_or_path") or "").name or backbone.model_type,
@@ -171,7 +224,7 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _policies(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """The policies beside a model, each with its target and what it reached on the calibration data."""
-    files = {path.resolve(): path for folder in folders for path in sorted(folder.glob(policy_file("*")))}
+    files = {path.resolve(): path for folder in folders for path in sorted(folder.glob(POLICIES))}
     policies = []
     for path in files.values():
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):

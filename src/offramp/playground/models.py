@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp._core.errors import ConfigError, CriterionError
+from offramp._core.files import policy_file
 from offramp._core.trace import Trace
 from offramp.criteria import CRITERIA, make_criterion, with_threshold
 from offramp.engine.manifest import FILE_NAME
@@ -35,6 +36,7 @@ class PlayModel:
         pair: whether it reads pairs of texts; None if unknown.
         rules: policies by name: those that were tuned for the model first, then every exit rule that fits it.
         tuned: the number of tuned policies among the rules.
+        refused: why each given policy that the model cannot leave by does not fit, by its name.
         model: the torch model, which gradients come from; None for an exported folder.
     """
 
@@ -46,6 +48,7 @@ class PlayModel:
     pair: bool | None
     rules: Mapping[str, Policy]
     tuned: int
+    refused: Mapping[str, str]
     model: SegmentedModel | None
 
     def segments_of(self, text: str, text_pair: str) -> tuple[str, ...]:
@@ -80,11 +83,14 @@ def open_models(
         raise ConfigError("expected a model, got none: give the folder of one, or of two to compare")
     extra = {str(path): Policy.load(path) for path in policies}
     opened = {name: open_model(name, path, extra, threads) for name, path in model_folders(models).items()}
-    for name, policy in extra.items():
-        if not any(policy in model.rules.values() for model in opened.values()):
+    for name in extra:
+        reasons = [
+            f"{model.name}: {model.refused[name]}" for model in opened.values() if name in model.refused
+        ]
+        if len(reasons) == len(opened):
             raise CriterionError(
-                f"the policy {name} is for exits {list(policy.exit_layers)}, and no model here has a rule that it "
-                f"fits: give one that 'offramp tune' wrote for {' or '.join(opened)}"
+                f"the policy {name} fits no model here ({'; '.join(reasons)}): give one that 'offramp tune' wrote for "
+                f"{' or '.join(opened)}"
             )
     return opened
 
@@ -112,11 +118,12 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         segments = in_torch = TorchSegments(model, residuals=True)
         encoder, labels, pair = TextEncoder.of(model), model.labels, model.pair
         residuals = in_torch.spaces is not None
-        for source in dict.fromkeys((folder, Path(str(model.name_or_path)))):
-            policies |= {path.stem: Policy.load(path) for path in sorted(source.glob("policy-*.json"))}
-    own = list(fitting({**policies, **extra}, segments, len(labels) or 1, residuals))
-    temperatures = own[0][1].temperatures if own else None
-    rules = dict([*own, *fitting(untuned(segments, temperatures), segments, len(labels) or 1, residuals)])
+        policies = saved_policies(folder, Path(str(model.name_or_path)))
+    outputs = len(labels) or 1
+    rules, tuned = rules_of(
+        {**extra, **policies, **extra}, segments, outputs, residuals
+    )  # the given ones first
+    refused = {name: misfit(policy, segments, outputs, residuals) for name, policy in extra.items()}
     opened = PlayModel(
         name=name,
         folder=folder,
@@ -125,11 +132,28 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         labels=tuple(labels),
         pair=pair,
         rules=rules,
-        tuned=len(own),
+        tuned=tuned,
+        refused={name: reason for name, reason in refused.items() if reason},
         model=model,
     )
     opened.trace(WARM_UP, WARM_UP)
     return opened
+
+
+def saved_policies(*folders: Path) -> dict[str, Policy]:
+    """The policies in a run's folder and in that of its weights, by name."""
+    files = [path for folder in dict.fromkeys(folders) for path in sorted(folder.glob(policy_file("*")))]
+    return {path.stem: Policy.load(path) for path in files}
+
+
+def rules_of(
+    policies: Mapping[str, Policy], segments: Segments[Any], outputs: int, residuals: bool
+) -> tuple[dict[str, Policy], int]:
+    """The policies that a model can leave by, then every other exit rule that fits it; and how many are policies."""
+    own = fitting(policies, segments, outputs, residuals)
+    temperatures = next((policy.temperatures for policy in own.values()), None)
+    usual = fitting(untuned(segments, temperatures), segments, outputs, residuals)
+    return {**own, **usual, **own}, len(own)
 
 
 def untuned(segments: Segments[Any], temperatures: Sequence[float] | None) -> dict[str, Policy]:
@@ -147,15 +171,20 @@ def untuned(segments: Segments[Any], temperatures: Sequence[float] | None) -> di
 
 def fitting(
     policies: Mapping[str, Policy], segments: Segments[Any], outputs: int, residuals: bool
-) -> Iterable[tuple[str, Policy]]:
+) -> dict[str, Policy]:
     """The policies that a model can leave by."""
-    for name, policy in policies.items():
-        try:
-            policy.check(segments.exit_layers, segments.kind, segments.gates, outputs)
-        except CriterionError:
-            continue
-        if residuals or not policy.criterion.needs_residual:
-            yield name, policy
+    return {name: p for name, p in policies.items() if not misfit(p, segments, outputs, residuals)}
+
+
+def misfit(policy: Policy, segments: Segments[Any], outputs: int, residuals: bool) -> str:
+    """Why a model cannot leave by a policy; "" if it can."""
+    try:
+        policy.check(segments.exit_layers, segments.kind, segments.gates, outputs)
+    except CriterionError as error:
+        return str(error)
+    if policy.criterion.needs_residual and not residuals:
+        return f"{policy.criterion.name} needs residuals, which this export does not give: open the trained model"
+    return ""
 
 
 def adjusted(policy: Policy, threshold: float | None, *, calibrated: bool = True) -> Policy:

@@ -38,6 +38,7 @@ def report(
     *,
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write a report of all runs below a folder, from their records alone.
 
@@ -46,6 +47,7 @@ def report(
         output: folder for the report; files of an earlier one are overwritten.
         figures: figures to write as files, as names or patterns such as `curves-*`. The page has charts of its own.
         table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
+        progress: show progress bars.
 
     Returns:
         The files written, by name: `index.html`, `report.md`, `tables/….md`, `figures/….svg` and `.png`.
@@ -68,6 +70,7 @@ def report(
         shown=figures,
         table_files=table_files,
         page=lambda drawn: page(contents, tables, drawn),
+        progress=progress,
     )
 
 

@@ -110,22 +110,28 @@ def line_chart(
     lines = [_defined(series) for series in lines]
     if not _pairs(lines):
         return None
-    columns = 3 if all(len(series.label) <= BRIEF for series in lines) else 2
-    top = 36 + ENTRY * math.ceil(len(lines) / columns)  # the legend, and the label of y
+    entries, below = legend([series.label for series in lines])
+    top = below + 36  # the label of y
     write_x, write_y = write or (short, short)
     low, high = span or _span(_values(lines, 0), pad=0.04)
-    across = _axis(x, low, high, (LEFT, WIDTH - RIGHT), write_x, at)
+    across = axis(x, low, high, (LEFT, WIDTH - RIGHT), write_x, at)
     seen = [(px, py) for px, py in _pairs(lines) if low <= px <= high]
     bottom, above = _span([py for _, py in seen], pad=0.06)
-    up = _axis(y, bottom, above, (top + PLOT, top), write_y)
-    entries = [
-        (LEFT + i % columns * (WIDTH - LEFT) / columns, 10 + ENTRY * (i // columns))
-        for i in range(len(lines))
-    ]
+    up = axis(y, bottom, above, (top + PLOT, top), write_y)
     drawings = tuple(
         _drawing(series, i % len(PALETTE), across, up, entries[i]) for i, series in enumerate(lines)
     )
     return Chart(id, title, note, across, up, top, top + PLOT + BOTTOM, drawings)
+
+
+def legend(labels: Sequence[str]) -> tuple[list[Point], float]:
+    """Where the entries of a legend at the top lie, and its height."""
+    columns = 3 if all(len(label) <= BRIEF for label in labels) else 2
+    spots = [
+        (LEFT + i % columns * (WIDTH - LEFT) / columns, 10 + ENTRY * (i // columns))
+        for i in range(len(labels))
+    ]
+    return spots, ENTRY * math.ceil(len(labels) / columns)
 
 
 def short(value: float) -> str:
@@ -173,7 +179,7 @@ def _span(values: Sequence[float], pad: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _axis(
+def axis(
     label: str,
     low: float,
     high: float,
@@ -181,11 +187,12 @@ def _axis(
     write: Callable[[float], str],
     at: Sequence[float] | None = None,
 ) -> Axis:
+    """An axis between two `ends`, with round ticks unless they are given."""
     from matplotlib.ticker import MaxNLocator
 
     values = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if at is None else at
-    axis = Axis(label, low, high, *ends, ())
-    ticks = tuple((axis.at(value), write(round(float(value), 9))) for value in values if low <= value <= high)
+    bare = Axis(label, low, high, *ends, ())
+    ticks = tuple((bare.at(value), write(round(float(value), 9))) for value in values if low <= value <= high)
     return Axis(label, low, high, *ends, ticks)
 
 
@@ -193,9 +200,8 @@ def _drawing(series: Lines, colour: int, x: Axis, y: Axis, entry: Point) -> Draw
     inside = [(px, py) for px, py in series.points if x.low <= px <= x.high]
     band = [(px, low, high) for px, low, high in series.band if x.low <= px <= x.high]
     around = [(px, high) for px, _, high in band] + [(px, low) for px, low, _ in reversed(band)]
-    label = series.label if len(series.label) <= LONGEST else f"{series.label[: LONGEST - 1]}…"
     return Drawing(
-        label,
+        cut(series.label, LONGEST),
         colour,
         _path(inside, x, y),
         _path(around, x, y),
@@ -203,6 +209,11 @@ def _drawing(series: Lines, colour: int, x: Axis, y: Axis, entry: Point) -> Draw
         tuple((x.at(px), y.at(low), y.at(high)) for px, low, high in series.whiskers),
         entry,
     )
+
+
+def cut(label: str, longest: int) -> str:
+    """A label of at most so many characters."""
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
 def _path(points: Sequence[Point], x: Axis, y: Axis) -> str:

@@ -31,7 +31,9 @@ class DoubtGroup:
 
     @property
     def who(self) -> str:
-        """The runs in a line: how many, and the first ones."""
+        """The runs in a line: how many, and the first ones; "" where the sentence names them."""
+        if not self.subjects:
+            return ""
         count = f"{len(self.subjects)} runs: " if len(self.subjects) > 1 else ""
         return f"{count}{some_of(self.subjects, MOST, separator='; ')}."
 
@@ -51,20 +53,40 @@ def group_doubts(raised: Sequence[Doubt]) -> list[DoubtGroup]:
     """
     kinds: dict[str, dict[str, Doubt]] = {}
     for doubt in raised:
-        name = doubt.sentence.rsplit("[", 1)[-1].rstrip("]")
+        name = _check_of(doubt.sentence)
         kinds.setdefault(name if name in CHECKS else doubt.sentence, {})[doubt.path] = doubt
     groups = []
     for name, by_path in kinds.items():
         first, *rest = by_path.values()
-        others = [f"{doubt.subject}: {_plain(doubt)}" for doubt in rest if doubt.sentence != first.sentence]
+        others = [
+            f"{doubt.subject}: {_plain(doubt.sentence)}" for doubt in rest if doubt.sentence != first.sentence
+        ]
         check = CHECKS.get(name)
         subjects = tuple(dict.fromkeys(doubt.subject for doubt in by_path.values()))
         explained = (check.why, check.do) if check else ("", "")
-        groups.append(DoubtGroup(_plain(first), subjects, tuple(others), *explained))
+        groups.append(DoubtGroup(_plain(first.sentence), subjects, tuple(others), *explained))
     return groups
 
 
-def _plain(doubt: Doubt) -> str:
+def explain_doubt(sentence: str) -> DoubtGroup:
+    """A sentence that names its subjects, with what is known about its check."""
+    check = CHECKS.get(_check_of(sentence))
+    explained = (check.why, check.do) if check else ("", "")
+    return DoubtGroup(_words(sentence), (), (), *explained)  # a subject at its start keeps its case
+
+
+def _check_of(sentence: str) -> str:
+    """The name of the check in the brackets at the end of a sentence."""
+    return sentence.rsplit("[", 1)[-1].rstrip("]")
+
+
+def _plain(sentence: str) -> str:
     """The sentence without the name of its check, with a capital."""
-    words = doubt.sentence.rsplit(" [", 1)[0]
-    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+    words = _words(sentence)
+    return words[:1].upper() + words[1:]
+
+
+def _words(sentence: str) -> str:
+    """The sentence without the name of its check, with a full stop."""
+    words = sentence.rsplit(" [", 1)[0] if _check_of(sentence) in CHECKS else sentence
+    return words if words.endswith(".") else f"{words}."

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for a folder of runs. It opens offline and loads nothing.
+"""One self-contained HTML page for a folder of runs, and the frame of every page. It opens offline and loads nothing.
 
 The page carries a content policy with the hash of its own script. No other script runs and nothing is fetched, whatever
 an attacked text contains. Every value is escaped by the template engine, and the script writes texts as texts only.
@@ -7,14 +7,14 @@ an attacked text contains. Every value is escaped by the template engine, and th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from offramp.reports.contents import ReportContents
-from offramp.reports.doubt_groups import group_doubts
+from offramp.reports.doubt_groups import DoubtGroup, group_doubts
 from offramp.reports.html import content_policy, environment, macros, page_script
 from offramp.reports.page_sections import PageSection, sections_of
-from offramp.reports.summary import cautions, summarise
+from offramp.reports.summary import Summary, cautions, summarise
 from offramp.reports.text_table import NOTHING, TextTable
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ PARTS = {
     "stream": "Benchmarks: streams",
     "promises": "Benchmarks: guarantees",
     "drift": "Benchmarks: alarms",
+    "service": "Benchmarks: services",
+    "service_latency": "Benchmarks: single texts",
+    "service_attack": "Benchmarks: honest clients under attack",
 }
 
 
@@ -51,18 +54,37 @@ def page(contents: ReportContents, tables: Mapping[str, TextTable], figures: Map
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
+    environment()  # reports that jinja2 is missing
+    sections = [made for data in contents.sections for made in sections_of(data, tables, figures)]
+    doubted = [caution for section in contents.sections for caution in cautions(section)]
+    return render_page(
+        contents.title,
+        summarise(contents),
+        cautions=[*contents.left_out, *doubted],
+        doubts=group_doubts(contents.raised),
+        sections=[*sections, _provenance(contents, tables)],
+    )
+
+
+def render_page(
+    title: str,
+    summary: Summary,
+    *,
+    cautions: Sequence[str],
+    doubts: Sequence[DoubtGroup],
+    sections: Sequence[PageSection],
+) -> str:
+    """A page of these sections below a first screen, with the page's style, script and content policy."""
     template = environment().get_template("page.html.j2")
     from markupsafe import Markup  # after `environment`, which reports that jinja2 is missing
 
     script = page_script()
-    sections = [made for data in contents.sections for made in sections_of(data, tables, figures)]
-    doubted = [caution for section in contents.sections for caution in cautions(section)]
     return template.render(
-        title=contents.title,
-        summary=summarise(contents),
-        cautions=[*contents.left_out, *doubted],
-        doubts=group_doubts(contents.raised),
-        sections=[*sections, _provenance(contents, tables)],
+        title=title,
+        summary=summary,
+        cautions=cautions,
+        doubts=doubts,
+        sections=sections,
         policy=content_policy(script),
         script=Markup(script),
     )

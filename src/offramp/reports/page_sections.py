@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,10 @@ SECTIONS = {
     "comparison": "Runs compared",
     "bench": "Benchmarks",
 }
-BENCHES = ("bench", "bench-limits", "bench-train", "bench-attack", "stream", "promises", "drift")
+BENCHES = (
+    *("bench", "bench-limits", "bench-train", "bench-attack", "stream", "promises", "drift"),
+    *("service", "service-latency", "service-attack"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class _Blocks:
         metrics = [row["metric"] for _, row in self.section.rows("per_exit")]
         metrics += [str(run.get("metric", "accuracy")) for _, run in self.section.labelled("scores")]
         drawn = [chart for name in dict.fromkeys(metrics) if (chart := exits_chart(self.section, name))]
-        charts = [self.make.charts(drawn)] if drawn else []
+        charts = [self.make.side_by_side([self.make.chart(chart) for chart in drawn])] if drawn else []
         details = self.drawn("reliability")
         folded = [self.make.folded("Reliability diagrams", details)] if details else []
         return [*charts, *self.made("exits", "calibration"), *folded]
@@ -147,24 +150,32 @@ def sections_of(
 
 def exits_chart(section: ReportSection, metric: str) -> Chart | None:
     """The score of every exit, taken always, with its interval, models side by side; None if all are undefined."""
-    scores = exit_scores(section, metric)
-    layers = sorted({layer for rows in scores.values() for layer in rows["layer"].to_pylist()})
+    scores = {label: table.to_pylist() for label, table in exit_scores(section, metric).items()}
+    name = metric.replace("_", " ")
+    title = f"{name.capitalize()} of every exit by itself"
+    return exit_marks(f"chart-{section.prefix}exits-{slug(metric)}", title, scores, name.capitalize())
+
+
+def exit_marks(
+    id: str, title: str, scores: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
+) -> Chart | None:
+    """Marks with intervals by exit; `scores` has rows with `layer`, `score`, `low` and `high` for each model."""
+    layers = sorted({row["layer"] for rows in scores.values() for row in rows})
     step, lines = min(0.14, 0.6 / max(len(scores), 1)), []
-    for position, (label, table) in enumerate(scores.items()):
+    for position, (label, rows) in enumerate(scores.items()):
         shift = (position - (len(scores) - 1) / 2) * step
         marks, whiskers = [], []
-        for row in table.to_pylist():
+        for row in rows:
             x = layers.index(row["layer"]) + shift
             marks.append((x, row["score"], f"{label}, layer {row['layer']}: {number(row['score'])}"))
             whiskers.append((x, row["low"], row["high"]))
         lines.append(Lines(label, marks=marks, whiskers=whiskers))
-    name = metric.replace("_", " ")
     return line_chart(
-        f"chart-{section.prefix}exits-{slug(metric)}",
-        f"{name.capitalize()} of every exit by itself",
+        id,
+        title,
         lines,
         x="Exit after layer",
-        y=name.capitalize(),
+        y=metric,
         span=(-0.5, len(layers) - 0.5),
         at=range(len(layers)),
         write=(lambda position: str(layers[round(position)]), percent),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, distinct for every kind of colour vision; without the faint yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Ending = Literal["svg", "png"]
+ENDINGS: tuple[Ending, ...] = ("svg", "png")  # of the files of figures
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CLEAN, ATTACKED = PALETTE[0], PALETTE[1]
 INK, GREY, GRID = "#222222", "#6b6b6b", "#e6e6e6"
@@ -152,7 +154,7 @@ def caption(figure: Figure, words: str) -> None:
     figure.supxlabel(fill(written_out(words), CAPTION), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
-def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:
+def render(figure: Figure, ending: Ending) -> bytes:
     """A figure as an image without dates or versions in it: the same figure gives the same bytes."""
     image = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
@@ -163,7 +165,6 @@ def render(figure: Figure, ending: Literal["svg", "png"]) -> bytes:
 
 def save_figure(figure: Figure, stem: Path) -> None:
     """Write a figure as SVG and PNG, to a path without its ending; `OfframpError` where that fails."""
-    endings: tuple[Literal["svg", "png"], ...] = ("svg", "png")
-    for ending in endings:
+    for ending in ENDINGS:
         with atomic_write(stem.with_name(f"{stem.name}.{ending}")) as draft:
             draft.write_bytes(render(figure, ending))

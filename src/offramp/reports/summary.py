@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp._core.text import some_of
+from offramp.reports.bench_summary import bench_question
 from offramp.reports.contents import AttackRun, ReportContents, ReportSection
 from offramp.reports.doubt_groups import MOST
 from offramp.reports.text_table import interval
@@ -32,7 +33,7 @@ def summarise(contents: ReportContents) -> Summary:
         if answer:
             return Summary(_question(section), _scope(section), tuple(answer))
     commands = sorted({run.command.replace("_", " ") for run in contents.runs})
-    records = _count(len(contents.runs), "record")
+    records = count_of(len(contents.runs), "record")
     sentence = f"The tables below show the numbers of {records} ({', '.join(commands)})."
     return Summary(f"What did the runs in {contents.title} measure?", "", (sentence,))
 
@@ -47,7 +48,7 @@ def answers(section: ReportSection) -> list[str]:
         sentences.append(_lost(attack, best))
     elif models:
         sentences.append(_compared(section) or _timed(section, best) or _score(models[best]))
-    return sentences or _fastest(section) or _kept(section)
+    return sentences or bench_question(section)[1]
 
 
 def cautions(section: ReportSection) -> list[str]:
@@ -58,7 +59,7 @@ def cautions(section: ReportSection) -> list[str]:
     best, top = _best(models), max(models, key=lambda label: models[label]["full"]["estimate"])
     if models[top]["full"]["estimate"] <= models[best]["full"]["estimate"]:
         return []
-    scores = f"{_share(models[top]['full'])} against {_share(models[best]['full'])}"
+    scores = f"{share(models[top]['full'])} against {share(models[best]['full'])}"
     return [
         f"{top} answers better at its last exit than {best}: {scores}. Compare the curves, not the losses."
     ]
@@ -68,8 +69,7 @@ def _question(section: ReportSection) -> str:
     data = f" on {section.data}" if section.data else ""
     if not section.labelled("policy"):
         if not section.attacks:
-            asked = "Do guarantees hold" if section.labelled("promises") else "How fast are early exits"
-            return f"{asked}{data}?"
+            return f"{bench_question(section)[0]}{data}?"
         return f"How much of the saved work do attacks take away{data}?"
     attacked = ", and what is left of it under attack" if section.attacks else ""
     return f"How much work do early exits save{data}{attacked}?"
@@ -80,7 +80,7 @@ def _scope(section: ReportSection) -> str:
     facts = []
     if evaluated:
         names = some_of([label for label, _ in evaluated], MOST)
-        facts.append(f"{_count(len(evaluated), 'model')}: {names}")
+        facts.append(f"{count_of(len(evaluated), 'model')}: {names}")
         rules = dict.fromkeys(str(run.get("criterion", "")) for _, run in evaluated)
         facts.append("exit rule " + ", ".join(filter(None, rules)) if any(rules) else "")
         sizes = {int(run.get("examples")) for _, run in evaluated if run.get("examples")}
@@ -124,7 +124,7 @@ def _saving(section: ReportSection, models: Mapping[str, Mapping[str, Row]], bes
     metric = next(str(run.get("metric", "accuracy")) for _, run in section.labelled("policy"))
     change = f"{_lost_or_gained(rows['drop'])} of {metric.replace('_', ' ')}"
     digits = 0 if rows["cost"]["estimate"] >= 0.01 else 2
-    work = f"{best} needs {_share(rows['cost'], digits)} of its full model's work and {change}"
+    work = f"{best} needs {share(rows['cost'], digits)} of its full model's work and {change}"
     if len(models) == 1:
         return work + ("." if kept else ": more than 1 point.")
     if not kept:
@@ -154,7 +154,7 @@ def _lost(attack: AttackRun, best: str) -> str:
         moved = f"layer {depth[0]:.1f} to layer {_interval(depth[1], 1)}"
         return f"The attack {recipe} moves the mean exit of {victim} from {moved}{effort}."
     whose = "that saving" if victim == best else f"the work that {victim} saves"
-    return f"The attack {recipe} takes away {_share(drop, 0)} of {whose}{effort}."
+    return f"The attack {recipe} takes away {share(drop, 0)} of {whose}{effort}."
 
 
 def _compared(section: ReportSection) -> str:
@@ -168,7 +168,7 @@ def _compared(section: ReportSection) -> str:
     gap = {"estimate": row["difference"], "low": row["difference_low"], "high": row["difference_high"]}
     plus = "+" if gap["estimate"] > 0 else ""
     chance = ", which may be chance" if gap["low"] <= 0 <= gap["high"] else ""
-    return f"Averaged over all costs, {row['method']} scores {plus}{_points(gap)} against {baseline}{chance}."
+    return f"Averaged over all costs, {row['method']} scores {plus}{points(gap)} against {baseline}{chance}."
 
 
 def _timed(section: ReportSection, best: str) -> str:
@@ -184,42 +184,27 @@ def _timed(section: ReportSection, best: str) -> str:
 
 
 def _score(rows: Mapping[str, Row]) -> str:
-    return f"It scores {_share(rows['score'])}; its last exit scores {_share(rows['full'])}."
+    return f"It scores {share(rows['score'])}; its last exit scores {share(rows['full'])}."
 
 
-def _fastest(section: ReportSection) -> list[str]:
-    """The fastest of our peers in a benchmark of speed."""
-    rows = [row for _, row in section.rows("bench") if row["kind"] == "ours"]
-    if not rows:
-        return []
-    row = min(rows, key=lambda row: (row["batch_size"], -row["faster"]))
-    times = f"{row['faster']:.2f} times as fast as the fastest model at full depth"
-    return [f"{row['peer']} answers in {row['mean']:.1f} ms at batch size {row['batch_size']}: {times}."]
-
-
-def _kept(section: ReportSection) -> list[str]:
-    """How many of the checked guarantees held."""
-    kept = [row["kept"] for _, row in section.rows("promises")]
-    return [f"{sum(kept)} of {_count(len(kept), 'guarantee')} held on texts left out."] if kept else []
-
-
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """Such as `1 record` and `2 records`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _share(row: Row, digits: int = 1) -> str:
+def share(row: Row, digits: int = 1) -> str:
     """A share in percent with its interval: `38 % [36, 40]`."""
     return _interval(row, digits, " %", 100)
 
 
 def _lost_or_gained(drop: Row) -> str:
     if drop["estimate"] >= 0:
-        return f"loses {_points(drop)}"
+        return f"loses {points(drop)}"
     ends = (None if drop[name] is None else -drop[name] for name in ("high", "low"))
-    return f"gains {_points(dict(zip(('estimate', 'low', 'high'), (-drop['estimate'], *ends), strict=True)))}"
+    return f"gains {points(dict(zip(('estimate', 'low', 'high'), (-drop['estimate'], *ends), strict=True)))}"
 
 
-def _points(row: Row) -> str:
+def points(row: Row) -> str:
     """A difference in points with its interval: `0.7 points [0.0, 1.5]`."""
     return _interval(row, 1, " points", 100)
 

@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp._core import progress as display
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.files import atomic_write, check_writable
 from offramp._core.markdown import plain_markdown
 from offramp._core.paths import UserPath, user_path
 from offramp.evaluation.arrow_tables import to_csv
-from offramp.reports.style import render
+from offramp.reports.style import ENDINGS, render
 from offramp.reports.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def write_report(
     data: Mapping[str, pa.Table] | None = None,
     table_files: bool = True,
     page: Callable[[Mapping[str, Figure]], str] | None = None,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write the files of a report. Files of an earlier one are overwritten.
 
@@ -50,6 +53,7 @@ def write_report(
         data: tables for programs, written as CSV, by file name.
         table_files: whether every table gets a file in `tables/`, too. Without, nothing is written of `data`.
         page: makes an HTML page from all figures; None writes no page.
+        progress: show a progress bar.
 
     Returns:
         The files written, by name: `report.md`, `tables/….md`, `tables/….csv`, `figures/….svg` and `.png`, and
@@ -60,17 +64,17 @@ def write_report(
         OfframpError: a file cannot be written.
     """
     root, chosen = user_path(folder, "the report's folder"), matching(figures, shown)
-    files = {f"figures/{name}.svg": render(figures[name], "svg") for name in chosen}
-    files |= {f"figures/{name}.png": render(figures[name], "png") for name in chosen}
+    pictures = display.track(list(product(ENDINGS, chosen)), "draw figures", show=progress)
+    files = {f"figures/{name}.{ending}": render(figures[name], ending) for ending, name in pictures}
     texts = {name: table.markdown() for name, table in tables.items()}
     if table_files:
         files |= {f"tables/{name}.md": text.encode() for name, text in texts.items()}
         for name, rows in (data or {}).items():
             files[f"tables/{name}.csv"] = to_csv(rows)
-    pictures = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
+    images = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in chosen]
     linked = [f'<a id="{name}"></a>\n\n{text.strip()}' for name, text in texts.items()]
     quotes = [f"> {plain_markdown(doubt)}" for doubt in doubts]
-    paragraphs = [f"# {plain_markdown(title)}", *map(plain_markdown, lead), *quotes, *pictures, *linked]
+    paragraphs = [f"# {plain_markdown(title)}", *map(plain_markdown, lead), *quotes, *images, *linked]
     files["report.md"] = ("\n\n".join(paragraphs) + "\n").encode()
     if page:
         files["index.html"] = page(figures).encode()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
 from offramp.evaluation.arrow_tables import floats
 from offramp.evaluation.bootstrap import percentile_band, replicates
@@ -190,7 +191,11 @@ def average(estimates: Sequence[Estimates]) -> Estimates | None:
 
 
 def attack_study(
-    attacks: Sequence[RecordedAttack], transfers: pa.Table | None = None, *, resamples: int = 1000
+    attacks: Sequence[RecordedAttack],
+    transfers: pa.Table | None = None,
+    *,
+    resamples: int = 1000,
+    progress: bool = False,
 ) -> AttackStudy:
     """Compute the estimates of a study, each task cut to the seeds that all of its settings have.
 
@@ -204,7 +209,7 @@ def attack_study(
     seeds = groups["seed"].agg(set).groupby(level=["backbone", "task"])
     common = seeds.agg(lambda sets: set.intersection(*sets))
     rows, left_out = [], []
-    for key, group in groups:
+    for key, group in display.track(list(groups), "resample attacks", show=progress):
         setting = AttackSetting(*key)
         kept = common[setting.backbone, setting.task]
         lost = sorted(set(group["seed"]) - kept)

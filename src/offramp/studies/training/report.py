@@ -15,15 +15,18 @@ from offramp.reports.reliability import (
     ranking_table,
     reliability_figure,
 )
+from offramp.reports.study_page import study_page
 from offramp.reports.text_table import doubts_table
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.training.conflict import conflict_figures, conflict_study, conflict_tables
 from offramp.studies.training.figures import study_figures
+from offramp.studies.training.page import training_contents
 from offramp.studies.training.protocols import load_sweeps, protocols_table
 from offramp.studies.training.results import (
     Result,
     load_results,
     ranking_by_method,
+    records_of,
     reliability_by_method,
 )
 from offramp.studies.training.study import study
@@ -44,6 +47,7 @@ def study_report(
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
     resamples: int = 1000,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write the report of a training study with `write_report`, and return its files by name.
 
@@ -53,13 +57,15 @@ def study_report(
         figures: figures to write, as names or patterns such as `curves-*`.
         table_files: whether every table gets a file in `tables/`, besides its place in `report.md`.
         resamples: of the bootstrap over examples and seeds.
+        progress: show progress bars.
 
     Raises:
         DataError: there are no trials, or a trial's trace is missing or broken.
     """
     check_report(output)
     models = load_results(folder)
-    return _write(models, user_path(folder).resolve().name, output, figures, table_files, resamples)
+    title = user_path(folder).resolve().name
+    return _write(models, title, [folder], output, figures, table_files, resamples, progress)
 
 
 def sweeps_report(
@@ -69,32 +75,37 @@ def sweeps_report(
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
     resamples: int = 1000,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write one report of several training studies, in which each protocol (pooling, options) is an encoder of its own.
 
     Args:
         folders: of the studies; see `load_sweeps`.
-        output, figures, table_files, resamples: as for `study_report`, which also lists the errors; `DataError` also if
-            two studies hold the same model.
+        output, figures, table_files, resamples, progress: as for `study_report`, which also lists the errors;
+            `DataError` also if two studies hold the same model.
     """
     check_report(output)
     results, left_out = load_sweeps(folders)
     title = user_path(output).resolve().name
-    return _write(results, title, output, figures, table_files, resamples, left_out, by_protocol=True)
+    return _write(
+        results, title, folders, output, figures, table_files, resamples, progress, left_out, by_protocol=True
+    )
 
 
 def _write(
     models: Sequence[Result],
     title: str,
+    folders: Sequence[UserPath],
     output: UserPath,
     figures: Sequence[str],
     table_files: bool,
     resamples: int,
+    progress: bool,
     left_out: Sequence[str] = (),
     *,
     by_protocol: bool = False,
 ) -> dict[str, Path]:
-    results = study(models, resamples=resamples)
+    results = study(models, resamples=resamples, progress=progress)
     conflicts = conflict_study(results.compared, resamples=resamples)
     reliable = reliability_by_method(results.groups)
     drawn: dict[str, Figure] = {}
@@ -104,19 +115,23 @@ def _write(
     tables |= study_tables(results) | conflict_tables(conflicts)
     if reliable:
         tables["calibration"] = calibration_table(_named(reliable), KEYS)
-    if ranking := ranking_by_method(results.groups, resamples):
+    if ranking := ranking_by_method(results.groups, resamples, progress=progress):
         tables["ranking"] = ranking_table(_named(ranking), KEYS)
     if results.doubts:
         tables["doubts"] = doubts_table(results.doubts)
+    missing = (*left_out, *results.left_out)
+    contents = training_contents(results, left_out=missing, records=records_of(folders))
     return write_report(
         output,
         title=title,
         lead=[f"{len(results.compared)} models, {len(results.groups)} comparisons."],
-        doubts=[f"left out: {reason}" for reason in (*left_out, *results.left_out)],
+        doubts=[f"left out: {reason}" for reason in missing],
         tables=tables,
         figures=drawn,
         shown=figures,
         table_files=table_files,
+        page=lambda pictures: study_page(title, contents, tables, pictures),
+        progress=progress,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.records import FILE_NAME
@@ -116,6 +117,11 @@ def is_sweep(folder: UserPath) -> bool:
 def sweep_records(runs: RunFiles) -> list[dict[str, Any]]:
     """The records of trained models below a folder."""
     return [record for record in trial_records(runs) if _is_trained(record)]
+
+
+def records_of(folders: Iterable[UserPath]) -> list[dict[str, Any]]:
+    """The records of the trained models of several studies."""
+    return [record for folder in folders for record in sweep_records(RunFiles(folder))]
 
 
 def _is_trained(record: Mapping[str, Any]) -> bool:
@@ -242,15 +248,15 @@ def reliability_by_method(groups: Mapping[ModelSetting, Group]) -> dict[tuple[st
 
 
 def ranking_by_method(
-    groups: Mapping[ModelSetting, Group], resamples: int = 1000
+    groups: Mapping[ModelSetting, Group], resamples: int = 1000, *, progress: bool = False
 ) -> dict[tuple[str, str, str], tuple[Interval, ...]]:
     """`ranking_statistic` of every exit with intervals over seeds and examples, by encoder, task and method."""
+    classifiers = [pair for pair in _by_method(groups) if pair[1][0].trace.kind == "classification"]
     return {
         key: intervals(
             [ranking_statistic(result.trace) for result in results], resamples=resamples, over="nested"
         )
-        for key, results in _by_method(groups)
-        if results[0].trace.kind == "classification"
+        for key, results in display.track(classifiers, "rank the exits", show=progress)
     }
 
 

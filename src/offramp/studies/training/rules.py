@@ -16,10 +16,12 @@ from offramp._core.seeding import generator
 from offramp.criteria import CRITERIA, Criterion, make_criterion, scores
 from offramp.evaluation.curves import RANGES
 from offramp.reports import check_report, write_report
+from offramp.reports.study_page import study_page
 from offramp.reports.text_table import TextTable
 from offramp.reports.write import NO_FIGURES
 from offramp.studies.training.figures import study_figures
-from offramp.studies.training.results import Result, load_results
+from offramp.studies.training.page import training_contents
+from offramp.studies.training.results import Result, load_results, records_of
 from offramp.studies.training.study import MethodStudy, study
 from offramp.studies.training.tables import curve_differences_table, curves_table, name_of, winners_table
 
@@ -45,6 +47,7 @@ def rules_report(
     figures: Sequence[str] = NO_FIGURES,
     table_files: bool = True,
     resamples: int = 1000,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write a report that compares all exit rules on the models of a training study, and return its files by name.
 
@@ -53,27 +56,32 @@ def rules_report(
 
     Args:
         folder: of the study.
-        output, figures, table_files, resamples: as for `study_report`, which also lists the errors.
+        output, figures, table_files, resamples, progress: as for `study_report`, which also lists the errors.
     """
     check_report(output)
     ruled, left_out = apply_rules(load_results(folder))
-    results = study(ruled, resamples=resamples)
+    results = study(ruled, resamples=resamples, progress=progress)
     drawn: dict[str, Figure] = {}
     if figures:
         made = study_figures(results)
         drawn = {name: figure for name, figure in made.items() if name.startswith("curves-")}
     rows = f"Scored on {1 - FITTED:.0%} of the validation rows; what a rule fits is fitted on the others."
+    title, tables = f"{user_path(folder).resolve().name}, exit rules", _tables(results)
+    missing = (*left_out, *results.left_out)
+    contents = training_contents(results, left_out=missing, records=records_of([folder]), measure="fast")
     return write_report(
         output,
-        title=f"{user_path(folder).resolve().name}, exit rules",
+        title=title,
         lead=[
             f"{len(results.compared)} pairs of a model and a rule, {len(results.groups)} comparisons. {rows}"
         ],
-        doubts=[f"left out: {reason}" for reason in (*left_out, *results.left_out)],
-        tables=_tables(results),
+        doubts=[f"left out: {reason}" for reason in missing],
+        tables=tables,
         figures=drawn,
         shown=figures,
         table_files=table_files,
+        page=lambda drawn: study_page(title, contents, tables, drawn),
+        progress=progress,
     )
 
 

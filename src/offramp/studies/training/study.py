@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp.evaluation.bootstrap import percentile_band
 from offramp.evaluation.compare import Comparison, compare
 from offramp.evaluation.sanity_checks.checks import trace_doubts
@@ -80,7 +81,7 @@ class MethodStudy:
         return [result for group in self.groups.values() for results in group.values() for result in results]
 
 
-def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
+def study(results: Sequence[Result], *, resamples: int = 1000, progress: bool = False) -> MethodStudy:
     """Compare the methods of a sweep.
 
     A method that was tried with several learning rates takes part with its best one.
@@ -100,7 +101,7 @@ def study(results: Sequence[Result], *, resamples: int = 1000) -> MethodStudy:
         names = "; ".join(f"{setting.backbone}, {setting.task}" for setting in bare)
         left_out.append(f"differences at places without {base}: {names}")
     comparisons = {}
-    for setting, group in groups.items():
+    for setting, group in display.track([*groups.items()], "compare methods", show=progress):
         comparisons[setting] = compare(
             {method: [result.trace for result in results] for method, results in group.items()},
             {method: [result.rule for result in results] for method, results in group.items()},

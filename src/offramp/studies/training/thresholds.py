@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from offramp._core import progress as display
 from offramp._core.errors import DataError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.seeding import generator
@@ -15,8 +16,10 @@ from offramp.calibration.thresholds import measure, tune_threshold
 from offramp.criteria import with_threshold
 from offramp.evaluation.bootstrap import LEVEL
 from offramp.reports import check_report, write_report
+from offramp.reports.study_page import Chapter, StudyContents, study_page
+from offramp.reports.summary import Summary
 from offramp.reports.text_table import TextTable, interval, number, signed
-from offramp.studies.training.results import Result, load_results
+from offramp.studies.training.results import Result, load_results, records_of
 from offramp.studies.training.tables import POINTS, name_of
 
 DROP = 0.01  # how far below the full model's the score may be on the half that tunes
@@ -24,7 +27,12 @@ MODEL = ["encoder", "task", "method", "size", "seed"]
 
 
 def thresholds_report(
-    folder: UserPath, output: UserPath, *, figures: Sequence[str] = (), table_files: bool = True
+    folder: UserPath,
+    output: UserPath,
+    *,
+    figures: Sequence[str] = (),
+    table_files: bool = True,
+    progress: bool = False,
 ) -> dict[str, Path]:
     """Write a report that compares thresholds of their own with shared ones, and return its files by name.
 
@@ -33,32 +41,54 @@ def thresholds_report(
 
     Args:
         folder: of the study.
-        output, figures, table_files: as for `study_report`, which also lists the errors; there are no figures.
+        output, figures, table_files, progress: as for `study_report`, which also lists the errors. There are no
+            figures.
     """
     check_report(output)
-    frame = compare_thresholds(load_results(folder))
+    frame = compare_thresholds(load_results(folder), progress=progress)
     lead = (
         f"{len(frame)} models, each tuned on half of its validation rows for a score at most one point below the full "
         "model's and measured on the other half, both ways."
     )
+    title, tables = f"{user_path(folder).resolve().name}, thresholds", {"thresholds": thresholds_table(frame)}
+    contents = StudyContents(
+        Summary("Do thresholds of their own for each exit save more?", lead, _answer(tables["thresholds"])),
+        [Chapter("Thresholds compared", tables=list(tables))],
+        left_out=(),
+        doubts=(),
+        records=records_of([folder]),
+    )
     return write_report(
         output,
-        title=f"{user_path(folder).resolve().name}, thresholds",
+        title=title,
         lead=[lead],
         doubts=[],
-        tables={"thresholds": thresholds_table(frame)},
+        tables=tables,
         figures={},
         shown=figures,
         table_files=table_files,
+        page=lambda drawn: study_page(title, contents, tables, drawn),
+        progress=progress,
     )
 
 
-def compare_thresholds(results: Sequence[Result]) -> pd.DataFrame:
+def _answer(table: TextTable) -> tuple[str, str]:
+    """The means over all models and the paired differences, which the last row has."""
+    shared, own, cost, shared_drop, own_drop, drop = table.rows[-1][4:]
+    return (
+        f"With a threshold for each exit the mean cost is {own} of the full model's, with one for all {shared}: a "
+        f"difference of {cost}.",
+        f"The score lies {own_drop} and {shared_drop} points below the full model's: a difference of {drop}.",
+    )
+
+
+def compare_thresholds(results: Sequence[Result], *, progress: bool = False) -> pd.DataFrame:
     """A row for each model: `MODEL`, and `shared_cost`, `own_cost`, `shared_drop` and `own_drop` on rows held out.
 
     Raises:
         DataError: no model is a classifier.
     """
+    classifiers = [result for result in results if result.logits_trace.kind == "classification"]
     rows = [
         dict(
             zip(
@@ -68,8 +98,7 @@ def compare_thresholds(results: Sequence[Result]) -> pd.DataFrame:
             )
         )
         | pd.DataFrame(held_out_halves(r)).mean().to_dict()
-        for r in results
-        if r.logits_trace.kind == "classification"
+        for r in display.track(classifiers, "tune every model", show=progress)
     ]
     if not rows:
         raise DataError("no model of this study is a classifier: thresholds are compared for classifiers")
