@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.bench.baselines import Baseline, BenchArtifacts, find_baselines, make_engine
+from offramp.bench.optimum_peers import RemotePeer
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.segments import Segments
@@ -138,7 +139,10 @@ def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> f
 
 
 def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
-    find_baselines(artifacts)[name].build(artifacts)(texts)
+    run = find_baselines(artifacts)[name].build(artifacts)
+    run(texts)
+    if isinstance(run, RemotePeer):  # its memory is another process's
+        return run.peak_mib
     status = Path("/proc/self/status")
     if status.exists():  # on Linux a child inherits its parent's ru_maxrss, but has its own VmHWM
         lines = status.read_text().splitlines()
