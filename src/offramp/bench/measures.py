@@ -131,14 +131,14 @@ def joules(call: Callable[[], object], size: int) -> float | None:
     return None if spent is None else spent / count
 
 
-def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
+def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float | None:
     """Peak resident memory in MiB of a fresh process that builds one baseline and answers one batch."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peak, artifacts, name, list(texts)).result()
 
 
-def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
+def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float | None:
     run = find_baselines(artifacts)[name].build(artifacts)
     run(texts)
     if isinstance(run, RemotePeer):  # its memory is another process's

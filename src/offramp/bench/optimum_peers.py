@@ -41,6 +41,7 @@ PACKAGES: dict[str, dict[str, str]] = {
     SBERT_OPENVINO: {**_SBERT, **_OPENVINO},
 }
 INSTALL = "'optimum-onnx[onnxruntime]' 'optimum-intel[openvino]' sentence-transformers datasets"
+MAKE = f"make one with `python -m venv ENV && ENV/bin/pip install {INSTALL}`, and give ENV/bin/python"
 PROBE = """
 import json, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -99,10 +100,10 @@ class OptimumEnvironment:
                 version = versions[package]
                 if version is None or Version(version) < Version(least):
                     state = f"has {package} {version}, older than {least}" if version else f"has no {package}"
-                    lacking[peer] = f"{python} {state}: {python} -m pip install --upgrade {INSTALL}"
+                    lacking[peer] = f"{python} {state}: {python} -m pip install --upgrade {package}"
                     break
         if len(lacking) == len(PACKAGES):
-            raise ConfigError(f"expected an environment with optimum, but {next(iter(lacking.values()))}")
+            raise ConfigError(f"{python} has not all the packages of any peer that it would run: {MAKE}")
         return cls(python, versions, lacking)
 
     def fitting(self, model: SegmentedModel) -> OptimumEnvironment:
@@ -137,8 +138,7 @@ def installed_versions(python: Path) -> dict[str, str | None]:
         return dict(json.loads(ended.stdout))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigError(
-            f"expected the Python of an environment with optimum, got {python}: make one with "
-            f"`python -m venv ENV && ENV/bin/pip install {INSTALL}`, and give ENV/bin/python"
+            f"expected the Python of an environment with optimum, got {python}: {MAKE}"
         ) from error
 
 
@@ -176,7 +176,7 @@ class RemotePeer:
 
     Attributes:
         overhead: seconds of all calls so far that were spent between the processes and not on answers.
-        peak_mib: peak memory of the other process after the last call.
+        peak_mib: peak memory of the other process after the last call; None where its system does not report it.
 
     Raises:
         PeerError: the export failed, or the process ended.
@@ -184,7 +184,8 @@ class RemotePeer:
 
     def __init__(self, python: Path, name: str, folder: Path, threads: int) -> None:
         self.name, self.log = name, folder / f"{name}.log"
-        self.overhead = self.peak_mib = 0.0
+        self.overhead = 0.0
+        self.peak_mib: float | None = None
         self.command = [str(python), "-I", optimum_worker.__file__]
         self.arguments = [name, str(folder), str(threads)]
         if not (done := folder / name / "exported").is_file():

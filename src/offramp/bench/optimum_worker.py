@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 CHECKPOINT, HEAD, CALIBRATION = "checkpoint", "head.npz", "calibration.json"
 ONNX, OPENVINO = "onnx/model_qint8_quantized.onnx", "openvino/openvino_model_qint8_quantized.xml"
-MIB = 2**20
 Classify = Callable[
     [Sequence[Sequence[str]]], NDArray[Any]
 ]  # texts, or pairs of them, to classes (examples,)
@@ -65,13 +64,8 @@ class Head:
         return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
 
 
-class Peer(ABC):
-    """One package with one runtime.
-
-    Args:
-        folder: see the module.
-        threads: CPU threads.
-    """
+class Package(ABC):
+    """One package with one runtime; see the module for the arguments."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder, self.threads, self.head = folder, threads, Head(folder)
@@ -90,7 +84,7 @@ class Peer(ABC):
         return list(json.loads((self.folder / CALIBRATION).read_text(encoding="utf-8")))
 
 
-class Optimum(Peer):
+class Optimum(Package):
     """Optimum's own model class and its tokenizer, with the head in numpy."""
 
     @cached_property
@@ -110,8 +104,7 @@ class Optimum(Peer):
 
         def answer(texts: Sequence[Sequence[str]]) -> NDArray[Any]:
             batch = self.tokenise(texts, padding=True, return_tensors="np")
-            hidden = model(**batch).last_hidden_state
-            return self.head.of_tokens(np.asarray(hidden), batch["attention_mask"])
+            return self.head.of_tokens(np.asarray(model(**batch).last_hidden_state), batch["attention_mask"])
 
         return answer
 
@@ -130,12 +123,8 @@ class OptimumOnnx(Optimum):
     def load(self, target: Path) -> Classify:
         from optimum.onnxruntime import ORTModelForFeatureExtraction
 
-        options = session_options(self.threads)
-        return self.classify(
-            ORTModelForFeatureExtraction.from_pretrained(
-                target, file_name="model_quantized.onnx", session_options=options
-            )
-        )
+        options = {"file_name": "model_quantized.onnx", "session_options": session_options(self.threads)}
+        return self.classify(ORTModelForFeatureExtraction.from_pretrained(target, **options))
 
 
 class OptimumOpenVino(Optimum):
@@ -147,21 +136,18 @@ class OptimumOpenVino(Optimum):
 
         model = OVModelForFeatureExtraction.from_pretrained(self.folder / CHECKPOINT, export=True)
         rows = Dataset.from_dict(dict(self.tokenise(self.calibration, padding=True)))
-        OVQuantizer.from_pretrained(model).quantize(
-            calibration_dataset=rows,
-            ov_config=OVConfig(quantization_config=OVQuantizationConfig(num_samples=len(rows))),
-            save_directory=target,
-        )
+        config = OVConfig(quantization_config=OVQuantizationConfig(num_samples=len(rows)))
+        quantizer = OVQuantizer.from_pretrained(model)
+        quantizer.quantize(calibration_dataset=rows, ov_config=config, save_directory=target)
 
     def load(self, target: Path) -> Classify:
         from optimum.intel import OVModelForFeatureExtraction
 
-        return self.classify(
-            OVModelForFeatureExtraction.from_pretrained(target, ov_config=openvino_options(self.threads))
-        )
+        options = openvino_options(self.threads)
+        return self.classify(OVModelForFeatureExtraction.from_pretrained(target, ov_config=options))
 
 
-class SentenceTransformers(Peer):
+class SentenceTransformers(Package):
     """A `SentenceTransformer` of its own, with the head on its embeddings in numpy."""
 
     backend, file = "", ""
@@ -188,8 +174,7 @@ class SentenceTransformers(Peer):
 
         encoder = Transformer(str(self.folder / CHECKPOINT), max_seq_length=self.head.max_length)
         width = encoder.get_word_embedding_dimension()
-        mode = "mean" if self.head.pooling == "mean" else "cls"
-        modules: list[Any] = [encoder, Pooling(width, pooling_mode=mode)]
+        modules: list[Any] = [encoder, Pooling(width, "mean" if self.head.pooling == "mean" else "cls")]
         if self.head.dense:
             weight, bias = map(torch.from_numpy, self.head.dense)
             modules.append(
@@ -238,21 +223,16 @@ class SentenceTransformersOpenVino(SentenceTransformers):
         rows = Path(target) / "calibration" / "train.jsonl"
         rows.parent.mkdir(exist_ok=True)
         rows.write_text("\n".join(lines), encoding="utf-8")
-        export_static_quantized_openvino_model(
-            model,
-            OVQuantizationConfig(num_samples=len(lines)),
-            target,
-            dataset_name=str(rows.parent),
-            dataset_config_name="default",
-            dataset_split="train",
-            column_name="text",
-        )
+        source = {"dataset_name": str(rows.parent), "dataset_config_name": "default"}
+        source |= {"dataset_split": "train", "column_name": "text"}
+        config = OVQuantizationConfig(num_samples=len(lines))
+        export_static_quantized_openvino_model(model, config, target, **source)
 
     def options(self) -> dict[str, Any]:
         return {"ov_config": openvino_options(self.threads)}
 
 
-PEERS: dict[str, type[Peer]] = {
+PEERS: dict[str, type[Package]] = {
     "optimum-onnx-full": OptimumOnnx,
     "optimum-openvino-full": OptimumOpenVino,
     "sbert-onnx-full": SentenceTransformersOnnx,
@@ -294,15 +274,11 @@ def answer_lines(classify: Classify, lines: Any, write: Callable[[str], object])
         write(json.dumps({"answers": answers.tolist(), "seconds": seconds, "peak_mib": peak_mib()}))
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process."""
+def peak_mib() -> float | None:
+    """Peak resident memory of this process; None where the system does not report it."""
     status = Path("/proc/self/status")
-    if status.exists():  # its own VmHWM; ru_maxrss begins with that of the parent
-        lines = status.read_text().splitlines()
-        return float(next(line for line in lines if "VmHWM" in line).split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB  # bytes on macOS
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((float(line.split()[1]) / 1024 for line in lines if "VmHWM" in line), None)
 
 
 def main(task: str, name: str, folder: Path, threads: int) -> None:
