@@ -40,7 +40,10 @@ PACKAGES: dict[str, dict[str, str]] = {
     SBERT_ONNX: {**_SBERT, **_ONNX},
     SBERT_OPENVINO: {**_SBERT, **_OPENVINO},
 }
-INSTALL = "'optimum-onnx[onnxruntime]' 'optimum-intel[openvino]' sentence-transformers datasets"
+INSTALL = (
+    "'optimum-onnx[onnxruntime]==0.1.0' 'optimum-intel[openvino]==1.27.0' sentence-transformers==5.7.0 "
+    "transformers==4.57.6 datasets==5.0.1"
+)
 MAKE = f"make one with `python -m venv ENV && ENV/bin/pip install {INSTALL}`, and give ENV/bin/python"
 PROBE = """
 import json, sys
