@@ -18,6 +18,8 @@ from offramp._core.errors import MissingExtraError
 from offramp._core.records import write_text
 from offramp.bench.baselines import BenchArtifacts, graph, in_batches, int8_graph
 from offramp.bench.measures import depth_costs
+from offramp.bench.optimum_peers import FOLDER as OPTIMUM
+from offramp.bench.optimum_peers import OptimumEnvironment, write_checkpoint
 from offramp.bench.setfit_peer import SetFitClassifier
 from offramp.bench.text_peers import (
     FOLDER,
@@ -25,6 +27,7 @@ from offramp.bench.text_peers import (
     STATIC,
     TUNED,
     StaticEmbeddings,
+    Text,
     columns,
     fit_classifier,
     save_text_peers,
@@ -180,6 +183,24 @@ def _tune_cascades(
         for layer in layers
     }
     return tune_cascades(classifier, columns(rows), labels, costs, answers, data.metrics[0], drop)
+
+
+def prepare_optimum(
+    work: Path, model: SegmentedModel, texts: Sequence[Text], environment: OptimumEnvironment
+) -> None:
+    """Write what the peers of another environment read, which then make their own exports.
+
+    Args:
+        work: the folder that `prepare` filled.
+        model: the trained model.
+        texts: on which int8 scales are taken.
+        environment: with packages of other versions, the exports are made anew.
+    """
+    folder, stamp = work / OPTIMUM, repr((sha256(work / DONE), environment.versions))
+    if not is_done(folder / DONE, stamp):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_checkpoint(model, folder, texts)
+        write_text(folder / DONE, stamp)
 
 
 def stamp_of(model: Path, policy: Policy, texts: Texts) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from offramp._core.damaged_files import first_sentence
 from offramp._core.errors import MissingExtraError, ModelError
+from offramp.bench.optimum_peers import FOLDER as OPTIMUM
+from offramp.bench.optimum_peers import OptimumEnvironment, RemotePeer, last_member
 from offramp.bench.text_peers import FOLDER, SETFIT, Second, TextPeer, read_text_peer
 from offramp.engine.agreement import run_reference
 from offramp.engine.batching import Encoding, pad
@@ -36,7 +38,8 @@ class BenchArtifacts:
         work: folder of its exports, written by `offramp.bench.artifacts.prepare`.
         threads: CPU threads of every baseline.
         layers: exit layers of the model, counted from 1; 0 for an exit before the first layer.
-        text_peers: names of the baselines that read texts; see `offramp.bench.text_peers`.
+        text_peers: names of the baselines that learn from texts; see `offramp.bench.text_peers`.
+        optimum: another environment whose baselines take part; None for none.
     """
 
     model: Path
@@ -44,6 +47,7 @@ class BenchArtifacts:
     threads: int
     layers: tuple[int, ...]
     text_peers: tuple[str, ...] = ()
+    optimum: OptimumEnvironment | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,14 @@ class Baseline:
             `text` for a classifier that reads words, alone or before one of these models, `ours`.
         precision: of the weights that decide where texts leave.
         layer: last layer of a smaller model; None for the others.
+        reads_text: whether it is given texts, not token ids.
     """
 
     build: Callable[[BenchArtifacts], Answers]
     kind: str
     precision: str = "fp32"
     layer: int | None = None
+    reads_text: bool = False
 
 
 def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
@@ -71,7 +77,7 @@ def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
     from offramp.exporting.graphs import silent
 
     model, pad_values = _torch_model(artifacts)
-    last = model.member(len(model.exit_layers) - 1) if "members" in dict(model.named_children()) else model
+    last = last_member(model)
     backbone, head = last.backbone, last.heads[-1]
     names = ("input_ids", "attention_mask", "token_type_ids")[: 3 if last.driver.spec.token_types else 2]
 
@@ -174,6 +180,12 @@ def text_peer(artifacts: BenchArtifacts, name: str) -> TextPeer:
     return read_text_peer(artifacts.work / FOLDER, name, open_second)
 
 
+def optimum_peer(artifacts: BenchArtifacts, name: str) -> RemotePeer:
+    """A baseline of another environment."""
+    assert artifacts.optimum is not None, "its names come from there"
+    return RemotePeer(artifacts.optimum.python, name, artifacts.work / OPTIMUM, artifacts.threads)
+
+
 def int8_graph(layer: int, layers: Sequence[int]) -> str:
     """The file of the static int8 model of so many layers, in the folder `full`."""
     return "static.onnx" if layer == layers[-1] else f"cut-{layer}.onnx"
@@ -192,11 +204,13 @@ def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
         baselines["openvino-full"] = Baseline(partial(openvino_graph, file="fp32.onnx"), "full")
         if importlib.util.find_spec("nncf") is not None:
             baselines["openvino-nncf-full"] = Baseline(partial(openvino_graph, file="nncf.xml"), "full")
+    for name in artifacts.optimum.peers if artifacts.optimum else ():
+        baselines[name] = Baseline(partial(optimum_peer, name=name), "full", reads_text=True)
     for layer in filter(None, artifacts.layers[:-1]):  # layer 0 is no graph
         build = partial(graph, file=int8_graph(layer, artifacts.layers), lean=True)
         baselines[f"cut-{layer}"] = Baseline(build, "cut", layer=layer)
     for name in artifacts.text_peers:
-        baselines[name] = Baseline(partial(text_peer, name=name), "text")
+        baselines[name] = Baseline(partial(text_peer, name=name), "text", reads_text=True)
     baselines["eager-exits"] = Baseline(eager_one_by_one, "earlier")
     baselines["eager-compaction"] = Baseline(eager_compaction, "earlier")
     baselines["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from offramp._core import progress as display
 from offramp.bench.baselines import Baseline, BenchArtifacts, find_baselines, make_engine
+from offramp.bench.optimum_peers import RemotePeer
 from offramp.engine.batching import Encoding, token_counts
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.segments import Segments
@@ -131,15 +132,18 @@ def joules(call: Callable[[], object], size: int) -> float | None:
     return None if spent is None else spent / count
 
 
-def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
+def peak_memory(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float | None:
     """Peak resident memory in MiB of a fresh process that builds one baseline and answers one batch."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peak, artifacts, name, list(texts)).result()
 
 
-def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float:
-    find_baselines(artifacts)[name].build(artifacts)(texts)
+def _peak(artifacts: BenchArtifacts, name: str, texts: Sequence[Any]) -> float | None:
+    run = find_baselines(artifacts)[name].build(artifacts)
+    run(texts)
+    if isinstance(run, RemotePeer):  # its memory is another process's
+        return run.peak_mib
     status = Path("/proc/self/status")
     if status.exists():  # on Linux a child inherits its parent's ru_maxrss, but has its own VmHWM
         lines = status.read_text().splitlines()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
 from offramp.bench.baselines import Answers, Baseline, BenchArtifacts, find_baselines, in_batches
 from offramp.bench.measures import FlopShares, joules, peak_memory
+from offramp.bench.optimum_peers import PACKAGES, PeerError, RemotePeer
 from offramp.bench.text_peers import Text, TextPeer
 from offramp.engine.batching import Encoding
 from offramp.engine.timing import Timing, time_interleaved
@@ -26,6 +28,7 @@ WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
 REST = 0.004  # seconds before each call, in which threads of torch and OpenVINO stop spinning
 LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
+OnPeerError = Callable[[PeerError], object]
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 
 
@@ -63,6 +66,7 @@ def run_benchmark(
     metric: str = "accuracy",
     tokenise: Tokenise | None = None,
     progress: bool = False,
+    on_peer_error: OnPeerError = lambda error: None,
 ) -> list[dict[str, Any]]:
     """Time all baselines against each other.
 
@@ -78,6 +82,7 @@ def run_benchmark(
         tokenise: encodes the texts of a request within the time of every baseline. Without it, and if texts are
             brought to one length, token ids are ready.
         progress: show progress bars.
+        on_peer_error: called with the reason when a peer of another environment fails, which is then left out.
 
     Returns:
         A row for each baseline (`peer`) and batch size: its `kind`, milliseconds a request (`p50`, quartiles `low` and
@@ -94,26 +99,30 @@ def run_benchmark(
         encodings, tokenise = [at_length(encoding, config.length) for encoding in encodings], None
     entrants, first_look = {}, "measure memory and score" if config.memory else "measure the score"
     for name, baseline in display.track([*baselines.items()], first_look, show=progress):
-        source: Sequence[Any] = texts if baseline.kind == "text" else encodings
-        peak = peak_memory(artifacts, name, source[: max(config.batch_sizes)]) if config.memory else None
-        run = baseline.build(artifacts)
-        encode = None if baseline.kind == "text" else tokenise
-        entrants[name] = Entrant(run, source, encode, _score(run, source, labels, metric), peak)
+        source: Sequence[Any] = texts if baseline.reads_text else encodings
+        encode = None if baseline.reads_text else tokenise
+        try:
+            peak = peak_memory(artifacts, name, source[: max(config.batch_sizes)]) if config.memory else None
+            run = baseline.build(artifacts)
+            entrants[name] = Entrant(run, source, encode, _score(run, source, labels, metric), peak)
+        except PeerError as error:
+            on_peer_error(error)
     peers = {name: e.run for name, e in entrants.items() if isinstance(e.run, TextPeer)}
     passed = {name: (peer.layer, peer.passes(texts)) for name, peer in peers.items()}
     shares = FlopShares(artifacts, encodings, passed)
     rows = []
     for size in config.batch_sizes:
         batches = request_batches(encodings, size, config.seed)
-        calls, timings = _time(entrants, batches, config.repeats, show=progress)
+        calls, timings = _time(entrants, batches, config.repeats, show=progress, on_peer_error=on_peer_error)
         means = {name: typical(timing, len(batches)) for name, timing in timings.items()}
-        best = min(means[name] for name, baseline in baselines.items() if baseline.kind == "full")
+        best = min(means[name] for name in check_full(timings, baselines))
         first, requested = next(iter(timings.values())), np.concatenate(batches)
-        for name, baseline in baselines.items():
+        for name, timing in timings.items():
+            baseline = baselines[name]
             cost = shares.of(name, baseline, requested)
             rows.append(
                 {"peer": name, "kind": baseline.kind, "batch_size": size, "length": config.length}
-                | summary(timings[name], first, size, means[name])
+                | summary(timing, first, size, means[name])
                 | compared(means[name], best, cost)
                 | {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
                 | {"joules": joules(calls[name], size)}
@@ -149,9 +158,25 @@ def _score(run: Answers, source: Sequence[Any], labels: ArrayLike | None, metric
 
 
 def _time(
-    entrants: dict[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, *, show: bool
+    entrants: dict[str, Entrant],
+    batches: Sequence[NDArray[np.intp]],
+    repeats: int,
+    *,
+    show: bool,
+    on_peer_error: OnPeerError,
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
-    """The timed call of every baseline, and its times, for requests of one size."""
+    """The timed call of every baseline, and its times, for requests of one size; a peer that ends is taken out."""
+    while True:
+        try:
+            return _time_all(entrants, batches, repeats, show=show)
+        except PeerError as error:
+            on_peer_error(error)
+            del entrants[error.peer]
+
+
+def _time_all(
+    entrants: Mapping[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, *, show: bool
+) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     size = len(batches[0])
     # Compilers and shape caches, before anything is timed.
     for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):
@@ -162,11 +187,17 @@ def _time(
         name: requests(entrant.run, entrant.request, batches, lead) for name, entrant in entrants.items()
     }
     rounds = repeats * len(batches)
+    remote = [entrant.run for entrant in entrants.values() if isinstance(entrant.run, RemotePeer)]
+
+    def clock() -> float:  # without what goes between processes, which is not part of an answer
+        return perf_counter() - sum(peer.overhead for peer in remote)
+
     with display.progress(f"batch {size}: time rounds", rounds, show=show, timed=True) as update:
         timings = time_interleaved(
             calls,
             repeats=rounds,
             warmup=WARMUP,
+            clock=clock,
             rest=REST,
             lead=lead,
             watch=lambda done: update(done, None, ""),
@@ -189,9 +220,13 @@ def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) 
         raise ConfigError(f"batch sizes must lie in 1..{texts}, the number of texts, got {list(sizes)}")
     baselines = find_baselines(artifacts)
     for name in names:
+        if name in PACKAGES and name not in baselines:
+            raise ConfigError(
+                f"{name} runs in an environment of its own: add --optimum ENV/bin/python, with its packages"
+            )
         if name not in baselines:
             raise ConfigError(unknown_name("peer", name, baselines))
-    words = [name for name, baseline in baselines.items() if config.length and baseline.kind == "text"]
+    words = [name for name, baseline in baselines.items() if config.length and baseline.reads_text]
     if not names:
         left_out = {*words, *([] if can_compile() else ["compiled-full"])}
         return {name: baseline for name, baseline in baselines.items() if name not in left_out}
@@ -200,11 +235,18 @@ def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) 
             f"{', '.join(named)} reads words, which have no length in tokens: leave out length={config.length}, "
             "or name other peers"
         )
-    if not any(baselines[name].kind == "full" for name in names):
+    check_full(names, baselines)
+    return {name: baseline for name, baseline in baselines.items() if name in names}
+
+
+def check_full(names: Iterable[str], baselines: Mapping[str, Baseline]) -> list[str]:
+    """Those of the named baselines that run the whole model; `ConfigError` for none."""
+    full = [name for name in names if baselines[name].kind == "full"]
+    if not full:
         raise ConfigError(
             f"expected a peer to full depth to compare with, got {', '.join(names)}: add eager-full"
         )
-    return {name: baseline for name, baseline in baselines.items() if name in names}
+    return full
 
 
 def at_length(encoding: Encoding, length: int) -> dict[str, list[int]]:

@@ -25,6 +25,8 @@ from offramp.cli.paths import PathOption, results_folder, writing
 
 if TYPE_CHECKING:
     from offramp.bench.baselines import BenchArtifacts
+    from offramp.data.text_data import TextData
+    from offramp.engine.policy import Policy
     from offramp.model.base import SegmentedModel
 
 SCALED, COMPARED = 128, 64  # texts that int8 scales are taken from, and texts on which exports are compared
@@ -38,6 +40,7 @@ def bench(
     config: Annotated[BenchConfig, Parameter(name="*")] = BenchConfig(),
     split: str = "validation",
     examples: int = 200,
+    optimum: PathOption | None = None,
     output: PathOption | None = None,
     reading: DataOptions = DataOptions(),
     threads: Threads = None,
@@ -54,16 +57,17 @@ def bench(
             linear classifier learns from its training split.
         split: the split that the texts come from.
         examples: number of texts, chosen by `--seed`.
+        optimum: the Python of another environment, with optimum and sentence-transformers. Their own int8 exports of
+            the whole model then take part; they need older packages than this one, so they cannot live beside it.
         output: folder of the exports and the record; by default `bench` inside the model's folder. Exports of the same
             model, policy and texts are reused.
     """
     count = limit_threads(threads)
-    from offramp.bench.artifacts import prepare, prepare_text_peers
     from offramp.bench.baselines import BenchArtifacts
-    from offramp.bench.speed import check_baselines
-    from offramp.exporting.run import Texts
+    from offramp.bench.optimum_peers import OptimumEnvironment, installed_versions
 
     refuse_calibration(split)
+    environment = OptimumEnvironment.of(optimum, installed_versions(optimum)) if optimum else None
     started, folder = datetime.now(UTC), results_folder(model, "bench", output)
     with writing(folder, "bench"):
         texts = reading.load(data)
@@ -71,18 +75,16 @@ def bench(
         policy = rule.of(model, loaded, texts)
         rows = texts.sample(split, examples, config.seed)
         readers = _text_peers(loaded, policy.exit_layers)
-        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers)
-        chosen = check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
-        note(f"exports for every baseline: {folder}")
-        compared = rows.select(range(min(COMPARED, len(rows))))
-        prepare(model, folder, policy, Texts(texts.sample("calibration", SCALED), compared), progress=True)
-        reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
-        prepare_text_peers(folder, loaded, texts, rule.max_accuracy_drop, reading_words, progress=True)
+        others = environment.fitting(loaded) if environment else None
+        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers, others)
+        _prepare(artifacts, loaded, policy, texts, rows, config, rule.max_accuracy_drop)
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
         rule_settings = {"criterion": policy.criterion.name, "threshold": policy.criterion.threshold}
         settings = {"data": data, "threads": count, "metric": metric, **vars(config), "split": split}
         settings |= {"examples": examples, **rule_settings, "exit_layers": policy.exit_layers}
+        if environment:
+            settings["optimum"] = environment.versions
         show_benchmark(table)
         cold = metrics["cold_start_seconds"]
         note(f"first answer of a fresh process, from the exported int8 folder: {cold:.2f} s")
@@ -97,6 +99,34 @@ def bench(
         )
         note(f"record: {path}")
         emit(json, {"record": str(path), "cold_start_seconds": cold, "rows": table})
+
+
+def _prepare(
+    artifacts: BenchArtifacts,
+    model: SegmentedModel,
+    policy: Policy,
+    data: TextData,
+    rows: Any,
+    config: BenchConfig,
+    drop: float,
+) -> None:
+    """Export and fit what the chosen baselines are made from; notes name those that another environment lacks."""
+    from offramp.bench.artifacts import prepare, prepare_optimum, prepare_text_peers
+    from offramp.bench.speed import check_baselines
+    from offramp.bench.text_peers import columns
+    from offramp.exporting.run import Texts
+
+    chosen = check_baselines(artifacts, config, len(rows))  # before the exports, which take minutes
+    note(f"exports for every baseline: {artifacts.work}")
+    calibration = data.sample("calibration", SCALED)
+    compared = rows.select(range(min(COMPARED, len(rows))))
+    prepare(artifacts.model, artifacts.work, policy, Texts(calibration, compared), progress=True)
+    reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
+    prepare_text_peers(artifacts.work, model, data, drop, reading_words, progress=True)
+    if (others := artifacts.optimum) and chosen.keys() & set(others.peers):
+        for name, reason in others.lacking.items():
+            note(f"{name} is left out: {reason}")
+        prepare_optimum(artifacts.work, model, columns(calibration), others)
 
 
 def _text_peers(model: SegmentedModel, layers: tuple[int, ...]) -> tuple[str, ...]:
@@ -133,7 +163,15 @@ def _measure(
 
     load = OtherCpuLoad()
     table = run_benchmark(
-        artifacts, encodings, labels, config, texts=texts, metric=metric, tokenise=tokenise, progress=True
+        artifacts,
+        encodings,
+        labels,
+        config,
+        texts=texts,
+        metric=metric,
+        tokenise=tokenise,
+        progress=True,
+        on_peer_error=lambda error: note(str(error)),
     )
     return table, {
         "cold_start_seconds": cold_start(int8, artifacts.threads, progress=True).p50,
