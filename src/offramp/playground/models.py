@@ -120,9 +120,8 @@ def open_model(name: str, folder: Path, extra: Mapping[str, Policy], threads: in
         residuals = in_torch.spaces is not None
         policies = saved_policies(folder, Path(str(model.name_or_path)))
     outputs = len(labels) or 1
-    rules, tuned = rules_of(
-        {**extra, **policies, **extra}, segments, outputs, residuals
-    )  # the given ones first
+    ordered = {**extra, **policies, **extra}  # the given ones first
+    rules, tuned = rules_of(ordered, segments, outputs, residuals)
     refused = {name: misfit(policy, segments, outputs, residuals) for name, policy in extra.items()}
     opened = PlayModel(
         name=name,
