@@ -42,6 +42,7 @@ def names(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
         ("--where data=movies strategy=joint", ["joint/evaluation", "joint/attack-same-word"]),
         ("--where command=ev* --max cost=0.6", ["joint/evaluation"]),
         ("--where command=evaluate --max cost=0.5", []),
+        ("--where command=attack --min gain_drop=9 --columns recipe gain_drop", []),
         ("--min accuracy=0.77 --max drop=0.1", ["joint/evaluation"]),
         ("--min gain_drop=1", ["joint/attack-same-word"]),
         ("--until 2026-11-22T19:57:05", ["joint"]),

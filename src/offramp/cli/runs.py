@@ -13,7 +13,7 @@ from offramp._core.progress import console
 from offramp.cli.common import JsonFlag, emit, format_cell, note, show
 from offramp.cli.paths import PathOption
 from offramp.cli.tables import print_table
-from offramp.reports.run_list import RunFilter, as_text, differences, list_runs, require_names
+from offramp.reports.run_list import RunFilter, as_text, differences, list_runs
 
 T = TypeVar("T")
 COLUMNS = ("command", "data", "strategy", "started", "score", "cost", "gain_drop")
@@ -55,7 +55,7 @@ def runs(
         since,
         until,
     )
-    listed, left_out = list_runs(folders, chosen)
+    listed, left_out = list_runs(folders, chosen, columns)
     for sentence in left_out:
         note(sentence)
     if not listed:
@@ -63,7 +63,6 @@ def runs(
     if compare:
         show_differences(listed, json)
         return
-    require_names(columns, listed)
     shown = columns or [name for name in COLUMNS if any(name in run for run in listed)]
     rows = [{name: _cell(name, run.get(name)) for name in ("run", *shown)} for run in listed]
     show("1 run" if len(listed) == 1 else f"{len(listed)} runs", rows)

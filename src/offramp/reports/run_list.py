@@ -84,13 +84,14 @@ def _moment(name: str, text: str) -> datetime:
 
 
 def list_runs(
-    folders: Sequence[UserPath], chosen: RunFilter | None = None
+    folders: Sequence[UserPath], chosen: RunFilter | None = None, columns: Iterable[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The values of all runs below some folders, in order of their start.
 
     Args:
         folders: of runs, or of packed ones.
         chosen: which runs to list; by default all.
+        columns: names that will be shown of them.
 
     Returns:
         For each run its values by name: `run`, the folder of its record; its options, metrics, versions and hardware,
@@ -99,7 +100,7 @@ def list_runs(
 
     Raises:
         DataError: there is no record below a folder.
-        ConfigError: a filter asks for a name or a value that no run has.
+        ConfigError: a filter or a column asks for a name or a value that no run has, listed or not.
     """
     listed: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -110,7 +111,7 @@ def list_runs(
         listed += [_values(run, prefix, trained) for run in runs]
         left_out += unread
     chosen = chosen or RunFilter()
-    _check_names(chosen, listed)
+    _check_names(chosen, columns, listed)
     accepted = [values for values in listed if chosen.accepts(values)]
     return sorted(accepted, key=lambda values: (values["started"], values["run"])), left_out
 
@@ -137,10 +138,14 @@ def _values(run: Run, prefix: PurePosixPath, trained: Mapping[PurePosixPath, Run
     }
 
 
-def _check_names(chosen: RunFilter, listed: Iterable[Mapping[str, Any]]) -> None:
+def _check_names(chosen: RunFilter, columns: Iterable[str], listed: Sequence[Mapping[str, Any]]) -> None:
     """Raise `ConfigError` for a name or a value that no run has: it is misspelt."""
-    for name in (*chosen.where, *chosen.min, *chosen.max):
-        require_names([name], listed)
+    present = {name for run in listed for name in run}
+    for name in (*chosen.where, *chosen.min, *chosen.max, *columns):
+        if name not in present:
+            near = get_close_matches(name, present)
+            plain = [other for other in present if "." not in other]
+            raise ConfigError(unknown_name("name of a value", name, {*plain, *near}))
     for name, text in chosen.where.items():
         values = {as_text(run[name]) for run in listed if name in run}
         if not any(fnmatchcase(value, text) for value in values):
@@ -148,16 +153,6 @@ def _check_names(chosen: RunFilter, listed: Iterable[Mapping[str, Any]]) -> None
     for name in (*chosen.min, *chosen.max):
         if not any(is_number(run.get(name)) for run in listed):
             raise ConfigError(f"{name} is no number in any of these runs: ask for its text with where")
-
-
-def require_names(names: Iterable[str], listed: Iterable[Mapping[str, Any]]) -> None:
-    """Raise `ConfigError` for a name that no run has."""
-    present = {name for run in listed for name in run}
-    for name in names:
-        if name not in present:
-            near = get_close_matches(name, present)
-            plain = [other for other in present if "." not in other]
-            raise ConfigError(unknown_name("name of a value", name, {*plain, *near}))
 
 
 def differences(listed: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
