@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from offramp._core import progress as display
 from offramp._core.seeding import generator
 from offramp._core.text import slug
 from offramp.evaluation.bootstrap import percentile_band
@@ -50,11 +51,15 @@ class ConflictStudy:
     relation: pd.DataFrame
 
 
-def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> ConflictStudy:
+def conflict_study(
+    results: Sequence[Result], *, resamples: int = 1000, progress: bool = False
+) -> ConflictStudy:
     """The gradient conflict in the trials of a sweep; empty where it was not measured.
 
     Args:
         results: one per encoder, task, size, method and seed, such as `MethodStudy.compared`.
+        resamples: of the models, for intervals.
+        progress: show a progress bar.
     """
     measured = pd.DataFrame(_measured(results), columns=[*GROUP, "result", "products"])
     alone = [name for name, strategy in STRATEGIES.items() if strategy.trains_alone]
@@ -74,7 +79,7 @@ def conflict_study(results: Sequence[Result], *, resamples: int = 1000) -> Confl
                 exits = zip(result.trace.exit_layers, cosines, gaps, strict=True)
                 rows += [(backbone, method, moment, *model, *exit) for exit in exits]
     points = pd.DataFrame(rows, columns=list(EXITS)).astype({"train_size": "Int64"})
-    return ConflictStudy(maps, points, _relation(points, resamples))
+    return ConflictStudy(maps, points, _relation(points, resamples, show=progress))
 
 
 def _measured(results: Sequence[Result]) -> Iterator[tuple[object, ...]]:
@@ -93,10 +98,12 @@ def _moment(step: int, steps: Sequence[int], shares: Sequence[float]) -> str:
     return f"{share:.0%} of training".replace("%", " %")
 
 
-def _relation(points: pd.DataFrame, resamples: int) -> pd.DataFrame:
+def _relation(points: pd.DataFrame, resamples: int, *, show: bool) -> pd.DataFrame:
     """Correlation by encoder, method and moment; models are drawn with replacement, with all their exits."""
     rows = []
-    for key, group in points.groupby(GROUP, sort=False):
+    for key, group in display.track(
+        [*points.groupby(GROUP, sort=False)], "relate conflict and gap", show=show
+    ):
         models = [
             exits[["cosine", "gap"]].to_numpy() for _, exits in group.groupby(MODEL, sort=False, dropna=False)
         ]

@@ -106,7 +106,7 @@ def _write(
     by_protocol: bool = False,
 ) -> dict[str, Path]:
     results = study(models, resamples=resamples, progress=progress)
-    conflicts = conflict_study(results.compared, resamples=resamples)
+    conflicts = conflict_study(results.compared, resamples=resamples, progress=progress)
     reliable = reliability_by_method(results.groups)
     drawn: dict[str, Figure] = {}
     if figures:
