@@ -78,7 +78,7 @@ def test_an_interpreter_that_cannot_be_asked_is_refused(code: str | None, tmp_pa
         python.write_text(f"#!{sys.executable}\n{code}\n")
         python.chmod(0o755)
     with pytest.raises(
-        ConfigError, match=r"expected the Python of .* got .*python: make one with `python -m venv"
+        ConfigError, match=r"expected the Python of .* got .*python: make an environment with `python -m venv"
     ):
         installed_versions(python)
 
@@ -115,7 +115,7 @@ def test_peers_without_their_packages_are_left_out(
 def test_an_environment_for_no_peer_is_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match="ENV/bin/python has not all the packages of any peer that it would run: make one with",
+        match="ENV/bin/python lacks packages of every peer that it would run: make an environment with",
     ):
         environment(optimum_onnx=None, datasets=None)
 

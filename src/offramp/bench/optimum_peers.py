@@ -44,7 +44,9 @@ INSTALL = (
     "'optimum-onnx[onnxruntime]==0.1.0' 'optimum-intel[openvino]==1.27.0' sentence-transformers==5.7.0 "
     "transformers==4.57.6 datasets==5.0.1"
 )
-MAKE = f"make one with `python -m venv ENV && ENV/bin/pip install {INSTALL}`, and give ENV/bin/python"
+MAKE = (
+    f"make an environment with `python -m venv ENV && ENV/bin/pip install {INSTALL}`, and give ENV/bin/python"
+)
 PROBE = """
 import json, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -106,7 +108,7 @@ class OptimumEnvironment:
                     lacking[peer] = f"{python} {state}: {python} -m pip install --upgrade {package}"
                     break
         if len(lacking) == len(PACKAGES):
-            raise ConfigError(f"{python} has not all the packages of any peer that it would run: {MAKE}")
+            raise ConfigError(f"{python} lacks packages of every peer that it would run: {MAKE}")
         return cls(python, versions, lacking)
 
     def fitting(self, model: SegmentedModel) -> OptimumEnvironment:
