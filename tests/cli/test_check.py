@@ -46,7 +46,12 @@ def test_conditions_on_accuracy_cost_and_attacks(tmp_path, capsys) -> None:
     assert result["passed"] is False
     accuracy, cost, gain, deepest = result["conditions"]
     assert (accuracy["passed"], accuracy["matching"]) == (True, 3)
-    assert (cost["value"], cost["at_least"], cost["at_most"]) == (pytest.approx(0.58202, abs=1e-5), None, 0.6)
+    records = [json.loads(line) for line in (RESULTS / "demo/records.jsonl").read_text().splitlines()]
+    (spent,) = (
+        r["metrics"]["cost"] for r in records if r["command"] == "evaluate" and r["path"].startswith("joint/")
+    )
+    assert (cost["value"], cost["at_least"], cost["at_most"]) == (pytest.approx(spent), None, 0.6)
+    assert cost["passed"] == (spent <= 0.6)
     assert gain["passed"] is False  # the worst of several numbers decides
     assert gain["value"] == 1.0
     assert deepest["worst"].startswith("sweet, per_exit row ")
