@@ -19,9 +19,8 @@ from offramp.cli.common import Threads, note
 from offramp.cli.paths import PathOption
 
 REQUIRED = ("fastapi", "uvicorn", "httptools", "jinja2")
-ADDRESS_BYTES = (
-    2**19
-)  # an address holds two texts of 10,000 characters, and a character takes up to 12 bytes of it
+# An address holds two texts of 10,000 characters, and a character takes up to 12 bytes of it.
+ADDRESS_BYTES = 2**19
 
 
 def play(

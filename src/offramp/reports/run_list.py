@@ -17,14 +17,8 @@ from offramp._core.paths import UserPath, user_path
 from offramp.reports.conditions import flat, run_facts, run_numbers
 from offramp.reports.records import Run, load_runs
 
-OF_THE_MODEL = (
-    "strategy",
-    "backbone",
-    "encoder",
-    "layers",
-    "exits",
-    "pooling",
-)  # the training record has them
+# The training record has them.
+OF_THE_MODEL = ("strategy", "backbone", "encoder", "layers", "exits", "pooling")
 ALWAYS_DIFFERENT = ("path", "started", "seconds")
 DAY = "2026-11-22"
 
