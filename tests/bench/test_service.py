@@ -107,18 +107,28 @@ def test_honest_clients_and_the_attacker_share_the_traffic(
     load = Load(rounds=1, shares=(0.2, 0.5))
     table = service.time_under_attack([server("off"), server("on")], TEXTS, 100.0, load, tmp_path, seed=0)
     assert [(row["attacked_share"], row["service"]) for row in table] == [
-        (share, name) for share in (0.0, 0.2, 0.5) for name in ("off", "on")
+        (share, name) for share in (0.2, 0.5) for name in ("off", "on")
     ]
-    honest = [call for call in sent if call["bodies"][0] != {"texts": ["bad"]}]
-    attacked = [call for call in sent if call["bodies"][0] == {"texts": ["bad"]}]
-    assert [call["rate"] for call in honest] == [100, 100, 80, 80, 50, 50]
-    assert [call["rate"] for call in attacked] == [20, 20, 50, 50]
-    assert {tuple(call["keys"]) for call in honest} == {("k0", "k1")}
-    assert {tuple(call["keys"]) for call in attacked} == {("k2",)}
-    without, at_half = table[0], table[4]
-    assert without["rise"] == 0
-    assert at_half["rise"] == pytest.approx(at_half["p99"] / without["p99"] - 1)
+    measured, others = sent[::2], sent[1::2]
+    assert [call["rate"] for call in measured] == [80] * 4 + [50] * 4
+    assert [call["rate"] for call in others] == [20] * 4 + [50] * 4
+    assert {tuple(call["keys"]) for call in [*measured, *others[::2]]} == {("k0", "k1")}
+    assert {tuple(call["keys"]) for call in others[1::2]} == {("k2",)}
+    bad = [call["bodies"][0] == {"texts": ["bad"]} for call in sent]
+    assert bad == [False, False, False, True] * 4
+    at_half = table[2]
+    rise = pytest.approx(at_half["p99"] / at_half["p99_before"] - 1)
+    assert at_half["rise"] == at_half["rise_low"] == at_half["rise_high"] == rise
     assert all(row["cost"] == pytest.approx(0.25) for row in table)
+
+
+def test_the_rise_is_the_median_of_the_rounds(sent: list[dict[str, Any]], tmp_path: Path) -> None:
+    load = Load(rounds=3, shares=(0.5,))
+    (row,) = service.time_under_attack([server()], TEXTS, 100.0, load, tmp_path, seed=0)
+    # The p99 of the calls are 5, 6, 7, ...; the first and third of each four are the honest clients'.
+    rises = [7 / 5 - 1, 11 / 9 - 1, 15 / 13 - 1]
+    assert [row[name] for name in ("rise_high", "rise", "rise_low")] == pytest.approx(rises)
+    assert (row["p99_before"], row["p99"]) == (9, 11)
 
 
 def test_answers_that_depend_on_their_batch_are_counted() -> None:
@@ -179,7 +189,7 @@ def test_what_is_no_load_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"rounds": 0}, "rounds must be a whole number of at least 1, got 0"),
         ({"connections": 1}, "connections must be a whole number of at least 2, got 1"),
         ({"rows": ()}, "rows must be whole numbers of at least 1, got (): give 1 16"),
-        ({"shares": (1.0,)}, "shares must be from 0 to below 1, got (1.0,): give 0 0.2 0.5"),
+        ({"shares": (0.0, 0.2)}, "shares must be above 0 and below 1, got (0.0, 0.2): give 0.2 0.5"),
     ):
         with pytest.raises(ConfigError) as caught:
             Load(**options)  # type: ignore[arg-type]

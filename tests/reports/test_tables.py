@@ -258,11 +258,12 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
         "texts": 100,
     }
     times = {"p50": 2.0, "p95": 4.0, "p99": 6.0, "ratio": 1.1}
+    attacked = {"p50_before": 1.5, "p99_before": 5.0, "rise": 0.05, "rise_low": -0.01, "rise_high": 0.1}
     speed = {"texts_per_second": 800.4, "accuracy": 0.9, "start_seconds": 1.2}
     for name, row in {
         "service": {"peer": "infinity", "rows": 16, **times, **speed},
         "service_latency": {"way": "in process", "rate": 400.0, "reached": 399.0, **times},
-        "service_attack": {"service": "budget", "attacked_share": 0.2, **times, "rise": 0.05, "cost": None},
+        "service_attack": {"service": "budget", "attacked_share": 0.2, **times, **attacked, "cost": None},
         "drift": {**shifted, **alarms, **retuned},
         "promises": {**stated, **counts, **risks},
         "bench_train": {"name": "multi_model", **step, "times_plain": 2.5},
@@ -284,8 +285,8 @@ def test_benches_of_training_and_attacks_have_tables(tmp_path: Path) -> None:
     assert tables["service"].rows == (("service", "infinity", "16", "800", "1.10", "6.0", "0.900", "1.20"),)
     latency = ("service_latency", "in process", "400", "399", "2.00", "4.00", "6.00", "1.10")
     assert tables["service-latency"].rows == (latency,)
-    attacked = ("service_attack", "budget", "0.20", "2.00", "6.00", "0.050", "–")
-    assert tables["service-attack"].rows == (attacked,)
+    under_attack = ("1.50 → 2.00", "5.00 → 6.00", "0.050 [−0.010, 0.100]", "–")
+    assert tables["service-attack"].rows == (("service_attack", "budget", "0.20", *under_attack),)
     names = ("promises", "entropy", "accuracy drop", "0.02, with probability 0.9", "199 of 200")
     assert tables["promises"].rows == ((*names, "0.011", "0.019", "0.400", "yes"),)
 

@@ -150,7 +150,9 @@ def time_under_attack(
 ) -> list[dict[str, Any]]:
     """Times of honest clients while a share of the traffic is attacked texts, with and without a work budget.
 
-    The rate of all traffic stays the same. Every honest client has a key, and so has the attacker.
+    Two processes send the load, one of them that share. It sends attacked texts with a key of their own, or, for
+    comparison, as many honest texts with the honest clients' keys. So nothing but the attack differs: not the rate of
+    all traffic, and not what it costs to send it.
 
     Args:
         servers: services, whose last key is the attacker's.
@@ -162,47 +164,68 @@ def time_under_attack(
         progress: show a progress bar.
 
     Returns:
-        A row per service and `attacked_share`: `p50` and `p99` of the honest clients in milliseconds, `rise` of p99
-        over that without an attack, medians over the rounds, and the mean `cost` of the attacked texts.
+        A row per service and `attacked_share`: `p50` and `p99` of the honest clients in milliseconds, `p50_before` and
+        `p99_before` without the attack, medians over the rounds; `rise` of p99, the median of the rounds' ratios
+        less 1, and its `rise_low` and `rise_high`, the smallest and the largest; and the `cost` of the attacked texts.
     """
-    measured: dict[tuple[str, float], list[dict[str, float]]] = {}
-    turns = list(product(range(load.rounds), sorted({0.0, *load.shares}), servers))
+    measured: dict[tuple[str, float], list[tuple[dict[str, float], dict[str, float]]]] = {}
+    turns = list(product(range(load.rounds), load.shares, servers))
     for turn, share, server in display.track(turns, "send attacked texts", show=progress, timed=True):
-        measured.setdefault((server.peer.name, share), []).append(
-            _one_attack(server, texts, rate, share, load.seconds, folder, seed + turn)
+        before, under = (
+            _one_attack(server, texts, rate, share, load.seconds, folder, seed + turn, attack=attack)
+            for attack in (False, True)
         )
+        measured.setdefault((server.peer.name, share), []).append((before, under))
     return [
-        {
-            "service": name,
-            "attacked_share": share,
-            "p50": _median(results, "p50"),
-            "p99": _median(results, "p99"),
-            "rise": float(
-                np.median([a["p99"] / b["p99"] for a, b in zip(results, measured[name, 0.0], strict=True)])
-                - 1
-            ),
-            "cost": _median(results, "cost"),
-        }
-        for (name, share), results in measured.items()
+        {"service": name, "attacked_share": share, **_compare(*zip(*rounds, strict=True))}
+        for (name, share), rounds in measured.items()
     ]
 
 
+def _compare(before: Sequence[Mapping[str, float]], under: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    rises = [new["p99"] / old["p99"] - 1 for new, old in zip(under, before, strict=True)]
+    return {
+        "p50": _median(under, "p50"),
+        "p99": _median(under, "p99"),
+        "p50_before": _median(before, "p50"),
+        "p99_before": _median(before, "p99"),
+        "rise": float(np.median(rises)),
+        "rise_low": min(rises),
+        "rise_high": max(rises),
+        "cost": _median(under, "cost"),
+    }
+
+
 def _one_attack(
-    server: Running, texts: Texts, rate: float, share: float, seconds: int, folder: Path, seed: int
+    server: Running,
+    texts: Texts,
+    rate: float,
+    share: float,
+    seconds: int,
+    folder: Path,
+    seed: int,
+    *,
+    attack: bool,
 ) -> dict[str, float]:
     honest = write_bodies(folder, server, texts.texts, 1)
+    attacked = write_bodies(folder, server, texts.attacked, 1, "attacked")
     *clients, attacker = server.peer.keys
-    before = spent(server, ATTACKER)
-    load = [wrk(server, honest, seconds, OPEN_CONNECTIONS, seed=seed, rate=rate * (1 - share), keys=clients)]
-    if share:
-        attacked = write_bodies(folder, server, texts.attacked, 1, "attacked")
-        load.append(
-            wrk(server, attacked, seconds, OPEN_CONNECTIONS, seed=seed, rate=rate * share, keys=[attacker])
-        )
-    result = finish(load[0])
-    for process in load[1:]:
-        process.communicate()  # the attacker's requests may be refused
-    flops, full = (after - first for after, first in zip(spent(server, ATTACKER), before, strict=True))
+    spent_before = spent(server, ATTACKER)
+    measured = wrk(
+        server, honest, seconds, OPEN_CONNECTIONS, seed=seed, rate=rate * (1 - share), keys=clients
+    )
+    other = wrk(
+        server,
+        attacked if attack else honest,
+        seconds,
+        OPEN_CONNECTIONS,
+        seed=seed + 1,
+        rate=rate * share,
+        keys=[attacker] if attack else clients,
+    )
+    result = finish(measured)
+    other.communicate()  # the attacker's requests may be refused
+    flops, full = (after - first for after, first in zip(spent(server, ATTACKER), spent_before, strict=True))
     return {**result, "cost": flops / full if full else float("nan")}
 
 

@@ -40,7 +40,7 @@ class Load:
     connections: int = 32
     rows: tuple[int, ...] = (1, 16)
     half: float | None = None
-    shares: tuple[float, ...] = (0.0, 0.2, 0.5)
+    shares: tuple[float, ...] = (0.2, 0.5)
 
     def __post_init__(self) -> None:
         whole("seconds", self.seconds, 1)
@@ -48,8 +48,8 @@ class Load:
         whole("connections", self.connections, 2)
         if not self.rows or min(self.rows) < 1:
             raise ConfigError(f"rows must be whole numbers of at least 1, got {self.rows}: give 1 16")
-        if not all(0 <= share < 1 for share in self.shares):
-            raise ConfigError(f"shares must be from 0 to below 1, got {self.shares}: give 0 0.2 0.5")
+        if not all(0 < share < 1 for share in self.shares):
+            raise ConfigError(f"shares must be above 0 and below 1, got {self.shares}: give 0.2 0.5")
 
 
 @dataclass(frozen=True)

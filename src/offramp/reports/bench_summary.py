@@ -66,7 +66,7 @@ def under_attack(rows: Rows) -> list[str]:
     """How much the slowest answers of honest clients rise under the largest attack, without and with a budget."""
     share = max((row["attacked_share"] for row in rows), default=0)
     rises = {row["service"]: row["rise"] for row in rows if row["attacked_share"] == share}
-    if not share or OURS not in rises:
+    if OURS not in rises:
         return []
     limited = f", with a work budget by {100 * rises[BUDGET]:.0f} %" if BUDGET in rises else ""
     return [

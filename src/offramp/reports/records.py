@@ -53,6 +53,7 @@ ALARMS = (
     "retuned_disagreement",
     "retuned_cost",
 )
+UNDER_ATTACK = ("p50", "p99", "p50_before", "p99_before", "rise", "rise_low", "rise_high")
 STATED = ("criterion", "guarantee", "alpha", "delta", "splits", "calibration", "measured")
 TABLES: dict[str, tuple[str, ...]] = {
     "policy": INTERVALS,  # `interval_table` of `evaluation.policy_scores`
@@ -77,7 +78,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     # Rows of `bench.service`.
     "service": ("peer", "rows", "texts_per_second", "p99", "ratio", "accuracy", "start_seconds"),
     "service_latency": ("way", "rate", "reached", "p50", "p95", "p99", "ratio"),
-    "service_attack": ("service", "attacked_share", "p50", "p99", "rise", "cost"),
+    "service_attack": ("service", "attacked_share", *UNDER_ATTACK, "cost"),
 }
 ATTACK_METADATA = b"offramp.attack"  # key of an attack's metadata in its Parquet file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offramp.reports.contents import ReportSection
-from offramp.reports.text_table import TextTable, number
+from offramp.reports.text_table import TextTable, change, interval, number
 
 
 def service_table(section: ReportSection) -> TextTable:
@@ -52,13 +52,17 @@ def service_attack_table(section: ReportSection) -> TextTable:
     rows = [
         (
             *(label, row["service"], number(row["attacked_share"], 2)),
-            *(number(row["p50"], 2), number(row["p99"], 2), number(row["rise"], 3), number(row["cost"], 3)),
+            *(change(row[f"{name}_before"], row[name], 2) for name in ("p50", "p99")),
+            interval(row["rise"], row["rise_low"], row["rise_high"]),
+            number(row["cost"], 3),
         )
         for label, row in section.rows("service_attack")
     ]
     header = ("model", "service", "attacked share", "p50, ms", "p99, ms", "rise of p99", "attacked cost")
     note = (
-        "Times of honest clients' requests of one text, medians over rounds; the rate of all traffic stays the same. "
+        "Times of honest clients' requests of one text without and with the attack, medians over rounds. Without it, "
+        "honest texts take the place of the attacked ones, so that the rate of all traffic stays the same. Rise: "
+        "median of the rounds' ratios less 1, and their range. "
         "Attacked cost: FLOPs that the attacker's texts got, as a share of the full model's."
     )
     return TextTable("Honest clients under attack", header, tuple(rows), note, words=2)
