@@ -10,10 +10,11 @@ import pytest
 
 from offramp._core.errors import DataError
 from offramp.cli.main import run
-from offramp.criteria import CRITERIA
+from offramp.criteria import CRITERIA, with_threshold
+from offramp.engine.policy import Policy
 from offramp.evaluation import area, speed_accuracy
 from offramp.studies.training.results import load_results
-from offramp.studies.training.rules import BASELINE, RULES, apply_rules, rules_report, split_rows
+from offramp.studies.training.rules import BASELINE, RULES, apply_rules, recalled, rules_report, split_rows
 from offramp.studies.training.study import study
 from tests.studies.made_up_trials import SWEEP, record_all
 
@@ -44,6 +45,19 @@ def test_rules_are_fitted_on_rows_that_are_not_scored(folder: Path) -> None:
     right = original.predictions() == original.require_labels()[:, None]
     assert by_accuracy.rule.weights == pytest.approx(right[fitted].mean(axis=0))  # type: ignore[attr-defined]
     assert (by_accuracy.logits_trace.logits == results[0].logits_trace.logits[scored]).all()
+
+
+@pytest.mark.parametrize("threshold", [0.9, 0.99, 0.999])
+def test_recall_answers_as_a_policy_with_recall(folder: Path, threshold: float) -> None:
+    for result in load_results(folder):
+        rule = with_threshold(result.rule, threshold)
+        exits, temperatures = result.logits_trace.exit_layers, result.temperatures
+        policy = Policy(rule, exits, temperatures, recall=True)
+        expected = policy.decide(result.logits_trace)
+        told = Policy(rule, exits).decide(recalled(result).trace)
+        assert (told.exit == expected.exit).all()
+        assert (told.prediction == expected.prediction).all()
+        assert (expected.answer_exit < expected.exit).any()  # else recall would do nothing here
 
 
 def test_rules_are_compared_with_confidence_model_by_model(folder: Path) -> None:

@@ -14,6 +14,7 @@ from offramp._core.errors import CriterionError, DataError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.seeding import generator
 from offramp.criteria import CRITERIA, Criterion, make_criterion, scores
+from offramp.engine.policy import Policy
 from offramp.evaluation.curves import RANGES
 from offramp.reports import check_report, write_report
 from offramp.reports.study_page import study_page
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FITTED = 0.25  # share of the validation rows that rules are fitted on; the others are scored
 BASELINE = CRITERIA["confidence"].label
+RECALL = f"{BASELINE} with recall"
 
 # By the names of tables: every rule that has a threshold, and the variants of some.
 RULES: dict[str, Criterion] = {
@@ -37,6 +39,7 @@ RULES: dict[str, Criterion] = {
     "Vote by cost": make_criterion("vote", weighting="cost"),
     "Vote by accuracy": make_criterion("vote", weighting="accuracy"),
     "Vote by cost, reset": make_criterion("vote", weighting="cost", reset=True),
+    RECALL: make_criterion("confidence"),
 }
 
 
@@ -117,19 +120,32 @@ def apply_rules(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
                 refused[reason] = refused.get(reason, 0) + 1
                 continue
             encoder = f"{result.setting.backbone}, {name_of(result.method)}"
+            answering = recalled(result) if label == RECALL else result
             ruled.append(
                 replace(
-                    result,
+                    answering,
                     setting=replace(result.setting, backbone=encoder),
                     method=label,
                     strategy=BASELINE,  # so the baseline comes first
                     rule=own,
-                    logits_trace=result.logits_trace.take(scored),
+                    logits_trace=answering.logits_trace.take(scored),
                 )
             )
     if not any(result.method == BASELINE for result in ruled):
         raise DataError(f"no model of this study can leave by {BASELINE}: rules are compared for classifiers")
     return ruled, [f"{reason} ({count} models)" for reason, count in refused.items()]
+
+
+def recalled(result: Result) -> Result:
+    """A result that leaves by confidence, and answers as `Policy.recall` has it.
+
+    A text that leaves by confidence before the last exit is surer there than at any exit before. So recall changes only
+    what the last exit answers.
+    """
+    trace, policy = result.trace, Policy(result.rule, result.trace.exit_layers, recall=True)
+    logits = trace.logits.copy()
+    logits[:, -1] = trace.logits[np.arange(len(trace)), policy.answer_exits(trace)[:, -1]]
+    return replace(result, logits_trace=replace(trace, logits=logits), temperatures=None)
 
 
 def split_rows(examples: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
