@@ -11,7 +11,7 @@ from offramp._core.errors import ConfigError, CriterionError, DataError
 from offramp.criteria import make_criterion
 from offramp.engine.agreement import run_reference
 from offramp.engine.compaction import CompactingEngine
-from offramp.engine.policy import Policy
+from offramp.engine.policy import Decisions, Policy
 
 from .toy_segments import Scripted, texts
 
@@ -54,6 +54,22 @@ def test_only_survivors_are_taken_and_run_further() -> None:
         ("take", 1, [0]),
         ("run", 2, [0]),
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_are_told_as_they_leave(workers: int) -> None:
+    told: list[tuple[list[int], Decisions]] = []
+    script = SCRIPT * 5
+    net, lengths = Scripted(script), LENGTHS * 5
+    engine = CompactingEngine(net, policy(net), batch_size=4, workers=workers)
+    decisions = engine.run(
+        texts(lengths), left=lambda rows, decide: told.append((rows.tolist(), decide(rows)))
+    )
+    assert sorted(row for rows, _ in told for row in rows) == list(range(20))
+    for rows, part in told:
+        assert set(part.exit) == {LEAVES_AT[rows[0] % 4]}
+        for name, values in vars(part).items():
+            np.testing.assert_array_equal(values, getattr(decisions, name)[rows])
 
 
 def test_nothing_is_taken_where_all_leave_or_none() -> None:

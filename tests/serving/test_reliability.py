@@ -126,6 +126,39 @@ def test_requests_that_wait_share_a_batch_and_get_the_same_answers(slow: Engine)
     assert (hooks.admitted, hooks.answers, hooks.drops) == (20, 20, 0)
 
 
+def test_a_text_that_leaves_is_answered_while_its_batch_runs_on(slow: Engine) -> None:
+    texts = [f"{TEXTS[i % 4]} {i}" for i in range(20)]
+    exits = [slow.predict(text).exit_layer for text in texts]
+    early, deep = texts[exits.index(1)], texts[exits.index(3)]
+    goes_on, hooks, run = threading.Event(), Recorder(), slow.compacting.run
+
+    def run_and_wait(encodings: Any, **options: Any) -> Any:
+        def left_and_wait(rows: Any, decide: Any) -> None:
+            options["left"](rows, decide)
+            assert goes_on.wait(20)
+
+        return run(encodings, **options | ({"left": left_and_wait} if len(encodings) > 1 else {}))
+
+    slow.compacting.run = run_and_wait  # type: ignore[method-assign]
+    with running(Service({"m": slow}, hooks=hooks)) as server, ThreadPoolExecutor(4) as pool:
+        slow.compacting.open.clear()
+        slow.compacting.running.clear()
+        first = pool.submit(server.post, "/v1/classify", {"texts": [deep]})
+        assert slow.compacting.running.wait(10)
+        asked = ([early], [deep], [early, deep])
+        alone, below, both = (pool.submit(server.post, "/v1/classify", {"texts": each}) for each in asked)
+        wait_for(lambda: server.service.batchers["m"].queue.rows == 4)
+        slow.compacting.open.set()
+        assert first.result()[0] == 200
+        assert alone.result()[1]["answers"][0]["exit_layer"] == 1
+        assert not below.done()
+        assert not both.done()
+        goes_on.set()
+        assert [answer["exit_layer"] for answer in below.result()[1]["answers"]] == [3]
+        assert [answer["exit_layer"] for answer in both.result()[1]["answers"]] == [1, 3]
+    assert (hooks.batches, hooks.answers) == ([1, 4], 4)
+
+
 def wait_for(condition: Any) -> None:
     deadline = time.monotonic() + 10
     while not condition():

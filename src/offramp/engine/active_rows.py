@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -46,9 +46,14 @@ class ActiveRows(Generic[State]):
 
 
 class DecisionBuffer:
-    """Decisions in the order of the examples, filled in by any thread; arrays are `(examples, …)`."""
+    """Decisions in the order of the examples, filled in by any thread; arrays are `(examples, …)`.
 
-    def __init__(self, examples: int) -> None:
+    Args:
+        examples: their number.
+        left: called with the positions of rows that have just left, by the thread that runs them.
+    """
+
+    def __init__(self, examples: int, left: Callable[[NDArray[np.intp]], None] | None = None) -> None:
         self.exit = np.zeros(examples, dtype=np.intp)  # 0-based
         self.answer_exit = np.zeros(examples, dtype=np.intp)
         self.score = np.zeros(examples)  # of the criterion, at that exit
@@ -56,7 +61,7 @@ class DecisionBuffer:
         # Of the answers (examples, classes), once the first rows leave: their logits give the classes.
         self.logits: NDArray[np.floating] | None = None
         self.batches = 0  # made so far
-        self._lock = Lock()
+        self._left, self._lock = left, Lock()
 
     def record(self, leaving: ActiveRows[Any], exit: int, scores: NDArray[np.float64]) -> None:
         """Record rows that leave, with their answers."""
@@ -68,27 +73,36 @@ class DecisionBuffer:
         self.answer_exit[rows] = leaving.answers["exit"]
         self.score[rows] = scores
         self.logits[rows] = logits
+        if self._left is not None:
+            self._left(rows)
 
-    def decisions(self, segments: Segments[Any], policy: Policy, lengths: NDArray[np.int64]) -> Decisions:
-        """The decisions, with the FLOPs of the unpadded lengths `(examples,)`."""
+    def decisions(
+        self,
+        segments: Segments[Any],
+        policy: Policy,
+        lengths: NDArray[np.int64],
+        rows: NDArray[np.intp] | slice = slice(None),
+    ) -> Decisions:
+        """The decisions on some rows that have left, with the FLOPs of the unpadded lengths `(examples,)`."""
         regression = segments.kind == "regression"
         logits = (
-            np.zeros((0, 1 if regression else 2), dtype=np.float32) if self.logits is None else self.logits
+            np.zeros((0, 1 if regression else 2), np.float32) if self.logits is None else self.logits[rows]
         )
+        exit, answer_exit, lengths = self.exit[rows], self.answer_exit[rows], lengths[rows]
         probability = np.full(len(logits), np.nan)
         flops = np.zeros(0)
         if len(logits):
-            flops = segments.flops(lengths)[0][np.arange(len(lengths)), self.exit]
+            flops = segments.flops(lengths)[0][np.arange(len(lengths)), exit]
             if not regression:
-                probability = policy.probabilities(self.answer_exit, logits).max(axis=-1)
+                probability = policy.probabilities(answer_exit, logits).max(axis=-1)
         return Decisions(
-            exit=self.exit,
-            layer=np.asarray(segments.exit_layers, dtype=np.int64)[self.exit],
+            exit=exit,
+            layer=np.asarray(segments.exit_layers, dtype=np.int64)[exit],
             prediction=logits[:, 0].astype(np.float32) if regression else logits.argmax(axis=-1),
             probability=probability,
-            score=self.score,
+            score=self.score[rows],
             flops=flops,
-            answer_exit=self.answer_exit,
+            answer_exit=answer_exit,
             logits=logits,
         )
 

@@ -21,6 +21,8 @@ from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State
 
 T = TypeVar("T")
+# Told the numbers of texts that have left, and a function that gives the decisions on some that have.
+Left = Callable[[NDArray[np.intp], Callable[[NDArray[np.intp]], Decisions]], None]
 FIRST_ROWS = 1024  # texts that layer 0 reads at once: bounds the memory
 
 
@@ -99,6 +101,7 @@ class CompactingEngine(Generic[State]):
         encodings: Sequence[Encoding],
         labels: ArrayLike | None = None,
         caps: NDArray[np.intp] | None = None,
+        left: Left | None = None,
     ) -> Decisions:
         """Decide on texts.
 
@@ -106,6 +109,7 @@ class CompactingEngine(Generic[State]):
             encodings: token ids without padding, one dict per text.
             labels: true labels `(examples,)`; only the `oracle` criterion reads them.
             caps: the exit, 0-based, at which each text leaves at the latest `(examples,)`.
+            left: called each time that some texts leave while others may still run, maybe in several threads.
 
         Returns:
             `Decisions` in the order of `encodings`.
@@ -126,13 +130,18 @@ class CompactingEngine(Generic[State]):
         alone = 1 in (len(encodings), self.batch_size)
         if self.fused is not None and truth is None and caps is None and alone:
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
-        buffer = DecisionBuffer(len(encodings))
+        decide = partial(
+            DecisionBuffer.decisions, segments=self.segments, policy=self.policy, lengths=lengths
+        )
+        buffer: DecisionBuffer = DecisionBuffer(
+            len(encodings), left and (lambda rows: left(rows, lambda chosen: decide(buffer, rows=chosen)))
+        )
         waiting = ActiveRows(np.arange(len(encodings)), None, {}, truth, caps=caps)
         if self.first:  # what leaves at layer 0 is in no batch, so the batches stay full
             waiting = self._run_first(encodings, waiting, buffer)
         self._run_all(self._batches(encodings, lengths, waiting.rows, buffer), waiting, buffer)
         self._count(buffer.exit, buffer.batches, buffer.near)
-        return buffer.decisions(self.segments, self.policy, lengths)
+        return decide(buffer)
 
     def _run_fused(self, answers: Sequence[FusedAnswer], lengths: NDArray[np.int64]) -> Decisions:
         """Decisions of the fused graph, which gives the score of the last exit only."""

@@ -48,7 +48,7 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.exit)
 
-    def rows(self, chosen: slice) -> Decisions:
+    def rows(self, chosen: slice | NDArray[np.intp]) -> Decisions:
         """The decisions on some examples."""
         return Decisions(*(values[chosen] for values in vars(self).values()))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.engine.policy import Decisions
 from offramp.engine.segment_times import SegmentTimes, guess_times
 from offramp.inference.engine import Engine
 from offramp.serving.errors import Closing, DeadlinePassed, Overloaded
@@ -46,13 +47,58 @@ class BatchTimes:
         return fixed + rows * longest * (per_token + longest * per_pair)
 
 
+class Answers:
+    """Gives each request of a batch its answer once all its rows have left, while others still run.
+
+    Args:
+        batch: the requests, whose rows run in this order.
+        settle: told the FLOPs of requests before they get their answers.
+
+    Attributes:
+        started: by `time.monotonic`.
+        gone: rows that have left `(rows,)`.
+    """
+
+    def __init__(
+        self, batch: Sequence[Ticket], settle: Callable[[Sequence[tuple[Ticket, float]]], None]
+    ) -> None:
+        self.batch, self.settle, self.started = batch, settle, monotonic()
+        self.sizes = np.array([ticket.rows for ticket in batch])
+        self.owner = np.repeat(np.arange(len(batch)), self.sizes)  # the request of each row
+        self.gone = np.zeros(len(self.owner), dtype=np.bool_)
+        self._lock = Lock()
+
+    def left(self, rows: NDArray[np.intp], decide: Callable[[NDArray[np.intp]], Decisions]) -> None:
+        """Take note that some rows have left; see `CompactingEngine.run`."""
+        with self._lock:
+            self.gone[rows] = True
+            left = np.bincount(self.owner[self.gone], minlength=len(self.batch))
+        complete = np.zeros(len(self.batch), dtype=np.bool_)
+        complete[self.owner[rows]] = True
+        complete &= left == self.sizes
+        if not complete.any():
+            return
+        decisions = decide(np.flatnonzero(complete[self.owner]))
+        ends = np.cumsum(self.sizes[complete]).tolist()
+        answers = [decisions.rows(slice(first, end)) for first, end in pairwise([0, *ends])]
+        tickets = [self.batch[k] for k in np.flatnonzero(complete).tolist()]
+        self.settle([(t, float(answer.flops.sum())) for t, answer in zip(tickets, answers, strict=True)])
+        now = monotonic()
+        for ticket, answer in zip(tickets, answers, strict=True):
+            ticket.submission.seconds |= {
+                "queue": self.started - ticket.arrived,
+                "inference": now - self.started,
+            }
+            ticket.answer.set_result(answer)
+
+
 class Batcher:
     """A queue before an engine, and the thread that runs it.
 
     The thread never waits for a batch to fill: it takes what waits, so a text that comes alone runs at once, and
     batches grow under load by themselves. Clients take turns, and the requests of a client run in the order of their
     deadlines; see `FairQueue`. A batch takes no further request once its predicted end would pass the earliest deadline
-    in it.
+    in it. A request whose texts have left is answered while the others of its batch run on.
 
     Args:
         name: of the model.
@@ -151,27 +197,28 @@ class Batcher:
         ]
         if not batch:
             return
-        started = monotonic()
+        answers = Answers(batch, self._settle)
         encodings = [encoding for ticket in batch for encoding in ticket.submission.encodings]
         try:
-            decisions = self.engine.compacting.run(encodings, caps=self._caps(batch))
+            decisions = self.engine.compacting.run(encodings, caps=self._caps(batch), left=answers.left)
         except Exception as error:  # whatever it is, the thread must live and each request get an answer
-            if len(batch) == 1:
-                batch[0].answer.set_exception(error)
-            for ticket in batch if len(batch) > 1 else ():
-                self._answer([ticket])
+            for ticket in batch:
+                if ticket.answer.done():
+                    continue
+                if len(batch) == 1:
+                    ticket.answer.set_exception(error)
+                else:
+                    self._answer([ticket])
             return
-        seconds = monotonic() - started
+        seconds = monotonic() - answers.started
         self.times.learn(len(encodings), max(ticket.longest for ticket in batch), seconds)
         self.hooks.ran_batch(self.name, len(encodings), self.queue.rows, seconds)
-        ends = np.cumsum([ticket.rows for ticket in batch]).tolist()
-        answers = [decisions.rows(slice(first, end)) for first, end in pairwise([0, *ends])]
+        answers.left(np.flatnonzero(~answers.gone), decisions.rows)
+
+    def _settle(self, spent: Sequence[tuple[Ticket, float]]) -> None:
         with self._changed:
-            for ticket, answer in zip(batch, answers, strict=True):
-                self.queue.give_back(ticket, float(answer.flops.sum()))
-        for ticket, answer in zip(batch, answers, strict=True):
-            ticket.submission.seconds |= {"queue": started - ticket.arrived, "inference": seconds}
-            ticket.answer.set_result(answer)
+            for ticket, flops in spent:
+                self.queue.give_back(ticket, flops)
 
     def _caps(self, batch: Sequence[Ticket]) -> NDArray[np.intp] | None:
         if all(ticket.exits is None for ticket in batch):
