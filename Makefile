@@ -39,7 +39,7 @@ textattack: optional  ## the bridge to TextAttack, tested against the library
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations/test_textattack.py tests/docs/test_textattack.py
 
 docs: install  ## copy the tables of the reports into docs
-	$(BIN)/cog -r docs/papers.md docs/performance.md docs/scoreboard.md docs/should-i-exit.md docs/concepts/*.md
+	$(BIN)/cog -r docs/papers.md docs/performance.md docs/scoreboard.md docs/should-i-exit.md docs/operating.md docs/concepts/*.md
 
 site: install  ## build the documentation site in build/site
 	$(BIN)/python -c 'import zensical, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --progress-bar on -e '.[docs]'

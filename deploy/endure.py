@@ -36,6 +36,7 @@ GARBAGE = [
 PATHS = ["/v1/classify", "/predict", "/classify", "/"]
 FLAT = {"memory_mib": 40, "threads": 2, "files": 30}  # growth from the first third of the time to the last
 WAIT = 60  # seconds for any answer
+ENDINGS = {"-1": "nothing listened", "-2": "closed", "-3": "left", "-4": "no answer in time"}
 SAMPLE = 5  # seconds between two samples of a process
 
 
@@ -306,6 +307,31 @@ async def endure(options: argparse.Namespace) -> dict[str, Any]:
         "log_bytes": log_bytes,
         "failures": failures,
     }
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The clients of a run, and what they got, in Markdown.
+
+    Args:
+        result: of `endure`.
+    """
+    got: dict[str, Counter[str]] = {}
+    again: Counter[str] = Counter()
+    for key, count in result["statuses"].items():
+        client, _, status = key.split(" | ")
+        kind, _, kill = client.partition(", during ")
+        got.setdefault(kind, Counter())
+        if kill:
+            again[kind] += count
+        else:
+            got[kind][ENDINGS.get(status, status)] += count
+    rows = [
+        f"| {kind} | {endings.total():,} | {', '.join(f'{name}: {count:,}' for name, count in endings.items())} "
+        f"| {again[kind]:,} |"
+        for kind, endings in got.items()
+    ]
+    head = "| client | requests | answers | cut off by a kill, and sent again |\n|---|--:|---|--:|"
+    return "\n".join([head, *rows])
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The tables in docs/papers.md and docs/performance.md are those of the reports."""
+"""The tables in the docs are those of the reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from offramp.reports.write import read_report_table
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "docs" / name
-    for name in ("papers.md", "performance.md", "scoreboard.md", "should-i-exit.md", "comparison.md")
+    for name in (
+        *("papers.md", "performance.md", "scoreboard.md"),
+        *("should-i-exit.md", "comparison.md", "operating.md"),
+    )
 ]
 
 
