@@ -86,7 +86,7 @@ def sweeps_report(
     """
     check_report(output)
     results, left_out = load_sweeps(folders)
-    title = user_path(output).resolve().name
+    title = ", ".join(user_path(folder).resolve().name for folder in folders)
     return _write(
         results, title, folders, output, figures, table_files, resamples, progress, left_out, by_protocol=True
     )
