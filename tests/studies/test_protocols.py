@@ -109,7 +109,7 @@ def test_the_report_of_several_sweeps(
 ) -> None:
     files = sweeps_report([folders["mean"], folders["pooler"]], tmp_path / "both", resamples=FEW)
     text = files["report.md"].read_text(encoding="utf-8")
-    assert text.startswith("# both\n\n12 models, 2 comparisons.\n\n> left out: minilm-l6, mean, ")
+    assert text.startswith("# mean, pooler\n\n12 models, 2 comparisons.\n\n> left out: minilm-l6, mean, ")
     assert text.index('<a id="protocols">') < text.index('<a id="differences">')
     assert (
         'id="protocols"'
