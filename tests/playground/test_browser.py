@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+
+from offramp.playground.attack import AttackStep, attack_steps
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -154,6 +157,19 @@ def test_an_attack_changes_words_and_its_text_can_be_used(page: Any) -> None:
     assert answers(page) == shown
 
 
+@pytest.fixture
+def long_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks that last long enough to be stopped, however fast the machine is."""
+
+    def attack_slowly(*arguments: Any, **options: Any) -> Iterator[AttackStep]:
+        for step in attack_steps(*arguments, **options):
+            yield step
+            time.sleep(0.1)
+
+    monkeypatch.setattr("offramp.playground.app.attack_steps", attack_slowly)
+
+
+@pytest.mark.usefixtures("long_attacks")
 def test_an_attack_stops(page: Any) -> None:
     open_at(page, text="the film is a good story " * 2, rule="confidence", threshold="0", words="9")
     page.locator("#attack").click()
