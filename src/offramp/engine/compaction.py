@@ -130,18 +130,17 @@ class CompactingEngine(Generic[State]):
         alone = 1 in (len(encodings), self.batch_size)
         if self.fused is not None and truth is None and caps is None and alone:
             return self._run_fused([self.fused(encoding) for encoding in encodings], lengths)
-        decide = partial(
-            DecisionBuffer.decisions, segments=self.segments, policy=self.policy, lengths=lengths
-        )
-        buffer: DecisionBuffer = DecisionBuffer(
-            len(encodings), left and (lambda rows: left(rows, lambda chosen: decide(buffer, rows=chosen)))
-        )
+
+        def decide(rows: NDArray[np.intp] | slice = slice(None)) -> Decisions:
+            return buffer.decisions(self.segments, self.policy, lengths, rows)
+
+        buffer = DecisionBuffer(len(encodings), left and (lambda rows: left(rows, decide)))
         waiting = ActiveRows(np.arange(len(encodings)), None, {}, truth, caps=caps)
         if self.first:  # what leaves at layer 0 is in no batch, so the batches stay full
             waiting = self._run_first(encodings, waiting, buffer)
         self._run_all(self._batches(encodings, lengths, waiting.rows, buffer), waiting, buffer)
         self._count(buffer.exit, buffer.batches, buffer.near)
-        return decide(buffer)
+        return decide()
 
     def _run_fused(self, answers: Sequence[FusedAnswer], lengths: NDArray[np.int64]) -> Decisions:
         """Decisions of the fused graph, which gives the score of the last exit only."""
