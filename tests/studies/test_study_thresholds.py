@@ -17,7 +17,13 @@ from offramp._core.errors import DataError
 from offramp.cli.main import run
 from offramp.criteria import make_criterion
 from offramp.studies.training.results import load_results
-from offramp.studies.training.thresholds import compare_thresholds, held_out_halves, thresholds_table
+from offramp.studies.training.thresholds import (
+    compare_layer_zero,
+    compare_thresholds,
+    held_out,
+    layer_zero_table,
+    thresholds_table,
+)
 from tests.evaluation.made_up import trace_of
 from tests.studies.made_up_trials import SWEEP, record_all
 
@@ -30,13 +36,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_halves_worked_out_by_hand() -> None:
-    """Exit 1 is right and unsure, exit 2 wrong and sure, so only thresholds of their own let a text leave early."""
+    """Exit 1 is right and unsure, exit 2 wrong and sure: all texts leave at exit 1, and none at exit 2."""
     run = trace_of(np.tile([0.6, 0.9, 0.99], (240, 1)), np.tile([True, False, True], (240, 1)), (1, 2, 4))
     result: Any = SimpleNamespace(logits_trace=run, rule=make_criterion("confidence", 0.7), metric="accuracy")
-    for numbers in held_out_halves(result):
-        first = run.flops[0, 0] / run.full_flops[0]
-        assert (numbers["own_cost"], numbers["own_drop"]) == (pytest.approx(first), 0)
-        assert numbers["shared_drop"] == 0
+    first = run.flops[0, 0] / run.full_flops[0]
+    for form in ("own", "shared"):
+        assert held_out(result, run, form) == {"cost": pytest.approx(first), "drop": 0}
+
+
+def test_layer_zero_is_compared_where_there_is_one(folder: Path) -> None:
+    """Layer 0 is right and sure about half of the texts, and the other exits about the same half."""
+    assert compare_layer_zero(load_results(folder)).empty
+    sure = np.tile([[0.95, 0.9, 0.99], [0.55, 0.6, 0.99]], (120, 1))
+    right = np.tile([[True, True, True], [False, False, True]], (120, 1))
+    run = trace_of(sure, right, (0, 1, 4))
+    result = replace(load_results(folder)[0], logits_trace=run, rule=make_criterion("confidence"))
+    frame = compare_layer_zero([result])
+    full = run.full_flops[0]
+    assert list(frame["allowed"]) == [0.01, 0.0]
+    assert frame["own_cost"].tolist() == pytest.approx([(run.flops[0, 0] / full + 1) / 2] * 2)
+    assert frame["without_cost"].tolist() == pytest.approx([(run.flops[0, 1] / full + 1) / 2] * 2)
+    assert not frame[["own_drop", "without_drop"]].any(axis=None)
+    table = layer_zero_table(frame)
+    assert [row[1:3] for row in table.rows[2:]] == [("mean of 1", "1"), ("mean of 1", "0")]
 
 
 def test_the_table_has_paired_intervals_over_tasks(folder: Path) -> None:
