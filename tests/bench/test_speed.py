@@ -186,6 +186,12 @@ def test_peers_agree_and_the_race_is_run(
         run_benchmark(artifacts, encodings, None, BenchConfig((4,), peers=("ours-int8",)))
 
 
+def test_the_drops_of_other_policies_are_shares_in_order() -> None:
+    assert BenchConfig(drops=(0.05, 0, 0.05)).drops == (0, 0.05)
+    with pytest.raises(ConfigError, match=r"drops.* 0\.02"):
+        BenchConfig(drops=(2,))
+
+
 @pytest.mark.slow
 def test_from_the_command_line(artifacts: BenchArtifacts, tiny_data: Any, tmp_path: Path) -> None:
     from offramp.cli.main import run
@@ -197,10 +203,13 @@ def test_from_the_command_line(artifacts: BenchArtifacts, tiny_data: Any, tmp_pa
     (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]))
     command = ["bench", str(artifacts.model), str(tmp_path / "own.csv"), "--repeats", "2", "--examples", "20"]
     command += ["--policy", str(artifacts.model.parent / "policy.json"), "--batch-sizes", "1", "4"]
-    command += ["--peers", "eager-full", "cut-1", "ours-int8"]
+    command += ["--peers", "eager-full", "cut-1", "ours-int8", "--drops", "1", "0"]
     assert run([*command, "--output", str(tmp_path / "out")]) == 0
     record = read_record(tmp_path / "out" / "record.json")
-    assert len(record["tables"]["bench"]) == 2 * 3
+    assert len(record["tables"]["bench"]) == 2 * 5
+    costs = {row["peer"]: row["cost"] for row in record["tables"]["bench"] if row["kind"] == "point"}
+    assert list(costs) == ["ours-int8-drop-0", "ours-int8-drop-1"], "timed though --peers does not name them"
+    assert costs["ours-int8-drop-1"] == min(costs.values()) < 0.5, "with any loss allowed all leave at once"
     assert record["metrics"]["cold_start_seconds"] > 0
     stream = ["bench", "stream", str(tmp_path / "out" / "int8"), str(tmp_path / "own.csv"), "--texts", "300"]
     assert run([*stream, "--every", "0.01", "--output", str(tmp_path / "out" / "stream")]) == 0

@@ -34,6 +34,7 @@ from offramp.bench.text_peers import (
     training_rows,
     tune_cascades,
 )
+from offramp.calibration.thresholds import tune_threshold
 from offramp.data import fingerprint, fitting_labels
 from offramp.data.text_data import TextData
 from offramp.engine.batching import PaddedBatch, batches
@@ -44,6 +45,7 @@ from offramp.exporting.graphs import silent
 from offramp.exporting.joining import write_cut
 from offramp.exporting.quantise import quantise_graph
 from offramp.exporting.run import Texts, export_model
+from offramp.inference.tracing import trace
 from offramp.model import read_model
 from offramp.model.base import SegmentedModel
 from offramp.model.encoding import TextEncoder
@@ -121,6 +123,41 @@ def _export_whole(
     quantise_dynamically(full / "fp32.onnx", full / "dynamic.onnx")
     if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):
         quantise_with_nncf(full / "fp32.onnx", full / "nncf.xml", feeds)
+
+
+def tune_points(
+    artifacts: BenchArtifacts,
+    model: SegmentedModel,
+    data: TextData,
+    policy: Policy,
+    *,
+    progress: bool = False,
+) -> None:
+    """Tune our engine for each of the artifacts' drops, with the rule and the kind of thresholds of a policy.
+
+    Args:
+        artifacts: say where the policies belong.
+        model: the trained model.
+        data: its data, whose calibration rows the thresholds are chosen on.
+        policy: of the other entries of the benchmark.
+        progress: show a progress bar.
+    """
+    if not artifacts.drops:
+        return
+    run = trace(model, data["calibration"], progress=progress)
+    own = isinstance(policy.criterion.threshold, tuple)
+    for drop in artifacts.drops:
+        tuned = tune_threshold(
+            run,
+            policy.criterion,
+            max_accuracy_drop=drop,
+            metric=data.metrics[0],
+            temperatures=policy.temperatures is not None,
+            thresholds="own" if own else "shared",
+            recall=policy.recall,
+        )
+        artifacts.policy_file(drop).parent.mkdir(exist_ok=True)
+        tuned.save(artifacts.policy_file(drop))
 
 
 def is_done(file: Path, stamp: str) -> bool:

@@ -40,6 +40,7 @@ class BenchArtifacts:
         layers: exit layers of the model, counted from 1; 0 for an exit before the first layer.
         text_peers: names of the baselines that learn from texts; see `offramp.bench.text_peers`.
         optimum: another environment whose baselines take part; None for none.
+        drops: further drops in score for which our int8 engine is tuned and timed.
     """
 
     model: Path
@@ -48,6 +49,11 @@ class BenchArtifacts:
     layers: tuple[int, ...]
     text_peers: tuple[str, ...] = ()
     optimum: OptimumEnvironment | None = None
+    drops: tuple[float, ...] = ()
+
+    def policy_file(self, drop: float) -> Path:
+        """Where the policy for one of `drops` is."""
+        return self.work / "policies" / f"drop-{drop:g}.json"
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,12 @@ class Baseline:
     Attributes:
         build: makes it.
         kind: `full` for the whole model, `cut` for a smaller one, `earlier` for an earlier design of early exits,
-            `text` for a classifier that reads words, alone or before one of these models, `ours`.
+            `text` for a classifier that reads words, alone or before one of these models, `ours`, and `point` for
+            ours under another policy.
         precision: of the weights that decide where texts leave.
         layer: last layer of a smaller model; None for the others.
         reads_text: whether it is given texts, not token ids.
+        policy: file of our engine's policy; None for the policy of the export.
     """
 
     build: Callable[[BenchArtifacts], Answers]
@@ -68,6 +76,7 @@ class Baseline:
     precision: str = "fp32"
     layer: int | None = None
     reads_text: bool = False
+    policy: Path | None = None
 
 
 def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
@@ -153,16 +162,19 @@ def eager_one_by_one(artifacts: BenchArtifacts) -> Answers:
     return lambda encodings: run_reference(engine.segments, engine.policy, encodings).prediction
 
 
-def exported_folder(artifacts: BenchArtifacts, precision: str) -> Answers:
-    """Our engine on an exported folder, under its policy."""
-    engine = make_engine(artifacts, precision)
+def exported_folder(artifacts: BenchArtifacts, precision: str, policy: Path | None = None) -> Answers:
+    """Our engine on an exported folder, under its policy or another."""
+    engine = make_engine(artifacts, precision, policy)
     return lambda encodings: engine.run(encodings).prediction
 
 
-def make_engine(artifacts: BenchArtifacts, precision: str) -> CompactingEngine[Any]:
+def make_engine(
+    artifacts: BenchArtifacts, precision: str, policy: Path | None = None
+) -> CompactingEngine[Any]:
     """The engine of `exported_folder`; a batch is as large as the request."""
     segments = OnnxSegments(artifacts.work / precision, threads=1, verify=False)
-    return onnx_engine(segments, segments.policy(), threads=artifacts.threads, batch_size=1024)
+    rule = segments.policy() if policy is None else Policy.load(policy)
+    return onnx_engine(segments, rule, threads=artifacts.threads, batch_size=1024)
 
 
 def text_peer(artifacts: BenchArtifacts, name: str) -> TextPeer:
@@ -215,6 +227,10 @@ def find_baselines(artifacts: BenchArtifacts) -> dict[str, Baseline]:
     baselines["eager-compaction"] = Baseline(eager_compaction, "earlier")
     baselines["ours-fp32"] = Baseline(partial(exported_folder, precision="fp32"), "ours")
     baselines["ours-int8"] = Baseline(partial(exported_folder, precision="int8"), "ours", "int8")
+    for drop in artifacts.drops:
+        file = artifacts.policy_file(drop)
+        build = partial(exported_folder, precision="int8", policy=file)
+        baselines[f"ours-int8-drop-{drop:g}"] = Baseline(build, "point", "int8", policy=file)
     return baselines
 
 

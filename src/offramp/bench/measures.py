@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,13 @@ class FlopShares:
         encodings: Sequence[Encoding],
         passed: Mapping[str, tuple[int, NDArray[np.bool_]]],
     ) -> None:
-        engines = {precision: make_engine(artifacts, precision) for precision in ("fp32", "int8")}
-        self.spent = {precision: engine.run(encodings).flops for precision, engine in engines.items()}
-        depths, self.full = depth_flops(engines["fp32"].segments, encodings)
+
+        def spent(precision: str, policy: Path | None) -> NDArray[np.float64]:
+            return make_engine(artifacts, precision, policy).run(encodings).flops
+
+        self.spent = cache(spent)
+        segments = OnnxSegments(artifacts.work / "fp32", threads=1, verify=False)
+        depths, self.full = depth_flops(segments, encodings)
         self.depths = dict(zip([layer for layer in artifacts.layers if layer], depths.T, strict=True))
         self.passed = passed
 
@@ -66,7 +71,7 @@ class FlopShares:
         elif baseline.layer is not None:
             spent = self.depths[baseline.layer]
         else:
-            spent = self.spent[baseline.precision]
+            spent = self.spent(baseline.precision, baseline.policy)
         return float(spent[texts].sum() / self.full[texts].sum())
 
 

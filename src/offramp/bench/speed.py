@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core import progress as display
-from offramp._core.arguments import seed_number, set_fields
+from offramp._core.arguments import check_share, seed_number, set_fields
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
@@ -43,6 +43,7 @@ class BenchConfig:
         seed: chooses the texts and their order.
         peers: names of the baselines and engines to time; by default all whose libraries are installed.
         memory: measure peak memory, in a process for each baseline.
+        drops: time our int8 engine also under policies that may lose so much of the score on the calibration split.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -51,9 +52,12 @@ class BenchConfig:
     seed: int = 0
     peers: tuple[str, ...] = ()
     memory: bool = True
+    drops: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        set_fields(self, seed=seed_number(self.seed))
+        for drop in self.drops:
+            check_share("drops", drop, unit=" points")
+        set_fields(self, seed=seed_number(self.seed), drops=tuple(sorted(set(self.drops))))
 
 
 def run_benchmark(
@@ -236,7 +240,7 @@ def check_baselines(artifacts: BenchArtifacts, config: BenchConfig, texts: int) 
             "or name other peers"
         )
     check_full(names, baselines)
-    return {name: baseline for name, baseline in baselines.items() if name in names}
+    return {name: entry for name, entry in baselines.items() if name in names or entry.kind == "point"}
 
 
 def check_full(names: Iterable[str], baselines: Mapping[str, Baseline]) -> list[str]:

@@ -76,7 +76,7 @@ def bench(
         rows = texts.sample(split, examples, config.seed)
         readers = _text_peers(loaded, policy.exit_layers)
         others = environment.fitting(loaded) if environment else None
-        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers, others)
+        artifacts = BenchArtifacts(model, folder, count, policy.exit_layers, readers, others, config.drops)
         _prepare(artifacts, loaded, policy, texts, rows, config, rule.max_accuracy_drop)
         metric = texts.metrics[0]
         table, metrics = _measure(artifacts, loaded, rows, config, metric)
@@ -111,7 +111,7 @@ def _prepare(
     drop: float,
 ) -> None:
     """Export and fit what the chosen baselines are made from; notes name those that another environment lacks."""
-    from offramp.bench.artifacts import prepare, prepare_optimum, prepare_text_peers
+    from offramp.bench.artifacts import prepare, prepare_optimum, prepare_text_peers, tune_points
     from offramp.bench.speed import check_baselines
     from offramp.bench.text_peers import columns
     from offramp.exporting.run import Texts
@@ -121,6 +121,7 @@ def _prepare(
     calibration = data.sample("calibration", SCALED)
     compared = rows.select(range(min(COMPARED, len(rows))))
     prepare(artifacts.model, artifacts.work, policy, Texts(calibration, compared), progress=True)
+    tune_points(artifacts, model, data, policy, progress=True)
     reading_words = [name for name, baseline in chosen.items() if baseline.kind == "text"]
     prepare_text_peers(artifacts.work, model, data, drop, reading_words, progress=True)
     if (others := artifacts.optimum) and chosen.keys() & set(others.peers):

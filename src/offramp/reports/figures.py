@@ -42,6 +42,7 @@ KINDS = {
     "earlier": ("earlier designs of early exits", PALETTE[3], "^"),
     "text": ("classifiers of words, alone or first", PALETTE[1], "v"),
     "ours": ("ours", PALETTE[2], "o"),
+    "point": ("ours, other thresholds", PALETTE[2], "."),
 }
 
 
@@ -208,7 +209,11 @@ def latency_figure(
                 continue
             spots = [(row["mean"], row["score"]) for row in chosen]
             axes.plot(*zip(*spots, strict=True), mark, color=shade, ms=8, ls="", label=label)
-        _name(axes, scored)
+        if points := [row for row in scored if row["kind"] == "point"]:
+            ours = [row for row in scored if row["peer"] == "ours-int8"]
+            line = sorted((row["mean"], row["score"]) for row in (*points, *ours))
+            axes.plot(*zip(*line, strict=True), color=PALETTE[2], lw=1, zorder=0)
+        _name(axes, [row for row in scored if row["kind"] != "point"])
         axes.set_xscale("log")
         # Ticks 1, 2, 5, 10, 20 … as numbers: powers of ten would need markup, which is off here.
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
