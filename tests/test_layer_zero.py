@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from offramp._core.errors import ModelError
 from offramp.engine.batching import pad
 from offramp.layer_zero import LinearStage, fit, fit_linear_stage, no_evidence
-from offramp.layer_zero.stage import ngram_keys
+from offramp.layer_zero.stage import ngram_keys, pair_features, token_weights
 
 CLS, SEP, VOCABULARY = 1, 2, 30
 EMBEDDINGS = np.random.default_rng(0).normal(size=(VOCABULARY, 5)).astype(np.float32)
@@ -160,5 +160,99 @@ def test_the_file_of_a_stage(tmp_path: Path) -> None:
         LinearStage.load(tmp_path / "stage.npz")
 
 
+def encode_pairs(*pairs: tuple[list[int], list[int]], ends: int = 1) -> list[dict[str, list[int]]]:
+    """Pairs as BERT encodes them, or with two separators as RoBERTa does."""
+    return [{"input_ids": [CLS, *first, *[SEP] * ends, *second, SEP]} for first, second in pairs]
+
+
+def fitted_pairs(encodings: Any, labels: Any, classes: int = 2, kind: Any = "classification") -> LinearStage:
+    return fit_linear_stage(
+        encodings,
+        labels,
+        classes=classes,
+        kind=kind,
+        embeddings=EMBEDDINGS,
+        special=[0, CLS, SEP, 29],
+        separator=SEP,
+    )
+
+
+def paraphrases(size: int = 120) -> tuple[list[tuple[list[int], list[int]]], np.ndarray]:
+    """Random pairs; where the label is 1, the second text is the first in another order."""
+    random = np.random.default_rng(2)
+    labels = np.arange(size) % 2
+    firsts = [random.choice(np.arange(3, 29), 6, replace=False).tolist() for _ in labels]
+    return [
+        (first, random.permutation(first if labels[i] else firsts[i - 1]).tolist())
+        for i, first in enumerate(firsts)
+    ], labels
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_pair_features_worked_out_by_hand(ends: int) -> None:
+    """29 is an unknown token, which is special too and ends no text."""
+    pairs = ([3, 3, 29, 4], [4, 5, 6]), ([3, 4], []), ([], [7])
+    batch = pad(encode_pairs(*pairs, ends=ends))
+    ids, here = batch["input_ids"], batch["attention_mask"] != 0
+    weights = np.ones(VOCABULARY)
+    weights[4] = 2
+    found = pair_features(ids, here & ~np.isin(ids, [CLS, SEP, 29]), here & (ids == SEP), weights)
+    lengths = np.log1p([[3, 3], [2, 0], [0, 1]])
+    np.testing.assert_allclose(found, np.hstack([[[2 / 3, 2 / 4], [0, 0], [0, 0]], lengths]), rtol=1e-6)
+
+
+def test_rare_tokens_weigh_more_and_unknown_ones_most() -> None:
+    weights = token_weights(np.array([3, 5, 40]), np.array([1.5, 2.0, 4.0]), VOCABULARY)
+    assert (weights[3], weights[5], weights[7]) == (1.5, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_what_two_texts_share_tells_paraphrases(ends: int) -> None:
+    pairs, labels = paraphrases()
+    stage = fitted_pairs(encode_pairs(*pairs[:80], ends=ends), labels[:80])
+    assert stage.reads_pairs
+    right = logits(stage, encode_pairs(*pairs[80:], ends=ends)).argmax(axis=1) == labels[80:]
+    assert right.mean() > 0.9
+    without = fitted(encode_pairs(*pairs[:80], ends=ends), labels[:80], 2)
+    chance = logits(without, encode_pairs(*pairs[80:], ends=ends)).argmax(axis=1) == labels[80:]
+    assert not without.reads_pairs
+    assert chance.mean() < 0.75
+    scores = fitted_pairs(encode_pairs(*pairs, ends=ends), labels.astype(np.float32), 1, "regression")
+    assert np.corrcoef(logits(scores, encode_pairs(*pairs, ends=ends))[:, 0], labels)[0, 1] > 0.9
+
+
+@settings(deadline=None)
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
+def test_a_batch_of_pairs_answers_as_single_ones_do(pairs: list[tuple[list[int], list[int]]]) -> None:
+    training, labels = paraphrases(40)
+    stage = fitted_pairs(encode_pairs(*training), labels)
+    together = logits(stage, encode_pairs(*pairs))
+    alone = np.concatenate([logits(stage, encode_pairs(pair)) for pair in pairs])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    padded = pad(
+        encode_pairs(*pairs), {"input_ids": SEP}
+    )  # some tokenizers pad with the separator, or on the left
+    ids, mask = padded["input_ids"], padded["attention_mask"]
+    np.testing.assert_allclose(stage.logits(ids, mask), together, atol=1e-5)
+    places = np.argsort(mask, axis=1, kind="stable")  # padding first
+    on_the_left = (np.take_along_axis(table, places, axis=1) for table in (ids, mask))
+    np.testing.assert_allclose(stage.logits(*on_the_left), together, atol=1e-5)
+
+
+def test_single_texts_are_fitted_and_stored_without_pairs(tmp_path: Path) -> None:
+    encodings, labels = corpus(2)
+    stage = fitted_pairs(encodings, labels)
+    assert not stage.reads_pairs
+    stage.save(tmp_path / "stage.npz")
+    with np.load(tmp_path / "stage.npz") as arrays:
+        assert set(arrays.files) == {"tokens", "ngrams", "weights", "idf", "bias", "special"}, "as before"
+
+
 def test_flops_are_two_a_class_for_each_ngram_and_embedding() -> None:
     assert no_evidence(9, 4, []).flops().tolist() == [0, 16, 0]
+    pairs, labels = paraphrases()
+    stage = fitted_pairs(encode_pairs(*pairs), labels)
+    each = (12 if stage.reads_embeddings else 8) + 2
+    assert stage.flops().tolist() == [16, each, 0], (
+        "four numbers for two classes, and a weight for each token"
+    )

@@ -33,6 +33,7 @@ from offramp.model.encoding import TextEncoder
 from offramp.model.prune_exits import prune_exits
 from offramp.training.run import train, untrained_model
 from offramp.training.strategies import STRATEGIES
+from tests.conftest import WORDS
 
 EXITS = [0, 1, 3]
 CLASSES = {"joint": MultiExitForSequenceClassification, "multi_model": MultiModelForSequenceClassification}
@@ -230,6 +231,42 @@ def test_gradients_of_token_embeddings_lead_through_it(model: Any, tiny_data: An
     table = tables[-1].weight
     estimate = float(gradient[0, 1] @ (table[bad] - table[good]))
     assert estimate < 0  # the word that tells "no" lowers the logit of "yes"
+
+
+@pytest.mark.parametrize("strategy", CLASSES)
+def test_pairs_are_compared_wherever_the_model_runs(
+    strategy: str, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """The label says whether the second text has the words of the first: no n-gram can tell."""
+    random = np.random.default_rng(0)
+    splits = {}
+    for split, size in {"train": 120, "validation": 40}.items():
+        rows = []
+        for i in range(size):
+            first, rest = np.split(random.permutation(WORDS[:16]), [5])
+            second = random.permutation(first) if i % 2 else rest[:5]
+            rows.append({"id": i, "text": " ".join(first), "text_pair": " ".join(second), "label": i % 2})
+        splits[split] = Dataset.from_list(rows)
+    model = CLASSES[strategy].from_backbone(str(tiny_encoder), EXITS, labels=["no", "yes"])
+    model = train(model, splits, strategy, output_dir=tmp_path / "run", max_steps=2, progress=False)
+    validation = splits["validation"]
+    whole = trace(model, validation)
+    assert (whole.predictions()[:, 0] == whole.require_labels()).mean() > 0.9
+    model.save_pretrained(tmp_path / "saved")
+    loaded = load_model(str(tmp_path / "saved"))
+    assert loaded.linear.stage.reads_pairs
+    np.testing.assert_array_equal(trace(loaded, validation).logits, whole.logits)
+    kept = trace(prune_exits(model, [0, 3]), validation)
+    np.testing.assert_allclose(kept.logits[:, 0], whole.logits[:, 0], atol=1e-6)
+    policy = split_policy(model, validation)
+    export_model(model, tmp_path / "x", policy=policy)
+    decisions, expected = Engine(tmp_path / "x").decide(validation), policy.decide(whole)
+    assert (decisions.exit == expected.exit).all()
+    np.testing.assert_allclose(decisions.flops, expected.flops)
+    some = validation.select(range(4))
+    assert attack(Engine(tmp_path / "x"), some, recipe="random-char", rounds=1).table.num_rows == 4
+    white_box = attack(loaded, some, recipe="same-word", policy=policy, rounds=1)
+    assert sum(white_box.table["gradient_queries"].to_pylist()) > 0
 
 
 def test_layers_of_the_encoder_are_needed(tiny_encoder: Path) -> None:

@@ -5,6 +5,6 @@ scikit-learn; answering needs numpy alone.
 """
 
 from offramp.layer_zero.fit import fit_linear_stage
-from offramp.layer_zero.stage import LinearStage, no_evidence
+from offramp.layer_zero.stage import PAIR_FEATURES, LinearStage, no_evidence
 
-__all__ = ["LinearStage", "fit_linear_stage", "no_evidence"]
+__all__ = ["PAIR_FEATURES", "LinearStage", "fit_linear_stage", "no_evidence"]

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from offramp._core.numbers import log_softmax
 from offramp._core.trace import Kind
-from offramp.layer_zero.stage import LinearStage, ngram_keys, no_evidence
+from offramp.layer_zero.stage import (
+    LinearStage,
+    ngram_keys,
+    no_evidence,
+    pair_features,
+    token_weights,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,10 +41,12 @@ def fit_linear_stage(
     kind: Kind,
     embeddings: NDArray[np.float32],
     special: Sequence[int],
+    separator: int | None = None,
 ) -> LinearStage:
     """Fit a linear stage on training texts.
 
-    Bigrams count if at least two texts have them. The weight of the embeddings is chosen by held-out loss.
+    Bigrams count if at least two texts have them. The weight of the embeddings is chosen by held-out loss. Pairs are
+    compared if any text has a second part.
 
     Args:
         encodings: token ids without padding.
@@ -47,6 +55,7 @@ def fit_linear_stage(
         kind: a logistic or a ridge regression.
         embeddings: `(vocabulary, dim)`: the encoder's pretrained token embeddings.
         special: ids of special tokens.
+        separator: the one that ends the first text of a pair; None if the tokenizer has none.
 
     Returns:
         The stage; one that favours no class if the texts are of one class, or have no tokens.
@@ -56,33 +65,68 @@ def fit_linear_stage(
     if not tokens or (kind == "classification" and len(np.unique(labels)) < 2):
         _LOG.warning("layer 0 has nothing to learn from: no text will leave there")
         return empty
-    design = _Design.of(encodings, embeddings, empty.special)
+    design = _Design.of(encodings, embeddings, empty.special, separator)
     scale = choose_scale(design, labels, kind)
     with converging():
         fitted = _estimator(kind).fit(design.matrix(scale), labels)
     coefficients, bias = _per_class(fitted, classes)
-    split = design.tfidf.shape[1]
-    static = coefficients[:, split:] * design.unit * scale
-    return LinearStage(
-        tokens=(embeddings @ static.T).astype(np.float32) if scale else empty.tokens,
+    ends = np.cumsum([len(design.ngrams), design.means.columns * bool(scale)])
+    ngrams, static, pairs = np.split(coefficients, ends, axis=1)
+    stage = replace(
+        empty,
         ngrams=design.ngrams,
-        weights=coefficients[:, :split].T.astype(np.float32),
+        weights=ngrams.T.astype(np.float32),
         idf=design.idf.astype(np.float32),
-        bias=(bias - design.centre @ static.T if scale else bias).astype(np.float32),
-        special=empty.special,
     )
+    if scale:
+        static = static * design.means.unit * scale
+        bias = bias - static @ design.means.centre
+        stage = replace(stage, tokens=(embeddings @ static.T).astype(np.float32))
+    if design.pairs.columns:
+        pairs = pairs * design.pairs.unit
+        bias = bias - pairs @ design.pairs.centre
+        stage = replace(stage, pairs=pairs.T.astype(np.float32), separator=np.array([separator]))
+    return replace(stage, bias=bias.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """A block of numbers `(examples, columns)`, which is centred, and scaled by `unit`."""
+
+    values: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    unit: NDArray[np.floating]
+
+    @classmethod
+    def of_one_length(cls, values: NDArray[np.float32]) -> _Dense:
+        """Rows with a mean length of 1."""
+        centre = values.mean(axis=0)
+        length = np.linalg.norm(values - centre, axis=1).mean()
+        return cls(values, centre, 1 / np.array(length or 1.0))
+
+    @classmethod
+    def standardised(cls, values: NDArray[np.float32]) -> _Dense:
+        """Columns with a standard deviation of 1."""
+        deviation = values.std(axis=0)
+        return cls(values, values.mean(axis=0), 1 / np.where(deviation > 0, deviation, 1))
+
+    @property
+    def columns(self) -> int:
+        return self.values.shape[1]
+
+    def scaled(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+        return (self.values[rows] - self.centre) * self.unit.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Design:
-    """The features of some texts: TF-IDF of n-grams `(examples, features)` and mean embeddings `(examples, dim)`."""
+    """The features of some texts: TF-IDF of n-grams `(examples, features)`, mean embeddings, and `pair_features`."""
 
     ngrams: NDArray[np.int64]
     tfidf: Any
     idf: NDArray[np.float64]
-    means: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    unit: float  # one over the mean length of a centred mean embedding
+    means: _Dense
+    pairs: _Dense
 
     @classmethod
     def of(
@@ -90,6 +134,7 @@ class _Design:
         encodings: Sequence[dict[str, list[int]]],
         embeddings: NDArray[np.float32],
         special: NDArray[np.int64],
+        separator: int | None,
     ) -> _Design:
         from scipy.sparse import csr_array
         from sklearn.feature_extraction.text import TfidfTransformer
@@ -112,27 +157,41 @@ class _Design:
         counts.sum_duplicates()
         frequency = np.bincount(counts.indices, minlength=len(ngrams))
         kept = np.flatnonzero((frequency > 1) | (ngrams < len(embeddings)))
-        counts = counts[:, kept]
-        transformer = TfidfTransformer(sublinear_tf=True).fit(counts)
-        centre = means.mean(axis=0)
-        length = float(np.linalg.norm(means - centre, axis=1).mean())
+        transformer = TfidfTransformer(sublinear_tf=True).fit(counts[:, kept])
+        weights = token_weights(ngrams[kept], transformer.idf_, len(embeddings))
         return cls(
             ngrams[kept],
-            transformer.transform(counts),
+            transformer.transform(counts[:, kept]),
             transformer.idf_,
-            means,
-            centre,
-            1 / (length or 1.0),
+            _Dense.of_one_length(means),
+            _Dense.standardised(_compared(encodings, special, separator, weights)),
         )
 
     def matrix(self, scale: float, rows: NDArray[np.intp] | slice = slice(None)) -> Any:
         """The features of some rows, with the embeddings at a scale."""
         from scipy.sparse import csr_array, hstack
 
-        if not scale:
-            return self.tfidf[rows]
-        static = (self.means[rows] - self.centre) * np.float32(self.unit * scale)
-        return hstack([self.tfidf[rows], csr_array(static)], format="csr")
+        blocks = [self.tfidf[rows]]
+        if scale:
+            blocks.append(csr_array(self.means.scaled(rows) * np.float32(scale)))
+        if self.pairs.columns:
+            blocks.append(csr_array(self.pairs.scaled(rows)))
+        return hstack(blocks, format="csr")
+
+
+def _compared(
+    encodings: Sequence[dict[str, list[int]]],
+    special: NDArray[np.int64],
+    separator: int | None,
+    weights: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """The pair features `(examples, 4)`; `(examples, 0)` if no text has a second part."""
+    if separator is None or all(encoding["input_ids"].count(separator) < 2 for encoding in encodings):
+        return np.zeros((len(encodings), 0), dtype=np.float32)
+    rows = (np.array([encoding["input_ids"]], dtype=np.int64) for encoding in encodings)
+    return np.concatenate(
+        [pair_features(ids, ~np.isin(ids, special), ids == separator, weights) for ids in rows]
+    )
 
 
 def choose_scale(design: _Design, labels: NDArray[Any], kind: Kind) -> float:

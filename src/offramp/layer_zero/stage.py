@@ -1,11 +1,12 @@
-"""The linear stage before the first layer: n-grams and the mean embedding of a text's tokens, in numpy alone."""
+"""The linear stage before the first layer: n-grams, the mean embedding, and what two texts share, in numpy alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,17 @@ from offramp._core.errors import ModelError
 from offramp._core.numbers import softmax
 from offramp._core.trace import Evidence
 
+PAIR_FEATURES = 4
+
 
 @dataclass(frozen=True)
 class LinearStage:
-    """A linear classifier on the n-grams and the mean embedding of a text's tokens.
+    """A linear classifier on the n-grams and the mean embedding of a text's tokens, and on what two texts share.
 
-    The logits are `b + mean_j T[w_j] + (Σ_g v_g W[g]) / ‖v‖` over tokens `w_j` and the known uni- and bigrams g of the
-    text, with `v_g = (1 + ln count) · idf_g` (TF-IDF with sublinear counts, as scikit-learn defines it). A text
-    without a known n-gram has the logits 0. They mark it as not recognised, so that no rule lets it leave here
-    (`Evidence.silent`).
+    The logits are `b + mean_j T[w_j] + (Σ_g v_g W[g]) / ‖v‖ + Pᵀ p` over tokens `w_j` and the known uni- and bigrams g
+    of the text, with `v_g = (1 + ln count) · idf_g` (TF-IDF with sublinear counts, as scikit-learn defines it), and the
+    `pair_features` p. A text without a known n-gram has the logits 0. They mark it as not recognised, so that no rule
+    lets it leave here (`Evidence.silent`).
 
     Attributes:
         tokens: `(vocabulary, classes)`: T, the linear head on the mean token embedding, applied to each embedding; zero
@@ -32,6 +35,8 @@ class LinearStage:
         idf: `(features,)`.
         bias: `(classes,)`: b.
         special: `(n,)` int64: ids of special tokens, which are ignored.
+        pairs: `(4, classes)`: P; empty for single texts.
+        separator: `(1,)` int64: id of the token that ends the first text of a pair; empty for single texts.
     """
 
     tokens: NDArray[np.float32]
@@ -40,11 +45,22 @@ class LinearStage:
     idf: NDArray[np.float32]
     bias: NDArray[np.float32]
     special: NDArray[np.int64]
+    pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    separator: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @cached_property
     def reads_embeddings(self) -> bool:
         """Whether the mean token embedding takes part."""
         return bool(self.tokens.any())
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether it compares the two texts of a pair."""
+        return len(self.separator) > 0
+
+    @cached_property
+    def _token_weights(self) -> NDArray[np.float64]:
+        return token_weights(self.ngrams, self.idf, len(self.tokens))
 
     @cached_property
     def _counts(self) -> NDArray[np.bool_]:
@@ -59,6 +75,9 @@ class LinearStage:
         logits, norms = self.ngram_logits(ids, valid)
         if self.reads_embeddings:
             logits += mean_rows(self.tokens[ids], valid)
+        if self.reads_pairs:
+            ended = (mask != 0) & (ids == self.separator)
+            logits += pair_features(ids, valid, ended, self._token_weights) @ self.pairs
         return np.where(norms[:, None] > 0, logits + self.bias, np.float32(0))
 
     def ngram_logits(
@@ -100,20 +119,30 @@ class LinearStage:
         return Evidence(0, exits, logits, gate, layer_zero=True)
 
     def flops(self) -> NDArray[np.float64]:
-        """Coefficients `(3,)` of 1, n, n² of its FLOPs on n tokens: at most 2n n-grams and n embeddings."""
-        return np.array([0.0, 2.0 * len(self.bias) * (3 if self.reads_embeddings else 2), 0.0])
+        """Coefficients `(3,)` of 1, n, n² of its FLOPs on n tokens.
+
+        At most 2n n-grams and n embeddings; in pairs also the weights of n tokens, and the pair features.
+        """
+        classes = len(self.bias)
+        each = 2.0 * classes * (3 if self.reads_embeddings else 2) + 2.0 * self.reads_pairs
+        return np.array([2.0 * classes * len(self.pairs), each, 0.0])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by name; without those of pairs for single texts, which older versions can then read."""
+        named = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {k: v for k, v in named.items() if self.reads_pairs or k not in ("pairs", "separator")}
 
     def save(self, path: Path) -> None:
         """Write an `.npz` file."""
         with open(path, "wb") as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+            np.savez(file, allow_pickle=False, **self.arrays())
 
     @classmethod
     def load(cls, path: Path) -> LinearStage:
         """Read what `save` wrote; `ModelError` if the file is damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+                return cls(**{name: arrays[name] for name in arrays.files})
         except Exception as error:  # zip, zlib and numpy each have their own errors
             raise ModelError(f"{path} holds no layer 0 ({type(error).__name__}: {error})") from error
 
@@ -150,3 +179,42 @@ def ngram_keys(
     first, second = ids[:, :-1][both], ids[:, 1:][both]
     keys = np.concatenate([ids[rows, columns], (first + 1) * vocabulary + second])
     return np.concatenate([rows, np.nonzero(both)[0]]), keys
+
+
+def token_weights(
+    ngrams: NDArray[np.int64], idf: NDArray[np.floating], vocabulary: int
+) -> NDArray[np.float64]:
+    """The idf `(vocabulary,)` of every token; unknown ones count as the rarest known one."""
+    weights = np.full(vocabulary, idf.max(initial=1.0), dtype=np.float64)
+    single = ngrams < vocabulary
+    weights[ngrams[single]] = idf[single]
+    return weights
+
+
+def pair_features(
+    ids: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    ended: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """What two texts share, `(batch, 4)`: the share of each one's distinct tokens that the other has, and log lengths.
+
+    Args:
+        ids: token ids `(batch, length)`.
+        valid: tokens of the texts themselves.
+        ended: separators; the first one of a row ends its first text.
+        weights: how much a token counts `(vocabulary,)`.
+    """
+    later = np.cumsum(ended, axis=1) > 0
+    sides = [np.nonzero(valid & side) for side in (~later, later)]
+    distinct = [np.unique(rows * len(weights) + ids[rows, columns]) for rows, columns in sides]
+    features = np.zeros((len(ids), PAIR_FEATURES), dtype=np.float32)
+    for k, (own, other) in enumerate((distinct, distinct[::-1])):
+        rows, tokens = np.divmod(own, len(weights))
+        total = np.bincount(rows, weights[tokens], minlength=len(ids))
+        shared = np.bincount(
+            rows, weights[tokens] * np.isin(own, other, assume_unique=True), minlength=len(ids)
+        )
+        features[:, k] = np.divide(shared, total, out=np.zeros(len(ids)), where=total > 0)
+        features[:, 2 + k] = np.log1p(np.bincount(sides[k][0], minlength=len(ids)))
+    return features

@@ -102,7 +102,7 @@ class MultiExitConfig(PretrainedConfig):
         strategy: the training strategy that made the weights, "" before training.
         criterion: exit criterion of the policy saved with the weights, "" without a policy.
         costs: coefficients of the FLOPs polynomial (see `offramp.costs`), counted once.
-        linear_sizes: numbers of n-grams and of special tokens of layer 0, once it is fitted.
+        linear_sizes: numbers of n-grams, special tokens and separators of layer 0, once it is fitted.
     """
 
     model_type = "offramp"
@@ -122,7 +122,7 @@ class MultiExitConfig(PretrainedConfig):
         strategy: str = "",
         criterion: str = "",
         costs: dict[str, Any] | None = None,
-        linear_sizes: Sequence[int] = (0, 0),
+        linear_sizes: Sequence[int] = (0, 0, 0),
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone_config, PretrainedConfig):

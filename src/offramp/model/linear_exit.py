@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp.layer_zero import LinearStage, fit_linear_stage
+from offramp.layer_zero import PAIR_FEATURES, LinearStage, fit_linear_stage
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class LinearExit(nn.Module):
         classes: number of logits.
         features: number of n-grams; 0 before fitting.
         special: number of special tokens.
+        separator: 1 if the two texts of a pair are compared.
     """
 
     tokens: Tensor
@@ -67,7 +68,9 @@ class LinearExit(nn.Module):
     bias: Tensor
     special: Tensor
 
-    def __init__(self, vocabulary: int, classes: int, features: int = 0, special: int = 0) -> None:
+    def __init__(
+        self, vocabulary: int, classes: int, features: int = 0, special: int = 0, separator: int = 0
+    ) -> None:
         super().__init__()
         self.register_buffer("tokens", torch.zeros(vocabulary, classes))
         self.register_buffer("ngrams", torch.zeros(features, dtype=torch.int64))
@@ -75,6 +78,9 @@ class LinearExit(nn.Module):
         self.register_buffer("idf", torch.zeros(features))
         self.register_buffer("bias", torch.zeros(classes))
         self.register_buffer("special", torch.zeros(special, dtype=torch.int64))
+        if separator:
+            self.register_buffer("pairs", torch.zeros(PAIR_FEATURES, classes))
+            self.register_buffer("separator", torch.zeros(separator, dtype=torch.int64))
 
     @property
     def stage(self) -> LinearStage:
@@ -83,9 +89,12 @@ class LinearExit(nn.Module):
 
     @stage.setter
     def stage(self, stage: LinearStage) -> None:
-        for name, buffer in self.named_buffers():
-            array = torch.from_numpy(np.ascontiguousarray(getattr(stage, name)))
-            setattr(self, name, array.to(buffer.device, buffer.dtype))
+        like, arrays = self.tokens, stage.arrays()
+        for name in self._buffers.keys() - arrays.keys():
+            delattr(self, name)
+        for name, array in arrays.items():
+            buffer = torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
+            self.register_buffer(name, buffer.to(like.dtype) if buffer.is_floating_point() else buffer)
 
     def forward(
         self, inputs: Mapping[str, Any], embeds: Tensor | None = None, *, gate: bool = False
@@ -110,7 +119,7 @@ class LinearExit(nn.Module):
     def _first_order(
         self, embeds: Tensor, stage: LinearStage, ids: NDArray[np.int64], mask: NDArray[np.int64]
     ) -> Tensor:
-        """What tokens contribute to the logits `(batch, classes)`, for a fixed norm and fixed bigrams."""
+        """What tokens contribute to the logits `(batch, classes)`, for fixed bigrams, norm and pair features."""
         valid = stage.valid(ids, mask)
         norms = stage.ngram_logits(ids, valid)[1]
         tokens, classes = np.maximum(valid.sum(axis=1), 1), len(stage.bias)
@@ -165,6 +174,7 @@ class LayerZero:
             kind=self.config.kind,
             embeddings=_numpy(self.embedding_tables()[0].weight)[:vocabulary],
             special=self.tokenizer.all_special_ids,
+            separator=self.tokenizer.sep_token_id,
         )
         self.set_stage(stage)
 
@@ -172,7 +182,7 @@ class LayerZero:
         """Take over a fitted stage."""
         assert self.linear is not None, "a model with layer 0"
         self.linear.stage = stage
-        self.config.linear_sizes = [len(stage.ngrams), len(stage.special)]
+        self.config.linear_sizes = [len(stage.ngrams), len(stage.special), len(stage.separator)]
         self.config.costs = None  # they depend on what the stage reads
 
     def adopt(self, other: Any) -> None:
