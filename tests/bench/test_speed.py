@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from offramp.bench.speed import (
     typical,
 )
 from offramp.bench.stream import endless, flatness, stream_series
+from offramp.engine.manifest import Manifest
 from offramp.engine.policy import Policy
 from offramp.engine.timing import Timing
 from offramp.exporting.run import Texts
@@ -140,6 +143,12 @@ def test_other_work_on_the_machine_is_told(tmp_path: Path) -> None:
     stat.write_text("cpu  1000100 0 0 500 0 0 0 0 0 0\n")
     assert (load.cores() or 0) > 1
     assert OtherCpuLoad(tmp_path / "none").cores() is None
+
+
+def test_the_first_answer_of_a_model_for_pairs_is_timed(exports: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(exports["multi_exit"], tmp_path / "pairs")
+    replace(Manifest.load(folder), pair=True).save(folder)
+    assert cold_start(folder, 1, repeats=1).p50 > 0
 
 
 @pytest.mark.slow

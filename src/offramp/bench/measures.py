@@ -20,6 +20,7 @@ from offramp._core import progress as display
 from offramp.bench.baselines import Baseline, BenchArtifacts, find_baselines, make_engine
 from offramp.bench.optimum_peers import RemotePeer
 from offramp.engine.batching import Encoding, token_counts
+from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
 from offramp.engine.segments import Segments
 from offramp.engine.timing import Timing
@@ -31,7 +32,7 @@ ENERGY_SECONDS = 2.0  # counters are read over at least so long
 FIRST_ANSWER = """
 import sys
 from offramp import Engine
-Engine(sys.argv[1], threads=int(sys.argv[2])).predict(["a gripping, funny film"])
+Engine(sys.argv[1], threads=int(sys.argv[2])).predict(*[["a gripping, funny film"]] * int(sys.argv[3]))
 """
 
 
@@ -162,7 +163,8 @@ def cold_start(folder: Path, threads: int, repeats: int = 5, *, progress: bool =
     """From the start of a fresh Python to the first answer of an exported folder; the first run is not counted."""
     package = str(Path(__file__).resolve().parents[2])  # whichever copy of it is running
     code = f"import sys; sys.path.insert(0, {package!r}){FIRST_ANSWER}"
-    command = [sys.executable, "-c", code, str(folder), str(threads)]
+    parts = 2 if Manifest.load(folder).pair else 1
+    command = [sys.executable, "-c", code, str(folder), str(threads), str(parts)]
     seconds = []
     for _ in display.track(range(repeats + 1), "start fresh processes", show=progress, timed=True):
         before = time.perf_counter()

@@ -187,7 +187,7 @@ def require_enough(trace: Trace, test: Trace, risk: str, alpha: float, delta: fl
     """Raise `CalibrationError` if no test could pass on these examples, even if none goes wrong."""
     p_value = LOSSES[risk][1] if risk in LOSSES else binomial_p_value
     if p_value(np.zeros(len(test)), alpha) > delta:
-        promise = f"a {risk} of at most {alpha:g} at delta {delta:g}"
+        promise = f"{risk} of at most {alpha:g} at delta {delta:g}"
         raise too_few(trace, promise, lambda n: p_value(np.zeros(n), alpha) <= delta)
 
 
