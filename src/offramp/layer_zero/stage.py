@@ -208,13 +208,16 @@ def pair_features(
     later = np.cumsum(ended, axis=1) > 0
     sides = [np.nonzero(valid & side) for side in (~later, later)]
     distinct = [np.unique(rows * len(weights) + ids[rows, columns]) for rows, columns in sides]
+
+    def weight(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows, tokens = np.divmod(keys, len(weights))
+        total: NDArray[np.float64] = np.bincount(rows, weights[tokens], minlength=len(ids))
+        return total
+
+    shared = weight(np.intersect1d(distinct[0], distinct[1], assume_unique=True))
     features = np.zeros((len(ids), PAIR_FEATURES), dtype=np.float32)
-    for k, (own, other) in enumerate((distinct, distinct[::-1])):
-        rows, tokens = np.divmod(own, len(weights))
-        total = np.bincount(rows, weights[tokens], minlength=len(ids))
-        shared = np.bincount(
-            rows, weights[tokens] * np.isin(own, other, assume_unique=True), minlength=len(ids)
-        )
+    for k, (rows, _) in enumerate(sides):
+        total = weight(distinct[k])
         features[:, k] = np.divide(shared, total, out=np.zeros(len(ids)), where=total > 0)
-        features[:, 2 + k] = np.log1p(np.bincount(sides[k][0], minlength=len(ids)))
+        features[:, 2 + k] = np.log1p(np.bincount(rows, minlength=len(ids)))
     return features
