@@ -211,8 +211,7 @@ def pair_features(
 
     def weight(keys: NDArray[np.int64]) -> NDArray[np.float64]:
         rows, tokens = np.divmod(keys, len(weights))
-        total: NDArray[np.float64] = np.bincount(rows, weights[tokens], minlength=len(ids))
-        return total
+        return np.bincount(rows, weights[tokens], minlength=len(ids)).astype(np.float64)
 
     shared = weight(np.intersect1d(distinct[0], distinct[1], assume_unique=True))
     features = np.zeros((len(ids), PAIR_FEATURES), dtype=np.float32)
