@@ -42,7 +42,7 @@ class BenchConfig:
         repeats: how often every request is timed.
         seed: chooses the texts and their order.
         peers: names of the baselines and engines to time; by default all whose libraries are installed.
-        memory: measure peak memory, in a process for each baseline.
+        memory: measure peak memory, in a process for each baseline; `--memory=false` saves its time.
         drops: time our int8 engine also under policies that may lose so much of the score on the calibration split.
     """
 

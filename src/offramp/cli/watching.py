@@ -32,7 +32,7 @@ class WatchOptions:
         total_rate: FLOPs a second that all clients together may use; by default without limit.
         total_burst: FLOPs that they may use at once; by default those of 10 seconds.
         beyond_budget: what a request beyond the budget gets: an earlier exit, or 429.
-        drift: watch the exits of each client.
+        drift: watch the exits of each client; `--drift=false` does not.
         drift_every: least mean number of texts between two false alarms about a client.
         audit_share: share of the answers that are also run to full depth; 0 audits none.
         audit_every: least mean number of audited texts between two false alarms about a model.
