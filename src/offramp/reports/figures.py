@@ -211,8 +211,8 @@ def latency_figure(
             axes.plot(*zip(*spots, strict=True), mark, color=shade, ms=8, ls="", label=label)
         if points := [row for row in scored if row["kind"] == "point"]:
             ours = [row for row in scored if row["peer"] == "ours-int8"]
-            line = sorted((row["mean"], row["score"]) for row in (*points, *ours))
-            axes.plot(*zip(*line, strict=True), color=PALETTE[2], lw=1, zorder=0)
+            line = sorted((row["cost"], row["mean"], row["score"]) for row in (*points, *ours))
+            axes.plot(*list(zip(*line, strict=True))[1:], color=PALETTE[2], lw=1, zorder=0)
         _name(axes, [row for row in scored if row["kind"] != "point"])
         axes.set_xscale("log")
         # Ticks 1, 2, 5, 10, 20 … as numbers: powers of ten would need markup, which is off here.
