@@ -9,7 +9,14 @@ from matplotlib import rcParams
 from offramp._core.errors import DataError, OfframpError
 from offramp.evaluation import per_exit, robustness, speed_accuracy
 from offramp.evaluation.arrow_tables import floats
-from offramp.reports.figures import curve_figure, depth_figure, exits_figure, histogram_figure, mean_curve
+from offramp.reports.figures import (
+    curve_figure,
+    depth_figure,
+    exits_figure,
+    histogram_figure,
+    latency_figure,
+    mean_curve,
+)
 from offramp.reports.style import PALETTE, caption, render, save_figure, shown
 from tests.evaluation.made_up import LAYERS, model_trace
 from tests.reports.made_up_runs import attack_rows
@@ -91,6 +98,20 @@ def test_depth_before_and_after() -> None:
     told = [text.get_text() for text in axes.texts]
     assert told == [f"{found['clean_depth']:.1f}", f"{found['adversarial_depth']:.1f}"] * 2
     assert labels_of(axes) == ["clean", "attacked"]
+
+
+def test_a_bench_joins_our_engine_under_all_policies_by_cost() -> None:
+    spots = {"cut-1": 3.0, "ours-int8": 2.0, "ours-int8-drop-0": 4.0, "ours-int8-drop-0.05": 2.1}
+    kinds = dict(zip(spots, ("cut", "ours", "point", "point"), strict=True))
+    costs = dict(zip(spots, (0.2, 0.5, 0.9, 0.1), strict=True))
+    rows = [
+        {"peer": peer, "kind": kinds[peer], "cost": costs[peer], "mean": mean, "score": costs[peer]}
+        for peer, mean in spots.items()
+    ]
+    (axes,) = latency_figure(rows, "accuracy").axes
+    (line,) = (line for line in axes.lines if line.get_linestyle() == "-")
+    assert line.get_xydata().tolist() == [[2.1, 0.1], [2.0, 0.5], [4.0, 0.9]]
+    assert {text.get_text() for text in axes.texts} == {"cut-1", "ours-int8"}, "points have no names"
 
 
 def test_the_same_figure_is_the_same_bytes(tmp_path: Path) -> None:
