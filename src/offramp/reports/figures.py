@@ -222,7 +222,7 @@ def latency_figure(
         axes.margins(x=0.12, y=0.16)
         axes.set_xlabel("Mean milliseconds a request (logarithmic)")
         axes.set_ylabel(metric_label(metric))
-        add_legend(axes, loc="lower right")
+        add_legend(axes, loc="best")
         caption(figure, "All peers in one run, in turns on the same requests.")
     return figure
 
