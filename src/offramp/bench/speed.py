@@ -26,8 +26,8 @@ from offramp.metrics import score
 
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST, LONG_REST = 0.004, 0.03  # seconds before a call: torch's and OpenVINO's threads stop spinning, OpenBLAS's later
-LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches and its threads awake
+REST = 0.004, 0.03  # seconds before one text, and before more: other threads stop spinning, its own stay awake
+LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
 OnPeerError = Callable[[PeerError], object]
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 
@@ -202,7 +202,7 @@ def _time_all(
             repeats=rounds,
             warmup=WARMUP,
             clock=clock,
-            rest=REST if lead else LONG_REST,
+            rest=REST[size > 1],
             lead=lead,
             watch=lambda done: update(done, None, ""),
         )
