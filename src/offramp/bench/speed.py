@@ -26,7 +26,8 @@ from offramp.metrics import score
 
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST = 0.004, 0.03  # seconds before one text, and before more: other threads stop spinning, its own stay awake
+REST = 0.004  # seconds before a text alone, in which threads of torch and OpenVINO stop spinning
+LONG_REST = 0.03  # before more texts: OpenBLAS's threads spin longer; a text alone needs its own awake
 LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
 OnPeerError = Callable[[PeerError], object]
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
@@ -43,7 +44,7 @@ class BenchConfig:
         seed: chooses the texts and their order.
         peers: names of the baselines and engines to time; by default all whose libraries are installed.
         memory: measure peak memory, in a process for each baseline; `--memory=false` saves its time.
-        drops: time our int8 engine also under policies that may lose so much of the score on the calibration split.
+        drops: time our int8 engine also under policies that may lose so much of the score on calibration rows.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -182,11 +183,10 @@ def _time_all(
     entrants: Mapping[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, *, show: bool
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     size = len(batches[0])
-    # Compilers and shape caches, before anything is timed.
-    for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):
+    lead, rest = (LEAD, REST) if size == 1 else (0, LONG_REST)
+    for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):  # compilers, shapes
         for batch in batches:
             entrant.run([entrant.source[i] for i in batch])
-    lead = LEAD if size == 1 else 0
     calls = {
         name: requests(entrant.run, entrant.request, batches, lead) for name, entrant in entrants.items()
     }
@@ -202,7 +202,7 @@ def _time_all(
             repeats=rounds,
             warmup=WARMUP,
             clock=clock,
-            rest=REST[size > 1],
+            rest=rest,
             lead=lead,
             watch=lambda done: update(done, None, ""),
         )
