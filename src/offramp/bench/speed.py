@@ -184,8 +184,8 @@ def _time_all(
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     size = len(batches[0])
     lead, rest = (LEAD, REST) if size == 1 else (0, LONG_REST)
-    for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):  # compilers, shapes
-        for batch in batches:
+    for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):
+        for batch in batches:  # compilers and shape caches
             entrant.run([entrant.source[i] for i in batch])
     calls = {
         name: requests(entrant.run, entrant.request, batches, lead) for name, entrant in entrants.items()
