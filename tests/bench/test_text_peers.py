@@ -134,7 +134,8 @@ def test_words_have_no_length_in_tokens(tmp_path: Path) -> None:
 
 def test_costs_of_two_stages_worked_out_by_hand() -> None:
     shares = object.__new__(FlopShares)
-    shares.full, shares.spent = np.array([10.0, 30.0]), {"int8": np.array([5.0, 5.0])}
+    spent = {("int8", None): np.array([5.0, 5.0]), ("int8", Path("other.json")): np.array([1.0, 3.0])}
+    shares.full, shares.spent = np.array([10.0, 30.0]), lambda *engine: spent[engine]
     shares.depths = {2: np.array([4.0, 12.0]), 4: shares.full}
     stays = np.array([False, True])
     shares.passed = {"a": (0, np.zeros(2, dtype=bool)), "b": (2, stays), "c": (4, stays)}
@@ -143,6 +144,6 @@ def test_costs_of_two_stages_worked_out_by_hand() -> None:
         [0, 12 / 40, 30 / 40]
     )
     assert shares.of("cut-2", Baseline(kinds["a"].build, "cut", layer=2), np.array([0])) == pytest.approx(0.4)
-    assert shares.of("ours", Baseline(kinds["a"].build, "ours", "int8"), np.array([1])) == pytest.approx(
-        5 / 30
-    )
+    for policy, cost in ((None, 5 / 30), (Path("other.json"), 3 / 30)):
+        ours = Baseline(kinds["a"].build, "ours", "int8", policy=policy)
+        assert shares.of("ours", ours, np.array([1])) == pytest.approx(cost)
