@@ -197,8 +197,7 @@ def test_a_failed_export_is_made_again(folder: Path) -> None:
 def test_a_peer_that_ends_is_taken_out_and_its_way_is_not_counted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "REST", 0.0)
-    monkeypatch.setattr(speed, "LONG_REST", 0.0)
+    monkeypatch.setattr(speed, "BATCH", (0.0, 0))
     peer = RemotePeer(Path(sys.executable), "peer", folder, 1)
     calls: list[int] = []
 

@@ -12,6 +12,7 @@ import pytest
 
 from offramp._core.errors import ConfigError, CriterionError
 from offramp.criteria import make_criterion, with_threshold
+from offramp.engine import onnx
 from offramp.engine.agreement import run_reference
 from offramp.engine.manifest import Manifest
 from offramp.engine.onnx import OnnxSegments
@@ -161,6 +162,34 @@ def test_the_single_graph_takes_a_threshold_for_each_exit(
     assert fits(older, shared)
     assert not fits(older, own)
     assert not fits(manifest, replace(shared, recall=True))
+
+
+def test_short_texts_alone_run_in_one_thread_and_long_ones_in_all(
+    exports: dict[str, Path], texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def open_session(path: Path, threads: int, manifest: Manifest, **options: Any) -> Any:
+        if path.name == "single.onnx":
+            opened.append(threads)
+        return original(path, threads, manifest, **options)
+
+    original = onnx.open_session
+    monkeypatch.setattr(onnx, "open_session", open_session)
+    expected = Engine(exports["multi_exit"], threads=1).decide(texts)
+    assert opened == [1]
+    engine = Engine(exports["multi_exit"], threads=2, batch_size=1)
+    short, long = texts[0], texts[-1]
+    between = np.mean(engine.flops_full(engine.encode([short, long])))
+    assert engine.predict(short).label
+    assert opened == [1, 1]  # in a tiny model every length is short
+    monkeypatch.setattr(onnx, "ONE_THREAD_FLOPS", between)
+    for text, threads in ((short, [1, 1]), (long, [1, 1, 2]), (short, [1, 1, 2]), (long, [1, 1, 2])):
+        assert engine.predict(text).label
+        assert opened == threads
+    found = engine.decide(texts)
+    np.testing.assert_array_equal(found.exit, expected.exit)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -26,9 +26,9 @@ from offramp.metrics import score
 
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
-REST = 0.004  # seconds before a text alone, in which threads of torch and OpenVINO stop spinning
-LONG_REST = 0.03  # before more texts: OpenBLAS's threads spin longer; a text alone needs its own awake
-LEAD = 4  # untimed calls before a text alone: a server has its own model in the caches
+# Seconds of rest before a request, in which threads of torch and OpenVINO stop spinning, then untimed calls: a server
+# has its own model in the caches. OpenBLAS's threads spin longer, but a text alone needs its own awake.
+ALONE, BATCH = (0.004, 4), (0.03, 1)
 OnPeerError = Callable[[PeerError], object]
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 
@@ -183,7 +183,7 @@ def _time_all(
     entrants: Mapping[str, Entrant], batches: Sequence[NDArray[np.intp]], repeats: int, *, show: bool
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Timing]]:
     size = len(batches[0])
-    lead, rest = (LEAD, REST) if size == 1 else (0, LONG_REST)
+    rest, lead = ALONE if size == 1 else BATCH
     for entrant in display.track([*entrants.values()], f"batch {size}: warm up", show=show):
         for batch in batches:  # compilers and shape caches
             entrant.run([entrant.source[i] for i in batch])

@@ -88,10 +88,11 @@ class CompactingEngine(Generic[State]):
         self.pad_values = dict(pad_values or {})
         self.fused = fused
         self.workers = Workers(workers)
+        self.first = int(segments.exit_layers[0] == 0)  # the first exit that needs batches
         self.plan: Plan | None = None
         if times is not None:
-            self.plan = partial(plan_batches, batch_size=batch_size, times=times, workers=workers)
-        self.first = int(segments.exit_layers[0] == 0)  # the first exit that needs batches
+            ahead = times.since(self.first)
+            self.plan = partial(plan_batches, batch_size=batch_size, times=ahead, workers=workers)
         self.stats = Stats((0,) * len(segments.exit_layers))
         self._flops_at = lru_cache(maxsize=None)(lambda length: segments.flops(np.array([length]))[0][0])
         self._layers = np.asarray(segments.exit_layers, dtype=np.int64)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class OnnxSegments:
         threads: CPU threads; by default as many as the process may use.
         verify: compare every file with its checksum first.
         device: `cpu`, or `cuda` if onnxruntime has that provider.
-        fused_threads: CPU threads of the fused graph, if there is one; None does not open it.
+        fused_threads: CPU threads of the fused graph, if there is one; None does not open it. See `LoneTexts`.
 
     Attributes:
         manifest: the folder's manifest.
@@ -48,7 +49,7 @@ class OnnxSegments:
         ahead: number of exits before the first graph: 1 with `linear`, else 0.
         residuals: whether the evidence has residuals; the folder was then exported with a rule that needs them.
         labels: class names; empty for regression.
-        fused_session: the session of the fused graph; None if it was not opened.
+        fused_graph: the fused graph; None if it was not opened.
 
     Raises:
         ModelError: not an exported folder, missing or changed files, or graphs that this ONNX Runtime cannot run.
@@ -101,15 +102,14 @@ class OnnxSegments:
         with ThreadPoolExecutor(usable_cores()) as pool:
             fused = None
             if fused_threads is not None and self.manifest.fused_graph:
-                fused = pool.submit(
-                    load, self.folder / self.manifest.fused_graph, fused_threads, spinning=True
-                )
+                path = self.folder / self.manifest.fused_graph
+                fused = pool.submit(LoneTexts, path, fused_threads, self.manifest, lean=True)
             sessions = [
                 pool.submit(load, self.folder / segment.file, threads, device=device)
                 for segment in self.manifest.segments
             ]
             self.sessions = [session.result() for session in sessions]
-            self.fused_session = None if fused is None else fused.result()
+            self.fused_graph = None if fused is None else fused.result()
 
     def start(self, batch: Batch) -> OnnxState:
         """The batch itself, since embeddings belong to the first segment."""
@@ -168,6 +168,11 @@ class OnnxSegments:
 # Fusions that make ONNX Runtime slower on a CPU, measured on 1,700 tokens of MiniLM-L6: its fused sum and norm takes
 # 2.9 ms where the two operators take 0.9 ms, its fused bias and GELU 2.6 ms instead of 1.9 ms.
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
+# Up to here one thread is as fast as two. MiniLM-L6, int8, full depth, ms on one / two threads: 48 tokens (1.0 GFLOP)
+# 2.0 / 2.1, after 4 ms of rest 2.1 / 2.8; 64 tokens (1.4 GFLOP) 2.6 / 1.7, after a rest 2.9 / 3.4.
+ONE_THREAD_FLOPS = 1.2e9
+TYPICAL_TOKENS = 32
+IDS = "input_ids"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -227,6 +232,53 @@ def open_session(
             f"onnxruntime {onnxruntime.__version__}{made}, cannot run {path.name}{opset}: "
             f"{' '.join(str(error).split())}; upgrade onnxruntime, or {AGAIN}"
         ) from error
+
+
+class LoneTexts:
+    """One graph for requests of any size: a short text alone runs in one thread, everything else in all of them.
+
+    Threads that share a text meet at every operator. A short text gains little by that, and where the system has put
+    two of them on one core, the call waits for the scheduler's next turn, some 4 ms. That happens to every third text
+    that follows a rest. A session is opened when a request first needs it.
+
+    Args:
+        path: the graph.
+        threads: CPU threads; by default as many as the process may use.
+        manifest: of its model, which has the costs.
+        lean: see `open_session`.
+
+    Attributes:
+        inputs: names of the graph's inputs.
+
+    Raises:
+        ModelError: a graph that this ONNX Runtime cannot run, or costs that are damaged.
+    """
+
+    def __init__(self, path: Path, threads: int | None, manifest: Manifest, *, lean: bool = False) -> None:
+        self.threads = thread_count(threads)
+        self._flops = lru_cache(maxsize=None)(partial(full_flops, CostModel.from_dict(manifest.costs)))
+        self._open = partial(open_session, path, manifest=manifest, spinning=True, lean=lean)
+        self._sessions: dict[int, Any] = {}
+        self._lock = Lock()
+        first = self._session(1, TYPICAL_TOKENS)  # opened now, so that a damaged graph fails now
+        self.inputs = tuple(value.name for value in first.get_inputs())
+
+    def _session(self, rows: int, length: int) -> Any:
+        threads = 1 if rows * self._flops(length) < ONE_THREAD_FLOPS else self.threads
+        with self._lock:
+            if threads not in self._sessions:
+                self._sessions[threads] = self._open(threads)
+            return self._sessions[threads]
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs for inputs `(rows, length)`."""
+        answers: list[NDArray[Any]] = self._session(*feeds[IDS].shape).run(outputs, feeds)
+        return answers
+
+
+def full_flops(costs: CostModel, length: int) -> float:
+    """FLOPs of the full model on a text of so many tokens."""
+    return float(costs(np.array([length]))[1][0])
 
 
 def thread_count(threads: int | None) -> int:

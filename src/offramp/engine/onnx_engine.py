@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from offramp._core.trace import Evidence
 from offramp.engine.batching import MASK, Encoding
 from offramp.engine.compaction import CompactingEngine, FusedAnswer
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments, OnnxState, open_session, thread_count
+from offramp.engine.onnx import LoneTexts, OnnxSegments, OnnxState, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes, guess_times
 from offramp.layer_zero import LinearStage
@@ -27,8 +26,8 @@ class FusedGraph:
     Args:
         folder, manifest: of an export with a fused graph.
         policy: its rule must be the rule in the graph; see `fits`.
-        threads: CPU threads; by default as many as the process may use.
-        session: of the graph, if it is already open.
+        threads: CPU threads; by default as many as the process may use. See `LoneTexts`.
+        graph: if it is already open.
         linear: the stage before the first layer, if the model has one; it is asked first.
 
     Raises:
@@ -41,13 +40,11 @@ class FusedGraph:
         manifest: Manifest,
         policy: Policy,
         threads: int | None = None,
-        session: Any = None,
+        graph: LoneTexts | None = None,
         linear: LinearStage | None = None,
     ) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        self.session = session or open_session(
-            folder / manifest.fused_graph, threads, manifest, spinning=True, lean=True
-        )
+        self.graph = graph or LoneTexts(folder / manifest.fused_graph, threads, manifest, lean=True)
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.policy, self.linear = policy, linear
@@ -73,7 +70,7 @@ class FusedGraph:
                 feeds[name] = np.array([encoding[name]], dtype=np.int64)
             else:
                 feeds[name] = np.full(ids.shape, name == MASK, dtype=np.int64)
-        logits, exit, probability, score = self.session.run(OUTPUTS, feeds)
+        logits, exit, probability, score = self.graph.run(OUTPUTS, feeds)
         return FusedAnswer(int(exit) + self.ahead, logits, float(probability), float(score))
 
     def _answer_first(self, ids: NDArray[np.int64]) -> FusedAnswer | None:
@@ -100,7 +97,7 @@ def fits(manifest: Manifest, policy: Policy) -> bool:
 def onnx_engine(
     segments: OnnxSegments, policy: Policy, *, threads: int | None = None, batch_size: int = 32
 ) -> CompactingEngine[OnnxState]:
-    """An engine that runs batches in parallel, each in its own thread; a single text uses all threads.
+    """An engine that runs batches in parallel, each in its own thread; a single text uses one or all (`LoneTexts`).
 
     Threads that share a batch wait for each other at every operator. Threads with their own batches do not.
 
@@ -117,9 +114,7 @@ def onnx_engine(
     policy.check(segments.exit_layers, segments.kind, segments.gates)
     manifest, fused = segments.manifest, None
     if fits(manifest, policy):
-        fused = FusedGraph(
-            segments.folder, manifest, policy, threads, segments.fused_session, segments.linear
-        )
+        fused = FusedGraph(segments.folder, manifest, policy, threads, segments.fused_graph, segments.linear)
     return CompactingEngine(
         segments,
         policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -55,6 +55,15 @@ class SegmentTimes:
         powers = np.asarray(lengths, dtype=np.float64)[:, None] ** np.arange(3)
         table = powers @ np.array([self.fixed, self.per_token, self.per_pair])
         return np.cumsum(table, axis=1)
+
+    def since(self, first: int) -> SegmentTimes:
+        """The times of segment `first` (0-based) and all later ones."""
+        return replace(
+            self,
+            fixed=self.fixed[first:],
+            per_token=self.per_token[first:],
+            per_pair=self.per_pair[first:],
+        )
 
     def waiting_pays(self, k: int, rows: int, length: int, batch_size: int) -> bool:
         """Whether a full batch saves more time for these rows than copying them costs."""

@@ -61,7 +61,7 @@ class Engine:
             compiler.
         batch_size: rows run at once; exits and labels do not depend on it.
         threads: CPU threads of an exported folder; by default as many as the process may use. Each thread runs its own
-            batches; a single text uses all threads.
+            batches; a single text uses all threads, if it is long enough to repay that.
         device: where a folder is run: of the `onnx` backend `cpu` or `cuda`, else a device name of torch. A torch
             model stays on its device.
         pools: join rows of several batches at every depth of a stream, if the times measured on this machine show

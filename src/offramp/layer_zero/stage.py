@@ -95,14 +95,17 @@ class LinearStage:
         texts, keys = ngram_keys(ids, valid, len(self.tokens))
         positions = self.ngrams.searchsorted(keys)
         fitted = self.ngrams.take(positions, mode="clip") == keys
-        cells, counts = np.unique(texts[fitted] * len(self.ngrams) + positions[fitted], return_counts=True)
-        texts, positions = np.divmod(cells, len(self.ngrams))
+        cells = texts[fitted] * len(self.ngrams) + positions[fitted]
+        if not len(cells):
+            return logits, np.zeros(len(ids))
+        cells.sort()
+        first, counts = runs(cells)
+        texts, positions = np.divmod(cells[first], len(self.ngrams))
         values = (1 + np.log(counts)) * self.idf[positions]
-        norms = np.sqrt(np.bincount(texts, values**2, minlength=len(ids)))
-        if len(texts):
-            first = np.flatnonzero(np.diff(texts, prepend=-1))
-            values /= norms[texts]
-            logits[texts[first]] = np.add.reduceat(values[:, None] * self.weights[positions], first)
+        norms = np.sqrt(np.bincount(texts, values * values, minlength=len(ids)))
+        values /= norms[texts]
+        first, _ = runs(texts)
+        logits[texts[first]] = np.add.reduceat(values[:, None] * self.weights[positions], first)
         return logits, norms
 
     def valid(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -175,10 +178,16 @@ def ngram_keys(
     token, so they stay within one text of a pair.
     """
     rows, columns = np.nonzero(valid)
-    both = valid[:, :-1] & valid[:, 1:]
-    first, second = ids[:, :-1][both], ids[:, 1:][both]
-    keys = np.concatenate([ids[rows, columns], (first + 1) * vocabulary + second])
-    return np.concatenate([rows, np.nonzero(both)[0]]), keys
+    tokens = ids[rows, columns]
+    pair = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1] + 1)
+    keys = np.concatenate([tokens, (tokens[:-1][pair] + 1) * vocabulary + tokens[1:][pair]])
+    return np.concatenate([rows, rows[1:][pair]]), keys
+
+
+def runs(values: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First position and length of each run of equal neighbours in `(n,)`, n ≥ 1. Much faster than `np.unique`."""
+    ends = np.concatenate(([True], values[1:] != values[:-1], [True])).nonzero()[0]
+    return ends[:-1], ends[1:] - ends[:-1]
 
 
 def token_weights(
