@@ -190,6 +190,11 @@ def test_short_texts_alone_run_in_one_thread_and_long_ones_in_all(
     found = engine.decide(texts)
     np.testing.assert_array_equal(found.exit, expected.exit)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    monkeypatch.setattr(onnx, "ONE_THREAD_FLOPS", 0.0)  # a large model
+    opened.clear()
+    large = Engine(exports["multi_exit"], threads=2, batch_size=1)
+    np.testing.assert_array_equal(large.decide(texts).exit, expected.exit)
+    assert opened == [2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -239,7 +239,8 @@ class LoneTexts:
 
     Threads that share a text meet at every operator. A short text gains little by that, and where the system has put
     two of them on one core, the call waits for the scheduler's next turn, some 4 ms. That happens to every third text
-    that follows a rest. A session is opened when a request first needs it.
+    that follows a rest. A larger model, for which 32 tokens are long, has all threads always: its weights take longest
+    to read. A session is opened when a request first needs it.
 
     Args:
         path: the graph.
@@ -258,13 +259,14 @@ class LoneTexts:
         self.threads = thread_count(threads)
         self._flops = lru_cache(maxsize=None)(partial(full_flops, CostModel.from_dict(manifest.costs)))
         self._open = partial(open_session, path, manifest=manifest, spinning=True, lean=lean)
+        self._short = 1 if self._flops(TYPICAL_TOKENS) < ONE_THREAD_FLOPS else self.threads
         self._sessions: dict[int, Any] = {}
         self._lock = Lock()
         first = self._session(1, TYPICAL_TOKENS)  # opened now, so that a damaged graph fails now
         self.inputs = tuple(value.name for value in first.get_inputs())
 
     def _session(self, rows: int, length: int) -> Any:
-        threads = 1 if rows * self._flops(length) < ONE_THREAD_FLOPS else self.threads
+        threads = self._short if rows * self._flops(length) < ONE_THREAD_FLOPS else self.threads
         with self._lock:
             if threads not in self._sessions:
                 self._sessions[threads] = self._open(threads)
