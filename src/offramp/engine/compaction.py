@@ -16,6 +16,7 @@ from offramp._core.errors import DataError
 from offramp.engine.active_rows import ActiveRows, DecisionBuffer, join_rows, run_segment
 from offramp.engine.agreement import near_threshold
 from offramp.engine.batching import Encoding, Numbered, Plan, batches, check_batch_size, pad, token_counts
+from offramp.engine.cores import Cores
 from offramp.engine.policy import Decisions, Policy, check_caps
 from offramp.engine.segment_times import SegmentTimes, plan_batches
 from offramp.engine.segments import Segments, State
@@ -210,7 +211,7 @@ class CompactingEngine(Generic[State]):
 
 
 class Workers:
-    """Threads that take items from one source until it is empty.
+    """Threads that take items from one source until it is empty, each on cores of its own (`Cores`).
 
     Args:
         count: number of threads, including the caller's.
@@ -218,7 +219,8 @@ class Workers:
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count - 1, "offramp") if count > 1 else None
+        self._cores = Cores(count)
+        self._pool = ThreadPoolExecutor(count - 1, "offramp", self._cores.stay) if count > 1 else None
 
     def each(self, function: Callable[[T], object], items: Iterable[T]) -> None:
         """Call a function once with every item; items are made one at a time, in their order.
@@ -236,9 +238,10 @@ class Workers:
                     return
                 function(item)
 
-        others = [self._pool.submit(work) for _ in range(self.count - 1)] if self._pool else []
-        try:
-            work()
-        finally:
-            for other in others:
-                other.result()
+        with self._cores.caller():
+            others = [self._pool.submit(work) for _ in range(self.count - 1)] if self._pool else []
+            try:
+                work()
+            finally:
+                for other in others:
+                    other.result()

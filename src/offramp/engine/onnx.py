@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from offramp._core.errors import ConfigError, MissingExtraError, ModelError
 from offramp._core.paths import UserPath, user_path
 from offramp._core.trace import Evidence, Kind
 from offramp.costs import CostModel
+from offramp.engine.cores import Cores
 from offramp.engine.file_encoder import FileEncoder
 from offramp.engine.manifest import AGAIN, FILE_NAME, Manifest
 from offramp.engine.policy import Policy
@@ -41,7 +41,7 @@ class OnnxSegments:
         threads: CPU threads; by default as many as the process may use.
         verify: compare every file with its checksum first.
         device: `cpu`, or `cuda` if onnxruntime has that provider.
-        fused_threads: CPU threads of the fused graph, if there is one; None does not open it. See `LoneTexts`.
+        fused_threads: CPU threads of the fused graph, if there is one; None does not open it.
 
     Attributes:
         manifest: the folder's manifest.
@@ -103,7 +103,7 @@ class OnnxSegments:
             fused = None
             if fused_threads is not None and self.manifest.fused_graph:
                 path = self.folder / self.manifest.fused_graph
-                fused = pool.submit(LoneTexts, path, fused_threads, self.manifest, lean=True)
+                fused = pool.submit(FastestGraph, path, fused_threads, self.manifest, lean=True)
             sessions = [
                 pool.submit(load, self.folder / segment.file, threads, device=device)
                 for segment in self.manifest.segments
@@ -168,11 +168,6 @@ class OnnxSegments:
 # Fusions that make ONNX Runtime slower on a CPU, measured on 1,700 tokens of MiniLM-L6: its fused sum and norm takes
 # 2.9 ms where the two operators take 0.9 ms, its fused bias and GELU 2.6 ms instead of 1.9 ms.
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
-# Up to here one thread is as fast as two. MiniLM-L6, int8, full depth, ms on one / two threads: 48 tokens (1.0 GFLOP)
-# 2.0 / 2.1, after 4 ms of rest 2.1 / 2.8; 64 tokens (1.4 GFLOP) 2.6 / 1.7, after a rest 2.9 / 3.4.
-ONE_THREAD_FLOPS = 1.2e9
-TYPICAL_TOKENS = 32
-IDS = "input_ids"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -181,7 +176,7 @@ def open_session(
     threads: int | None,
     manifest: Manifest | None = None,
     *,
-    spinning: bool = False,
+    spinning: Cores | None = None,
     device: str = "cpu",
     lean: bool = False,
 ) -> Any:
@@ -191,7 +186,7 @@ def open_session(
         path: the graph.
         threads: of the CPU; by default as many as the process may use.
         manifest: its version of the export is named in errors.
-        spinning: threads spin during a call and stop with it, which is faster if cores are free.
+        spinning: threads spin during a call and stop with it, on these cores, which is faster if they are free.
         device: `cpu` or `cuda`.
         lean: leave out fusions that make a graph slower, and memory plans for every shape.
 
@@ -212,7 +207,9 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning is not None)))
+    if spinning is not None and (sets := spinning.for_onnxruntime()):
+        options.add_session_config_entry("session.intra_op_thread_affinities", sets)
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors, which are raised anyway
     options.enable_mem_pattern = not lean
@@ -234,53 +231,32 @@ def open_session(
         ) from error
 
 
-class LoneTexts:
-    """One graph for requests of any size: a short text alone runs in one thread, everything else in all of them.
-
-    Threads that share a text meet at every operator. A short text gains little by that, and where the system has put
-    two of them on one core, the call waits for the scheduler's next turn, some 4 ms. That happens to every third text
-    that follows a rest. A larger model, for which 32 tokens are long, has all threads always: its weights take longest
-    to read. A session is opened when a request first needs it.
+class FastestGraph:
+    """One graph whose threads share every request, spin while they wait for each other, and have cores of their own.
 
     Args:
         path: the graph.
         threads: CPU threads; by default as many as the process may use.
-        manifest: of its model, which has the costs.
+        manifest: its version of the export is named in errors.
         lean: see `open_session`.
 
     Attributes:
         inputs: names of the graph's inputs.
 
     Raises:
-        ModelError: a graph that this ONNX Runtime cannot run, or costs that are damaged.
+        ModelError: a graph that this ONNX Runtime cannot run.
     """
 
     def __init__(self, path: Path, threads: int | None, manifest: Manifest, *, lean: bool = False) -> None:
-        self.threads = thread_count(threads)
-        self._flops = lru_cache(maxsize=None)(partial(full_flops, CostModel.from_dict(manifest.costs)))
-        self._open = partial(open_session, path, manifest=manifest, spinning=True, lean=lean)
-        self._short = 1 if self._flops(TYPICAL_TOKENS) < ONE_THREAD_FLOPS else self.threads
-        self._sessions: dict[int, Any] = {}
-        self._lock = Lock()
-        first = self._session(1, TYPICAL_TOKENS)  # opened now, so that a damaged graph fails now
-        self.inputs = tuple(value.name for value in first.get_inputs())
-
-    def _session(self, rows: int, length: int) -> Any:
-        threads = self._short if rows * self._flops(length) < ONE_THREAD_FLOPS else self.threads
-        with self._lock:
-            if threads not in self._sessions:
-                self._sessions[threads] = self._open(threads)
-            return self._sessions[threads]
+        self._cores = Cores(thread_count(threads))
+        self._session = open_session(path, threads, manifest, spinning=self._cores, lean=lean)
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for inputs `(rows, length)`."""
-        answers: list[NDArray[Any]] = self._session(*feeds[IDS].shape).run(outputs, feeds)
+        with self._cores.caller():
+            answers: list[NDArray[Any]] = self._session.run(outputs, feeds)
         return answers
-
-
-def full_flops(costs: CostModel, length: int) -> float:
-    """FLOPs of the full model on a text of so many tokens."""
-    return float(costs(np.array([length]))[1][0])
 
 
 def thread_count(threads: int | None) -> int:

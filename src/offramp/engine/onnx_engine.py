@@ -12,7 +12,7 @@ from offramp._core.trace import Evidence
 from offramp.engine.batching import MASK, Encoding
 from offramp.engine.compaction import CompactingEngine, FusedAnswer
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import LoneTexts, OnnxSegments, OnnxState, thread_count
+from offramp.engine.onnx import FastestGraph, OnnxSegments, OnnxState, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes, guess_times
 from offramp.layer_zero import LinearStage
@@ -26,7 +26,7 @@ class FusedGraph:
     Args:
         folder, manifest: of an export with a fused graph.
         policy: its rule must be the rule in the graph; see `fits`.
-        threads: CPU threads; by default as many as the process may use. See `LoneTexts`.
+        threads: CPU threads; by default as many as the process may use.
         graph: if it is already open.
         linear: the stage before the first layer, if the model has one; it is asked first.
 
@@ -40,11 +40,11 @@ class FusedGraph:
         manifest: Manifest,
         policy: Policy,
         threads: int | None = None,
-        graph: LoneTexts | None = None,
+        graph: FastestGraph | None = None,
         linear: LinearStage | None = None,
     ) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        self.graph = graph or LoneTexts(folder / manifest.fused_graph, threads, manifest, lean=True)
+        self.graph = graph or FastestGraph(folder / manifest.fused_graph, threads, manifest, lean=True)
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.policy, self.linear = policy, linear
@@ -97,7 +97,7 @@ def fits(manifest: Manifest, policy: Policy) -> bool:
 def onnx_engine(
     segments: OnnxSegments, policy: Policy, *, threads: int | None = None, batch_size: int = 32
 ) -> CompactingEngine[OnnxState]:
-    """An engine that runs batches in parallel, each in its own thread; a single text uses one or all (`LoneTexts`).
+    """An engine that runs batches in parallel, each in its own thread; a single text uses all threads.
 
     Threads that share a batch wait for each other at every operator. Threads with their own batches do not.
 
