@@ -27,8 +27,8 @@ from offramp.metrics import score
 WARMUP = 3
 TEXTS, FEWEST, MOST = 256, 8, 64  # texts answered at each batch size, in so many requests
 # Seconds of rest before a request, in which threads of torch and OpenVINO stop spinning, then untimed calls: a server
-# has its own model in the caches. OpenBLAS's threads spin longer, but a text alone needs its own awake.
-ALONE, BATCH = (0.004, 4), (0.03, 1)
+# has its own model in the caches. OpenBLAS's threads spin longest, but a text alone needs its own awake.
+ALONE, BATCH = (0.004, 4), (0.1, 1)
 OnPeerError = Callable[[PeerError], object]
 Tokenise = Callable[[NDArray[np.intp]], Sequence[Encoding]]  # rows of a request to their token ids
 

@@ -41,7 +41,7 @@ class Cores:
         try:
             with suppress(OSError):  # the system forbids it, or has taken cores away since
                 before = os.sched_getaffinity(0)
-                os.sched_setaffinity(0, self.sets[0])
+                os.sched_setaffinity(0, self.sets[0] & before)
             yield
         finally:
             if before is not None:
