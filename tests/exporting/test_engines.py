@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from offramp._core.environment import usable_cores
 from offramp._core.errors import ConfigError, CriterionError
 from offramp.criteria import make_criterion, with_threshold
 from offramp.engine.agreement import run_reference
+from offramp.engine.cores import Cores
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import OnnxSegments
+from offramp.engine.onnx import OnnxSegments, SpinningGraph
 from offramp.engine.onnx_engine import FusedGraph, fits
 from offramp.engine.policy import Policy
 from offramp.engine.pools import PoolingEngine
@@ -173,6 +175,16 @@ def test_threads_that_share_a_text_answer_as_one_does(
     found = Engine(exports["multi_exit"], threads=threads, batch_size=1).decide(texts)
     np.testing.assert_array_equal(found.exit, expected.exit)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or usable_cores() < 2, reason="no cores to deal out")
+def test_threads_of_the_single_graph_have_cores_of_their_own(exports: dict[str, Path]) -> None:
+    before = os.listdir("/proc/self/task")
+    manifest = Manifest.load(exports["multi_exit"])
+    graph = SpinningGraph(exports["multi_exit"] / manifest.fused_graph, 2, manifest)
+    started = [int(thread) for thread in os.listdir("/proc/self/task") if thread not in before]
+    assert graph.inputs
+    assert Cores(2).sets[1] in [os.sched_getaffinity(thread) for thread in started]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

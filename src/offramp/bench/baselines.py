@@ -22,7 +22,7 @@ from offramp.engine.batching import Encoding, pad
 from offramp.engine.compaction import CompactingEngine
 from offramp.engine.file_encoder import FileEncoder
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import FastestGraph, OnnxSegments, thread_count
+from offramp.engine.onnx import OnnxSegments, SpinningGraph, thread_count
 from offramp.engine.onnx_engine import onnx_engine
 from offramp.engine.policy import Policy
 
@@ -113,11 +113,11 @@ def eager(artifacts: BenchArtifacts, compiled: bool = False) -> Answers:
 def graph(artifacts: BenchArtifacts, file: str, lean: bool = False) -> Answers:
     """One graph in ONNX Runtime, by default or without the fusions that make it slower; threads as in our engine."""
     manifest = Manifest.load(artifacts.work / "fp32")
-    fast = FastestGraph(artifacts.work / "full" / file, artifacts.threads, manifest, lean=lean)
+    session = SpinningGraph(artifacts.work / "full" / file, artifacts.threads, manifest, lean=lean)
 
     def answer(encodings: Sequence[Encoding]) -> NDArray[Any]:
         batch = pad(encodings, manifest.pad_values)
-        return _answers(fast.run(["logits"], {name: batch[name] for name in fast.inputs})[0])
+        return _answers(session.run(["logits"], {name: batch[name] for name in session.inputs})[0])
 
     return answer
 

@@ -103,7 +103,7 @@ class OnnxSegments:
             fused = None
             if fused_threads is not None and self.manifest.fused_graph:
                 path = self.folder / self.manifest.fused_graph
-                fused = pool.submit(FastestGraph, path, fused_threads, self.manifest, lean=True)
+                fused = pool.submit(SpinningGraph, path, fused_threads, self.manifest, lean=True)
             sessions = [
                 pool.submit(load, self.folder / segment.file, threads, device=device)
                 for segment in self.manifest.segments
@@ -231,7 +231,7 @@ def open_session(
         ) from error
 
 
-class FastestGraph:
+class SpinningGraph:
     """One graph whose threads share every request, spin while they wait for each other, and have cores of their own.
 
     Args:

@@ -12,7 +12,7 @@ from offramp._core.trace import Evidence
 from offramp.engine.batching import MASK, Encoding
 from offramp.engine.compaction import CompactingEngine, FusedAnswer
 from offramp.engine.manifest import Manifest
-from offramp.engine.onnx import FastestGraph, OnnxSegments, OnnxState, thread_count
+from offramp.engine.onnx import OnnxSegments, OnnxState, SpinningGraph, thread_count
 from offramp.engine.policy import Policy
 from offramp.engine.segment_times import SegmentTimes, guess_times
 from offramp.layer_zero import LinearStage
@@ -40,11 +40,11 @@ class FusedGraph:
         manifest: Manifest,
         policy: Policy,
         threads: int | None = None,
-        graph: FastestGraph | None = None,
+        graph: SpinningGraph | None = None,
         linear: LinearStage | None = None,
     ) -> None:
         assert fits(manifest, policy), "ask `fits` first"
-        self.graph = graph or FastestGraph(folder / manifest.fused_graph, threads, manifest, lean=True)
+        self.graph = graph or SpinningGraph(folder / manifest.fused_graph, threads, manifest, lean=True)
         self.inputs = manifest.inputs
         temperatures = policy.temperatures or (1.0,) * len(manifest.exit_layers)
         self.policy, self.linear = policy, linear
