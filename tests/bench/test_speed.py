@@ -199,6 +199,10 @@ def test_the_drops_of_other_policies_are_shares_in_order() -> None:
     assert BenchConfig(drops=(0.05, 0, 0.05)).drops == (0, 0.05)
     with pytest.raises(ConfigError, match=r"drops.* 0\.02"):
         BenchConfig(drops=(2,))
+    with pytest.raises(ConfigError, match="repeats must be a whole number of at least 1, got 0"):
+        BenchConfig(repeats=0)
+    with pytest.raises(ConfigError, match="length must be a whole number of at least 0, got -1"):
+        BenchConfig(length=-1)
 
 
 @pytest.mark.slow

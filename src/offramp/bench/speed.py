@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp._core import progress as display
-from offramp._core.arguments import check_share, seed_number, set_fields
+from offramp._core.arguments import check_share, seed_number, set_fields, whole
 from offramp._core.environment import can_compile
 from offramp._core.errors import ConfigError, unknown_name
 from offramp._core.seeding import generator
@@ -58,7 +58,8 @@ class BenchConfig:
     def __post_init__(self) -> None:
         for drop in self.drops:
             check_share("drops", drop, unit=" points")
-        set_fields(self, seed=seed_number(self.seed), drops=tuple(sorted(set(self.drops))))
+        set_fields(self, seed=seed_number(self.seed), repeats=whole("repeats", self.repeats, 1))
+        set_fields(self, length=whole("length", self.length), drops=tuple(sorted(set(self.drops))))
 
 
 def run_benchmark(
@@ -123,10 +124,9 @@ def run_benchmark(
         best = min(means[name] for name in check_full(timings, baselines))
         first, requested = next(iter(timings.values())), np.concatenate(batches)
         for name, timing in timings.items():
-            baseline = baselines[name]
-            cost = shares.of(name, baseline, requested)
+            cost = shares.of(name, baselines[name], requested)
             rows.append(
-                {"peer": name, "kind": baseline.kind, "batch_size": size, "length": config.length}
+                {"peer": name, "kind": baselines[name].kind, "batch_size": size, "length": config.length}
                 | summary(timing, first, size, means[name])
                 | compared(means[name], best, cost)
                 | {"score": entrants[name].score, "peak_mib": entrants[name].peak_mib}
